@@ -1,0 +1,30 @@
+"""The two errors a user can meet: bad input, and a stage that has not been run."""
+
+from collections.abc import Sequence
+
+SHOWN = 20
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong; every bad row is named at once.
+
+    Parameters
+    ----------
+    what : str
+        The problem in one line, with what would be right.
+    problems : sequence of str
+        One line per bad file, row or column. All are kept in ``problems``;
+        the message prints the first 20 and the number of the others.
+    """
+
+    def __init__(self, what: str, problems: Sequence[str] = ()):
+        self.what = what
+        self.problems = list(problems)
+        shown = [f"  - {problem}" for problem in self.problems[:SHOWN]]
+        if len(self.problems) > SHOWN:
+            shown.append(f"  ... and {len(self.problems) - SHOWN} more")
+        super().__init__("\n".join([what, *shown]))
+
+
+class MissingStageError(RuntimeError):
+    """The output of an earlier notebook is missing; the message names that notebook."""
