@@ -1,0 +1,160 @@
+"""Features: the 128 activations of every field, and their principal components (paper: Methods, "Feature extraction")."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from sklearn.decomposition import PCA
+from tqdm import tqdm
+
+from mcnn_core.errors import InputError
+from mcnn_core.files import atomic
+from mcnn_core.model import MCNN
+from mcnn_core.surrogate import field_names
+from mcnn_core.train import _bfloat16, _device
+
+PIXELS_AT_ONCE = 2 ** 21  # fields of 1024 x 1280 go through one by one: memory stays flat
+
+
+def embed(model: MCNN, store: Any, rows: Sequence[int] | None = None, batch: int = 64, progress: bool = True) -> np.ndarray:
+    """Send whole fields, not augmented, through the network.
+
+    Parameters
+    ----------
+    model : MCNN
+        Trained or not; it is put in eval mode (no dropout, fixed normalisation).
+    store : Store
+        Pre-processed fields.
+    rows : sequence of int, optional
+        Rows of the store; all by default.
+    batch : int
+        Fields at a time, fewer where they are large.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    (n, 128) float32 array
+        Activations of the fully connected layer after its ReLU, in the order of `rows`.
+    """
+    rows = np.arange(len(store.pixels)) if rows is None else np.asarray(rows)
+    batch = max(1, min(batch, PIXELS_AT_ONCE // (store.pixels.shape[1] * store.pixels.shape[2])))
+    model, bf16 = model.to(_device()).eval(), _bfloat16("auto")
+    activations = np.empty((len(rows), model.config.hidden), dtype=np.float32)
+    with torch.inference_mode(), tqdm(total=len(rows), disable=not progress, desc="features", unit="field") as bar:
+        for start in range(0, len(rows), batch):
+            part = rows[start:start + batch]
+            fields = np.stack([store.pixels[row] for row in part])
+            activations[start:start + batch] = model.embed(model.standardise(fields), bf16).cpu().numpy()
+            bar.update(len(part))
+    return activations
+
+
+def feature_frame(table: pd.DataFrame, activations: np.ndarray, training: np.ndarray) -> pd.DataFrame:
+    """Join metadata and activations of the same fields: Metadata_*, Metadata_Training, MCNN_001 to MCNN_128.
+
+    Raises
+    ------
+    InputError
+        If the numbers of rows differ or an activation is not a finite number.
+    """
+    if not len(table) == len(activations) == len(training):
+        raise InputError(f"{len(table)} fields need as many rows of features and training marks",
+                         [f"{len(activations)} rows of features", f"{len(training)} training marks"])
+    names = field_names(table)
+    bad = np.flatnonzero(~np.isfinite(activations).all(axis=1))
+    if len(bad):
+        raise InputError("Features must be finite numbers", [names[row] for row in bad])
+    metadata = table[[column for column in table if column.startswith("Metadata_")]].reset_index(drop=True)
+    features = pd.DataFrame(activations, columns=_numbered("MCNN", activations.shape[1]))
+    return pd.concat([metadata.assign(Metadata_Training=np.asarray(training, dtype=bool)), features], axis=1)
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Principal axes of the training fields.
+
+    Attributes
+    ----------
+    columns : tuple of str
+        Features, in order.
+    mean : (d,) float64 array
+        Mean of the training fields, subtracted first [ours: the paper does not mention it].
+    components : (k, d) float64 array
+        Orthonormal axes.
+    explained : (k,) float64 array
+        Part of the variance along each axis.
+    """
+
+    columns: tuple[str, ...]
+    mean: np.ndarray
+    components: np.ndarray
+    explained: np.ndarray
+
+    def transform(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return Metadata_* columns and principal components, named MCNN_001 ... as features were (float64)."""
+        missing = [f"column {column!r} is missing" for column in self.columns if column not in frame]
+        if missing:
+            raise InputError("The frame lacks features of the projection", missing)
+        scores = (frame[list(self.columns)].to_numpy(dtype=np.float64) - self.mean) @ self.components.T
+        names = _numbered(self.columns[0].split("_")[0], len(self.components))
+        metadata = frame[[column for column in frame if column.startswith("Metadata_")]]
+        return pd.concat([metadata, pd.DataFrame(scores, columns=names, index=frame.index)], axis=1)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the projection as safetensors."""
+        with atomic(path) as temporary:
+            save_file({"mean": self.mean, "components": self.components, "explained": self.explained}, temporary,
+                      metadata={"columns": ",".join(self.columns)})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Projection":
+        """Read what `save` wrote."""
+        try:
+            with safe_open(Path(path), framework="np") as file:
+                return cls(tuple(file.metadata()["columns"].split(",")),
+                           *(file.get_tensor(key) for key in ("mean", "components", "explained")))
+        except (SafetensorError, KeyError, TypeError) as error:
+            raise InputError(f"{path} is not a projection; write it again with Projection.save", [str(error)]) from error
+
+
+def fit_pca(frame: pd.DataFrame, variance: float = 0.99) -> Projection:
+    """Fit principal components on the non-augmented training fields, keeping a part of the variance.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Rows of `feature_frame` (or other features beside Metadata_*) of training fields only.
+    variance : float
+        Part of the variance to keep, between 0 and 1 (paper: 0.99).
+
+    Raises
+    ------
+    InputError
+        If a row is not marked as a training field in Metadata_Training, or no feature varies.
+    """
+    if "Metadata_Training" not in frame:
+        raise InputError("PCA is fitted on training fields only: column Metadata_Training must mark them")
+    marked = frame["Metadata_Training"].fillna(False).astype(bool).to_numpy()
+    if not marked.all():
+        names = field_names(frame)
+        raise InputError("PCA is fitted on training fields only: pass frame[frame.Metadata_Training]",
+                         [f"{names[row]} was not trained on" for row in np.flatnonzero(~marked)])
+    columns = [column for column in frame if not column.startswith("Metadata_")]
+    values = frame[columns].to_numpy(dtype=np.float64)
+    if len(values) < 2 or not np.ptp(values, axis=0).any():
+        raise InputError(f"PCA needs features that vary between at least two fields; {len(values)} fields of "
+                         f"{len(columns)} features do not: has the network learned anything?")
+    pca = PCA(n_components=variance, svd_solver="full").fit(values)
+    return Projection(tuple(columns), pca.mean_, np.ascontiguousarray(pca.components_), pca.explained_variance_ratio_)
+
+
+def _numbered(prefix: str, n: int) -> list[str]:
+    return [f"{prefix}_{number:03d}" for number in range(1, n + 1)]

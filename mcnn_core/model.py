@@ -1,0 +1,260 @@
+"""The multi-scale convolutional network, M-CNN (paper: Methods, "M-CNN"; Supplementary Table 8).
+
+One field enters at several scales, each half the size of the one before. Every scale has three
+5 x 5 convolutions of its own and ends at the size of the smallest. There the scales are joined,
+mixed by a 1 x 1 convolution and summarised by 128 hidden units, the field's features. A soft-max
+over the surrogate classes follows for training only.
+
+The paper's table of layers is not public. Channels, kernels and the 1 x 1 convolution follow the
+re-implementation ml-jku/hti-cnn (BSD-2); what nobody states is marked [ours].
+"""
+
+import os
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from torch import nn
+from torch.nn import functional as F
+
+from mcnn_core.errors import InputError
+from mcnn_core.files import atomic
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The shape of a network.
+
+    Attributes
+    ----------
+    scales : tuple of int
+        Channels of the convolutions at each scale; scale n sees the field max-pooled by 2**n.
+    fusion : int
+        Channels of the 1 x 1 convolution that mixes the scales.
+    hidden : int
+        Hidden units of the fully connected layer: the features.
+    norm : bool
+        Batch normalisation after each convolution and the fully connected layer.
+    pool_between : bool
+        Halve after each convolution while halvings are left, rather than all at the end.
+    average : bool
+        Average over all positions before the fully connected layer: any size of field will do.
+        Otherwise max-pool by 2 and flatten: one size only.
+    dropout : float
+        Share of hidden units silenced in training.
+    """
+
+    scales: tuple[int, ...] = (16, 16, 16, 32, 32, 32, 64)
+    fusion: int = 1024
+    hidden: int = 128
+    norm: bool = False
+    pool_between: bool = False
+    average: bool = False
+    dropout: float = 0.5  # [ours] the paper has dropout and gives no rate
+
+
+_DEFAULT = NetworkConfig((16, 16, 16, 32, 32), fusion=512, norm=True, pool_between=True, average=True, dropout=0.0)
+CONFIGS = {
+    "published": NetworkConfig(),
+    "published-gap": NetworkConfig(average=True),
+    "default": _DEFAULT,
+    "default-no-norm": NetworkConfig(**{**asdict(_DEFAULT), "norm": False}),
+    "default-three-scales": NetworkConfig(**{**asdict(_DEFAULT), "scales": (16, 16, 16)}),
+}
+
+
+def multiple_of(config: NetworkConfig) -> int:
+    """Return what both sides of a field must be multiples of: 128 for 7 scales, 32 for 5.
+
+    The scales halve a side len(scales) - 1 times. The last factor of two is for the pooling before
+    "flatten", or lets a crop of half the field's sides still fit where positions are averaged.
+    """
+    return 2 ** len(config.scales)
+
+
+class MCNN(nn.Module):
+    """The network for one kind of field.
+
+    Parameters
+    ----------
+    config : NetworkConfig
+        Shape of the network.
+    n_classes : int
+        Surrogate classes.
+    channels : int
+        Channels of a field, 1 to 6.
+    height, width : int
+        Size of a field in pixels, multiples of `multiple_of(config)`.
+
+    Raises
+    ------
+    InputError
+        If the fields do not fit the network.
+    """
+
+    def __init__(self, config: NetworkConfig, n_classes: int, channels: int, height: int, width: int):
+        super().__init__()
+        multiple = multiple_of(config)
+        problems = [f"{name} {size} is not a multiple of {multiple}"
+                    for name, size in (("height", height), ("width", width)) if size < 1 or size % multiple]
+        problems += [f"{channels} channels"] * (not 1 <= channels <= 6) + [f"{n_classes} class"] * (n_classes < 2)
+        if problems:
+            raise InputError(f"A network of {len(config.scales)} scales takes fields of 1 to 6 channels with sides "
+                             f"that are multiples of {multiple}, and at least two classes", problems)
+        self.config, self.spec = config, (config, n_classes, channels, height, width)
+        last = len(config.scales) - 1
+        self.scales = nn.ModuleList(_scale(config, channels, width_n, last - n)
+                                    for n, width_n in enumerate(config.scales))
+        self.fusion = nn.Sequential(nn.Conv2d(sum(config.scales), config.fusion, 1, bias=not config.norm),
+                                    *_activation(config, nn.BatchNorm2d(config.fusion)),
+                                    *([] if config.average else [nn.MaxPool2d(2)]))
+        positions = 1 if config.average else (height // multiple) * (width // multiple)
+        self.features = nn.Sequential(nn.Linear(config.fusion * positions, config.hidden, bias=not config.norm),
+                                      *_activation(config, nn.BatchNorm1d(config.hidden)))
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(config.hidden, n_classes)
+        # Grey level 0..255 to standard units, per channel; set from the training fields before training.
+        self.register_buffer("grey_mean", torch.full((channels, 1, 1), 127.5))
+        self.register_buffer("grey_std", torch.full((channels, 1, 1), 127.5))
+        for module in self.modules():  # [ours] Caffe's Xavier; He's killed most units of the published network
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        self.to(memory_format=torch.channels_last)
+
+    def standardise(self, fields: np.ndarray) -> torch.Tensor:
+        """Turn 8-bit fields into the network's input: the one place where grey levels become floats.
+
+        Parameters
+        ----------
+        fields : (n, H, W, C) uint8 array
+
+        Returns
+        -------
+        (n, C, H, W) float32 tensor in channels-last order on the model's device; per channel of the
+        training fields the mean is 0 and the standard deviation 1.
+        """
+        pixels = torch.from_numpy(np.ascontiguousarray(fields)).to(self.grey_mean.device)
+        return (pixels.permute(0, 3, 1, 2) - self.grey_mean) / self.grey_std
+
+    def embed(self, x: torch.Tensor, bf16: bool = False) -> torch.Tensor:
+        """Return the features of standardised fields: (n, C, H, W) -> (n, hidden) float32.
+
+        These are the activations of the fully connected layer after its ReLU [ours: before or after is open].
+        With `bf16` the convolutions run in bfloat16; features and scores are always computed in float32.
+        """
+        _, _, _, height, width = self.spec
+        if not self.config.average and x.shape[2:] != (height, width):
+            raise InputError(f"This network was built for fields of {height} x {width}",
+                             [f"a field of {x.shape[2]} x {x.shape[3]}"])
+        with torch.autocast(x.device.type, torch.bfloat16) if bf16 else nullcontext():
+            outputs = []
+            for n, scale in enumerate(self.scales):
+                x = F.max_pool2d(x, 2) if n else x
+                outputs.append(scale(x))
+            x = self.fusion(torch.cat(outputs, dim=1)).float()
+        return self.features(x.mean(dim=(2, 3)) if self.config.average else x.flatten(1))
+
+    def forward(self, x: torch.Tensor, bf16: bool = False) -> torch.Tensor:
+        """Return the scores before soft-max of standardised fields: (n, C, H, W) -> (n, n_classes) float32."""
+        return self.classifier(self.dropout(self.embed(x, bf16)))
+
+
+def _scale(config: NetworkConfig, inputs: int, width: int, halvings: int) -> nn.Sequential:
+    """Three 5 x 5 convolutions, and max-pooling by 2**halvings in all."""
+    after = [0, 0, halvings]
+    if config.pool_between:
+        after = [min(1, halvings), min(1, max(0, halvings - 1)), max(0, halvings - 2)]
+    layers = []
+    for k in after:
+        layers += [nn.Conv2d(inputs, width, 5, padding=2, bias=not config.norm),
+                   *_activation(config, nn.BatchNorm2d(width)), *([nn.MaxPool2d(2 ** k)] if k else [])]
+        inputs = width
+    return nn.Sequential(*layers)
+
+
+def _activation(config: NetworkConfig, norm: nn.Module) -> list[nn.Module]:
+    return [norm, nn.ReLU(inplace=True)] if config.norm else [nn.ReLU(inplace=True)]
+
+
+def parameters(model: MCNN) -> int:
+    """Return the number of weights and biases that training changes."""
+    return sum(weight.numel() for weight in model.parameters())
+
+
+def macs(model: MCNN) -> int:
+    """Return the multiply-accumulate operations of one field's way through convolutions and full connections."""
+    return sum(int(np.prod(shape[1:])) * layer.weight[0].numel()
+               for _, layer, shape in _trace(model) if hasattr(layer, "weight") and layer.weight.dim() > 1)
+
+
+def architecture_table(model: MCNN) -> pd.DataFrame:
+    """Return the table of layers (Supplementary Table 8) of this network, made by sending a field through it.
+
+    Columns: layer, type, kernel, stride (text, "" where a layer has none), output (channels x height x width)
+    and parameters. The max-pooling that makes scale n from scale n - 1 appears as row "scale n, input".
+    """
+    rows, last = [], None
+    for name, layer, shape in _trace(model):
+        stage, number = name.split(".")[:2] if "." in name else (name, "")
+        if stage == "scales" and number != last and number != "0":
+            _, _, channels, height, width = model.spec
+            rows.append({"layer": f"scale {number}, input", "type": "MaxPool2d", "kernel": "2", "stride": "2",
+                         "output": f"{channels} x {height >> int(number)} x {width >> int(number)}", "parameters": 0})
+        last = number if stage == "scales" else last
+        rows.append({"layer": f"scale {number}" if stage == "scales" else stage, "type": type(layer).__name__,
+                     "kernel": _size(getattr(layer, "kernel_size", "")), "stride": _size(getattr(layer, "stride", "")),
+                     "output": " x ".join(map(str, shape[1:])), "parameters": sum(p.numel() for p in layer.parameters())})
+    return pd.DataFrame(rows)
+
+
+def _trace(model: MCNN) -> list[tuple[str, nn.Module, tuple[int, ...]]]:
+    """Name, module and output shape of every layer in order; on the meta device, so nothing is computed."""
+    seen: list = []
+    with torch.device("meta"), torch.no_grad():
+        shadow = MCNN(*model.spec).eval()
+        for name, layer in shadow.named_modules():
+            if not list(layer.children()):
+                layer.register_forward_hook(lambda _, __, y, name=name, layer=layer: seen.append((name, layer, tuple(y.shape))))
+        shadow(torch.empty(1, *model.spec[2:]))
+    return seen
+
+
+def _size(value: Any) -> str:
+    sizes = value if isinstance(value, tuple) else (value,)
+    return " x ".join(str(size) for size in dict.fromkeys(sizes))
+
+
+def write_yaml(path: str | os.PathLike, model: MCNN, solver: dict[str, Any]) -> None:
+    """Write the network and the solver's settings as YAML (Supplementary Software), with the table of layers."""
+    config, n_classes, channels, height, width = model.spec
+    network = {**asdict(config), "scales": list(config.scales)}
+    text = yaml.safe_dump({"network": network,
+                           "input": {"n_classes": n_classes, "channels": channels, "height": height, "width": width},
+                           "solver": solver, "layers": architecture_table(model).to_dict("records")}, sort_keys=False)
+    with atomic(path) as temporary:
+        temporary.write_text("# Solver definition and network specification (Supplementary Software).\n" + text,
+                             encoding="utf-8")
+
+
+def read_yaml(path: str | os.PathLike) -> tuple[MCNN, dict[str, Any]]:
+    """Build the network that `write_yaml` described; return it, not yet trained, and the solver's settings.
+
+    Raises
+    ------
+    InputError
+        If the file is not such a description.
+    """
+    try:
+        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        network, size = document["network"], document["input"]
+        config = NetworkConfig(**{**network, "scales": tuple(network["scales"])})
+        return MCNN(config, size["n_classes"], size["channels"], size["height"], size["width"]), document["solver"]
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} does not describe a network; train again to write it", [str(error)]) from error
