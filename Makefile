@@ -1,0 +1,54 @@
+# The commands of this repository. `make help` lists them.
+
+PYTHON ?= python3
+PROFILE ?= default
+SCREEN ?= simulated
+DATA ?=
+OUT ?= _build
+SEED ?= 0
+SURROGATE ?=
+PARAMS ?=
+export PROFILE SCREEN DATA OUT SEED SURROGATE PARAMS
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help book test study simulate notebooks clean
+
+help:
+	@echo 'make book       build the book; prints the path of its first page'
+	@echo '                PROFILE=tiny|default|paper  SCREEN=simulated|bbbc021|kimorph|PATH.csv  DATA=DIR'
+	@echo '                OUT=DIR  SEED=N  SURROGATE=column,column  PARAMS="key=value ..."'
+	@echo 'make test       run the test suite, with coverage and the reason of every skip'
+	@echo 'make study      run seeds, variants and baselines; writes book/recorded'
+	@echo 'make simulate   write a simulated screen alone: OUT=DIR SEED=N'
+	@echo 'make notebooks  bring the .md and .ipynb of each notebook into step'
+	@echo 'make clean      remove the default output folder and caches'
+
+$(INSTALLED): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	    { echo 'error: Python 3.11 or newer is needed; name it with make PYTHON=/path/to/python3 ...' >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+book: $(INSTALLED)
+	@$(BIN)/python -m doit run
+	@$(BIN)/python -c 'import os; print(os.path.realpath(os.path.expanduser(os.environ["OUT"]) + "/html/index.html"))'
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+
+study: $(INSTALLED)
+	$(BIN)/python -m mcnn_core.study
+
+simulate: $(INSTALLED)
+	$(BIN)/python -m mcnn_core.simulate --out "$$OUT" --seed "$$SEED"
+
+notebooks: $(INSTALLED)
+	$(BIN)/python -c 'from tools.book import sync_pairs; print(*sync_pairs(), sep="\n")'
+
+clean:
+	rm -rf _build .coverage .pytest_cache

@@ -1,0 +1,94 @@
+"""The graph of the book: execute, weave, merge, stage, render. Run by ``make book``.
+
+Options come from the environment, where the Makefile puts them. Each output
+folder keeps its own state, so that two of them never meet.
+"""
+
+import sys
+
+from doit.exceptions import TaskFailed
+
+from mcnn_core.errors import InputError
+from tools import book
+
+try:
+    BUILD = book.Build.from_environment()
+    BUILD.parameters()
+except InputError as error:
+    sys.exit(f"error: {error}")
+for written in book.sync_pairs(BUILD.root):
+    print(f"notebooks/{written} written anew, from its pair")
+NAMES = book.notebook_names(BUILD.root)
+EXEC, SRC, HTML = (BUILD.out / name for name in ("exec", "src", "html"))
+BUILD.out.mkdir(parents=True, exist_ok=True)
+DOIT_CONFIG = {
+    "dep_file": str(BUILD.out / ".doit.json"),
+    "backend": "json",
+    "default_tasks": ["render"],
+    "verbosity": 2,
+}
+
+
+def step(function, *args):
+    """Return an action that turns an expected failure into its message."""
+
+    def act():
+        try:
+            function(*args)
+        except (RuntimeError, ValueError) as error:
+            return TaskFailed(str(error))
+
+    return act
+
+
+def task_execute():
+    """Run the notebooks one after another, each only if something it follows from has changed."""
+    for index, name in enumerate(NAMES):
+        yield {
+            "name": name,
+            "actions": [step(book.execute, BUILD, name)],
+            "uptodate": [lambda task, values, name=name: book.is_current(BUILD, name)],
+            "task_dep": [f"execute:{other}" for other in NAMES[:index]],
+        }
+
+
+def task_weave():
+    """Lay the present prose over the outputs kept."""
+    for name in NAMES:
+        yield {
+            "name": name,
+            "actions": [step(book.write_woven, BUILD, name)],
+            "task_dep": [f"execute:{name}"],
+            "file_dep": [f"notebooks/{name}.md", EXEC / f"{name}.ipynb", "tools/book.py"],
+            "targets": [SRC / "notebooks" / f"{name}.ipynb"],
+        }
+
+
+def task_merge():
+    """Merge every notebook's numbers into one flat file."""
+    return {
+        "actions": [step(book.merge_results, BUILD)],
+        "task_dep": ["execute"],
+        "file_dep": [EXEC / f"{name}.json" for name in NAMES] + [BUILD.out / "results" / f"{name}.json" for name in NAMES],
+        "targets": [BUILD.out / "results.json"],
+    }
+
+
+def task_stage():
+    """Mirror prose, configuration and API pages."""
+    sources = [BUILD.root / "mcnn_core" / f"{name}.py" for name in book.module_names(BUILD.root)]
+    return {
+        "actions": [step(book.stage, BUILD)],
+        "file_dep": [*book.prose_files(BUILD.root), *sources, *(f"notebooks/{name}.md" for name in NAMES), "tools/book.py"],
+        "targets": [SRC / "conf.py"],
+    }
+
+
+def task_render():
+    """Build the pages."""
+    staged = [SRC / "conf.py", BUILD.out / "results.json", *(SRC / "notebooks" / f"{name}.ipynb" for name in NAMES)]
+    return {
+        "actions": [step(book.render, BUILD)],
+        "file_dep": task_stage()["file_dep"] + staged,
+        "targets": [HTML / "index.html"],
+    }

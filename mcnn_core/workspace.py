@@ -1,0 +1,150 @@
+"""One notebook's place on disk: where its files lie and what it has measured.
+
+Every notebook opens with ``workspace = Workspace(out, "NN_name")``. It takes what
+earlier notebooks left with `Workspace.need`, and hands numbers to the book with
+`Workspace.record`: each goes to ``results/NN_name.json`` in the output folder and
+is glued under the same key, so that prose never repeats a number by hand.
+"""
+
+import math
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mcnn_core.errors import InputError, MissingStageError
+from mcnn_core.files import write_json
+
+Scalar = bool | int | float | str
+VERSIONS_OF = ("torch", "numpy", "scipy", "pandas", "scikit-learn")
+
+
+def find_root(start: Path | None = None) -> Path:
+    """Return the repository root: the nearest folder upwards from `start` with ``_config.yml``.
+
+    Papermill runs a notebook in its caller's folder and Jupyter in the notebook's
+    own, so both are searched for; the package's own parent is the last resort.
+    """
+    start = Path.cwd() if start is None else Path(start).resolve()
+    for folder in (start, *start.parents):
+        if (folder / "_config.yml").is_file() and (folder / "mcnn_core").is_dir():
+            return folder
+    return Path(__file__).resolve().parents[1]
+
+
+def commit(root: Path) -> str:
+    """Return the git commit of the folder `root`, or ``"unknown"`` outside a git repository."""
+    try:
+        command = ["git", "rev-parse", "HEAD"]
+        return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def processor() -> str:
+    """Return the name of this machine's processor, as the operating system gives it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def provenance(root: Path | None = None) -> dict[str, str]:
+    """Return what a result depends on besides its inputs, as flat ``name: text``.
+
+    Keys: ``commit``, ``processor``, ``version.python`` and ``version.<package>``.
+    """
+    versions = {f"version.{name}": metadata.version(name) for name in VERSIONS_OF}
+    return {
+        "commit": commit(root or find_root()),
+        "processor": processor(),
+        "version.python": ".".join(map(str, sys.version_info[:3])),
+        **versions,
+    }
+
+
+def format_number(value: Scalar) -> str:
+    """Write a number as prose does: 11,126,215; 0.874; 1,234; text stays as it is."""
+    if isinstance(value, (bool, str)):
+        return str(value)
+    if isinstance(value, int) or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def _scalar(value: Any) -> Scalar | None:
+    """Return `value` as a plain Python scalar, or None if it is not a finite one."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if not isinstance(value, Scalar) or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    return value
+
+
+class Workspace:
+    """The output folder as seen by one notebook.
+
+    Parameters
+    ----------
+    out : str or Path
+        Output folder. Empty means ``_build`` in the repository root; a relative
+        path is relative to that root, whatever the current folder.
+    chapter : str
+        Name of the notebook, such as ``"01_screen"``.
+    section : str, optional
+        First part of the result keys; the chapter's name without its number by default.
+    """
+
+    def __init__(self, out: str | Path = "", chapter: str = "", section: str = ""):
+        self.root = find_root()
+        self.out = self.root / (out or "_build")
+        self.chapter = chapter
+        self.section = section or chapter.partition("_")[2]
+        self.results: dict[str, Scalar] = {}
+
+    def path(self, name: str) -> Path:
+        """Return the path of the file or folder `name` in the output folder."""
+        return self.out / name
+
+    def need(self, name: str, notebook: str) -> Path:
+        """Return the path of an earlier notebook's output.
+
+        Raises
+        ------
+        MissingStageError
+            If it does not exist; the message names the notebook that makes it.
+        """
+        path = self.path(name)
+        if not path.exists():
+            raise MissingStageError(f"{path} is missing: run notebooks/{notebook}.ipynb first, with out={str(self.out)!r}")
+        return path
+
+    def record(self, **scalars: Scalar) -> None:
+        """Keep numbers (or texts) as ``<section>.<name>``: on disk at once, and glued for the page.
+
+        Raises
+        ------
+        InputError
+            If a value is NaN, infinite or not a scalar; all of them are named.
+        """
+        plain = {f"{self.section}.{name}": _scalar(value) for name, value in scalars.items()}
+        bad = [f"{self.section}.{name} = {value!r}" for name, value in scalars.items() if _scalar(value) is None]
+        if bad:
+            raise InputError("a recorded result must be a finite number, a text or a truth value", bad)
+        self.results |= plain
+        write_json(self.path("results") / f"{self.chapter}.json", self.results)
+        for key, value in plain.items():
+            self._glue(key, format_number(value))
+
+    def glue_figure(self, name: str, figure: Any) -> None:
+        """Glue a Matplotlib figure as ``<section>.<name>``, to be shown elsewhere on the page."""
+        self._glue(f"{self.section}.{name}", figure)
+
+    def _glue(self, key: str, value: Any) -> None:
+        from myst_nb import glue  # a tool of the book: the package itself does not need it
+
+        glue(key, value, display=False)

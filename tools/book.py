@@ -1,0 +1,487 @@
+"""Build the book: run the notebooks that need it, weave prose over outputs, render.
+
+The work on a notebook is split in two. *Execute* runs its code and is keyed on the
+code, its parameters, the package modules it imports and the files earlier notebooks
+left. *Weave* lays the present prose over the outputs kept. So a change of prose
+never trains a network again, and a change of code runs again what depends on it.
+
+``dodo.py`` arranges these functions into a graph; `Build` holds one run's options.
+"""
+
+import ast
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import yaml
+from nbformat import NotebookNode
+
+from mcnn_core.errors import InputError
+from mcnn_core.files import atomic, read_json, sha256, write_json
+
+ROOT = Path(__file__).resolve().parents[1]
+SCREENS = ("simulated", "bbbc021", "kimorph")
+FORMATS = "ipynb,md:myst"
+NOT_OUTPUTS = ("exec", "src", "html", "doctrees", "results")  # folders of `out` the build itself writes
+
+
+# Notebooks -----------------------------------------------------------------
+
+
+def notebook_names(root: Path = ROOT) -> list[str]:
+    """Return the notebooks' names in reading order, such as ``"01_screen"``."""
+    return sorted(path.stem for path in (root / "notebooks").glob("[0-9][0-9]_*.md"))
+
+
+def read_source(name: str, root: Path = ROOT) -> NotebookNode:
+    """Read ``notebooks/<name>.md``, the source of the pair, as a notebook without outputs."""
+    import jupytext
+
+    notebook = jupytext.read(root / "notebooks" / f"{name}.md")
+    for index, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{index:03d}"
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    return notebook
+
+
+def same_cells(one: NotebookNode, other: NotebookNode) -> bool:
+    """Whether two notebooks hold the same cells: kinds, texts and metadata, not outputs."""
+    return [(cell.cell_type, cell.source, cell.metadata) for cell in one.cells] == [
+        (cell.cell_type, cell.source, cell.metadata) for cell in other.cells
+    ]
+
+
+def sync_pairs(root: Path = ROOT) -> list[str]:
+    """Make each ``.md`` and ``.ipynb`` pair agree, the file changed last winning.
+
+    The ``.ipynb`` is written without outputs. Returns what was rewritten.
+    """
+    import jupytext
+
+    written = []
+    for name in notebook_names(root):
+        text, paired = (root / "notebooks" / f"{name}{suffix}" for suffix in (".md", ".ipynb"))
+        if paired.exists() and paired.stat().st_mtime > text.stat().st_mtime:
+            edited = jupytext.read(paired)
+            if not same_cells(edited, read_source(name, root)):
+                edited.metadata.setdefault("jupytext", {})["formats"] = FORMATS
+                with atomic(text) as temporary:
+                    temporary.write_text(jupytext.writes(edited, "md:myst"), encoding="utf-8")
+                written.append(text.name)
+        expected = nbformat.writes(read_source(name, root)) + "\n"
+        if not paired.exists() or paired.read_text(encoding="utf-8") != expected:
+            with atomic(paired) as temporary:
+                temporary.write_text(expected, encoding="utf-8")
+            written.append(paired.name)
+    return written
+
+
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    """Return the code cells, without the one papermill injects."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code" and "injected-parameters" not in tags(cell)]
+
+
+def tags(cell: NotebookNode) -> list[str]:
+    """Return the tags of a cell."""
+    return cell.metadata.get("tags", [])
+
+
+def known_parameters(notebook: NotebookNode) -> dict:
+    """Return the names and defaults that the cell tagged ``parameters`` assigns."""
+    cells = [cell for cell in notebook.cells if "parameters" in tags(cell)]
+    return {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for cell in cells
+        for node in ast.parse(cell.source).body
+        if isinstance(node, ast.Assign)
+    }
+
+
+def imported_modules(source: str, root: Path = ROOT) -> set[str]:
+    """Return the modules of ``mcnn_core`` that `source` imports, through each other too."""
+    found: set[str] = set()
+    waiting = [source]
+    while waiting:
+        for node in ast.walk(ast.parse(waiting.pop())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            modules = {name.split(".")[1] for name in names if name.startswith("mcnn_core.")} - found
+            modules = {name for name in modules if (root / "mcnn_core" / f"{name}.py").exists()}
+            found |= modules
+            waiting += [(root / "mcnn_core" / f"{name}.py").read_text(encoding="utf-8") for name in modules]
+    return found
+
+
+# Options -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Build:
+    """The options of one ``make book``; every field but `root` is a variable of the Makefile."""
+
+    profile: str = "default"
+    screen: str = "simulated"
+    data: str = ""
+    out: Path = ROOT / "_build"
+    seed: int = 0
+    surrogate: str = ""
+    params: str = ""
+    root: Path = ROOT
+
+    @classmethod
+    def from_environment(cls, environment: dict[str, str] = os.environ, root: Path = ROOT) -> "Build":
+        """Read the options that the Makefile exports.
+
+        Raises
+        ------
+        InputError
+            If the profile, the screen, the data folder or the seed is not one that exists.
+        """
+        given = {name: environment.get(name.upper(), "") for name in ("profile", "screen", "data", "seed", "surrogate", "params")}
+        given = {name: text for name, text in given.items() if text}
+        problems = []
+        profiles = list(read_profiles(root))
+        if given.get("profile", "default") not in profiles:
+            problems.append(f"PROFILE={given['profile']}: known are {', '.join(profiles)}")
+        screen = given.get("screen", "simulated")
+        if screen.lower().endswith(".csv"):
+            given["screen"] = str(Path(screen).expanduser().resolve())
+            if not Path(given["screen"]).is_file():
+                problems.append(f"SCREEN={screen}: there is no such file")
+        elif screen not in SCREENS:
+            problems.append(f"SCREEN={screen}: known are {', '.join(SCREENS)} and the path of a .csv file")
+        if "data" in given:
+            given["data"] = str(Path(given["data"]).expanduser().resolve())
+            if not Path(given["data"]).is_dir():
+                problems.append(f"DATA={environment['DATA']}: there is no such folder")
+        if not given.get("seed", "0").isdigit():
+            problems.append(f"SEED={given['seed']}: a whole number, 0 or more, is needed")
+        if problems:
+            raise InputError("make was given what it does not know", problems)
+        given["seed"] = int(given.get("seed", 0))
+        out = Path(environment.get("OUT") or root / "_build").expanduser().resolve()
+        return cls(**given, out=out, root=root)
+
+    def parameters(self) -> dict[str, dict]:
+        """Return the parameters of every notebook, by name of the notebook.
+
+        A profile's key goes to each notebook whose parameters cell has it; the
+        variables of the command override it, and ``PARAMS`` overrides both.
+
+        Raises
+        ------
+        InputError
+            If ``PARAMS`` has a key that no notebook knows; all known ones are listed.
+        """
+        known = {name: known_parameters(read_source(name, self.root)) for name in notebook_names(self.root)}
+        keys = sorted(set().union(*known.values()) - {"out"})
+        pairs = [pair.partition("=") for pair in shlex.split(self.params)]
+        bad = [f"{key}{equals}{text}" for key, equals, text in pairs if key not in keys or not equals]
+        if bad:
+            raise InputError(f"PARAMS takes key=value with one of the keys {', '.join(keys)}", bad)
+        given = read_profiles(self.root)[self.profile] | {"screen": self.screen, "seed": self.seed, "out": str(self.out)}
+        given |= {key: text for key, text in (("data", self.data), ("surrogate", self.surrogate)) if text}
+        given |= {key: yaml.safe_load(text) for key, _, text in pairs}
+        return {name: {key: given[key] for key in defaults if key in given} for name, defaults in known.items()}
+
+
+def read_profiles(root: Path = ROOT) -> dict[str, dict]:
+    """Return ``notebooks/profiles.yml``: for each profile, values by parameter name."""
+    return yaml.safe_load((root / "notebooks" / "profiles.yml").read_text(encoding="utf-8"))
+
+
+# Execute -------------------------------------------------------------------
+
+
+def _stat(path: Path) -> list[int]:
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns]
+
+
+def results_file(build: Build, name: str) -> Path:
+    """Return where a notebook records its numbers."""
+    return build.out / "results" / f"{name}.json"
+
+
+def list_outputs(out: Path) -> dict[str, list[int]]:
+    """Return size and time of every file that notebooks have left in `out`, by relative path."""
+    files = (
+        Path(folder, name)
+        for top in sorted(out.iterdir()) if top.is_dir() and top.name not in NOT_OUTPUTS
+        for folder, _, names in os.walk(top)
+        for name in names
+    )  # fmt: skip
+    alone = (path for path in out.iterdir() if path.is_file() and path.name != "results.json")
+    return {str(path.relative_to(out)): _stat(path) for path in (*files, *alone) if not path.name.startswith(".")}
+
+
+def run_record(build: Build, name: str) -> dict:
+    """Return what is known of a notebook's last successful run: key, seconds, outputs; or nothing."""
+    path = build.out / "exec" / f"{name}.json"
+    return read_json(path) if path.exists() and path.with_suffix(".ipynb").exists() else {}
+
+
+def execution_key(build: Build, name: str) -> str:
+    """Return the hash of everything that a notebook's outputs follow from."""
+    notebook = read_source(name, build.root)
+    cells = [[cell.source, "parameters" in tags(cell)] for cell in code_cells(notebook)]
+    modules = set().union(*(imported_modules(_python(source), build.root) for source, _ in cells))
+    earlier = [other for other in notebook_names(build.root) if other < name]
+    screen = Path(build.screen)
+    parts = {
+        "cells": cells,
+        "parameters": {key: value for key, value in build.parameters()[name].items() if key != "out"},
+        "modules": {module: sha256(build.root / "mcnn_core" / f"{module}.py") for module in modules},
+        "requirements": sha256(build.root / "requirements.txt"),
+        "screen": sha256(screen) if screen.is_file() else "",
+        "earlier": {other: run_record(build, other).get("digests") for other in earlier},
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _python(source: str) -> str:
+    """Leave out IPython's own lines, which are no Python."""
+    return "\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!")))
+
+
+def is_current(build: Build, name: str) -> bool:
+    """Whether the last run of a notebook still holds: same key, and its files as it left them."""
+    record = run_record(build, name)
+    if not record or record["key"] != execution_key(build, name) or not results_file(build, name).exists():
+        return False
+    for relative, stat in record["outputs"].items():
+        path = build.out / relative
+        if not path.exists() or (_stat(path) != stat and sha256(path) != record["digests"][relative]):
+            return False
+    return True
+
+
+def execute(build: Build, name: str) -> None:
+    """Run one notebook with papermill into ``exec/<name>.ipynb``.
+
+    A failed run leaves ``exec/<name>.failed.ipynb`` for reading and counts as no run.
+
+    Raises
+    ------
+    RuntimeError
+        If a cell fails, with the cell's own error and the place of the failed copy; or if
+        the notebook changes a file that an earlier one left.
+    """
+    import papermill
+    from traitlets.config import Config
+
+    folder = build.out / "exec"
+    folder.mkdir(parents=True, exist_ok=True)
+    failed, done = folder / f"{name}.failed.ipynb", folder / f"{name}.ipynb"
+    source = folder / f".{name}.source.ipynb"
+    source.write_text(nbformat.writes(read_source(name, build.root)), encoding="utf-8")
+    before, key, start = list_outputs(build.out), execution_key(build, name), time.monotonic()
+    print(f"{name}: running", flush=True)
+    with tempfile.TemporaryDirectory() as sockets:
+        # Sockets in a folder of this run's own: over TCP ipykernel warns, and over
+        # IPC two runs that share a name wait for each other for ever.
+        config = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}})
+        try:
+            papermill.execute_notebook(
+                source, failed, build.parameters()[name], kernel_name="python3", cwd=build.root / "notebooks",
+                progress_bar=False, stderr_file=sys.stderr, config=config, shutdown_kernel="immediate",
+            )  # fmt: skip
+        except Exception as error:
+            raise RuntimeError(f"notebook {name} failed.\n{error}\nThe executed copy, up to the failing cell: {failed}") from error
+        finally:
+            source.unlink()
+    seconds = time.monotonic() - start
+    after = list_outputs(build.out)
+    outputs = {path: stat for path, stat in after.items() if before.get(path) != stat}
+    earlier = [other for other in notebook_names(build.root) if other < name]
+    taken = [path for other in earlier for path in run_record(build, other)["outputs"] if path in outputs]
+    if taken:
+        raise RuntimeError(f"notebook {name} changed files that an earlier notebook left: {', '.join(taken)}")
+    if not results_file(build, name).exists():
+        raise RuntimeError(f"notebook {name} recorded nothing: Workspace.record writes {results_file(build, name)}")
+    kept = run_record(build, name).get("outputs", {})
+    outputs |= {path: after[path] for path in kept if path in after}  # left as they were by a run that resumed
+    digests = {path: sha256(build.out / path) for path in sorted(outputs)}
+    os.replace(failed, done)
+    write_json(folder / f"{name}.json", {"key": key, "seconds": round(seconds, 1), "outputs": outputs, "digests": digests})
+    print(f"{name}: done in {seconds:.0f} s", flush=True)
+
+
+# Weave, merge, stage, render -----------------------------------------------
+
+
+def weave(source: NotebookNode, executed: NotebookNode) -> NotebookNode:
+    """Return `source` with the outputs of `executed`: present prose and tags, kept results.
+
+    The parameters that were injected follow the parameters cell, hidden until
+    asked for; papermill's time stamps are left out.
+    """
+    woven = nbformat.from_dict(json.loads(nbformat.writes(source)))
+    for cell, run in zip(code_cells(woven), code_cells(executed), strict=True):
+        cell.outputs, cell.execution_count = run.outputs, run.execution_count
+    for run in executed.cells:
+        if "injected-parameters" in tags(run):
+            run = nbformat.from_dict({**run, "id": "injected", "metadata": {"tags": ["injected-parameters", "hide-input"]}})
+            after = next(index for index, cell in enumerate(woven.cells) if "parameters" in tags(cell))
+            woven.cells.insert(after + 1, run)
+            break
+    return woven
+
+
+def write_woven(build: Build, name: str) -> None:
+    """Write the page of one notebook into the staged tree."""
+    executed = nbformat.read(build.out / "exec" / f"{name}.ipynb", as_version=4)
+    with atomic(build.out / "src" / "notebooks" / f"{name}.ipynb") as temporary:
+        temporary.write_text(nbformat.writes(weave(read_source(name, build.root), executed)), encoding="utf-8")
+
+
+def merge_results(build: Build) -> None:
+    """Write ``results.json``: every notebook's numbers, and ``run.*`` for what they come from."""
+    from mcnn_core.workspace import provenance
+
+    merged: dict = {}
+    for name in notebook_names(build.root):
+        merged |= read_json(results_file(build, name))
+        merged[f"run.seconds.{name}"] = run_record(build, name)["seconds"]
+    merged |= {f"run.{key}": value for key, value in provenance(build.root).items()}
+    merged |= {"run.profile": build.profile, "run.screen": Path(build.screen).name, "run.seed": build.seed}
+    merged["run.parameters"] = build.params
+    write_json(build.out / "results.json", merged)
+
+
+def module_names(root: Path = ROOT) -> list[str]:
+    """Return the package's modules, in alphabetical order."""
+    return sorted(path.stem for path in (root / "mcnn_core").glob("*.py") if not path.stem.startswith("_"))
+
+
+API_PAGE = """\
+# `{module}`
+
+{chapters}
+
+```{{eval-rst}}
+.. automodule:: mcnn_core.{module}
+   :members:
+```
+"""
+
+
+def api_page(module: str, root: Path = ROOT) -> str:
+    """Return the API page of one module, with links to the chapters whose code imports it."""
+    users = []
+    for name in notebook_names(root):
+        code = "\n".join(_python(cell.source) for cell in code_cells(read_source(name, root)))
+        if module in imported_directly(code):
+            users.append(f"{{doc}}`/notebooks/{name}`")
+    chapters = f"Used in {', '.join(users)}." if users else "No chapter imports this module by itself; others build on it."
+    return API_PAGE.format(module=module, chapters=chapters)
+
+
+def imported_directly(source: str) -> set[str]:
+    """Return the modules of ``mcnn_core`` that `source` itself imports."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module == "mcnn_core":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mcnn_core."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("mcnn_core.")}
+    return found
+
+
+def prose_files(root: Path = ROOT) -> list[Path]:
+    """Return every file that the rendered book takes as it is."""
+    inside = sorted(path for path in (root / "book").rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return [root / "_config.yml", root / "_toc.yml", *inside]
+
+
+def _write_if_changed(path: Path, content: bytes) -> None:
+    if not path.exists() or path.read_bytes() != content:
+        with atomic(path) as temporary:
+            temporary.write_bytes(content)
+
+
+def stage(build: Build) -> None:
+    """Mirror configuration, prose and API pages into ``src``; unchanged files keep their times.
+
+    Paths stay as in the repository, and building a mirror keeps the pairs of
+    notebooks from counting as duplicate pages.
+    """
+    source = build.out / "src"
+    pages = {path.relative_to(build.root): path.read_bytes() for path in prose_files(build.root)}
+    pages |= {Path("book/api", f"{name}.md"): api_page(name, build.root).encode() for name in module_names(build.root)}
+    for relative, content in pages.items():
+        _write_if_changed(source / relative, content)
+    kept = {source / relative for relative in pages}
+    for path in [*(source / "book").rglob("*"), *(source / "notebooks").glob("*.ipynb")]:
+        gone = path.stem not in notebook_names(build.root) if path.suffix == ".ipynb" else path not in kept
+        if path.is_file() and gone:
+            path.unlink()
+    _write_if_changed(source / "conf.py", sphinx_configuration(source).encode())
+
+
+def sphinx_configuration(source: Path) -> str:
+    """Return the ``conf.py`` that Jupyter Book makes of ``_config.yml``."""
+    from jupyter_book.config import get_final_config
+
+    settings, _ = get_final_config(
+        user_yaml=source / "_config.yml", sourcedir=source, cli_config={"latex_individualpages": False}
+    )
+    lines = ["import sys", "from pathlib import Path", "sys.path.insert(0, str(Path(__file__).parent / 'book/_ext'))"]
+    lines += [f"{name} = {settings[name]!r}" for name in sorted(settings)]
+    return "\n".join(lines) + "\n"
+
+
+def render(build: Build) -> None:
+    """Build the pages with Sphinx, warnings being errors, and check that they stand alone.
+
+    Raises
+    ------
+    RuntimeError
+        If Sphinx warns or fails, or if a page would load something from the network.
+    """
+    source, html, doctrees = (build.out / name for name in ("src", "html", "doctrees"))
+    command = [sys.executable, "-m", "sphinx", "-n", "-W", "--keep-going", "-q", "-b", "html", "-d", doctrees, source, html]
+    print("book: rendering", flush=True)
+    ended = subprocess.run([*map(str, command)], cwd=build.root, env=os.environ | {"MCNN_OUT": str(build.out)})
+    remote = [] if ended.returncode else network_loads(html)
+    if ended.returncode or remote:
+        # Sphinx would not repeat the warnings of pages it has already read.
+        shutil.rmtree(doctrees, ignore_errors=True)
+        raise RuntimeError("\n".join(["the book was not rendered: see the warnings above", *remote]))
+    root_page = yaml.safe_load((build.root / "_toc.yml").read_text(encoding="utf-8"))["root"]
+    _write_if_changed(html / "index.html", f'<meta http-equiv="refresh" content="0; url={root_page}.html">\n'.encode())
+
+
+LOADING = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src", "video": "src"}
+HARMLESS_LINKS = {"canonical", "author", "license", "search", "next", "prev", "index"}
+
+
+def network_loads(html: Path) -> list[str]:
+    """Return ``page: address`` for everything that a page or style sheet would fetch from the network."""
+    from bs4 import BeautifulSoup
+
+    found = []
+    for page in sorted(html.rglob("*.html")):
+        soup = BeautifulSoup(page.read_bytes(), "html.parser")
+        for element in soup.find_all(list(LOADING)):
+            address = element.get(LOADING[element.name]) or ""
+            if address.startswith(("http:", "https:", "//")) and not HARMLESS_LINKS & set(element.get("rel") or []):
+                found.append(f"{page.relative_to(html)}: {address}")
+    for sheet in sorted(html.rglob("*.css")):
+        text = sheet.read_text(encoding="utf-8", errors="replace")
+        found += [f"{sheet.relative_to(html)}: {part.split(')')[0]}" for part in text.split("url(")[1:] if part.lstrip("'\"").startswith("http")]
+    return found
