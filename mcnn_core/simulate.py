@@ -1,0 +1,655 @@
+"""A simulated screen on disk, in BBBC021's own file layout, with known truth.
+
+Five parts, in the order in which a picture comes about: the layout of the screen
+(facts of BBBC021), the biology (what a compound does to a cell), the cells of one
+field, optics and camera, and the writing of plates. Nothing in the analysis reads
+``truth.csv``.
+
+Fields are drawn in micrometres, so that a small field at 1 um per pixel and a full
+one at the microscope's own 0.496 um show the same cells. Every random draw comes from
+a generator seeded by (seed, name of week, plate, well or compound, site): the order
+of work and the number of processes leave no trace in the pixels.
+"""
+
+import argparse
+import multiprocessing
+import zlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import tifffile
+from scipy import ndimage
+from tqdm import tqdm
+
+from mcnn_core.files import atomic
+
+# --------------------------------------------------------------------------- layout
+
+DMSO_WELLS = ("B02", "C02", "D02", "E11", "F11", "G11")
+TAXOL_WELLS = ("B11", "C11", "D11", "E02", "F02", "G02")
+MICROSCOPE_PIXEL = 0.496296  # um, "XCalibration" in the MetaMorph tag of BBBC021's own TIFFs
+CHANNELS = {"DAPI": 1, "Actin": 4, "Tubulin": 2}  # channel: filter number in BBBC021's file names
+
+
+def _compounds() -> pd.DataFrame:
+    """Read the 54 compounds of the default layout; doses and annotated doses become tuples."""
+    table = pd.read_csv(Path(__file__).with_name("layout.csv"), keep_default_na=False)
+    for column in ("doses", "annotated"):
+        table[column] = [tuple(float(dose) for dose in text.split()) for text in table[column]]
+    return table
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which compounds stand in which wells, and how often.
+
+    Attributes
+    ----------
+    compounds : DataFrame
+        One row per compound: ``week``, ``layout`` (number within the week),
+        ``replicates`` (plates), ``row`` of the plate, ``compound``, ``moa`` (printed in the
+        annotation), ``mechanism`` (acting), ``doses`` (uM, columns 03 to 10 of the plate),
+        ``annotated`` (uM). Weeks, rows, doses and annotated doses of the 38 annotated
+        compounds are BBBC021's; the SX compounds are invented.
+    columns : tuple of int
+        Plate columns used of 03 to 10.
+    controls : int
+        Wells of DMSO per plate, and of taxol 0.3 uM.
+    sites : int
+        Fields of view per well.
+    """
+
+    compounds: pd.DataFrame
+    columns: tuple[int, ...] = tuple(range(3, 11))
+    controls: int = 6
+    sites: int = 4
+
+    def wells(self) -> pd.DataFrame:
+        """Return one row per well: plate, week, replicate, well, compound, concentration (uM), moa, mechanism."""
+        rows = []
+        for (week, number, replicates), group in self.compounds.groupby(["week", "layout", "replicates"]):
+            for replicate in range(1, replicates + 1):
+                plate = {"week": f"Week{week}", "plate": f"Week{week}_{20000 + 1000 * week + 100 * number + replicate}",
+                         "replicate": replicate}
+                rows += [{**plate, "well": well, "compound": "DMSO", "concentration": 0.0, "mechanism": ""}
+                         for well in DMSO_WELLS[:self.controls]]
+                rows += [{**plate, "well": well, "compound": "taxol", "concentration": 0.3,
+                          "mechanism": "Microtubule stabilizers"} for well in TAXOL_WELLS[:self.controls]]
+                rows += [{**plate, "well": f"{one.row}{column:02d}", "compound": one.compound,
+                          "concentration": one.doses[column - 3], "mechanism": one.mechanism}
+                         for one in group.itertuples() for column in self.columns]
+        return pd.DataFrame(rows).sort_values(["plate", "well"], ignore_index=True)
+
+    def annotation(self) -> pd.DataFrame:
+        """Return the annotated treatments: compound, concentration (uM), moa; DMSO is a class of its own."""
+        rows = [(one.compound, dose, one.moa) for one in self.compounds.itertuples() for dose in one.annotated
+                if dose in [one.doses[column - 3] for column in self.columns]]
+        return pd.DataFrame([*rows, ("DMSO", 0.0, "DMSO")], columns=["compound", "concentration", "moa"])
+
+
+def _tiny() -> Layout:
+    """Two weeks, seven compounds of five mechanisms and an unannotated one: 128 fields."""
+    table = _compounds()
+    names = ["nocodazole", "AZ-A", "cytochalasin B", "taxol", "AZ841", "vincristine", "AZ-C", "SX-09"]
+    return Layout(table[table["compound"].isin(names)].assign(replicates=2), columns=(4, 5, 6), controls=2, sites=2)
+
+
+LAYOUTS = {"default": Layout(_compounds()), "tiny": _tiny()}
+
+# -------------------------------------------------------------------------- biology
+
+# name: (baseline, spread between cells, spread between fields, lowest, highest).
+# Lengths in um, amplitudes relative to the DMSO mean, arrangements as odds (logarithms).
+PARAMETERS = {
+    "radius": (18.0, 2.2, 1.5, 8, 30), "elongation": (0.28, 0.14, 0.07, 0, 1.1), "spikes": (0.28, 0.12, 0.08, 0, 1.0),
+    "nucleus": (8.2, 0.8, 0.5, 4, 14), "nucleus_elongation": (0.16, 0.07, 0.03, 0, 0.7),
+    "nucleus_offset": (0.08, 0.05, 0.02, 0, 0.6), "pieces": (1.0, 0.0, 0.0, 1, 9), "lobes": (0.0, 0.1, 0.05, 0, 1),
+    "chromatin": (0.2, 0.05, 0.06, 0, 0.7), "nucleoli": (2.5, 0.8, 0.3, 0, 6), "dna": (1.0, 0.2, 0.1, 0.3, 3),
+    "tubulin": (1.0, 0.2, 0.1, 0.3, 3), "perinuclear": (0.5, 0.15, 0.15, 0, 2), "fibre": (0.38, 0.1, 0.08, 0, 1),
+    "coarseness": (0.0, 0.1, 0.2, -0.8, 0.8), "radial": (0.5, 0.0, 0.5, -6, 6), "parallel": (0.5, 0.0, 0.5, -6, 6),
+    "circular": (-2.0, 0.0, 0.5, -6, 6), "rim": (0.1, 0.1, 0.1, 0, 2), "cap": (0.0, 0.08, 0.05, 0, 2),
+    "actin": (1.0, 0.25, 0.1, 0.3, 3), "cortex": (0.7, 0.2, 0.15, 0, 2), "junction": (0.5, 0.2, 0.15, 0, 2),
+    "stress": (0.35, 0.1, 0.1, 0, 1), "puncta": (3.0, 1.5, 1.5, 0, 20), "puncta_place": (0.6, 0.0, 0.05, 0.1, 1),
+    "ruffle": (0.1, 0.1, 0.05, 0, 2), "vacuoles": (0.0, 0.0, 0.2, 0, 12),
+    "mitosis": (-2.8, 0.0, 0.4, -6, 4), "apoptosis": (-4.0, 0.0, 0.4, -6, 2),
+    "monopolar": (-4.0, 0.0, 0.3, -6, 6), "multipolar": (-3.0, 0.0, 0.3, -6, 6), "scattered": (-3.0, 0.0, 0.3, -6, 6),
+    "density": (0.0, 0.0, 0.35, -1.5, 1), "islands": (0.8, 0.0, 0.4, 0, 2.5),
+    # the microscope: only the spread between fields matters
+    "gain_dna": (0.0, 0, 0.25, -1, 1), "gain_actin": (0.0, 0, 0.25, -1, 1), "gain_tubulin": (0.0, 0, 0.25, -1, 1),
+    "offset_dna": (0.0, 0, 0.2, -1, 1), "offset_actin": (0.0, 0, 0.2, -1, 1), "offset_tubulin": (0.0, 0, 0.2, -1, 1),
+    "defocus": (0.5, 0, 0.7, 0, 3.0), "haze": (0.12, 0, 0.05, 0, 0.4), "vignetting": (0.2, 0, 0.1, 0, 0.6),
+    "slope_x": (0.0, 0, 0.15, -0.6, 0.6), "slope_y": (0.0, 0, 0.15, -0.6, 0.6), "debris": (0.5, 0, 1.0, 0, 5),
+    "stain_dna": (0.0, 0, 0.2, -1, 1), "stain_actin": (0.0, 0, 0.2, -1, 1), "stain_tubulin": (0.0, 0, 0.2, -1, 1),
+}
+_TABLE = np.array(list(PARAMETERS.values()), float).T
+_INDEX = {name: i for i, name in enumerate(PARAMETERS)}
+_BIOLOGY = _INDEX["gain_dna"]  # parameters before this one can be moved by a compound
+
+# What a mechanism moves at full response. Sources: BBBC021 and its annotation (Caie 2010, Ljosa 2012/2013);
+# monoasters under Eg5 inhibition (Mayer 1999), polyploid lobed nuclei under Aurora inhibition (Ditchfield 2003),
+# bundles, multipolar spindles and micronuclei under taxol (Jordan 1993), aggresomes under proteasome
+# inhibition (Johnston 1998), arborised cells and actin foci under cytochalasin (Schliwa 1982).
+MECHANISMS = {
+    "Actin disruptors": {"cortex": -0.6, "junction": -0.4, "stress": -0.3, "puncta": 9, "spikes": 0.5, "radius": -1.5},
+    "Aurora kinase inhibitors": {"lobes": 0.9, "radius": 3.5, "nucleus": 2.2, "circular": 1.5},
+    "Cholesterol-lowering": {"elongation": 0.6, "spikes": 0.35, "parallel": 3, "radius": -1.5, "stress": -0.15},
+    "DNA damage": {"nucleus": 1.8, "radius": 3.0, "nucleoli": 2.5, "nucleus_elongation": -0.1, "circular": 4},
+    "DNA replication": {"nucleus": 1.8, "radius": 2.0, "nucleoli": -2, "nucleus_elongation": 0.3, "parallel": 3},
+    "Eg5 inhibitors": {"mitosis": 2.6, "monopolar": 9},
+    "Epithelial": {"junction": 1.0, "islands": 1.0, "spikes": -0.25, "elongation": -0.15, "radius": -1.5, "cortex": -0.3},
+    "Kinase inhibitors": {"ruffle": 1.0, "nucleus_offset": 0.3, "spikes": -0.2, "radial": 4, "radius": 1.5},
+    "Microtubule destabilizers": {"fibre": -0.4, "mitosis": 1.8, "scattered": 9, "pieces": 1.5, "radius": -1.5},
+    "Microtubule stabilizers": {"rim": 0.8, "circular": 5, "mitosis": 1.4, "multipolar": 9, "pieces": 3.5},
+    "Protein degradation": {"cap": 1.0, "nucleus_offset": 0.3, "puncta": 5, "puncta_place": -0.35, "radius": -1},
+    "Protein synthesis": {"nucleoli": -2.5, "puncta": 5, "puncta_place": 0.3, "perinuclear": 0.6, "radius": -1.5},
+    "Vacuolation": {"vacuoles": 7},
+    "Cytokinesis failure": {"pieces": 1.0, "radius": 3.0},
+    "Polarised spreading": {"ruffle": 0.8, "cap": 0.7, "elongation": 0.3},
+    "Inactive": {},
+    "": {},
+}
+
+
+def hill_response(concentration: float, ec50: float, hill: float) -> float:
+    """Return the fraction of the full effect, 0 to 1, at a concentration in the unit of `ec50`."""
+    return 0.0 if concentration <= 0 else 1.0 / (1.0 + (ec50 / concentration) ** hill)
+
+
+def generator(seed: int, *key: str | int) -> np.random.Generator:
+    """Return the generator of one thing: a week, a plate, a compound or a field of view."""
+    return np.random.default_rng([seed, *(zlib.crc32(str(part).encode()) for part in key)])
+
+
+@dataclass(frozen=True)
+class Compound:
+    """What one compound does in one simulated world (one seed).
+
+    Attributes
+    ----------
+    effect : ndarray of float64, (P,)
+        Shift of every parameter at full response in a responding cell: the mechanism's,
+        each part scaled by the compound's own factor (its sub-phenotype).
+    side : ndarray of float64, (P,)
+        Off-target shifts in every cell, whatever the mechanism.
+    ec50, hill, penetrance : float
+        Dose of half response (uM), steepness, fraction of the cells that respond.
+    """
+
+    effect: np.ndarray
+    side: np.ndarray
+    ec50: float
+    hill: float
+    penetrance: float
+
+
+def draw_compound(seed: int, name: str, mechanism: str, doses: tuple[float, ...], annotated: tuple[float, ...]) -> Compound:
+    """Draw a compound's strength, sub-phenotype and side effects; annotated doses lie above its EC50."""
+    rng = generator(seed, "compound", name)
+    effect = np.zeros(len(PARAMETERS))
+    for parameter, shift in MECHANISMS[mechanism].items():
+        effect[_INDEX[parameter]] = shift * np.exp(0.2 * rng.standard_normal())
+    side = 0.6 * rng.standard_normal(len(PARAMETERS)) * _TABLE[2]
+    side[_BIOLOGY:] = 0.0
+    lowest = min(annotated) if annotated else sorted(doses)[3]
+    return Compound(effect, side, lowest * rng.uniform(0.2, 0.5), rng.uniform(1.3, 2.2), rng.uniform(0.65, 0.95))
+
+
+def draw_cells(rng: np.random.Generator, compound: Compound, response: float, shift: np.ndarray, n: int) -> dict[str, np.ndarray]:
+    """Draw the parameters of `n` cells of one field: condition + compound + the cell's own.
+
+    Parameters
+    ----------
+    rng : Generator
+    compound : Compound
+    response : float
+        0 to 1, `hill_response` at the well's dose.
+    shift : ndarray, (P,)
+        The field's own conditions in units of the spread between fields.
+    n : int
+
+    Returns
+    -------
+    dict of str to ndarray of float32, (n,)
+        One array per parameter.
+    """
+    base, between_cells, between_fields, low, high = _TABLE
+    responds = rng.random(n) < compound.penetrance * min(1.0, 2 * response)
+    values = base + between_fields * shift + response * compound.side + between_cells * rng.standard_normal((n, len(base)))
+    values += responds[:, None] * response * compound.effect
+    values = np.clip(values, low, high).astype(np.float32)
+    return {name: values[:, i] for name, i in _INDEX.items()}
+
+
+# ------------------------------------------------------------------- cells of a field
+
+_BINS = 128  # directions in which a cell's outline is stored
+_ATLAS = 512  # side of the tileable noise atlases, in texels of 0.5 um
+
+
+@cache
+def _atlas(kind: str) -> np.ndarray:
+    """Return tileable noise, float32 (512, 512): "smooth" (mean 0, sd 1) or "ridge" (0 to 1, bright thin lines)."""
+    rng = np.random.default_rng(20180)
+    frequency = np.hypot(np.fft.fftfreq(_ATLAS)[:, None], np.fft.rfftfreq(_ATLAS)[None])
+    band = np.exp(-0.5 * ((frequency - 0.10) / 0.03) ** 2)
+    noise = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((_ATLAS, _ATLAS))) * band)
+    noise /= noise.std()
+    return (noise if kind == "smooth" else np.exp(-((noise / 0.45) ** 2))).astype(np.float32)
+
+
+def _sample(kind: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Look up an atlas at coordinates in um."""
+    return _atlas(kind)[(2 * a).astype(np.int32) % _ATLAS, (2 * b).astype(np.int32) % _ATLAS]
+
+
+def _place(rng: np.random.Generator, height: float, width: float, shift: np.ndarray, compound: Compound, response: float) -> np.ndarray:
+    """Return cell centres in um, float32 (n, 2): clustered into islands, no two closer than touching cells."""
+    density, islands, radius = (_TABLE[0] + _TABLE[2] * shift + response * (compound.side + compound.effect))[
+        [_INDEX["density"], _INDEX["islands"], _INDEX["radius"]]]
+    margin, closest = 20.0, 1.2 * radius
+    sides = np.array([height + 2 * margin, width + 2 * margin])
+    wanted = int(np.clip(0.75 * np.exp(density), 0.1, 1.3) * sides.prod() / (np.pi * radius**2))
+    candidates = rng.random((12 * wanted, 2)) * sides - margin
+    phase = rng.random(2) * _ATLAS
+    crowd = _sample("smooth", candidates[:, 0] / 12 + phase[0], candidates[:, 1] / 12 + phase[1])
+    candidates = candidates[rng.random(len(candidates)) < np.exp(islands * (crowd - 1.0))]
+    kept = np.empty((wanted, 2))
+    n = 0
+    for candidate in candidates:
+        if n < wanted and (n == 0 or ((kept[:n] - candidate) ** 2).sum(1).min() > closest**2):
+            kept[n] = candidate
+            n += 1
+    return kept[:max(n, 1)].astype(np.float32)
+
+
+def _outlines(rng: np.random.Generator, cells: dict[str, np.ndarray]) -> np.ndarray:
+    """Return each cell's radius in 128 directions, um, float32 (n, 128): an ellipse drawn out into corners."""
+    n = len(cells["radius"])
+    theta = np.linspace(-np.pi, np.pi, _BINS, endpoint=False, dtype=np.float32)
+    log_radius = cells["elongation"][:, None] * np.cos(2 * (theta - cells["angle"][:, None]))
+    corners = 5
+    at = 2 * np.pi * (np.arange(corners) + rng.uniform(-0.3, 0.3, (n, corners))) / corners + cells["angle"][:, None]
+    peaks = np.exp(12 * (np.cos(theta - at[..., None]) - 1)) * rng.uniform(0.3, 1.2, (n, corners, 1))
+    log_radius = log_radius + cells["spikes"][:, None] * (peaks.sum(1) - 0.45)
+    return np.where(cells["round"][:, None], cells["radius"][:, None], cells["radius"][:, None] * np.exp(log_radius)).astype(np.float32)
+
+
+class _Canvas:
+    """Channel images of one field under construction, with stamps of bodies given in um."""
+
+    def __init__(self, height: int, width: int, pixel: float):
+        self.shape, self.pixel = (height, width), pixel
+        self.dna, self.actin, self.tubulin = np.zeros((3, height, width), np.float32)
+        self.rows = np.arange(height, dtype=np.float32) * np.float32(pixel)
+        self.columns = np.arange(width, dtype=np.float32) * np.float32(pixel)
+
+    def window(self, y: float, x: float, reach: float) -> tuple[slice, slice] | None:
+        """Return the slices of the square around (y, x), or None outside the image."""
+        p, (height, width) = self.pixel, self.shape
+        top, bottom = max(int((y - reach) / p), 0), min(int((y + reach) / p) + 2, height)
+        left, right = max(int((x - reach) / p), 0), min(int((x + reach) / p) + 2, width)
+        return (slice(top, bottom), slice(left, right)) if top < bottom and left < right else None
+
+    def stamp(self, image: np.ndarray, y: float, x: float, a: float, b: float, angle: float, amount: float, soft: bool) -> None:
+        """Draw an ellipse of half axes `a`, `b`: a solid body (the brighter wins) or a soft blob (added)."""
+        reach = max(a, b) * (2.0 if soft else 1.15) + 1
+        window = self.window(y, x, reach)
+        if window is None:
+            return
+        dy, dx = self.rows[window[0], None] - np.float32(y), self.columns[window[1]] - np.float32(x)
+        c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+        q = ((dx * c + dy * s) / np.float32(a)) ** 2 + ((dy * c - dx * s) / np.float32(b)) ** 2
+        if soft:
+            image[window] += np.float32(amount) * np.exp(-1.5 * q)
+        else:
+            view = image[window]
+            np.maximum(view, np.float32(amount) * np.clip((1.2 - q) * 2.5, 0, 1) * (1.05 - 0.15 * q), out=view)
+
+
+def _territories(canvas: _Canvas, y: np.ndarray, x: np.ndarray, outlines: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Give each pixel to the cell whose outline is relatively nearest.
+
+    Returns
+    -------
+    nearest, second : ndarray of float32, (H, W)
+        Distance from the owner's and from the next cell's centre, 1 at the outline.
+    owner : ndarray of int32, (H, W)
+    """
+    nearest, second = np.full((2, *canvas.shape), 9, np.float32)
+    owner = np.zeros(canvas.shape, np.int32)
+    for i, outline in enumerate(outlines):
+        window = canvas.window(y[i], x[i], 1.15 * outline.max())
+        if window is None:
+            continue
+        dy, dx = canvas.rows[window[0], None] - y[i], canvas.columns[window[1]] - x[i]
+        direction = (np.arctan2(dy, dx) * np.float32(_BINS / (2 * np.pi)) + np.float32(_BINS / 2)).astype(np.int32) % _BINS
+        rho = np.sqrt(dy * dy + dx * dx) / outline[direction]
+        best, next_best = nearest[window], second[window]
+        np.minimum(next_best, np.maximum(best, rho), out=next_best)
+        wins = rho < best
+        owner[window][wins] = i
+        best[wins] = rho[wins]
+    return nearest, second, owner
+
+
+def _cytoplasm(canvas: _Canvas, rng: np.random.Generator, cells: dict[str, np.ndarray], outlines: np.ndarray) -> None:
+    """Draw actin and tubulin of every cell: what depends on the place within the cell."""
+    nearest, second, owner = _territories(canvas, cells["y"], cells["x"], outlines)
+    inside = np.flatnonzero(nearest < 1)
+    k = owner.ravel()[inside]
+    rho, gap = nearest.ravel()[inside], second.ravel()[inside] - nearest.ravel()[inside]
+    dy = canvas.rows[inside // canvas.shape[1]] - cells["y"][k]
+    dx = canvas.columns[inside % canvas.shape[1]] - cells["x"][k]
+    c, s = np.cos(cells["angle"])[k], np.sin(cells["angle"])[k]
+    along, across = dx * c + dy * s, dy * c - dx * s
+    radius, theta = np.sqrt(along * along + across * across), np.arctan2(across, along)
+    depth = np.minimum((1 - rho), 0.5 * gap + 0.04) * cells["radius"][k]  # um to the cell's border
+    height = np.sqrt(np.clip(1 - rho * rho, 0, 1))
+    body = np.clip(depth * 0.8, 0, 1) * (0.45 + 0.55 * height)
+    scale, phase = np.exp(-cells["coarseness"])[k], (rng.random(len(outlines)) * 400).astype(np.float32)[k]
+    arc = theta * 12
+    mode = cells["mode"][k]
+    # one atlas of fibres, laid along the radius, along the long axis, round the nucleus, or without order
+    a = np.choose(mode, [arc, across, radius, dx])
+    b = np.choose(mode, [radius / 6, along / 6, arc / 6, dy])
+    fibres = _sample("ridge", a * scale + phase, b * scale + phase)
+    calm = ~cells["round"]
+    f = (cells["fibre"] * calm)[k]
+    near = np.exp(-((radius / (0.55 * cells["radius"][k])) ** 2))
+    edge = np.exp(-((depth / 1.3) ** 2))
+    thick = np.where(cells["round"], 1.7, 1.0).astype(np.float32)[k]
+    tubulin = body * (0.75 + cells["perinuclear"][k] * (near - 0.25)) * (1 - f + 2.2 * f * fibres)
+    tubulin += (cells["rim"] * calm)[k] * np.exp(-(((depth - 2.2) / 1.2) ** 2))
+    canvas.tubulin.ravel()[inside] = tubulin * cells["tubulin"][k] * thick
+    stress = _sample("ridge", across * 0.8 + phase, along / 8 + phase)
+    touching = np.exp(-((gap / 0.12) ** 2)) * (second.ravel()[inside] < 1.3)
+    lead = np.clip(along / (radius + 1) * 1.5 - 0.5, 0, 1) * np.exp(-((depth - 1.5) / 2.5) ** 2)
+    actin = body * (0.6 + (cells["stress"] * calm)[k] * (2 * stress - 0.8)) + cells["cortex"][k] * edge
+    actin += cells["junction"][k] * touching * 1.2 + (cells["ruffle"] * calm)[k] * lead * 1.5
+    canvas.actin.ravel()[inside] = actin * cells["actin"][k] * thick
+
+
+def _figure(kind: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return chromosome clumps (9, 2) and spindle poles (m, 2) of a mitotic cell in um, before rotation.
+
+    The same nine clumps and the same amount of tubulin stand as metaphase plate (0), rosette
+    round one pole (1), three-armed star (2) or strewn without poles (3): only the arrangement differs.
+    """
+    steps = np.arange(9)
+    if kind == 0:
+        return np.stack([(steps - 4) * 1.15, 0.5 * rng.standard_normal(9)], 1), np.array([[0, 4.2], [0, -4.2]])
+    if kind == 1:
+        turn = 2 * np.pi * steps / 9
+        return 4.3 * np.stack([np.sin(turn), np.cos(turn)], 1), np.zeros((1, 2))
+    if kind == 2:
+        turn = 2 * np.pi * (steps % 3) / 3
+        arm = (1.0 + 1.7 * (steps // 3))[:, None]
+        poles = 2 * np.pi * (np.arange(3) + 0.5) / 3
+        return arm * np.stack([np.sin(turn), np.cos(turn)], 1), 4.5 * np.stack([np.sin(poles), np.cos(poles)], 1)
+    return rng.uniform(-5, 5, (9, 2)), np.zeros((0, 2))
+
+
+def _bodies(canvas: _Canvas, rng: np.random.Generator, cells: dict[str, np.ndarray]) -> None:
+    """Draw what is counted in a cell: nuclei and fragments, chromosomes, spindles, foci, aggresome, vacuoles."""
+    for i in range(len(cells["x"])):
+        one = {name: values[i] for name, values in cells.items()}
+        turn = np.array([[np.cos(one["angle"]), np.sin(one["angle"])], [-np.sin(one["angle"]), np.cos(one["angle"])]])
+        centre = np.array([one["y"], one["x"]])
+        if one["mitotic"]:
+            clumps, poles = _figure(int(one["figure"]), rng)
+            for y, x in centre + clumps @ turn:
+                canvas.stamp(canvas.dna, y, x, 1.5, 1.2, rng.uniform(0, np.pi), 1.9 * one["dna"], False)
+            for y, x in centre + poles @ turn:
+                canvas.stamp(canvas.tubulin, y, x, 3.2, 2.4, rng.uniform(0, np.pi), 2.4 * one["tubulin"] / len(poles), True)
+            continue
+        if one["dead"]:
+            for y, x in centre + rng.normal(0, 1.8, (4, 2)):
+                canvas.stamp(canvas.dna, y, x, 1.6, 1.6, 0, 2.6 * one["dna"], False)
+            continue
+        reach = one["radius"]
+        nucleus = centre + np.array([0, -one["nucleus_offset"] * reach]) @ turn
+        pieces = int(one["pieces"] + rng.random()) if one["pieces"] > 1 else 1
+        size = one["nucleus"] / np.sqrt(pieces) * (1.0 if pieces == 1 else 1.08)
+        stretch = np.exp(one["nucleus_elongation"])
+        spread = 0.0 if pieces == 1 else 1.05 * size * (0.6 + 0.4 * np.sqrt(pieces))
+        first = rng.uniform(0, 2 * np.pi)
+        for j in range(pieces):
+            place = nucleus + spread * np.array([np.sin(first + 2 * np.pi * j / pieces), np.cos(first + 2 * np.pi * j / pieces)])
+            own = size * rng.uniform(0.75, 1.2) if pieces > 1 else size
+            tilt = one["angle"] + rng.normal(0, 0.3)
+            if one["lobes"] > 0.3 and pieces == 1:
+                for lobe in rng.uniform(0, 2 * np.pi, 4):
+                    y, x = place + 0.55 * own * np.array([np.sin(lobe), np.cos(lobe)])
+                    canvas.stamp(canvas.dna, y, x, 0.62 * own, 0.55 * own, lobe, one["dna"], False)
+                own = own * 0.6
+            canvas.stamp(canvas.dna, *place, own * stretch, own / stretch, tilt, one["dna"], False)
+        canvas.stamp(canvas.tubulin, *nucleus, 0.8 * one["nucleus"], 0.8 * one["nucleus"], 0, -0.3 * one["tubulin"], True)
+        for y, x in nucleus + 0.5 * size * rng.uniform(-1, 1, (int(one["nucleoli"] + rng.random()), 2)):
+            canvas.stamp(canvas.dna, y, x, 1.5, 1.3, 0, -0.35 * one["dna"], True)
+        if one["cap"] > 0.1:
+            y, x = nucleus + np.array([0, 1.15 * one["nucleus"]]) @ turn
+            canvas.stamp(canvas.tubulin, y, x, 4.0, 3.2, one["angle"], 1.5 * one["cap"] * one["tubulin"], True)
+        count = int(one["puncta"] + rng.random())
+        where = rng.uniform(0, 2 * np.pi, count)
+        far = np.clip(one["puncta_place"] + rng.normal(0, 0.12, count), 0.1, 0.95) * reach
+        for y, x in np.stack([one["y"] + far * np.sin(where), one["x"] + far * np.cos(where)], 1):
+            canvas.stamp(canvas.actin, y, x, 1.3, 1.3, 0, 0.9 * one["actin"], True)
+        for _ in range(int(one["vacuoles"])):
+            y, x = nucleus + rng.normal(0, 0.55 * reach, 2)
+            for image, amount in ((canvas.tubulin, -0.9), (canvas.actin, -0.5)):
+                canvas.stamp(image, y, x, 2.6, 2.6, 0, amount * one["tubulin"], True)
+
+
+def draw_field(rng: np.random.Generator, compound: Compound, response: float, shift: np.ndarray,
+               height: int, width: int, pixel: float) -> np.ndarray:
+    """Return the light a field emits, float32 (3, H, W), DNA, actin, tubulin; a DMSO cell is about 1."""
+    centres = _place(rng, height * pixel, width * pixel, shift, compound, response)
+    n = len(centres)
+    cells = draw_cells(rng, compound, response, shift, n)
+    cells["y"], cells["x"] = centres.T
+    cells["angle"] = rng.uniform(0, 2 * np.pi, n).astype(np.float32)
+    odds = {name: 1 / (1 + np.exp(-cells[name])) for name in ("mitosis", "apoptosis")}
+    draw = rng.random((2, n))
+    cells["mitotic"] = draw[0] < odds["mitosis"]
+    cells["dead"] = ~cells["mitotic"] & (draw[1] < odds["apoptosis"])
+    cells["round"] = cells["mitotic"] | cells["dead"]
+    cells["radius"] = np.where(cells["mitotic"], 0.62 * cells["radius"], np.where(cells["dead"], 5.0, cells["radius"])).astype(np.float32)
+    gumbel = rng.gumbel(size=(2, 4, n))
+    cells["figure"] = (np.stack([np.zeros(n), cells["monopolar"], cells["multipolar"], cells["scattered"]]) + gumbel[0]).argmax(0)
+    cells["mode"] = (np.stack([cells["radial"], cells["parallel"], cells["circular"], np.zeros(n)]) + gumbel[1]).argmax(0)
+    canvas = _Canvas(height, width, pixel)
+    _cytoplasm(canvas, rng, cells, _outlines(rng, cells))
+    _bodies(canvas, rng, cells)
+    phase = rng.random(2) * 400
+    grain = _sample("smooth", canvas.rows[:, None] + phase[0], canvas.columns + phase[1])
+    canvas.dna *= 1 + cells["chromatin"].mean() * grain
+    return np.clip(np.stack([canvas.dna, canvas.actin, canvas.tubulin]), 0, None)
+
+
+# ---------------------------------------------------------------- optics and camera
+
+# Counts of BBBC021's camera (12 bits stored times 16) in DMSO: background, and light of a cell above it.
+BACKGROUND = np.array([750.0, 850.0, 650.0])
+SIGNAL = np.array([1800.0, 5000.0, 2600.0])
+ELECTRONS_PER_COUNT, READ_NOISE, STEP = 0.25, 40.0, 16  # ours; the step is the real files'
+
+
+def photograph(rng: np.random.Generator, light: np.ndarray, shift: np.ndarray, pixel: float) -> np.ndarray:
+    """Pass emitted light through microscope and camera.
+
+    Point spread function and defocus (one Gaussian), haze of light out of focus, debris,
+    uneven illumination and vignetting, background, Poisson noise (in its Gaussian
+    approximation), read noise, and the camera's step of 16 counts.
+
+    Parameters
+    ----------
+    light : ndarray of float32, (3, H, W)
+    shift : ndarray, (P,)
+        The field's conditions, as for `draw_cells`.
+    pixel : float
+        um per pixel.
+
+    Returns
+    -------
+    ndarray of uint16, (3, H, W)
+    """
+    field = dict(zip(PARAMETERS, np.clip(_TABLE[0] + _TABLE[2] * shift, _TABLE[3], _TABLE[4]), strict=True))
+    height, width = light.shape[1:]
+    y, x = np.linspace(-1, 1, height, dtype=np.float32)[:, None], np.linspace(-1, 1, width, dtype=np.float32)
+    lamp = (1 - field["vignetting"] * 0.5 * (y * y + x * x)) * (1 + field["slope_x"] * x) * (1 + field["slope_y"] * y)
+    sigma = np.hypot(0.35, field["defocus"]) / pixel
+    dirt = _Canvas(height, width, pixel)
+    for _ in range(int(field["debris"] + rng.random())):
+        size = rng.uniform(3, 12)
+        dirt.stamp(dirt.dna, rng.uniform(0, height * pixel), rng.uniform(0, width * pixel), size, size * rng.uniform(0.4, 1),
+                   rng.uniform(0, np.pi), rng.uniform(0.2, 0.9), True)
+    out = np.empty(light.shape, np.uint16)
+    for c, name in enumerate(("dna", "actin", "tubulin")):
+        image = ndimage.gaussian_filter(light[c], sigma, truncate=3) if sigma > 0.3 else light[c]
+        small = image[::8, ::8]
+        haze = ndimage.gaussian_filter(small, 12 / (8 * pixel), mode="nearest")
+        image = image + field["haze"] * np.repeat(np.repeat(haze, 8, 0), 8, 1)[:height, :width]
+        image += dirt.dna * rng.uniform(0, 0.8)
+        counts = image * lamp * np.float32(SIGNAL[c] * np.exp(field[f"stain_{name}"])) + np.float32(
+            BACKGROUND[c] * np.exp(field[f"offset_{name}"]))
+        counts *= np.float32(np.exp(field[f"gain_{name}"]))
+        noise = rng.standard_normal(counts.shape, dtype=np.float32)
+        counts += noise * np.sqrt(np.maximum(counts, 0) / ELECTRONS_PER_COUNT * np.float32(0.25) + READ_NOISE**2)
+        out[c] = np.clip(np.rint(counts / STEP), 0, 4095).astype(np.uint16) * STEP
+    return out
+
+
+def render_field(rng: np.random.Generator, compound: Compound, response: float, shift: np.ndarray,
+                 height: int = 128, width: int = 160) -> np.ndarray:
+    """Return one field of view as its camera stores it, uint16 (3, H, W): DNA, actin, tubulin."""
+    pixel = pixel_size(height)
+    return photograph(rng, draw_field(rng, compound, response, shift, height, width, pixel), shift, pixel)
+
+
+def pixel_size(height: int) -> float:
+    """Return um per pixel: the microscope's own from 512 rows on, 1 below."""
+    return MICROSCOPE_PIXEL if height >= 512 else 1.0
+
+
+# -------------------------------------------------------------------------- writing
+
+def _conditions(seed: int, week: str, plate: str, well: str, site: int) -> np.ndarray:
+    """Return the field's conditions, (P,), in units of the spread between fields: mostly its own."""
+    parts = [(0.3, (week,)), (0.3, (plate,)), (0.9, (plate, well, site))]
+    return sum(weight * generator(seed, "conditions", *key).standard_normal(len(PARAMETERS)) for weight, key in parts)
+
+
+def _guid(rng: np.random.Generator) -> str:
+    """Return an identifier as in BBBC021's file names."""
+    digits = rng.bytes(16).hex().upper()
+    return "-".join(digits[a:b] for a, b in ((0, 8), (8, 12), (12, 16), (16, 20), (20, 32)))
+
+
+def _write_well(task: tuple) -> list[dict]:
+    """Draw and write the fields of one well; return the rows of the image table."""
+    folder, seed, well, compound, response, sites, height, width = task
+    rows = []
+    where = f"{well['week']}/{well['plate']}"
+    (Path(folder) / where).mkdir(parents=True, exist_ok=True)
+    for site in range(1, sites + 1):
+        rng = generator(seed, well["plate"], well["well"], site)
+        shift = _conditions(seed, well["week"], well["plate"], well["well"], site)
+        image = render_field(rng, compound, response, shift, height, width)
+        row = {}
+        for (channel, number), pixels in zip(CHANNELS.items(), image, strict=True):
+            name = f"{well['well']}_s{site}_w{number}{_guid(rng)}.tif"
+            tifffile.imwrite(Path(folder) / where / name, pixels, metadata=None)
+            row |= {f"Image_FileName_{channel}": name, f"Image_PathName_{channel}": where}
+        rows.append(row | {"Image_Metadata_Plate_DAPI": well["plate"], "Image_Metadata_Well_DAPI": well["well"],
+                           "Replicate": well["replicate"], "Image_Metadata_Compound": well["compound"],
+                           "Image_Metadata_Concentration": f"{well['concentration']:.6f}"})
+    return rows
+
+
+def truth_table(seed: int, layout: Layout) -> tuple[pd.DataFrame, dict[str, Compound]]:
+    """Return what really acts in each well, and the compounds of this world.
+
+    Returns
+    -------
+    DataFrame
+        One row per well: plate, well, compound, concentration, mechanism, response, ec50,
+        hill, penetrance, planted ("" , "wrong label", "hidden mechanism", "known mechanism" or "inactive").
+    dict of str to Compound
+    """
+    facts = layout.compounds
+    if "taxol" not in set(facts["compound"]):
+        raise ValueError("a layout needs taxol, its positive control")
+    compounds = {one.compound: draw_compound(seed, one.compound, one.mechanism, one.doses, one.annotated)
+                 for one in facts.itertuples()}
+    compounds["DMSO"] = Compound(np.zeros(len(PARAMETERS)), np.zeros(len(PARAMETERS)), 1.0, 1.0, 0.0)
+    known = set(facts["moa"]) - {""}
+    planted = {one.compound: "" if one.moa == one.mechanism else "wrong label" if one.moa else "inactive"
+               if one.mechanism == "Inactive" else "known mechanism" if one.mechanism in known else "hidden mechanism"
+               for one in facts.itertuples()}
+    wells = layout.wells()
+    for name in ("ec50", "hill", "penetrance"):
+        wells[name] = [getattr(compounds[one], name) for one in wells["compound"]]
+    wells["response"] = [hill_response(one.concentration, one.ec50, one.hill) for one in wells.itertuples()]
+    wells["planted"] = wells["compound"].map(planted).fillna("")
+    return wells, compounds
+
+
+def simulate_screen(folder: str | Path, seed: int, layout: Layout = LAYOUTS["default"], height: int = 128, width: int = 160,
+                    workers: int = 2, progress: bool = True) -> None:
+    """Write a screen: TIFFs, ``BBBC021_v1_image.csv``, ``BBBC021_v1_moa.csv`` and ``truth.csv``.
+
+    The folder appears when the screen is complete, or not at all.
+
+    Parameters
+    ----------
+    folder : path
+        Replaced if it exists.
+    seed : int
+        Same seed, same bytes, whatever the number of workers.
+    layout : Layout
+    height, width : int
+        Pixels per field.
+    workers : int
+        Processes.
+    progress : bool
+        Show a progress bar.
+    """
+    wells, compounds = truth_table(seed, layout)
+    with atomic(folder) as temporary:
+        temporary.mkdir(parents=True)
+        tasks = [(str(temporary), seed, well, compounds[well["compound"]], well["response"], layout.sites, height, width)
+                 for well in wells.to_dict("records")]
+        with multiprocessing.get_context("spawn").Pool(workers) as pool:
+            done = list(tqdm(pool.imap(_write_well, tasks, chunksize=4), total=len(tasks), desc="simulate", unit="well",
+                             disable=not progress))
+        images = pd.DataFrame([row for rows in done for row in rows])
+        plates = {plate: number for number, plate in enumerate(sorted(wells["plate"].unique()), 1)}
+        images.insert(0, "TableNumber", images["Image_Metadata_Plate_DAPI"].map(plates))
+        images.insert(1, "ImageNumber", range(1, len(images) + 1))
+        names = [f"Image_{part}Name_{channel}" for channel in ("DAPI", "Tubulin", "Actin") for part in ("File", "Path")]
+        images = images[["TableNumber", "ImageNumber", *names, *images.columns[8:]]]
+        images.to_csv(temporary / "BBBC021_v1_image.csv", index=False)
+        annotation = layout.annotation().assign(concentration=lambda t: [f"{value:g}" for value in t["concentration"]])
+        text = annotation.to_csv(index=False, lineterminator="\r")
+        (temporary / "BBBC021_v1_moa.csv").write_bytes(text.rstrip("\r").encode())
+        wells.to_csv(temporary / "truth.csv", index=False)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run ``python -m mcnn_core.simulate --out DIR --seed N``."""
+    parser = argparse.ArgumentParser(description="Write a simulated screen in BBBC021's file layout.")
+    parser.add_argument("--out", required=True, help="folder to write (replaced if it exists)")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--layout", choices=sorted(LAYOUTS), default="default")
+    parser.add_argument("--height", type=int, default=128)
+    parser.add_argument("--width", type=int, default=160)
+    parser.add_argument("--workers", type=int, default=2)
+    given = parser.parse_args(arguments)
+    simulate_screen(given.out, given.seed, LAYOUTS[given.layout], given.height, given.width, given.workers)
+
+
+if __name__ == "__main__":
+    main()
