@@ -26,6 +26,7 @@ DOIT_CONFIG = {
     "backend": "json",
     "default_tasks": ["render"],
     "verbosity": 2,
+    "reporter": "error-only",
 }
 
 

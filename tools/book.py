@@ -9,6 +9,7 @@ never trains a network again, and a change of code runs again what depends on it
 """
 
 import ast
+import copy
 import hashlib
 import json
 import os
@@ -31,7 +32,7 @@ from mcnn_core.files import atomic, read_json, sha256, write_json
 ROOT = Path(__file__).resolve().parents[1]
 SCREENS = ("simulated", "bbbc021", "kimorph")
 FORMATS = "ipynb,md:myst"
-NOT_OUTPUTS = ("exec", "src", "html", "doctrees", "results")  # folders of `out` the build itself writes
+NOT_OUTPUTS = ("exec", "src", "html", "doctrees", "jupyter_execute", "results")  # folders of `out` the build itself writes
 
 
 # Notebooks -----------------------------------------------------------------
@@ -106,21 +107,27 @@ def known_parameters(notebook: NotebookNode) -> dict:
     }
 
 
+def imported_directly(source: str, root: Path = ROOT) -> list[str]:
+    """Return the modules of ``mcnn_core`` that `source` itself imports, in order."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    modules = [name.split(".")[1] for name in names if name.startswith("mcnn_core.")]
+    return [name for name in dict.fromkeys(modules) if (root / "mcnn_core" / f"{name}.py").exists()]
+
+
 def imported_modules(source: str, root: Path = ROOT) -> set[str]:
-    """Return the modules of ``mcnn_core`` that `source` imports, through each other too."""
+    """Return the modules of ``mcnn_core`` that `source` imports, by itself or through others."""
     found: set[str] = set()
-    waiting = [source]
+    waiting = imported_directly(source, root)
     while waiting:
-        for node in ast.walk(ast.parse(waiting.pop())):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            modules = {name.split(".")[1] for name in names if name.startswith("mcnn_core.")} - found
-            modules = {name for name in modules if (root / "mcnn_core" / f"{name}.py").exists()}
-            found |= modules
-            waiting += [(root / "mcnn_core" / f"{name}.py").read_text(encoding="utf-8") for name in modules]
+        module = waiting.pop()
+        if module not in found:
+            found.add(module)
+            waiting += imported_directly((root / "mcnn_core" / f"{module}.py").read_text(encoding="utf-8"), root)
     return found
 
 
@@ -237,7 +244,7 @@ def execution_key(build: Build, name: str) -> str:
     """Return the hash of everything that a notebook's outputs follow from."""
     notebook = read_source(name, build.root)
     cells = [[cell.source, "parameters" in tags(cell)] for cell in code_cells(notebook)]
-    modules = set().union(*(imported_modules(_python(source), build.root) for source, _ in cells))
+    modules = set().union(*(imported_modules(python_lines(source), build.root) for source, _ in cells))
     earlier = [other for other in notebook_names(build.root) if other < name]
     screen = Path(build.screen)
     parts = {
@@ -251,7 +258,7 @@ def execution_key(build: Build, name: str) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _python(source: str) -> str:
+def python_lines(source: str) -> str:
     """Leave out IPython's own lines, which are no Python."""
     return "\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!")))
 
@@ -328,12 +335,13 @@ def weave(source: NotebookNode, executed: NotebookNode) -> NotebookNode:
     The parameters that were injected follow the parameters cell, hidden until
     asked for; papermill's time stamps are left out.
     """
-    woven = nbformat.from_dict(json.loads(nbformat.writes(source)))
+    woven = copy.deepcopy(source)
     for cell, run in zip(code_cells(woven), code_cells(executed), strict=True):
         cell.outputs, cell.execution_count = run.outputs, run.execution_count
     for run in executed.cells:
         if "injected-parameters" in tags(run):
-            run = nbformat.from_dict({**run, "id": "injected", "metadata": {"tags": ["injected-parameters", "hide-input"]}})
+            metadata = {"tags": ["injected-parameters", "hide-input"], "mystnb": {"code_prompt_show": "This run's parameters"}}
+            run = nbformat.from_dict({**run, "id": "injected", "metadata": metadata})
             after = next(index for index, cell in enumerate(woven.cells) if "parameters" in tags(cell))
             woven.cells.insert(after + 1, run)
             break
@@ -378,28 +386,28 @@ API_PAGE = """\
 """
 
 
-def api_page(module: str, root: Path = ROOT) -> str:
-    """Return the API page of one module, with links to the chapters whose code imports it."""
-    users = []
+def chapters_by_module(root: Path = ROOT) -> dict[str, list[str]]:
+    """Return for every module the notebooks that import it, modules in the order they are met on the road."""
+    users: dict[str, list[str]] = {}
     for name in notebook_names(root):
-        code = "\n".join(_python(cell.source) for cell in code_cells(read_source(name, root)))
-        if module in imported_directly(code):
-            users.append(f"{{doc}}`/notebooks/{name}`")
-    chapters = f"Used in {', '.join(users)}." if users else "No chapter imports this module by itself; others build on it."
-    return API_PAGE.format(module=module, chapters=chapters)
+        code = "\n".join(python_lines(cell.source) for cell in code_cells(read_source(name, root)))
+        for module in imported_directly(code, root):
+            users.setdefault(module, []).append(name)
+    return users | {module: [] for module in module_names(root) if module not in users}
 
 
-def imported_directly(source: str) -> set[str]:
-    """Return the modules of ``mcnn_core`` that `source` itself imports."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and node.module == "mcnn_core":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mcnn_core."):
-            found.add(node.module.split(".")[1])
-        elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("mcnn_core.")}
-    return found
+def api_pages(root: Path = ROOT) -> dict[Path, str]:
+    """Return the text of an API page for every module, and the rows that close their index."""
+    pages, rows = {}, []
+    for module, users in chapters_by_module(root).items():
+        links = ", ".join(f"{{doc}}`/notebooks/{name}`" for name in users)
+        chapters = f"Used in {links}." if users else "No chapter imports this module itself; other modules build on it."
+        pages[Path("book/api", f"{module}.md")] = API_PAGE.format(module=module, chapters=chapters)
+        purpose = (ast.get_docstring(ast.parse((root / "mcnn_core" / f"{module}.py").read_text(encoding="utf-8"))) or "").partition("\n")[0]
+        rows.append(f"| {{doc}}`{module}` | {purpose} | {links} |")
+    index = (root / "book/api/index.md").read_text(encoding="utf-8")
+    table = "\n".join(["", "| module | in one line | chapters |", "|---|---|---|", *rows, ""])
+    return pages | {Path("book/api/index.md"): index + table}
 
 
 def prose_files(root: Path = ROOT) -> list[Path]:
@@ -422,7 +430,7 @@ def stage(build: Build) -> None:
     """
     source = build.out / "src"
     pages = {path.relative_to(build.root): path.read_bytes() for path in prose_files(build.root)}
-    pages |= {Path("book/api", f"{name}.md"): api_page(name, build.root).encode() for name in module_names(build.root)}
+    pages |= {path: text.encode() for path, text in api_pages(build.root).items()}
     for relative, content in pages.items():
         _write_if_changed(source / relative, content)
     kept = {source / relative for relative in pages}
@@ -454,7 +462,7 @@ def render(build: Build) -> None:
         If Sphinx warns or fails, or if a page would load something from the network.
     """
     source, html, doctrees = (build.out / name for name in ("src", "html", "doctrees"))
-    command = [sys.executable, "-m", "sphinx", "-n", "-W", "--keep-going", "-q", "-b", "html", "-d", doctrees, source, html]
+    command = [sys.executable, "-m", "sphinx", "-n", "-W", "--keep-going", "-q", "-a", "-b", "html", "-d", doctrees, source, html]
     print("book: rendering", flush=True)
     ended = subprocess.run([*map(str, command)], cwd=build.root, env=os.environ | {"MCNN_OUT": str(build.out)})
     remote = [] if ended.returncode else network_loads(html)

@@ -1,0 +1,342 @@
+"""The build of the book: options, keys, weaving, staging, and one small book end to end."""
+
+import copy
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from mcnn_core.errors import InputError
+from tools import book
+
+ROOT = Path(__file__).resolve().parents[1]
+
+NOTEBOOK = """\
+---
+jupytext:
+  formats: ipynb,md:myst
+  text_representation:
+    extension: .md
+    format_name: myst
+kernelspec:
+  display_name: Python 3
+  language: python
+  name: python3
+---
+
+# {title}
+
+```{{code-cell}} ipython3
+:tags: [parameters]
+
+out = ""
+seed = 0
+{parameters}
+```
+
+{prose}
+
+```{{code-cell}} ipython3
+{code}
+```
+"""
+FIRST = NOTEBOOK.format(
+    title="First",
+    parameters='screen = ""',
+    prose="It kept {glue:text}`first.n` and {result}`first.n:.1f`.",
+    code='from mcnn_core.workspace import Workspace\n\nspace = Workspace(out, "01_first")\n'
+    'space.record(n=seed + 1)\nspace.path("kept.txt").write_text("a" * (seed + 1));',
+)
+SECOND = NOTEBOOK.format(
+    title="Second",
+    parameters="epochs = 1",
+    prose="See {doc}`01_first`.",
+    code='import sys\n\nfrom mcnn_core import workspace\n\nspace = workspace.Workspace(out, "02_second")\n'
+    'print("no" + "ise", file=sys.stderr)\n'
+    'space.record(length=len(space.need("kept.txt", notebook="01_first").read_text()) * epochs)',
+)
+
+
+@pytest.fixture
+def small(tmp_path) -> Path:
+    """A repository with this one's build, two notebooks and three modules."""
+    root = tmp_path / "repository"
+    for folder in ("notebooks", "mcnn_core", "book/api"):
+        (root / folder).mkdir(parents=True)
+    for name in ("_config.yml", "dodo.py", "requirements.txt", "book/api/index.md"):
+        shutil.copy(ROOT / name, root / name)
+    for folder in ("tools", "book/_ext", "book/_static"):
+        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("__init__", "errors", "files", "workspace"):
+        shutil.copy(ROOT / "mcnn_core" / f"{name}.py", root / "mcnn_core")
+    (root / "book/intro.md").write_text("# Small\n\nOne is {result}`first.n`.\n")
+    (root / "book/references.bib").touch()
+    (root / "notebooks/profiles.yml").write_text("tiny: {epochs: 2}\ndefault: {}\n")
+    (root / "notebooks/01_first.md").write_text(FIRST)
+    (root / "notebooks/02_second.md").write_text(SECOND)
+    toc = {
+        "format": "jb-book",
+        "root": "book/intro",
+        "chapters": [
+            {"file": "notebooks/01_first"},
+            {"file": "notebooks/02_second"},
+            {"file": "book/api/index", "sections": [{"glob": "book/api/[a-z]*"}]},
+        ],
+    }
+    (root / "_toc.yml").write_text(yaml.safe_dump(toc))
+    return root
+
+
+def options(root: Path, **given: str) -> book.Build:
+    return book.Build.from_environment({"OUT": str(root / "_build"), **given}, root)
+
+
+# Options -------------------------------------------------------------------
+
+
+def test_parameters_come_from_profile_variables_and_params_in_that_order(small):
+    plain = options(small, PROFILE="tiny", SEED="3").parameters()
+    assert plain == {
+        "01_first": {"out": str(small / "_build"), "seed": 3, "screen": "simulated"},
+        "02_second": {"out": str(small / "_build"), "seed": 3, "epochs": 2},
+    }
+    assert options(small, PROFILE="tiny", PARAMS="epochs=5").parameters()["02_second"]["epochs"] == 5
+
+
+@pytest.mark.parametrize("params", ["epoch=3", "out=/elsewhere", "epochs"])
+def test_params_that_nobody_knows_list_the_known_ones(small, params):
+    with pytest.raises(InputError, match="one of the keys epochs, screen, seed") as raised:
+        options(small, PARAMS=params).parameters()
+    assert raised.value.problems == [params]
+
+
+def test_all_bad_options_are_named_at_once(small):
+    with pytest.raises(InputError) as raised:
+        options(small, PROFILE="huge", SCREEN="no.csv", DATA="nowhere", SEED="-1")
+    assert [problem.split("=")[0] for problem in raised.value.problems] == ["PROFILE", "SCREEN", "DATA", "SEED"]
+    with pytest.raises(InputError, match="SCREEN=other: known are simulated, bbbc021, kimorph"):
+        options(small, SCREEN="other")
+
+
+def test_screen_and_data_become_absolute(small, monkeypatch):
+    monkeypatch.chdir(small)
+    (small / "plates.csv").touch()
+    build = options(small, SCREEN="plates.csv", DATA="book", SURROGATE="Metadata_Plate")
+    assert (build.screen, build.data) == (str(small / "plates.csv"), str(small / "book"))
+    assert build.parameters()["01_first"]["screen"] == str(small / "plates.csv")
+
+
+# Pairs ---------------------------------------------------------------------
+
+
+def test_pairs_follow_the_file_changed_last(small):
+    text, paired = small / "notebooks/01_first.md", small / "notebooks/01_first.ipynb"
+    assert book.sync_pairs(small) == ["01_first.ipynb", "02_second.ipynb"]
+    assert book.sync_pairs(small) == []
+    os.utime(paired, ns=(0, 0))
+    text.write_text(text.read_text().replace("# First", "# Changed"))
+    assert book.sync_pairs(small) == ["01_first.ipynb"]
+    notebook = nbformat.read(paired, as_version=4)
+    assert notebook.cells[0].source == "# Changed"
+    notebook.cells[0].source = "# Again"
+    notebook.cells[1].outputs = [nbformat.v4.new_output("stream", text="kept out")]
+    nbformat.write(notebook, paired)
+    os.utime(text, ns=(0, 0))
+    assert book.sync_pairs(small) == ["01_first.md", "01_first.ipynb"]
+    assert "# Again" in text.read_text() and "kept out" not in paired.read_text()
+    assert book.sync_pairs(small) == []
+
+
+# Keys ----------------------------------------------------------------------
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_key_follows_code_parameters_and_modules_but_not_prose(small):
+    def keys(**given):
+        return [book.execution_key(options(small, **given), name) for name in ("01_first", "02_second")]
+
+    before = keys()
+    edit(small / "notebooks/01_first.md", "It kept", "It has kept")
+    (small / "mcnn_core/unused.py").write_text("")
+    assert keys() == before
+    assert keys(OUT=str(small / "other")) == before
+    assert [one == other for one, other in zip(keys(PARAMS="epochs=7"), before, strict=True)] == [True, False]
+    edit(small / "notebooks/02_second.md", "* epochs", "* epochs * 1")
+    assert [one == other for one, other in zip(keys(), before, strict=True)] == [True, False]
+    edit(small / "mcnn_core/errors.py", "SHOWN = 20", "SHOWN = 21")  # imported through workspace
+    assert keys()[0] != before[0]
+
+
+def test_modules_are_followed_through_imports(small):
+    (small / "mcnn_core/deep.py").write_text("import mcnn_core.files\n")
+    assert book.imported_directly("from mcnn_core import deep, __version__", small) == ["deep"]
+    assert book.imported_modules("from mcnn_core.deep import x\nimport numpy", small) == {"deep", "files"}
+
+
+# Weaving -------------------------------------------------------------------
+
+
+def executed(source: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """What papermill makes of a notebook: outputs, a cell more, time stamps."""
+    run = copy.deepcopy(source)
+    for count, cell in enumerate(book.code_cells(run), 1):
+        cell.execution_count = count
+        cell.outputs = [nbformat.v4.new_output("stream", text=f"output {count}")]
+        cell.metadata["papermill"] = {"start_time": "2000-01-01"}
+    injected = nbformat.v4.new_code_cell("seed = 9", metadata={"tags": ["injected-parameters"], "papermill": {}})
+    run.cells.insert(2, injected)
+    return run
+
+
+def test_weave_lays_new_prose_over_kept_outputs(small):
+    run = executed(book.read_source("01_first", small))
+    edit(small / "notebooks/01_first.md", "# First", "New words before.\n\n# First, told anew")
+    woven = book.weave(book.read_source("01_first", small), run)
+    nbformat.validate(woven)
+    assert woven.cells[0].source.endswith("told anew")
+    assert [cell.outputs[0].text for cell in book.code_cells(woven)] == ["output 1", "output 2"]
+    injected = woven.cells[2]
+    assert injected.source == "seed = 9" and "hide-input" in injected.metadata.tags
+    assert "papermill" not in json.dumps(woven) and "start_time" not in json.dumps(woven)
+
+
+def test_weave_refuses_other_code(small):
+    run = executed(book.read_source("01_first", small))
+    run.cells.append(nbformat.v4.new_code_cell("more = 1"))
+    with pytest.raises(ValueError):
+        book.weave(book.read_source("01_first", small), run)
+
+
+# Staging -------------------------------------------------------------------
+
+
+def test_stage_mirrors_and_forgets(small):
+    build = options(small)
+    book.stage(build)
+    staged = build.out / "src"
+    assert "Used in {doc}`/notebooks/01_first`, {doc}`/notebooks/02_second`." in (staged / "book/api/workspace.md").read_text()
+    assert "No chapter imports this module" in (staged / "book/api/files.md").read_text()
+    assert "| {doc}`files` | Writing files" in (staged / "book/api/index.md").read_text()
+    before = (staged / "book/intro.md").stat().st_mtime_ns
+    (small / "mcnn_core/errors.py").unlink()
+    book.stage(build)
+    assert (staged / "book/intro.md").stat().st_mtime_ns == before
+    assert not (staged / "book/api/errors.md").exists()
+
+
+def test_every_module_has_a_page():
+    pages = {path.stem for path in book.api_pages()} - {"index"}
+    assert pages == {path.stem for path in (ROOT / "mcnn_core").glob("*.py")} - {"__init__"}
+
+
+def test_every_page_is_in_the_contents():
+    toc = (ROOT / "_toc.yml").read_text()
+    for path in (ROOT / "book").glob("*.md"):
+        assert f"book/{path.stem}\n" in toc
+    for name in book.notebook_names():
+        assert f"notebooks/{name}\n" in toc
+
+
+@pytest.mark.parametrize(
+    "text, remote",
+    [
+        ('<script src="https://cdn.example/x.js"></script>', True),
+        ('<link rel="stylesheet" href="//fonts.example/x.css">', True),
+        ('<img src="http://example.org/x.png">', True),
+        ('<a href="https://example.org">a link may lead away</a><img src="x.png">', False),
+        ('<link rel="canonical" href="https://example.org/page.html">', False),
+    ],
+)
+def test_pages_load_nothing_from_the_network(tmp_path, text, remote):
+    (tmp_path / "page.html").write_text(text)
+    assert bool(book.network_loads(tmp_path)) == remote
+
+
+def test_style_sheets_load_nothing_from_the_network(tmp_path):
+    (tmp_path / "x.css").write_text("a { background: url('https://example.org/x.png') } b { background: url(data:,x) }")
+    assert book.network_loads(tmp_path) == ["x.css: 'https://example.org/x.png'"]
+
+
+# End to end ----------------------------------------------------------------
+
+
+def doit(root: Path, out: Path, **given: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"OUT": str(out), "PROFILE": "tiny", "PYTHONPATH": str(root)} | given
+    return subprocess.run([sys.executable, "-m", "doit", "run"], cwd=root, env=environment, capture_output=True, text=True)
+
+
+def test_a_small_book_from_end_to_end(small, tmp_path):
+    out = tmp_path / "out"
+    first = doit(small, out)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "01_first: done" in first.stdout and "02_second: done" in first.stdout
+    results = json.loads((out / "results.json").read_text())
+    assert results["first.n"] == 1 and results["second.length"] == 2
+    assert {"run.commit", "run.seed", "run.seconds.01_first", "run.version.torch"} <= set(results)
+    page = (out / "html/notebooks/01_first.html").read_text()
+    assert "1.0" in page and "book/api/workspace.html#mcnn_core.workspace.Workspace" in page
+    assert "THEBE_JS_URL" not in page
+    assert "noise" not in (out / "html/notebooks/02_second.html").read_text()
+    assert "url=book/intro.html" in (out / "html/index.html").read_text()
+
+    assert doit(small, out).stdout == ""  # nothing to do
+
+    edit(small / "book/intro.md", "One is", "One is {result}`first.missing`, not")
+    broken = doit(small, out)
+    assert broken.returncode != 0 and "no number 'first.missing'" in broken.stderr
+    assert doit(small, out).returncode != 0  # a warning does not pass at the second try
+    edit(small / "book/intro.md", "{result}`first.missing`, not", "")
+
+    edit(small / "notebooks/01_first.md", 'space.path("kept.txt")', "# a remark\nspace.path('kept.txt')")
+    again = doit(small, out)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "01_first: done" in again.stdout and "02_second" not in again.stdout  # what it left is the same
+
+    (out / "kept.txt").unlink()
+    edit(small / "notebooks/02_second.md", "* epochs", "* epochs / 0")
+    failed = doit(small, out)
+    assert failed.returncode != 0
+    assert "01_first: done" in failed.stdout
+    assert "notebook 02_second failed" in failed.stdout + failed.stderr
+    assert "ZeroDivisionError" in failed.stdout + failed.stderr
+    assert (out / "exec/02_second.failed.ipynb").exists()
+    assert doit(small, out).returncode != 0  # a failed run does not count
+
+
+def test_bad_options_end_the_build_in_one_line(small, tmp_path):
+    ended = doit(small, tmp_path / "out", PARAMS="lerning_rate=1")
+    assert ended.returncode != 0
+    assert ended.stderr.splitlines() == ["error: PARAMS takes key=value with one of the keys epochs, screen, seed", "  - lerning_rate=1"]
+    assert not (tmp_path / "out").exists()
+
+
+# The commands --------------------------------------------------------------
+
+
+def test_an_old_python_is_refused_in_one_line(tmp_path):
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    ended = subprocess.run(["make", "book", "PYTHON=false"], cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode != 0 and "error: Python 3.11 or newer is needed" in ended.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+@pytest.mark.parametrize("reason, passes", [("shared data absent: /x", True), ("no GPU", True), ("not today", False)])
+def test_ci_fails_on_an_unexpected_skip(tmp_path, reason, passes):
+    fake = tmp_path / "make"
+    fake.write_text(f"#!/bin/sh\necho 'SKIPPED [1] tests/test_x.py:3: {reason}'\necho '== 3 passed, 1 skipped =='\n")
+    fake.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    ended = subprocess.run([ROOT / ".ci/run"], env=environment, capture_output=True, text=True)
+    assert (ended.returncode == 0) == passes

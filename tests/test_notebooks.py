@@ -1,0 +1,94 @@
+"""The notebooks as files: pairs that agree, parameters that exist, prose before functions."""
+
+import ast
+import re
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+from jupytext.compare import NotebookDifference, compare_notebooks
+
+from tools import book
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = book.notebook_names()
+LONGEST_FUNCTION = 5
+PARAMETERS = {
+    "01_screen": ["out", "seed", "screen", "data", "layout", "height", "width", "taxol"],
+    "02_preprocessing": ["out", "reference", "bin", "network"],
+    "03_surrogate_classes": ["out", "surrogate"],
+    "04_network": ["out", "network"],
+    "05_training": ["out", "seed", "network", "recipe", "epochs", "batch", "max_steps"],
+    "06_features": ["out", "network", "seed"],
+    "07_profiles": ["out", "normalisation"],
+    "08_mechanisms": ["out", "seed", "network", "recipe", "epochs", "supervised"],
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pairs_agree_and_carry_no_outputs(name):
+    text = jupytext.read(ROOT / "notebooks" / f"{name}.md")
+    paired = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    nbformat.validate(paired)
+    compare_notebooks(paired, text, "md:myst", allow_expected_differences=True)
+    assert book.same_cells(text, paired), "make notebooks brings the pair into step"
+    assert not [cell for cell in book.code_cells(paired) if cell.outputs or cell.execution_count]
+    assert paired.metadata["jupytext"]["formats"] == "ipynb,md:myst"
+
+
+def test_a_drifted_pair_is_seen():
+    text = book.read_source(NAMES[0])
+    drifted = nbformat.from_dict(text)
+    drifted.cells[-1] = nbformat.from_dict({**drifted.cells[-1], "source": "drifted = True"})
+    with pytest.raises(NotebookDifference):
+        compare_notebooks(drifted, text, "md:myst", allow_expected_differences=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters(name):
+    cells = [cell for cell in book.read_source(name).cells if "parameters" in book.tags(cell)]
+    assert len(cells) == 1
+    assert list(book.known_parameters(book.read_source(name))) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("profile", book.read_profiles())
+def test_every_key_of_a_profile_is_a_parameter(profile):
+    known = set().union(*(book.known_parameters(book.read_source(name)) for name in NAMES))
+    assert set(book.read_profiles()[profile]) <= known - {"out"}
+
+
+def test_profiles_are_the_three_promised():
+    profiles = book.read_profiles()
+    assert list(profiles) == ["tiny", "default", "paper"]
+    paper = {"height": 1024, "width": 1280, "network": "published", "recipe": "published", "epochs": 27}
+    assert paper.items() <= profiles["paper"].items()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_long_function_lives_in_a_notebook(name):
+    for cell in book.code_cells(book.read_source(name)):
+        for node in ast.walk(ast.parse(book.python_lines(cell.source))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                length = node.end_lineno - node.lineno + 1
+                assert length <= LONGEST_FUNCTION, f"{name}: {node.name} has {length} lines; it belongs in the package"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_figures_have_alternative_texts(name):
+    for cell in book.code_cells(book.read_source(name)):
+        if "figure" in cell.metadata.get("mystnb", {}):
+            assert cell.metadata["mystnb"].get("image", {}).get("alt"), cell.source
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_workspace_bears_the_notebooks_name(name):
+    code = "\n".join(cell.source for cell in book.code_cells(book.read_source(name)))
+    assert re.search(rf'Workspace\(out, "{name}"', code)
+
+
+def test_needs_name_earlier_notebooks():
+    for name in NAMES:
+        code = "\n".join(cell.source for cell in book.code_cells(book.read_source(name)))
+        for needed in re.findall(r'notebook="([^"]*)"', code):
+            assert needed in NAMES and needed < name
