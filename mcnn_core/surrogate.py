@@ -97,6 +97,9 @@ class BalancedBatches:
     def __init__(self, labels: np.ndarray, batch: int, seed: int):
         labels = np.asarray(labels)
         self.members = [np.flatnonzero(labels == label) for label in range(int(labels.max()) + 1)]
+        empty = [f"class {label}" for label, rows in enumerate(self.members) if not len(rows)]
+        if empty or not self.members:
+            raise InputError("Labels must count from 0 with at least one field in every class", empty)
         self.seed = seed
         self.per_class = max(1, round(int((labels >= 0).sum()) / len(self.members)))
         self.n_batches = max(1, round(self.per_class * len(self.members) / batch))

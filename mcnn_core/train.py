@@ -77,6 +77,18 @@ class Recipe:
     seed: int = 0
     max_steps: int | None = None
 
+    def __post_init__(self) -> None:
+        choices = {"optimiser": ("sgd", "adamw"), "schedule": ("steps", "one-cycle"),
+                   "precision": ("auto", "float32", "bfloat16")}
+        problems = [f"{key} {getattr(self, key)!r} is none of {', '.join(values)}"
+                    for key, values in choices.items() if getattr(self, key) not in values]
+        problems += [f"{key} {getattr(self, key)} is not positive" for key in ("epochs", "batch", "learning_rate", "clip")
+                     if getattr(self, key) <= 0]
+        if not 0 < self.crop <= 1:
+            problems.append(f"crop {self.crop} is not above 0 and at most 1")
+        if problems:
+            raise InputError("This is no recipe for training", problems)
+
 
 RECIPES = {
     # [ours] rate, momentum, decay, batch, clip, the factor of 0.1 per 9 epochs, and flips as augmentation.
@@ -131,6 +143,8 @@ def train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe
         finite number (the fields of the batch are named and the last good checkpoint stays).
     """
     folder, labels = Path(folder), np.asarray(labels)
+    if len(labels) != len(store.pixels):
+        raise InputError(f"{len(store.pixels)} fields in the store, but {len(labels)} labels: both must come from one table")
     names = names if names is not None else [f"row {row}" for row in range(len(labels))]
     model = untrained_model(store, labels, network, recipe.seed).to(_device()).train()
     optimiser, view = _optimiser(model, recipe), _view(model, recipe)
@@ -170,10 +184,9 @@ def train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe
             state["history"].append({"epoch": epoch + 1, "loss": sums[0] / sums[2], "accuracy": sums[1] / sums[2],
                                      "learning_rate": rate, "seconds": time.perf_counter() - began})
             state["finished"] = bool(state["step"] >= total)
+            write_table(folder / "history.csv", pd.DataFrame(state["history"]))
             _save(folder, {**state, "identity": identity}, model, optimiser)
-    history = pd.DataFrame(state["history"])
-    write_table(folder / "history.csv", history)
-    return history
+    return pd.DataFrame(state["history"])
 
 
 def untrained_model(store: Any, labels: np.ndarray, network: NetworkConfig, seed: int = 0) -> MCNN:
@@ -213,6 +226,8 @@ def load_model(folder: str | Path) -> MCNN:
     if not state["finished"]:
         raise MissingStageError(f"Training in {folder} has stopped in epoch {len(state['history']) + 1}: run it to its end first")
     model, _ = read_yaml(folder / "network.yml")
+    if repr(model.spec) != state["identity"]["network"]:
+        raise InputError(f"{folder / 'network.yml'} is not the network of {found[-1]}: run the training again to write it")
     _load(found[-1], lambda: model.load_state_dict(_part(tensors, "model")))
     return model.eval()
 
@@ -357,7 +372,8 @@ def _resume(folder: Path, identity: dict[str, str], model: MCNN, optimiser: torc
     slots: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in _part(tensors, "optimiser").items():
         index, slot = key.split(".")
-        slots.setdefault(int(index), {})[slot] = value
+        # In the memory order of the weights, which the fused optimiser takes for granted.
+        slots.setdefault(int(index), {})[slot] = value.to(memory_format=torch.channels_last) if value.dim() == 4 else value
 
     def load() -> None:
         model.load_state_dict(_part(tensors, "model"))
