@@ -104,7 +104,7 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
         return recipe.learning_rate * 0.1 ** (step // steps_per_epoch // 9)
     last, lowest = recipe.epochs * steps_per_epoch - 1, recipe.learning_rate / 25
     warm = 0.2 * (last + 1) - 1
-    start, end, part = (lowest, recipe.learning_rate, step / warm) if step <= warm else (
+    start, end, part = (lowest, recipe.learning_rate, step / warm) if step < warm else (
         recipe.learning_rate, lowest * 1e-4, (step - warm) / (last - warm))
     return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
 

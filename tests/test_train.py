@@ -1,0 +1,313 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from mcnn_core import train as module
+from mcnn_core.errors import InputError, MissingStageError
+from mcnn_core.model import CONFIGS, NetworkConfig, read_yaml
+from mcnn_core.train import RECIPES, Recipe, learning_rate, load_model, train, untrained_model
+
+TINY = NetworkConfig((4, 4), fusion=8, hidden=16, norm=True, pool_between=True, average=True, dropout=0.2)
+RECIPE = replace(RECIPES["default"], epochs=3, batch=6, seed=1)
+
+
+def toy(n=24, classes=4, size=16, seed=0):
+    """Fields whose class is the width of stripes, which run either way, under noise and any brightness."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % classes
+    y, x = np.mgrid[:size, :size]
+    fields = [np.sin((x if rng.integers(2) else y) * (0.5, 1.0, 1.6, 2.4)[label] + rng.uniform(0, 6)) for label in labels]
+    pixels = 120 + 40 * np.stack(fields)[..., None] + rng.normal(0, 15, (n, size, size, 2)) + rng.normal(0, 20, (n, 1, 1, 1))
+    pixels = pixels.clip(0, 255).astype(np.uint8)
+    return SimpleNamespace(pixels=pixels, manifest={"sha256": f"toy {seed}"}), labels
+
+
+def weights(folder):
+    return load_file(sorted(folder.glob("epoch_*.safetensors"))[-1])
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_learning_happens(tmp_path):
+    store, labels = toy(96, size=32)
+    recipe = replace(RECIPE, epochs=15, batch=16, learning_rate=1e-2)
+    history = train(store, labels, TINY, recipe, tmp_path, progress=False)
+    assert history["accuracy"].iloc[-1] > 0.8 and history["loss"].iloc[-1] < 0.6 * history["loss"].iloc[0]
+    new, truth = toy(96, size=32, seed=5)
+    model = load_model(tmp_path)
+    with torch.inference_mode():
+        found = model(model.standardise(new.pixels)).argmax(1).numpy()
+    assert (found == truth).mean() > 0.8
+    assert list(history) == ["epoch", "loss", "accuracy", "learning_rate", "seconds"]
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "history.csv"), history)
+
+
+def test_published_recipe_runs_and_is_capped(tmp_path):
+    store, labels = toy(8, 2, size=128)
+    recipe = replace(RECIPES["published"], batch=4, max_steps=2)
+    history = train(store, labels, CONFIGS["published"], recipe, tmp_path, progress=False)
+    assert len(history) == 1 and load_model(tmp_path).spec[1:] == (2, 2, 128, 128)
+    history = train(store, labels, TINY, replace(RECIPE, max_steps=3, batch=4), tmp_path / "two", progress=False)
+    with safe_open(tmp_path / "two" / "epoch_002.safetensors", framework="pt") as file:
+        state = json.loads(file.metadata()["state"])
+    assert (state["step"], state["finished"], len(history)) == (3, True, 2)
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+def test_same_seed_same_weights(tmp_path, optimiser):
+    store, labels = toy()
+    recipe = replace(RECIPE, optimiser=optimiser)
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        torch.manual_seed(len(list(tmp_path.iterdir())))  # nothing may depend on the state outside
+        train(store, labels, TINY, replace(recipe, seed=seed), tmp_path / name, progress=False)
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
+
+
+KILLED = """
+import os, signal, sys
+from dataclasses import replace
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import torch
+from test_train import RECIPE, TINY, toy
+from mcnn_core.train import train
+torch.set_num_threads(1)
+
+class Pixels:
+    "Kills its own process, without warning, when the given number of fields has been read."
+    def __init__(self, array, left):
+        self.array, self.left, self.shape = array, left, array.shape
+    def __len__(self):
+        return len(self.array)
+    def __getitem__(self, row):
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.array[row]
+
+store, labels = toy()
+store.pixels = Pixels(store.pixels, int(sys.argv[2]))
+train(store, labels, TINY, replace(RECIPE, optimiser=sys.argv[3], schedule=sys.argv[4]), Path(sys.argv[1]), progress=False)
+"""
+
+
+@pytest.mark.parametrize("optimiser, schedule", [("adamw", "one-cycle"), ("sgd", "steps")])
+def test_a_run_killed_in_an_epoch_ends_with_the_same_weights(tmp_path, optimiser, schedule):
+    def run(folder, fields):
+        script = textwrap.dedent(KILLED.format(tests=os.path.dirname(__file__)))
+        command = [sys.executable, "-c", script, str(tmp_path / folder), str(fields), optimiser, schedule]
+        return subprocess.run(command, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode
+
+    assert run("whole", -1) == 0
+    in_second_epoch = 24 + 24 + 13  # grey levels of 24 fields, an epoch of 24, two batches
+    assert run("killed", in_second_epoch) == -signal.SIGKILL
+    assert [path.name for path in sorted((tmp_path / "killed").glob("epoch*"))] == ["epoch_001.safetensors", "epoch_001.sha256"]
+    assert run("killed", -1) == 0
+    assert same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
+    one, other = (pd.read_csv(tmp_path / name / "history.csv").drop(columns="seconds") for name in ("whole", "killed"))
+    pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+def test_finished_training_returns_at_once(tmp_path, monkeypatch):
+    store, labels = toy()
+    history = train(store, labels, TINY, RECIPE, tmp_path, progress=False)
+    before = weights(tmp_path)
+    monkeypatch.setattr(module, "_augment", lambda *_: pytest.fail("it trains again"))
+    pd.testing.assert_frame_equal(train(store, labels, TINY, RECIPE, tmp_path, progress=False), history)
+    assert same(weights(tmp_path), before)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "epoch_002.safetensors", "epoch_002.sha256", "epoch_003.safetensors", "epoch_003.sha256", "history.csv", "network.yml"]
+
+
+def test_checkpoint_of_another_training_is_refused(tmp_path):
+    store, labels = toy()
+    train(store, labels, TINY, RECIPE, tmp_path, progress=False)
+    other = SimpleNamespace(pixels=store.pixels, manifest={"sha256": "other"})
+    for arguments, key in [((store, labels[::-1], TINY, RECIPE), "surrogate classes"), ((other, labels, TINY, RECIPE), "store"),
+                           ((store, labels, replace(TINY, fusion=16), RECIPE), "network"),
+                           ((store, labels, TINY, replace(RECIPE, epochs=4)), "recipe")]:
+        with pytest.raises(InputError, match="another training") as error:
+            train(*arguments, tmp_path, progress=False)
+        assert [problem.split(":")[0] for problem in error.value.problems] == [key]
+    assert read_yaml(tmp_path / "network.yml")[1]["epochs"] == 3
+
+
+def _cut(data):
+    return data[:-100]
+
+
+def _flip(data):
+    return data[:-50] + bytes([data[-50] ^ 1]) + data[-49:]
+
+
+@pytest.mark.parametrize("damage", [_cut, _flip])
+def test_damaged_checkpoint_is_refused(tmp_path, damage):
+    store, labels = toy()
+    train(store, labels, TINY, RECIPE, tmp_path, progress=False)
+    path = tmp_path / "epoch_003.safetensors"
+    path.write_bytes(damage(path.read_bytes()))
+    for action in (lambda: load_model(tmp_path), lambda: train(store, labels, TINY, RECIPE, tmp_path, progress=False)):
+        with pytest.raises(InputError, match="epoch_003.safetensors is damaged"):
+            action()
+    for name in ("epoch_003.safetensors", "epoch_003.sha256"):  # what the message advises
+        (tmp_path / name).unlink()
+    assert len(train(store, labels, TINY, RECIPE, tmp_path, progress=False)) == 3
+
+
+def test_checkpoint_with_a_right_digest_and_wrong_contents_is_refused(tmp_path):
+    path = tmp_path / "epoch_001.safetensors"
+    path.write_bytes(b"not tensors")
+    path.with_suffix(".sha256").write_text(f"{module.sha256(path)}  {path.name}\n")
+    with pytest.raises(InputError, match="cannot be used"):
+        load_model(tmp_path)
+    path.unlink()
+    with pytest.raises(InputError, match="damaged"):
+        load_model(tmp_path)
+
+
+def test_network_file_of_another_network_is_refused(tmp_path):
+    store, labels = toy()
+    train(store, labels, TINY, RECIPE, tmp_path / "a", progress=False)
+    train(store, labels, replace(TINY, fusion=16), RECIPE, tmp_path / "b", progress=False)
+    (tmp_path / "b" / "network.yml").replace(tmp_path / "a" / "network.yml")
+    with pytest.raises(InputError, match="is not the network of"):
+        load_model(tmp_path / "a")
+
+
+def test_load_needs_a_finished_training(tmp_path, monkeypatch):
+    with pytest.raises(MissingStageError, match="no trained network"):
+        load_model(tmp_path)
+    store, labels = toy()
+    sampled = module._augment
+    calls = iter(range(100))
+    monkeypatch.setattr(module, "_augment", lambda *args: sampled(*args) if next(calls) < 6 else 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(store, labels, TINY, RECIPE, tmp_path, progress=False)
+    with pytest.raises(MissingStageError, match="stopped in epoch 2"):
+        load_model(tmp_path)
+
+
+def test_loss_that_is_not_finite_names_the_fields(tmp_path, monkeypatch):
+    store, labels = toy()
+    names = [f"plate P, well B{row:02d}, site 1" for row in range(24)]
+    augment, calls = module._augment, iter(range(100))
+    monkeypatch.setattr(module, "_augment", lambda *args: augment(*args) * (1 if next(calls) < 5 else np.nan))
+    with pytest.raises(InputError, match="not a finite number in epoch 2") as error:
+        train(store, labels, TINY, RECIPE, tmp_path, names=names, progress=False)
+    assert len(error.value.problems) == 6 and set(error.value.problems) <= set(names)
+    monkeypatch.setattr(module, "_augment", augment)
+    assert len(train(store, labels, TINY, RECIPE, tmp_path, progress=False)) == 3  # goes on from epoch 1
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    store, labels = toy()
+    with pytest.raises(InputError, match="finite number"):
+        train(store, labels, TINY, replace(RECIPE, learning_rate=1e38, max_steps=1, epochs=1, schedule="steps"), tmp_path,
+              progress=False)
+    assert not list(tmp_path.glob("epoch*"))
+
+
+def test_rates():
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimiser = torch.optim.SGD([weight], lr=1.0)
+    recipe = replace(RECIPES["default"], epochs=10)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, total_steps=70, pct_start=0.2,
+                                                    cycle_momentum=False)
+    for step in range(70):
+        assert learning_rate(recipe, step, 7) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-9)
+        optimiser.step()
+        if step < 69:
+            scheduler.step()
+    recipe = RECIPES["published"]
+    rates = [learning_rate(recipe, step, 4) / recipe.learning_rate for step in range(27 * 4)]
+    np.testing.assert_allclose(rates, np.repeat([1, 0.1, 0.01], 36))
+
+
+def test_one_step_schedule_does_not_divide_by_zero():
+    assert all(learning_rate(replace(RECIPES["default"], epochs=1), 0, steps) > 0 for steps in range(1, 20))
+
+
+@pytest.mark.parametrize("shape, n_views", [((16, 24), 4), ((16, 16), 8)])
+def test_flips_and_right_angle_rotations(shape, n_views):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (1, *shape, 2), dtype=np.uint8)
+    store = SimpleNamespace(pixels=np.repeat(pixels, 4, 0), manifest={"sha256": ""})
+    model = untrained_model(store, np.array([0, 0, 1, 1]), TINY)
+    views = module._view(model, replace(RECIPE, crop=1.0))(store.pixels, np.zeros(200, int), rng)
+    assert len({view.tobytes() for view in views}) == n_views
+    assert (np.rot90(pixels[0], 2) == views).all((1, 2, 3)).any()
+    fixed = module._view(model, replace(RECIPE, crop=1.0, flips=False))(store.pixels, np.zeros(5, int), rng)
+    assert (fixed == pixels).all()
+
+
+def test_crops_and_jitter():
+    store, labels = toy(size=32)
+    model = untrained_model(store, labels, TINY)
+    rng = np.random.default_rng(0)
+    crops = module._view(model, replace(RECIPE, flips=False))(store.pixels, np.arange(24), rng)
+    assert crops.shape == (24, 16, 16, 2) and crops.dtype == np.uint8
+    windows = np.lib.stride_tricks.sliding_window_view(store.pixels[3], (16, 16), axis=(0, 1)).transpose(0, 1, 3, 4, 2)
+    assert (windows == crops[3]).all((2, 3, 4)).any()
+    x = model.standardise(crops)
+    jittered = module._augment(model, crops, replace(RECIPE, jitter_gain=0.2, jitter_offset=0.15), rng)
+    gain = jittered.std((2, 3), keepdim=True) / x.std((2, 3), keepdim=True)
+    offset = jittered.mean((2, 3), keepdim=True) - gain * x.mean((2, 3), keepdim=True)
+    torch.testing.assert_close(gain * x + offset, jittered, rtol=1e-3, atol=1e-3)
+    assert 0.1 < gain.log().std() < 0.3 and 0.08 < offset.std() < 0.25
+    with pytest.raises(InputError, match="whole fields only"):
+        module._view(untrained_model(store, labels, replace(TINY, average=False)), RECIPE)
+
+
+def test_grey_constants_are_those_of_the_training_fields():
+    store, labels = toy()
+    labels[12:] = -1
+    model = untrained_model(store, labels, TINY)
+    x = model.standardise(store.pixels[:12])
+    np.testing.assert_allclose(x.mean((0, 2, 3)), 0, atol=1e-4)
+    np.testing.assert_allclose(x.std((0, 2, 3), correction=0), 1, atol=1e-4)
+    store.pixels[..., 1] = 7
+    assert float(untrained_model(store, labels, TINY).grey_std[1]) == 1
+    assert not model.training and same(model.state_dict(), untrained_model(*toy()[:1], labels, TINY).state_dict())
+
+
+def test_wrong_recipes_and_labels_are_refused(tmp_path):
+    with pytest.raises(InputError) as error:
+        Recipe(epochs=0, batch=2, optimiser="adam", learning_rate=1, schedule="cosine", crop=0, precision="half")
+    assert len(error.value.problems) == 5
+    store, labels = toy()
+    with pytest.raises(InputError, match="24 fields in the store, but 23 labels"):
+        train(store, labels[1:], TINY, RECIPE, tmp_path)
+
+
+def test_precision():
+    assert module._bfloat16("bfloat16") and not module._bfloat16("float32")
+    assert isinstance(module._bfloat16("auto"), bool)
+
+
+def test_progress_bar_shows_loss_and_accuracy(tmp_path, capsys):
+    store, labels = toy()
+    train(store, labels, TINY, replace(RECIPE, epochs=1), tmp_path, progress=True)
+    bar = capsys.readouterr().err
+    assert "loss=" in bar and "accuracy=" in bar and "training: 100%" in bar
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_gpu_gives_a_model_that_the_cpu_reads(tmp_path):
+    store, labels = toy()
+    train(store, labels, TINY, RECIPE, tmp_path, progress=False)
+    assert next(load_model(tmp_path).parameters()).device.type == "cpu"
