@@ -1,0 +1,226 @@
+"""Mechanism of action by the nearest neighbour, and what must stand beside each accuracy.
+
+Protocols: **NSC** (not same compound) forbids neighbours of the query's compound; **NSCB**
+(not same compound or batch) also those of its batch (week). A query whose mechanism has no
+allowed neighbour cannot be answered and is left out; `answerable` says which these are.
+"""
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import silhouette_score
+
+from mcnn_core.distances import cosine_distances
+from mcnn_core.errors import InputError
+from mcnn_core.profiles import feature_matrix, row_names
+
+PROTOCOLS = ("NSC", "NSCB")
+
+
+def annotated(profiles: pd.DataFrame) -> pd.DataFrame:
+    """Return the treatments with a known mechanism, without controls, sorted by their names.
+
+    The order by name, which knows no mechanism, is what breaks ties between neighbours.
+    """
+    known = (profiles["Metadata_MoA"] != "") & (profiles["Metadata_control_type"] != "negcon")
+    rows = profiles[known].sort_values("Metadata_Treatment", ignore_index=True)
+    twice = rows["Metadata_Treatment"].duplicated(keep=False)
+    if rows.empty or twice.any():
+        raise InputError("expected annotated treatments, one profile each", sorted(set(row_names(rows[twice]))))
+    return rows
+
+
+def _batches(rows: pd.DataFrame) -> np.ndarray:
+    """Return the (n, n) mask of pairs that share a batch (joined by ; where there are several)."""
+    if "Metadata_Batch" not in rows:
+        raise InputError("NSCB needs the column Metadata_Batch in the screen's table; use NSC")
+    missing = rows["Metadata_Batch"] == ""
+    if missing.any():
+        raise InputError("NSCB needs Metadata_Batch for every treatment; use NSC", row_names(rows[missing]))
+    member = rows["Metadata_Batch"].str.get_dummies(";").to_numpy()
+    return member @ member.T > 0
+
+
+def _allowed(rows: pd.DataFrame, protocol: str) -> np.ndarray:
+    """Return the (n, n) mask: may the column be the neighbour of the row?"""
+    if protocol not in PROTOCOLS:
+        raise InputError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}")
+    compound = rows["Metadata_Compound"].to_numpy()
+    allowed = compound[:, None] != compound
+    return allowed & ~_batches(rows) if protocol == "NSCB" else allowed
+
+
+def _same(labels: np.ndarray) -> np.ndarray:
+    return labels[:, None] == labels
+
+
+def answerable(profiles: pd.DataFrame, protocol: str) -> pd.Series:
+    """Say for each annotated treatment whether an allowed neighbour shares its mechanism.
+
+    Returns
+    -------
+    Series of bool
+        Indexed by treatment. On BBBC021 all 103 are answerable under NSC and 92 under NSCB.
+    """
+    rows = annotated(profiles)
+    answer = (_allowed(rows, protocol) & _same(rows["Metadata_MoA"].to_numpy())).any(axis=1)
+    return pd.Series(answer, rows["Metadata_Treatment"], name="answerable")
+
+
+def _nearest(rows: pd.DataFrame, protocol: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the position and the distance of each row's nearest allowed neighbour."""
+    allowed = _allowed(rows, protocol)
+    distances = cosine_distances(feature_matrix(rows), names=row_names(rows))
+    # argmin takes the first of equals; rounding keeps float noise from deciding a tie
+    nearest = np.where(allowed, distances.round(12), np.inf).argmin(axis=1)
+    return nearest, distances[np.arange(len(rows)), nearest]
+
+
+def nearest_neighbours(profiles: pd.DataFrame, protocol: str = "NSC") -> pd.DataFrame:
+    """Predict each annotated treatment's mechanism as that of its nearest allowed neighbour.
+
+    Parameters
+    ----------
+    profiles : DataFrame
+        Treatment profiles; unannotated ones and controls are neither queries nor neighbours.
+    protocol : {"NSC", "NSCB"}
+        Which neighbours are forbidden.
+
+    Returns
+    -------
+    DataFrame
+        One row per answerable treatment: ``compound, concentration, MoA, predicted, neighbour,
+        distance, protocol``. Distances that agree to 12 decimals are ties, won by the
+        treatment whose name comes first.
+    """
+    rows = annotated(profiles)
+    nearest, distance = _nearest(rows, protocol)
+    predictions = pd.DataFrame({
+        "compound": rows["Metadata_Compound"],
+        "concentration": rows["Metadata_Concentration"],
+        "MoA": rows["Metadata_MoA"],
+        "predicted": rows["Metadata_MoA"].to_numpy()[nearest],
+        "neighbour": rows["Metadata_Treatment"].to_numpy()[nearest],
+        "distance": distance,
+        "protocol": protocol,
+    })
+    return predictions[answerable(profiles, protocol).to_numpy()].reset_index(drop=True)
+
+
+def wilson(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Return Wilson's 95 % interval for `correct` of `n`, as fractions.
+
+    It takes the answers as independent; treatments of one compound are not, so the truth is wider.
+    """
+    if n == 0:
+        return 0.0, 1.0
+    share = correct / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+
+
+def class_accuracy(predictions: pd.DataFrame) -> pd.Series:
+    """Return the fraction of right answers per mechanism."""
+    return (predictions["MoA"] == predictions["predicted"]).groupby(predictions["MoA"]).mean()
+
+
+def scores(predictions: pd.DataFrame) -> dict[str, float]:
+    """Return ``overall`` accuracy, ``class_median`` (the paper's 88 %), ``n`` and the Wilson ``low`` and ``high``."""
+    if predictions.empty:
+        raise InputError("no answerable query: every mechanism needs two compounds (in two batches for NSCB)")
+    correct = int((predictions["MoA"] == predictions["predicted"]).sum())
+    low, high = wilson(correct, len(predictions))
+    return {
+        "overall": correct / len(predictions), "class_median": float(class_accuracy(predictions).median()),
+        "n": len(predictions), "low": low, "high": high,
+    }
+
+
+def confusion(predictions: pd.DataFrame, classes: list[str] | None = None) -> pd.DataFrame:
+    """Count true (rows) against predicted (columns) mechanisms (Supplementary Table 5).
+
+    `classes` gives the order and keeps mechanisms that no query had; by default all seen, sorted.
+    """
+    classes = classes or sorted(set(predictions["MoA"]) | set(predictions["predicted"]))
+    counts = pd.crosstab(predictions["MoA"], predictions["predicted"])
+    return counts.reindex(index=classes, columns=classes, fill_value=0)
+
+
+def floors(profiles: pd.DataFrame, protocol: str = "NSC") -> pd.DataFrame:
+    """Return each answerable query's exact probability to be right without looking at images.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by treatment, with ``MoA``; ``chance``, a random allowed treatment;
+        ``label_frequency``, a mechanism drawn by its share of the treatments; and, where the
+        screen has batches, ``batch_only``, a random treatment of the same batch and another
+        compound (0 if there is none), whatever the protocol. Means are expected accuracies.
+    """
+    rows = annotated(profiles)
+    same, allowed = _same(rows["Metadata_MoA"].to_numpy()), _allowed(rows, protocol)
+    guesses = {"chance": allowed, "label_frequency": np.ones_like(allowed)}
+    if "Metadata_Batch" in rows and (rows["Metadata_Batch"] != "").all():
+        guesses["batch_only"] = _allowed(rows, "NSC") & _batches(rows)
+    right = {name: (same & mask).sum(axis=1) / mask.sum(axis=1).clip(min=1) for name, mask in guesses.items()}
+    table = pd.DataFrame({"MoA": rows["Metadata_MoA"], **right}).set_index(rows["Metadata_Treatment"])
+    return table[answerable(profiles, protocol)]
+
+
+def chance(profiles: pd.DataFrame, protocol: str = "NSC") -> float:
+    """Return the expected accuracy of a random allowed treatment (6.0 % on BBBC021 under NSC)."""
+    return float(floors(profiles, protocol)["chance"].mean())
+
+
+def batch_only(profiles: pd.DataFrame, protocol: str = "NSC") -> float:
+    """Return the expected accuracy of a random treatment of the same batch and another compound."""
+    _batches(annotated(profiles))
+    return float(floors(profiles, protocol)["batch_only"].mean())
+
+
+def permuted(profiles: pd.DataFrame, protocol: str, repeats: int, seed: int) -> np.ndarray:
+    """Return the (repeats,) overall accuracies after shuffling the mechanisms among the compounds.
+
+    Whole compounds are shuffled, because their doses are not independent of each other.
+    """
+    rows = annotated(profiles)
+    nearest, _ = _nearest(rows, protocol)
+    allowed, generator = _allowed(rows, protocol), np.random.default_rng(seed)
+    _, first, compound = np.unique(rows["Metadata_Compound"].to_numpy(str), return_index=True, return_inverse=True)
+    mechanisms = rows["Metadata_MoA"].to_numpy()[first]
+    accuracies = []
+    for _ in range(repeats):
+        labels = generator.permutation(mechanisms)[compound]
+        asked = (allowed & _same(labels)).any(axis=1)
+        accuracies.append((labels == labels[nearest])[asked].mean() if asked.any() else 0.0)
+    return np.array(accuracies)
+
+
+def subgroups(profiles: pd.DataFrame) -> pd.DataFrame:
+    """Compare distances within and between the compounds of each mechanism (the paper's Aurora example).
+
+    Returns
+    -------
+    DataFrame
+        Indexed by mechanism: ``compounds``, ``treatments``, median cosine distance ``within`` a
+        compound and ``between`` compounds, and the mean ``silhouette`` with compounds as groups
+        (near 1: one sub-phenotype per compound; near 0: none). NaN where there is nothing to compare.
+    """
+    rows, table = annotated(profiles), {}
+    for mechanism, part in rows.groupby("Metadata_MoA"):
+        compound = part["Metadata_Compound"].to_numpy()
+        distances, same = cosine_distances(feature_matrix(part), names=row_names(part)), _same(compound)
+        kinds = len(set(compound))
+        table[mechanism] = {
+            "compounds": kinds,
+            "treatments": len(part),
+            "within": _median(distances[same & ~np.eye(len(part), dtype=bool)]),
+            "between": _median(distances[~same]),
+            "silhouette": float(silhouette_score(distances, compound, metric="precomputed"))
+            if 1 < kinds < len(part) else np.nan,
+        }
+    return pd.DataFrame.from_dict(table, orient="index").rename_axis("MoA").astype({"compounds": int, "treatments": int})
+
+
+def _median(values: np.ndarray) -> float:
+    return float(np.median(values)) if values.size else np.nan

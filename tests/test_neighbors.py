@@ -1,0 +1,199 @@
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import confusion_matrix
+from sklearn.neighbors import NearestNeighbors
+
+from mcnn_core import neighbors
+from mcnn_core.distances import cosine_distances
+from mcnn_core.errors import InputError
+from mcnn_core.profiles import feature_columns, treatment_profiles
+
+COLUMNS = ["Metadata_Compound", "Metadata_Concentration", "Metadata_MoA", "Metadata_Batch"]
+
+
+def profiles(rows, values):
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    frame["Metadata_Treatment"] = [f"{c} | {d:g}" for c, d in zip(frame.Metadata_Compound, frame.Metadata_Concentration)]
+    frame["Metadata_control_type"] = "trt"
+    return pd.concat([frame, pd.DataFrame(values, columns=[f"MCNN_{i:03d}" for i in range(1, np.shape(values)[1] + 1)])], axis=1)
+
+
+@pytest.fixture
+def random_profiles():
+    generator = np.random.default_rng(11)
+    rows = []
+    for compound in range(20):
+        for dose in range(generator.integers(1, 4)):
+            rows.append((f"c{compound:02d}", float(dose), f"m{compound % 6}", f"Week{generator.integers(1, 4)}"))
+    return profiles(rows, generator.normal(size=(len(rows), 5)))
+
+
+def independent(frame, protocol):
+    """Predict with scikit-learn, one query at a time, masking candidates explicitly."""
+    found = {}
+    for _, query in frame.iterrows():
+        allowed = frame[frame.Metadata_Compound != query.Metadata_Compound]
+        if protocol == "NSCB":
+            allowed = allowed[allowed.Metadata_Batch != query.Metadata_Batch]
+        if query.Metadata_MoA not in set(allowed.Metadata_MoA):
+            continue
+        columns = feature_columns(frame)
+        search = NearestNeighbors(n_neighbors=1, metric="cosine", algorithm="brute").fit(allowed[columns].to_numpy(float))
+        distance, index = search.kneighbors(query[columns].to_numpy(float)[None])
+        found[query.Metadata_Treatment] = (allowed.iloc[index[0, 0]].Metadata_Treatment, distance[0, 0])
+    return found
+
+
+@pytest.mark.parametrize("protocol", neighbors.PROTOCOLS)
+def test_agrees_with_scikit_learn(random_profiles, protocol):
+    expected = independent(random_profiles, protocol)
+    got = neighbors.nearest_neighbours(random_profiles.sample(frac=1, random_state=1), protocol)
+    assert list(got.columns) == ["compound", "concentration", "MoA", "predicted", "neighbour", "distance", "protocol"]
+    assert len(got) == len(expected) == neighbors.answerable(random_profiles, protocol).sum()
+    for row in got.itertuples():
+        neighbour, distance = expected[f"{row.compound} | {row.concentration:g}"]
+        assert row.neighbour == neighbour and row.distance == pytest.approx(distance, abs=1e-12)
+    table = neighbors.confusion(got)
+    np.testing.assert_array_equal(table, confusion_matrix(got.MoA, got.predicted, labels=list(table.columns)))
+
+
+def test_queries_without_an_answer_are_left_out_but_stay_neighbours():
+    frame = profiles([("a", 1.0, "x", "W1"), ("b", 1.0, "x", "W1"), ("c", 1.0, "y", "W2"), ("d", 1.0, "x", "W2")],
+                     [[1, 0.1], [1, 0.25], [1, 0.0], [0, 1]])
+    nsc = neighbors.nearest_neighbours(frame)
+    assert nsc.compound.tolist() == ["a", "b", "d"] and nsc.neighbour.tolist() == ["c | 1", "a | 1", "b | 1"]
+    assert neighbors.answerable(frame, "NSC").to_dict() == {"a | 1": True, "b | 1": True, "c | 1": False, "d | 1": True}
+    assert neighbors.confusion(nsc, ["x", "y", "z"]).to_numpy().tolist() == [[2, 1, 0], [0, 0, 0], [0, 0, 0]]
+    assert neighbors.scores(nsc)["overall"] == pytest.approx(2 / 3)
+    with pytest.raises(InputError, match="no answerable query"):
+        neighbors.scores(neighbors.nearest_neighbours(frame.iloc[[0, 2]]))
+
+
+def test_ties_go_to_the_first_name_whatever_the_row_order():
+    frame = profiles([("q", 1.0, "x", "W"), ("b", 1.0, "x", "W"), ("a", 1.0, "y", "W")], [[3.0, 1], [6, 2], [0.3, 0.1]])
+    for order in ([0, 1, 2], [2, 1, 0], [1, 0, 2]):
+        got = neighbors.nearest_neighbours(frame.iloc[order]).set_index("compound")
+        assert got.neighbour.to_dict() == {"b": "a | 1", "q": "a | 1"}
+
+
+def test_several_batches_controls_and_unannotated():
+    frame = profiles([("a", 1.0, "x", "W1;W2"), ("b", 1.0, "x", "W2"), ("c", 1.0, "x", "W3"), ("u", 1.0, "", "W4")], np.eye(4) + 0.1)
+    control = frame.iloc[:1].assign(Metadata_Treatment="DMSO", Metadata_control_type="negcon", Metadata_MoA="DMSO")
+    got = neighbors.nearest_neighbours(pd.concat([frame, control]), "NSCB")
+    assert got.set_index("compound").neighbour.to_dict() == {"a": "c | 1", "b": "c | 1", "c": "a | 1"}
+    with pytest.raises(InputError, match="Metadata_Batch in the screen"):
+        neighbors.nearest_neighbours(frame.drop(columns="Metadata_Batch"), "NSCB")
+    with pytest.raises(InputError) as error:
+        neighbors.nearest_neighbours(frame.assign(Metadata_Batch=["", "W1", "", ""]), "NSCB")
+    assert error.value.problems == ["a | 1", "c | 1"]
+    assert "batch_only" not in neighbors.floors(frame.drop(columns="Metadata_Batch"))
+    with pytest.raises(InputError, match="NSC, NSCB"):
+        neighbors.nearest_neighbours(frame, "LOCO")
+    with pytest.raises(InputError, match="one profile each"):
+        neighbors.annotated(pd.concat([frame, frame]))
+
+
+def test_wilson_interval_and_scores():
+    # Newcombe 1998, Table I: 81 of 263 gives 0.2553 to 0.3662
+    assert neighbors.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert neighbors.wilson(0, 20)[0] == 0 and neighbors.wilson(20, 20)[1] == 1 and neighbors.wilson(0, 0) == (0, 1)
+    answers = pd.DataFrame({"MoA": list("aaaabbc"), "predicted": list("aaabbbz")})
+    assert neighbors.scores(answers) | {"low": 0, "high": 0} == {"overall": 5 / 7, "class_median": 0.75, "n": 7, "low": 0, "high": 0}
+
+
+def test_floors_agree_with_simulation(random_profiles):
+    generator = np.random.default_rng(2)
+    rows = neighbors.annotated(random_profiles)
+    for protocol in neighbors.PROTOCOLS:
+        asked = neighbors.answerable(random_profiles, protocol).to_numpy()
+        right = []
+        for query in rows[asked].itertuples():
+            allowed = rows[rows.Metadata_Compound != query.Metadata_Compound]
+            if protocol == "NSCB":
+                allowed = allowed[allowed.Metadata_Batch != query.Metadata_Batch]
+            right.append((generator.choice(allowed.Metadata_MoA, 2000) == query.Metadata_MoA).mean())
+        assert neighbors.chance(random_profiles, protocol) == pytest.approx(np.mean(right), abs=0.01)
+
+
+def test_permuted_labels_fall_to_chance(random_profiles):
+    accuracies = neighbors.permuted(random_profiles, "NSC", repeats=300, seed=0)
+    assert accuracies.shape == (300,) and abs(accuracies.mean() - neighbors.chance(random_profiles)) < 0.03
+    np.testing.assert_array_equal(accuracies, neighbors.permuted(random_profiles, "NSC", repeats=300, seed=0))
+
+
+def test_subgroups_find_compounds_within_a_mechanism():
+    generator = np.random.default_rng(4)
+    rows = [(c, float(d), m, "W") for c, m in (("a", "split"), ("b", "split"), ("c", "mixed"), ("d", "mixed"), ("e", "alone")) for d in range(4)]
+    centres = {"a": [1, 0, 0], "b": [0, 1, 0]}
+    values = np.array([centres.get(row[0], [1, 1, 1]) for row in rows]) + generator.normal(0, 0.05, (20, 3))
+    table = neighbors.subgroups(profiles(rows, values))
+    assert table.loc["split", "silhouette"] > 0.8 > 0.3 > table.loc["mixed", "silhouette"]
+    assert table.loc["split", "between"] > 10 * table.loc["split", "within"]
+    assert table.loc["alone", ["between", "silhouette"]].isna().all() and table.loc["alone", "compounds"] == 1
+    inside = cosine_distances(values[:4])[np.triu_indices(4, 1)], cosine_distances(values[4:8])[np.triu_indices(4, 1)]
+    assert table.loc["split", "within"] == pytest.approx(np.median(np.concatenate(inside)))
+
+
+@pytest.fixture(scope="module")
+def ljosa(shared_data):
+    """Well profiles of the real BBBC021 (Ljosa 2013), with the metadata of the real screen."""
+    folder = shared_data / "bbbc021"
+    wells = pd.read_csv(folder / "profiles" / "ljosa_jbiomolscreen_2013_per_well_mean.csv.gz")
+    wells = wells.rename(columns={"Image_Metadata_Plate": "Metadata_Plate", "Image_Metadata_Well": "Metadata_Well"})
+    images = pd.read_csv(folder / "metadata" / "BBBC021_v1_image.csv.gz").drop_duplicates(
+        ["Image_Metadata_Plate_DAPI", "Image_Metadata_Well_DAPI"])
+    layout = pd.DataFrame({
+        "Metadata_Plate": images.Image_Metadata_Plate_DAPI, "Metadata_Well": images.Image_Metadata_Well_DAPI,
+        "Metadata_Compound": images.Image_Metadata_Compound, "Metadata_Concentration": images.Image_Metadata_Concentration.round(5),
+        "Metadata_Batch": images.Image_PathName_DAPI.str.split("/").str[0]})
+    # the annotation file ends its lines with CR alone
+    moa = pd.read_csv(folder / "metadata" / "BBBC021_v1_moa.csv", lineterminator="\r").drop_duplicates()
+    moa = dict(zip(zip(moa.compound, moa.concentration.round(5)), moa.moa))
+    layout["Metadata_MoA"] = [moa.get(key, "") for key in zip(layout.Metadata_Compound, layout.Metadata_Concentration)]
+    layout["Metadata_Treatment"] = [
+        "DMSO" if c == "DMSO" else f"{c} | {d:g}" for c, d in zip(layout.Metadata_Compound, layout.Metadata_Concentration)]
+    control = layout.Metadata_Compound == "DMSO"
+    layout["Metadata_control_type"] = np.where(control, "negcon", "trt")
+    layout.loc[control, "Metadata_MoA"] = ""
+    merged = layout.merge(wells, on=["Metadata_Plate", "Metadata_Well"])
+    assert len(merged) == 632
+    return merged
+
+
+def test_floors_on_the_real_layout(ljosa):
+    treatments = treatment_profiles(ljosa)
+    nsc, nscb = neighbors.floors(treatments), neighbors.floors(treatments, "NSCB")
+    assert (len(nsc), len(nscb), nsc.MoA.nunique()) == (103, 92, 12)
+    assert round(nsc.chance.mean(), 3) == 0.060 and round(nsc.label_frequency.mean(), 3) == 0.092
+    assert nsc.batch_only.mean() == pytest.approx(0.13, abs=0.01)
+    assert nsc.batch_only[nsc.MoA == "Kinase inhibitors"].mean() == pytest.approx(0.39, abs=0.01)
+    assert (neighbors.chance(treatments), neighbors.batch_only(treatments)) == (nsc.chance.mean(), nsc.batch_only.mean())
+    lost = set(nsc.MoA[~neighbors.answerable(treatments, "NSCB")])
+    assert {"Kinase inhibitors", "Cholesterol-lowering"} == lost
+
+
+def robust(values):
+    return values.median(), 1.4826 * (values - values.median()).abs().median()
+
+
+def standard(values):
+    return values.mean(), values.std()
+
+
+@pytest.mark.parametrize("moments, overall", [(standard, (0.767, 0.685)), (robust, (0.748, 0.761))])
+def test_real_profiles_reach_the_known_range(ljosa, moments, overall):
+    """Scaled by each plate's DMSO wells, Ljosa's profiles are known to reach 68.0-81.6 % (NSC) and 65.2-76.1 % (NSCB)."""
+    names = [name for name in feature_columns(ljosa) if name.split("_")[0] in ("Cells", "Nuclei", "Cytoplasm")]
+    parts = []
+    for _, plate in ljosa.groupby("Metadata_Plate"):
+        middle, spread = moments(plate.loc[plate.Metadata_control_type == "negcon", names])
+        parts.append((plate[names] - middle) / spread.replace(0, np.nan))
+    wells = ljosa.drop(columns=names).join(pd.concat(parts).dropna(axis=1))
+    treatments = treatment_profiles(wells)
+    for protocol, n, expected in zip(neighbors.PROTOCOLS, (103, 92), overall):
+        got = neighbors.nearest_neighbours(treatments, protocol)
+        result = neighbors.scores(got)
+        assert result["n"] == n and result["overall"] == pytest.approx(expected, abs=5e-4)
+        independently = independent(neighbors.annotated(treatments), protocol)
+        assert got.neighbour.tolist() == [neighbour for neighbour, _ in independently.values()]

@@ -1,0 +1,141 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import median_abs_deviation
+
+from mcnn_core.errors import InputError
+from mcnn_core.files import write_table
+from mcnn_core.profiles import (
+    NORMALISATIONS, aggregate, centre, feature_columns, feature_matrix, treatment_profiles, well_profiles, whiten,
+)
+
+FEATURES = ["MCNN_001", "MCNN_002", "MCNN_003"]
+
+
+@pytest.fixture
+def fields():
+    """Two plates, two batches: DMSO, one compound on both plates, one well without a compound."""
+    generator = np.random.default_rng(3)
+    rows = []
+    for plate, batch in (("P1", "Week1"), ("P2", "Week2")):
+        wells = {"B02": "DMSO", "C02": "DMSO", "D02": "DMSO", "B03": "drug | 0.3", "C03": "drug | 0.3", "G11": ""}
+        for well, treatment in wells.items():
+            for site in range(1, 5):
+                compound = treatment.split(" | ")[0]
+                rows.append((plate, well, site, compound, 0.3 if compound == "drug" else np.nan, treatment,
+                             "MoA" if compound == "drug" else "", batch, "negcon" if compound == "DMSO" else "trt"))
+    names = "Plate Well Site Compound Concentration Treatment MoA Batch control_type".split()
+    frame = pd.DataFrame(rows, columns=[f"Metadata_{name}" for name in names])
+    values = generator.normal(5, 2, (len(frame), 3)).astype(np.float32)
+    return pd.concat([frame, pd.DataFrame(values, columns=FEATURES)], axis=1)
+
+
+def test_medians_agree_with_numpy_and_metadata_travels(fields):
+    wells = well_profiles(fields.sample(frac=1, random_state=0))
+    assert feature_columns(wells) == FEATURES and len(wells) == 12
+    assert "Metadata_Site" not in wells and {"Metadata_MoA", "Metadata_Batch", "Metadata_Compound"} <= set(wells)
+    for _, well in wells.iterrows():
+        inside = (fields.Metadata_Plate == well.Metadata_Plate) & (fields.Metadata_Well == well.Metadata_Well)
+        expected = np.median(fields.loc[inside, FEATURES].to_numpy(float), axis=0)
+        np.testing.assert_array_equal(well[FEATURES].to_numpy(float), expected)
+        assert well.Metadata_Treatment == fields.loc[inside, "Metadata_Treatment"].iloc[0]
+
+
+def test_treatments_pool_replicates_and_keep_controls_per_plate(fields):
+    wells = well_profiles(fields)
+    treatments = treatment_profiles(wells)
+    assert treatments.Metadata_Treatment.tolist() == ["", "", "DMSO", "DMSO", "drug | 0.3"]
+    drug = treatments.iloc[4]
+    assert (drug.Metadata_Compound, drug.Metadata_Concentration, drug.Metadata_MoA) == ("drug", 0.3, "MoA")
+    assert drug.Metadata_Batch == "Week1;Week2" and drug.Metadata_Plate == ""
+    assert treatments.Metadata_Batch.tolist()[:4] == ["Week1", "Week2"] * 2
+    assert treatments.Metadata_Plate.tolist()[2:4] == ["P1", "P2"]
+    expected = wells.loc[wells.Metadata_Compound == "drug", FEATURES].median()
+    np.testing.assert_array_equal(drug[FEATURES].to_numpy(float), expected)
+    assert treatments.loc[treatments.Metadata_Compound == "DMSO", "Metadata_Concentration"].isna().all()
+
+
+def test_positive_controls_that_repeat_a_treatment_are_left_out(fields):
+    wells = well_profiles(fields)
+    wells.loc[1, ["Metadata_Treatment", "Metadata_Compound", "Metadata_control_type"]] = ["drug | 0.3", "drug", "poscon"]
+    wells.loc[2, ["Metadata_Treatment", "Metadata_Compound", "Metadata_control_type"]] = ["only | 1", "only", "poscon"]
+    treatments = treatment_profiles(wells).set_index("Metadata_Treatment")
+    expected = wells.loc[(wells.Metadata_Compound == "drug") & (wells.Metadata_control_type == "trt"), FEATURES].median()
+    np.testing.assert_array_equal(treatments.loc["drug | 0.3", FEATURES].to_numpy(float), expected)
+    assert "only | 1" in treatments.index
+
+
+def test_missing_values_are_refused_by_name(fields):
+    fields.loc[2, "MCNN_002"] = np.nan
+    fields.loc[5, ["MCNN_001", "MCNN_003"]] = np.inf
+    with pytest.raises(InputError) as error:
+        well_profiles(fields)
+    assert error.value.problems == ["DMSO P1 B02 3: MCNN_002", "DMSO P1 C02 2: MCNN_001, MCNN_003"]
+    with pytest.raises(InputError, match="numeric"):
+        feature_matrix(fields.assign(Note="x"))
+    with pytest.raises(InputError, match="0 features"):
+        aggregate(fields.drop(columns=FEATURES), ["Metadata_Plate"])
+
+
+def test_centring_subtracts_the_plates_control_median(fields):
+    wells = well_profiles(fields)
+    centred = centre(wells)
+    controls = centred[centred.Metadata_control_type == "negcon"]
+    np.testing.assert_allclose(controls.groupby("Metadata_Plate")[FEATURES].median(), 0, atol=1e-12)
+    difference = wells[FEATURES] - centred[FEATURES]
+    assert (difference.groupby(wells.Metadata_Plate).std() < 1e-12).all(axis=None)
+    fields.loc[fields.Metadata_Plate == "P2", "Metadata_control_type"] = "trt"
+    with pytest.raises(InputError) as error:
+        centre(well_profiles(fields))
+    assert error.value.problems == ["P2"]
+    with pytest.raises(InputError, match="negcon"):
+        whiten(wells.assign(Metadata_control_type="trt"))
+
+
+def test_whitening_gives_controls_unit_covariance():
+    generator = np.random.default_rng(0)
+    mixed = generator.normal(size=(400, 4)) @ generator.normal(size=(4, 4)) + 7
+    frame = pd.DataFrame(mixed, columns=list("abcd"))
+    frame.insert(0, "Metadata_control_type", np.where(np.arange(400) < 300, "negcon", "trt"))
+    white = feature_matrix(whiten(frame, regularisation=1e-12))[:300]
+    np.testing.assert_allclose(white.mean(axis=0), 0, atol=1e-9)
+    np.testing.assert_allclose(np.cov(white.T), np.eye(4), atol=1e-6)
+    few = pd.concat([frame.iloc[:3], frame.iloc[300:]])
+    assert np.abs(feature_matrix(whiten(few))).max() < 1e4
+    with pytest.raises(InputError, match="differ"):
+        whiten(frame.assign(a=1, b=1, c=1, d=1))
+
+
+@pytest.mark.parametrize("name", NORMALISATIONS)
+def test_normalisations_are_label_free_and_never_mutate(fields, name):
+    wells = well_profiles(fields)
+    before = wells.copy()
+    result = NORMALISATIONS[name](wells)
+    pd.testing.assert_frame_equal(wells, before)
+    assert feature_columns(result) == FEATURES
+    unlabelled = NORMALISATIONS[name](wells.assign(Metadata_MoA="", Metadata_Compound=""))
+    pd.testing.assert_frame_equal(result[FEATURES], unlabelled[FEATURES])
+    treated = wells.Metadata_control_type == "trt"  # and independent of the treated wells
+    moved = wells.assign(**{name: wells[name].where(~treated, 99) for name in FEATURES})
+    pd.testing.assert_frame_equal(NORMALISATIONS[name](moved)[FEATURES][~treated], result[FEATURES][~treated])
+
+
+def test_pycytominer_reads_and_aggregates_the_file(fields, tmp_path):
+    pycytominer = pytest.importorskip("pycytominer")
+    write_table(tmp_path / "features.parquet", fields)
+    theirs = pycytominer.aggregate(
+        pd.read_parquet(tmp_path / "features.parquet"), strata=["Metadata_Plate", "Metadata_Well"], features=FEATURES,
+        operation="median",
+    )
+    ours = well_profiles(fields)
+    keys = ["Metadata_Plate", "Metadata_Well"]
+    merged = ours.merge(theirs, on=keys, suffixes=("", "_theirs"))
+    assert len(merged) == 12
+    np.testing.assert_allclose(merged[FEATURES], merged[[f"{name}_theirs" for name in FEATURES]], rtol=1e-6)
+    normalised = pycytominer.normalize(
+        ours, features=FEATURES, meta_features=keys, samples="Metadata_control_type == 'negcon'", method="mad_robustize",
+        mad_robustize_epsilon=0,
+    )
+    controls = ours.loc[ours.Metadata_control_type == "negcon", FEATURES]
+    scale = median_abs_deviation(controls, scale="normal")
+    np.testing.assert_allclose(normalised[FEATURES], (ours[FEATURES] - controls.median()) / scale, rtol=1e-5)
