@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mcnn_core.errors import InputError, MissingStageError
-from mcnn_core.files import write_json
+from mcnn_core.files import atomic, write_json
 
 Scalar = bool | int | float | str
 VERSIONS_OF = ("torch", "numpy", "scipy", "pandas", "scikit-learn")
@@ -141,8 +141,13 @@ class Workspace:
             self._glue(key, format_number(value))
 
     def glue_figure(self, name: str, figure: Any) -> None:
-        """Glue a Matplotlib figure as ``<section>.<name>``, to be shown elsewhere on the page."""
-        self._glue(f"{self.section}.{name}", figure)
+        """Keep a Matplotlib figure as ``<section>.<name>``: glued, to be shown elsewhere on its page,
+        and as ``figures/<section>.<name>.png``, to be shown on another.
+        """
+        key = f"{self.section}.{name}"
+        with atomic(self.path("figures") / f"{key}.png") as temporary:
+            figure.savefig(temporary, dpi=150, bbox_inches="tight")
+        self._glue(key, figure)
 
     def _glue(self, key: str, value: Any) -> None:
         from myst_nb import glue  # a tool of the book: the package itself does not need it

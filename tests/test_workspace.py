@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from mcnn_core import workspace as module
 from mcnn_core.errors import InputError, MissingStageError
@@ -59,8 +60,10 @@ def test_record_is_flat_immediate_and_glued(tmp_path, glued):
 def test_section_can_differ_from_the_chapter(tmp_path, glued):
     space = Workspace(tmp_path, "04_network", section="model")
     space.record(parameters=11126215)
-    space.glue_figure("drawing", "figure")
-    assert glued == {"model.parameters": "11,126,215", "model.drawing": "figure"}
+    figure = Figure()
+    space.glue_figure("drawing", figure)
+    assert glued == {"model.parameters": "11,126,215", "model.drawing": figure}
+    assert (tmp_path / "figures/model.drawing.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "results/04_network.json").exists()
 
 

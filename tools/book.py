@@ -461,7 +461,9 @@ def render(build: Build) -> None:
     RuntimeError
         If Sphinx warns or fails, or if a page would load something from the network.
     """
-    source, html, doctrees = (build.out / name for name in ("src", "html", "doctrees"))
+    source, html, doctrees, figures = (build.out / name for name in ("src", "html", "doctrees", "figures"))
+    for figure in figures.glob("*.png"):
+        _write_if_changed(source / "figures" / figure.name, figure.read_bytes())
     command = [sys.executable, "-m", "sphinx", "-n", "-W", "--keep-going", "-q", "-a", "-b", "html", "-d", doctrees, source, html]
     print("book: rendering", flush=True)
     ended = subprocess.run([*map(str, command)], cwd=build.root, env=os.environ | {"MCNN_OUT": str(build.out)})
