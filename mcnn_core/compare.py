@@ -4,11 +4,16 @@ A method is a frame of fields with ``Metadata_*`` columns, ``Metadata_Training``
 its features: activations of a network, handcrafted features, intensity statistics. From there
 all go the same way, and each step may look at no more than this:
 
-1. optional standardisation, and PCA at 99 % of the variance: training fields, not their labels;
-2. medians of fields to wells;
-3. one named normalisation of the wells: negative controls only;
-4. medians of wells to treatments;
-5. nearest neighbour: here, for the first time, ``Metadata_MoA`` is read.
+1. standardisation, for features of different units: the training fields, not their labels;
+2. ``whiten``, if asked for: the fields of negative controls;
+3. PCA at 99 % of the variance: the training fields, not their labels;
+4. medians of fields to wells;
+5. ``centre``, if asked for: the negative controls of each plate;
+6. medians of wells to treatments;
+7. nearest neighbour: here, for the first time, ``Metadata_MoA`` is read.
+
+Whitening comes before PCA, which would drop the quiet directions that whitening brings out,
+and works on fields, of which there are more than wells to estimate a covariance from.
 """
 
 import pandas as pd
@@ -16,8 +21,9 @@ import pandas as pd
 from mcnn_core.errors import InputError
 from mcnn_core.features import fit_pca
 from mcnn_core.neighbors import PROTOCOLS, answerable, floors, nearest_neighbours, scores
-from mcnn_core.profiles import NORMALISATIONS, feature_columns, feature_matrix, treatment_profiles, well_profiles
+from mcnn_core.profiles import centre, feature_columns, feature_matrix, treatment_profiles, well_profiles, whiten
 
+NORMALISATIONS = ("none", "centre", "whiten")
 FLOORS = {"chance": "chance", "label_frequency": "label frequency", "batch_only": "week only"}
 
 
@@ -41,16 +47,16 @@ def standardise(fields: pd.DataFrame) -> pd.DataFrame:
 def profile(
     fields: pd.DataFrame, normalisation: str = "none", units_differ: bool = False
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Take one method's fields to well and treatment profiles (steps 1 to 4).
+    """Take one method's fields to well and treatment profiles (steps 1 to 6).
 
     Parameters
     ----------
     fields : DataFrame
         ``Metadata_*`` columns with ``Metadata_Training``, and the features.
     normalisation : {"none", "centre", "whiten"}
-        What is done to the wells, see `mcnn_core.profiles.NORMALISATIONS`.
+        Nothing, `mcnn_core.profiles.centre` on the wells or `mcnn_core.profiles.whiten` on the fields.
     units_differ : bool
-        Standardise before PCA; for handcrafted features.
+        Standardise first; for handcrafted features.
 
     Returns
     -------
@@ -64,9 +70,20 @@ def profile(
     if units_differ:
         fields = standardise(fields)
     feature_matrix(fields)  # names every field with a missing value before scikit-learn meets it
+    if normalisation == "whiten":
+        fields = whiten(fields)
     projection = fit_pca(fields[fields["Metadata_Training"].to_numpy(dtype=bool)])
-    wells = NORMALISATIONS[normalisation](well_profiles(projection.transform(fields)))
+    wells = well_profiles(projection.transform(fields))
+    if normalisation == "centre":
+        wells = centre(wells)
     return wells, treatment_profiles(wells)
+
+
+def normalisations(fields: pd.DataFrame) -> list[str]:
+    """Return the normalisations a screen allows: whitening needs controls, centring some on every plate."""
+    control = fields["Metadata_control_type"] == "negcon"
+    everywhere = control.groupby(fields["Metadata_Plate"]).any().all()
+    return ["none"] + ["centre"] * bool(everywhere) + ["whiten"] * bool(control.sum() > 1)
 
 
 def protocols(treatments: pd.DataFrame) -> list[str]:

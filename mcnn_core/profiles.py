@@ -104,7 +104,7 @@ def treatment_profiles(wells: pd.DataFrame) -> pd.DataFrame:
         Metadata_Plate=wells["Metadata_Plate"].where(control | unknown, ""),
         Metadata_Well=wells["Metadata_Well"].where(unknown, ""),
     )
-    by = ["Metadata_Treatment", "Metadata_Plate", "Metadata_Well"]
+    by = ["Metadata_Treatment", "Metadata_control_type", "Metadata_Plate", "Metadata_Well"]
     if "Metadata_Batch" in wells:
         batches = wells.groupby(by)["Metadata_Batch"].transform(lambda batch: ";".join(sorted(set(batch))))
         wells = wells.assign(Metadata_Batch=batches)
@@ -156,11 +156,3 @@ def whiten(frame: pd.DataFrame, regularisation: float = 0.01) -> pd.DataFrame:
         raise InputError("whitening needs negcon rows that differ from each other")
     scale = 1 / np.sqrt(variances.clip(min=0) + regularisation * variances.mean())
     return _replaced(frame, (values - mean) @ (axes * scale) @ axes.T)
-
-
-NORMALISATIONS = {
-    "none": lambda wells: wells,
-    "centre": centre,
-    "whiten": lambda wells: whiten(centre(wells)),
-}
-"""Named, label-free normalisations of well profiles: nothing, plate centring, centring then whitening."""

@@ -7,7 +7,7 @@ from sklearn.preprocessing import StandardScaler
 from mcnn_core import compare
 from mcnn_core.errors import InputError
 from mcnn_core.neighbors import answerable
-from mcnn_core.profiles import NORMALISATIONS, feature_columns, feature_matrix
+from mcnn_core.profiles import feature_columns, feature_matrix
 
 HANDCRAFTED = [f"HC_{i:03d}" for i in range(1, 7)]
 
@@ -33,7 +33,7 @@ def fields():
     return pd.DataFrame(rows, columns=[f"Metadata_{n}" for n in names]).join(pd.DataFrame(values, columns=HANDCRAFTED))
 
 
-@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+@pytest.mark.parametrize("normalisation", compare.NORMALISATIONS)
 @pytest.mark.parametrize("units_differ", [False, True])
 def test_profiles_read_no_mechanism_and_fit_on_training_fields_only(fields, normalisation, units_differ):
     wells, treatments = compare.profile(fields, normalisation, units_differ)
@@ -85,6 +85,13 @@ def test_screens_without_batches_or_annotation(fields):
     for unannotated in ("", treatments.Metadata_Compound):
         with pytest.raises(InputError, match="nothing to predict"):
             compare.evaluate(treatments.assign(Metadata_MoA=unannotated), "any", 0)
+
+
+def test_normalisations_that_a_screen_allows(fields):
+    assert compare.normalisations(fields) == list(compare.NORMALISATIONS)
+    control = fields.Metadata_control_type == "negcon"
+    assert compare.normalisations(fields[~control | (fields.Metadata_Plate == "Week1_1")]) == ["none", "whiten"]
+    assert compare.normalisations(fields[~control]) == ["none"]
 
 
 def test_refusals(fields):
