@@ -31,13 +31,11 @@ def embed(model: MCNN, store: Any, rows: Sequence[int] | None = None, batch: int
     model : MCNN
         Trained or not; it is put in eval mode (no dropout, fixed normalisation).
     store : Store
-        Pre-processed fields.
     rows : sequence of int, optional
         Rows of the store; all by default.
     batch : int
         Fields at a time, fewer where they are large.
     progress : bool
-        Show a progress bar.
 
     Returns
     -------
@@ -58,13 +56,7 @@ def embed(model: MCNN, store: Any, rows: Sequence[int] | None = None, batch: int
 
 
 def feature_frame(table: pd.DataFrame, activations: np.ndarray, training: np.ndarray) -> pd.DataFrame:
-    """Join metadata and activations of the same fields: Metadata_*, Metadata_Training, MCNN_001 to MCNN_128.
-
-    Raises
-    ------
-    InputError
-        If the numbers of rows differ or an activation is not a finite number.
-    """
+    """Join Metadata_*, Metadata_Training and MCNN_001 to MCNN_128; InputError if rows do not match or are not finite."""
     if not len(table) == len(activations) == len(training):
         raise InputError(f"{len(table)} fields need as many rows of features and training marks",
                          [f"{len(activations)} rows of features", f"{len(training)} training marks"])
@@ -79,24 +71,12 @@ def feature_frame(table: pd.DataFrame, activations: np.ndarray, training: np.nda
 
 @dataclass(frozen=True)
 class Projection:
-    """Principal axes of the training fields.
+    """Principal axes of the training fields."""
 
-    Attributes
-    ----------
-    columns : tuple of str
-        Features, in order.
-    mean : (d,) float64 array
-        Mean of the training fields, subtracted first [ours: the paper does not mention it].
-    components : (k, d) float64 array
-        Orthonormal axes.
-    explained : (k,) float64 array
-        Part of the variance along each axis.
-    """
-
-    columns: tuple[str, ...]
-    mean: np.ndarray
-    components: np.ndarray
-    explained: np.ndarray
+    columns: tuple[str, ...]  #: features, in order
+    mean: np.ndarray  #: (d,) float64: mean of the training fields, subtracted first [ours: the paper is silent]
+    components: np.ndarray  #: (k, d) float64: orthonormal axes
+    explained: np.ndarray  #: (k,) float64: part of the variance along each axis
 
     def transform(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Return Metadata_* columns and principal components, named MCNN_001 ... as features were (float64)."""
@@ -131,14 +111,10 @@ def fit_pca(frame: pd.DataFrame, variance: float = 0.99) -> Projection:
     Parameters
     ----------
     frame : DataFrame
-        Rows of `feature_frame` (or other features beside Metadata_*) of training fields only.
+        Rows of `feature_frame` (or other features beside Metadata_*). InputError if a row is not marked
+        as a training field in Metadata_Training, or if no feature varies.
     variance : float
         Part of the variance to keep, between 0 and 1 (paper: 0.99).
-
-    Raises
-    ------
-    InputError
-        If a row is not marked as a training field in Metadata_Training, or no feature varies.
     """
     if "Metadata_Training" not in frame:
         raise InputError("PCA is fitted on training fields only: column Metadata_Training must mark them")

@@ -27,34 +27,15 @@ from mcnn_core.files import atomic
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The shape of a network.
+    """The shape of a network."""
 
-    Attributes
-    ----------
-    scales : tuple of int
-        Channels of the convolutions at each scale; scale n sees the field max-pooled by 2**n.
-    fusion : int
-        Channels of the 1 x 1 convolution that mixes the scales.
-    hidden : int
-        Hidden units of the fully connected layer: the features.
-    norm : bool
-        Batch normalisation after each convolution and the fully connected layer.
-    pool_between : bool
-        Halve after each convolution while halvings are left, rather than all at the end.
-    average : bool
-        Average over all positions before the fully connected layer: any size of field will do.
-        Otherwise max-pool by 2 and flatten: one size only.
-    dropout : float
-        Share of hidden units silenced in training.
-    """
-
-    scales: tuple[int, ...] = (16, 16, 16, 32, 32, 32, 64)
-    fusion: int = 1024
-    hidden: int = 128
-    norm: bool = False
-    pool_between: bool = False
-    average: bool = False
-    dropout: float = 0.5  # [ours] the paper has dropout and gives no rate
+    scales: tuple[int, ...] = (16, 16, 16, 32, 32, 32, 64)  #: channels at each scale; scale n sees the field pooled by 2**n
+    fusion: int = 1024  #: channels of the 1 x 1 convolution that mixes the scales
+    hidden: int = 128  #: hidden units of the fully connected layer: the features
+    norm: bool = False  #: batch normalisation after each convolution and the fully connected layer
+    pool_between: bool = False  #: halve after each convolution while halvings are left, rather than all at the end
+    average: bool = False  #: average over positions (fields of any size); else max-pool by 2 and flatten (one size)
+    dropout: float = 0.5  #: share of hidden units silenced in training [ours: the paper gives no rate]
 
 
 _DEFAULT = NetworkConfig((16, 16, 16, 32, 32), fusion=512, norm=True, pool_between=True, average=True, dropout=0.0)
@@ -82,18 +63,11 @@ class MCNN(nn.Module):
     Parameters
     ----------
     config : NetworkConfig
-        Shape of the network.
     n_classes : int
-        Surrogate classes.
-    channels : int
-        Channels of a field, 1 to 6.
-    height, width : int
-        Size of a field in pixels, multiples of `multiple_of(config)`.
-
-    Raises
-    ------
-    InputError
-        If the fields do not fit the network.
+        Surrogate classes, at least two.
+    channels, height, width : int
+        A field: 1 to 6 channels, sides in pixels that are multiples of `multiple_of(config)`;
+        anything else raises InputError.
     """
 
     def __init__(self, config: NetworkConfig, n_classes: int, channels: int, height: int, width: int):
@@ -106,9 +80,8 @@ class MCNN(nn.Module):
             raise InputError(f"A network of {len(config.scales)} scales takes fields of 1 to 6 channels with sides "
                              f"that are multiples of {multiple}, and at least two classes", problems)
         self.config, self.spec = config, (config, n_classes, channels, height, width)
-        last = len(config.scales) - 1
-        self.scales = nn.ModuleList(_scale(config, channels, width_n, last - n)
-                                    for n, width_n in enumerate(config.scales))
+        self.scales = nn.ModuleList(_scale(config, channels, out, len(config.scales) - 1 - n)
+                                    for n, out in enumerate(config.scales))
         self.fusion = nn.Sequential(nn.Conv2d(sum(config.scales), config.fusion, 1, bias=not config.norm),
                                     *_activation(config, nn.BatchNorm2d(config.fusion)),
                                     *([] if config.average else [nn.MaxPool2d(2)]))
@@ -130,14 +103,8 @@ class MCNN(nn.Module):
     def standardise(self, fields: np.ndarray) -> torch.Tensor:
         """Turn 8-bit fields into the network's input: the one place where grey levels become floats.
 
-        Parameters
-        ----------
-        fields : (n, H, W, C) uint8 array
-
-        Returns
-        -------
-        (n, C, H, W) float32 tensor in channels-last order on the model's device; per channel of the
-        training fields the mean is 0 and the standard deviation 1.
+        (n, H, W, C) uint8 array -> (n, C, H, W) float32 tensor in channels-last order on the model's
+        device. Over the training fields each channel has mean 0 and standard deviation 1.
         """
         pixels = torch.from_numpy(np.ascontiguousarray(fields)).to(self.grey_mean.device)
         return (pixels.permute(0, 3, 1, 2) - self.grey_mean) / self.grey_std
@@ -171,11 +138,9 @@ def _scale(config: NetworkConfig, inputs: int, width: int, halvings: int) -> nn.
     Pooling comes before ReLU: the two commute, and the rest has fewer pixels to do. That batch
     normalisation sees pooled values is [ours].
     """
-    after = [0, 0, halvings]
-    if config.pool_between:
-        after = [min(1, halvings), min(1, max(0, halvings - 1)), max(0, halvings - 2)]
+    early = min(halvings, 2) if config.pool_between else 0
     layers = []
-    for k in after:
+    for k in (int(early > 0), int(early > 1), halvings - early):
         layers += [nn.Conv2d(inputs, width, 5, padding=2, bias=not config.norm),
                    *([nn.MaxPool2d(2 ** k)] if k else []), *_activation(config, nn.BatchNorm2d(width))]
         inputs = width
@@ -217,9 +182,10 @@ def architecture_table(model: MCNN) -> pd.DataFrame:
             rows.append({"layer": f"scale {number}, input", "type": "MaxPool2d", "kernel": "2", "stride": "2",
                          "output": f"{channels} x {height >> int(number)} x {width >> int(number)}", "parameters": 0})
         last = number if stage == "scales" else last
+        kernel, stride = (np.ravel(getattr(layer, key, ""))[0] for key in ("kernel_size", "stride"))  # all are square
         rows.append({"layer": f"scale {number}" if stage == "scales" else stage, "type": type(layer).__name__,
-                     "kernel": _size(getattr(layer, "kernel_size", "")), "stride": _size(getattr(layer, "stride", "")),
-                     "output": " x ".join(map(str, shape[1:])), "parameters": sum(p.numel() for p in layer.parameters())})
+                     "kernel": str(kernel), "stride": str(stride), "output": " x ".join(map(str, shape[1:])),
+                     "parameters": sum(p.numel() for p in layer.parameters())})
     return pd.DataFrame(rows)
 
 
@@ -230,40 +196,28 @@ def _trace(model: MCNN) -> list[tuple[str, nn.Module, tuple[int, ...]]]:
         shadow = MCNN(*model.spec).eval()
         for name, layer in shadow.named_modules():
             if not list(layer.children()):
-                layer.register_forward_hook(lambda _, __, y, name=name, layer=layer: seen.append((name, layer, tuple(y.shape))))
+                layer.register_forward_hook(lambda layer, _, y, name=name: seen.append((name, layer, tuple(y.shape))))
         shadow(torch.empty(1, *model.spec[2:]))
     return seen
-
-
-def _size(value: Any) -> str:
-    sizes = value if isinstance(value, tuple) else (value,)
-    return " x ".join(str(size) for size in dict.fromkeys(sizes))
 
 
 def write_yaml(path: str | os.PathLike, model: MCNN, solver: dict[str, Any]) -> None:
     """Write the network and the solver's settings as YAML (Supplementary Software), with the table of layers."""
     config, n_classes, channels, height, width = model.spec
     network = {**asdict(config), "scales": list(config.scales)}
-    text = yaml.safe_dump({"network": network,
-                           "input": {"n_classes": n_classes, "channels": channels, "height": height, "width": width},
-                           "solver": solver, "layers": architecture_table(model).to_dict("records")}, sort_keys=False)
+    size = {"n_classes": n_classes, "channels": channels, "height": height, "width": width}
+    layers = architecture_table(model).to_dict("records")
+    text = yaml.safe_dump({"network": network, "input": size, "solver": solver, "layers": layers}, sort_keys=False)
     with atomic(path) as temporary:
-        temporary.write_text("# Solver definition and network specification (Supplementary Software).\n" + text,
-                             encoding="utf-8")
+        temporary.write_text(f"# Solver and network (the paper's Supplementary Software)\n{text}", encoding="utf-8")
 
 
 def read_yaml(path: str | os.PathLike) -> tuple[MCNN, dict[str, Any]]:
-    """Build the network that `write_yaml` described; return it, not yet trained, and the solver's settings.
-
-    Raises
-    ------
-    InputError
-        If the file is not such a description.
-    """
+    """Build the network that `write_yaml` described; return it, untrained, and the solver's settings (or InputError)."""
     try:
         document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         network, size = document["network"], document["input"]
         config = NetworkConfig(**{**network, "scales": tuple(network["scales"])})
-        return MCNN(config, size["n_classes"], size["channels"], size["height"], size["width"]), document["solver"]
+        return MCNN(config, **size), document["solver"]
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} does not describe a network; train again to write it", [str(error)]) from error

@@ -27,7 +27,7 @@ def surrogate_classes(table: pd.DataFrame, by: Sequence[str], training: np.ndarr
     Parameters
     ----------
     table : DataFrame
-        One row per field of view, as the readers of `mcnn_core.screen` give it.
+        One row per field of view.
     by : sequence of str
         ``Metadata_*`` columns; fields with equal values in all of them form a class. A missing
         number is a value of its own (no concentration); a missing text is an error.
@@ -46,16 +46,15 @@ def surrogate_classes(table: pd.DataFrame, by: Sequence[str], training: np.ndarr
         If a column is absent or empty, if a class has fewer than two fields (all are listed: one
         field is learned by heart and says nothing of its class), or if there are fewer than two classes.
     """
-    by, training = list(by), np.asarray(training, dtype=bool)
+    by, training, fields = list(by), np.asarray(training, dtype=bool), field_names(table)
     wrong = [column for column in by if not column.startswith("Metadata_") or column not in table]
     if wrong or not by:
         present = ", ".join(column for column in table if column.startswith("Metadata_"))
         raise InputError(f"Surrogate classes need Metadata_ columns of the screen: {present}",
                          [f"column {column!r} is not one of them" for column in wrong])
     parts = [_text(table[column]) for column in by]
-    empty = [f"{_name(table, row)}: column {column} is empty" for column, part in zip(by, parts)
-             if not pd.api.types.is_numeric_dtype(table[column])
-             for row in np.flatnonzero(training & (part == "").to_numpy())]
+    empty = [f"{fields[row]}: column {column} is empty" for column, part in zip(by, parts)
+             if not pd.api.types.is_numeric_dtype(table[column]) for row in np.flatnonzero(training & (part == "").to_numpy())]
     if empty:
         raise InputError(f"Fields to train on need a value in each of {', '.join(by)}", empty)
     names = parts[0].str.cat(parts[1:], sep=" | ").where(training, "")
@@ -72,7 +71,7 @@ def surrogate_classes(table: pd.DataFrame, by: Sequence[str], training: np.ndarr
 
 def field_names(table: pd.DataFrame) -> list[str]:
     """Name each field for messages: "plate P, well B02, site 1"."""
-    return [_name(table, row) for row in range(len(table))]
+    return [f"plate {plate}, well {well}, site {site}" for plate, well, site in zip(*(table[key] for key in KEYS))]
 
 
 class BalancedBatches:
@@ -91,7 +90,6 @@ class BalancedBatches:
         Fields per batch, up to rounding: batches of an epoch differ by at most one field, since
         a left-over batch of one field would break batch normalisation.
     seed : int
-        Seed of all draws.
     """
 
     def __init__(self, labels: np.ndarray, batch: int, seed: int):
@@ -129,8 +127,3 @@ def _text(column: pd.Series) -> pd.Series:
     if pd.api.types.is_float_dtype(column):
         return column.map(lambda value: "" if pd.isna(value) else f"{value:.10g}").astype(str)
     return column.fillna("").astype(str)
-
-
-def _name(table: pd.DataFrame, row: int) -> str:
-    plate, well, site = table.iloc[row][KEYS]
-    return f"plate {plate}, well {well}, site {site}"

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,53 +33,26 @@ from mcnn_core.surrogate import BalancedBatches
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train.
+    """How to train."""
 
-    Attributes
-    ----------
-    epochs, batch : int
-        An epoch draws about as many fields as there are training fields, `batch` per step.
-    optimiser : {"sgd", "adamw"}
-    learning_rate, momentum, weight_decay, clip : float
-        Highest rate; SGD's momentum; coefficient of the squared L2 norm (as Caffe's: the paper prints
-        the norm unsquared); largest norm of the gradient.
-    schedule : {"steps", "one-cycle"}
-        A tenth of the rate after every 9 epochs, or a cosine up over 20 % of all steps and down again.
-    crop : float
-        Part of each side that is shown in training, at random places. Features always see the full field.
-    flips : bool
-        Show fields flipped along each axis, and transposed where they are square. Right-angle
-        rotations are among these: 180 degrees for any field, 90 and 270 degrees for a square one.
-    jitter_gain, jitter_offset : float
-        Each channel of each field is multiplied by exp(jitter_gain * N(0, 1)) and shifted by
-        jitter_offset * N(0, 1), in standard units.
-    precision : {"auto", "float32", "bfloat16"}
-        "auto" is bfloat16 where the processor computes in it natively.
-    seed : int
-        Seed of weights, batches, augmentation and dropout.
-    max_steps : int or None
-        Stop after this many steps, to try things out.
-    """
-
-    epochs: int
-    batch: int
-    optimiser: str
-    learning_rate: float
-    schedule: str
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    clip: float = 5.0
-    crop: float = 1.0
-    flips: bool = True
-    jitter_gain: float = 0.0
-    jitter_offset: float = 0.0
-    precision: str = "auto"
-    seed: int = 0
-    max_steps: int | None = None
+    epochs: int  #: each draws about as many fields as there are training fields
+    batch: int  #: fields per step
+    optimiser: str  #: "sgd" or "adamw"
+    learning_rate: float  #: the highest rate
+    schedule: str  #: "steps": a tenth after every 9 epochs; "one-cycle": cosine up over 20 % of all steps, and down
+    momentum: float = 0.9  #: of SGD
+    weight_decay: float = 5e-4  #: factor of the squared L2 norm, as Caffe's (the paper prints the norm unsquared)
+    clip: float = 5.0  #: largest norm of the gradient
+    crop: float = 1.0  #: part of each side shown in training, at random places; features see the full field
+    flips: bool = True  #: flip along each axis, and transpose if square: so all right-angle rotations that fit occur
+    jitter_gain: float = 0.0  #: multiply each channel of each field by exp(jitter_gain * N(0, 1))
+    jitter_offset: float = 0.0  #: and add jitter_offset * N(0, 1), in standard units
+    precision: str = "auto"  #: "float32", "bfloat16", or "auto": bfloat16 where the processor computes in it natively
+    seed: int = 0  #: of weights, batches, augmentation and dropout
+    max_steps: int | None = None  #: stop after so many steps, to try things out
 
     def __post_init__(self) -> None:
-        choices = {"optimiser": ("sgd", "adamw"), "schedule": ("steps", "one-cycle"),
-                   "precision": ("auto", "float32", "bfloat16")}
+        choices = {"optimiser": ("sgd", "adamw"), "schedule": ("steps", "one-cycle"), "precision": ("auto", "float32", "bfloat16")}
         problems = [f"{key} {getattr(self, key)!r} is none of {', '.join(values)}"
                     for key, values in choices.items() if getattr(self, key) not in values]
         problems += [f"{key} {getattr(self, key)} is not positive" for key in ("epochs", "batch", "learning_rate", "clip")
@@ -116,13 +89,10 @@ def train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe
     Parameters
     ----------
     store : Store
-        Pre-processed fields: ``pixels`` (n, H, W, C) uint8 and ``manifest``.
+        Pre-processed fields: ``pixels`` (n, H, W, C) uint8, ``manifest["sha256"]``.
     labels : (n,) int array
         Surrogate class of each field of the store; -1 where not trained on.
-    network : NetworkConfig
-        Shape of the network.
-    recipe : Recipe
-        How to train.
+    network, recipe : NetworkConfig, Recipe
     folder : path
         Where network.yml, history.csv and the checkpoints are written.
     names : sequence of str, optional
@@ -133,8 +103,7 @@ def train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe
     Returns
     -------
     DataFrame
-        One row per epoch: epoch, loss, accuracy (both over the augmented training fields),
-        learning_rate (of its last step), seconds.
+        One row per epoch: epoch, loss, accuracy (of the fields as augmented), learning_rate, seconds.
 
     Raises
     ------
@@ -147,8 +116,7 @@ def train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe
         raise InputError(f"{len(store.pixels)} fields in the store, but {len(labels)} labels: both must come from one table")
     names = names if names is not None else [f"row {row}" for row in range(len(labels))]
     model = untrained_model(store, labels, network, recipe.seed).to(_device()).train()
-    optimiser, view = _optimiser(model, recipe), _view(model, recipe)
-    bf16 = _bfloat16(recipe.precision)
+    optimiser, size, bf16 = _optimiser(model, recipe), _crop_size(model, recipe), _bfloat16(recipe.precision)
     sampler = BalancedBatches(labels, recipe.batch, recipe.seed)
     total = min(recipe.epochs * len(sampler), recipe.max_steps or math.inf)
     identity = _identity(store, labels, model, recipe)
@@ -163,7 +131,7 @@ def train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe
                     rate = learning_rate(recipe, state["step"], len(sampler))
                     for group in optimiser.param_groups:
                         group["lr"] = rate
-                    x = _augment(model, view(store.pixels, rows, rng), recipe, rng)
+                    x = _augment(model, _views(store.pixels, rows, size, recipe.flips, rng), recipe, rng)
                     y = torch.from_numpy(labels[rows]).to(x.device)
                     optimiser.zero_grad(set_to_none=True)
                     scores = model(x, bf16)
@@ -191,18 +159,14 @@ def train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe
 
 def untrained_model(store: Any, labels: np.ndarray, network: NetworkConfig, seed: int = 0) -> MCNN:
     """Return the network that training with `seed` begins with, in eval mode: the baseline of random weights."""
-    trained_on = np.flatnonzero(np.asarray(labels) >= 0)
+    _, height, width, channels = store.pixels.shape
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        _, height, width, channels = store.pixels.shape
         model = MCNN(network, int(np.max(labels)) + 1, channels, height, width)
-    # Two hundred training fields tell the mean and standard deviation of grey levels well enough.
-    sample = trained_on[np.unique(np.linspace(0, len(trained_on) - 1, 200).astype(int))]
-    counts = sum(np.stack([np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(store.pixels[row], -1, 0)])
-                 for row in sample)
-    levels, weights = np.arange(256), counts / counts.sum(axis=1, keepdims=True)
-    mean = weights @ levels
-    std = np.sqrt((weights * (levels - mean[:, None]) ** 2).sum(axis=1))
+    rows = np.flatnonzero(np.asarray(labels) >= 0)
+    fields = (store.pixels[row] for row in rows[::max(1, len(rows) // 100)])  # a hundred tell mean and spread of grey levels
+    mean, square = np.mean([(f.mean((0, 1)), np.square(f, dtype=np.float64).mean((0, 1))) for f in fields], axis=0)
+    std = np.sqrt(square - mean ** 2)
     model.grey_mean.copy_(torch.from_numpy(mean)[:, None, None])
     model.grey_std.copy_(torch.from_numpy(np.where(std > 0, std, 1.0))[:, None, None])
     return model.eval()
@@ -211,12 +175,7 @@ def untrained_model(store: Any, labels: np.ndarray, network: NetworkConfig, seed
 def load_model(folder: str | Path) -> MCNN:
     """Return the trained network of a folder that `train` has finished, in eval mode.
 
-    Raises
-    ------
-    MissingStageError
-        If training has not begun or not finished.
-    InputError
-        If a file is damaged.
+    Raises MissingStageError if training has not begun or not finished, InputError if a file is damaged.
     """
     folder = Path(folder)
     found = _checkpoints(folder)
@@ -228,7 +187,7 @@ def load_model(folder: str | Path) -> MCNN:
     model, _ = read_yaml(folder / "network.yml")
     if repr(model.spec) != state["identity"]["network"]:
         raise InputError(f"{folder / 'network.yml'} is not the network of {found[-1]}: run the training again to write it")
-    _load(found[-1], lambda: model.load_state_dict(_part(tensors, "model")))
+    model.load_state_dict(_part(tensors, "model"))
     return model.eval()
 
 
@@ -253,40 +212,31 @@ def _optimiser(model: MCNN, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
 
 
-def _view(model: MCNN, recipe: Recipe) -> Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]:
-    """Return the function that cuts a batch of random crops, flipped, out of the store as (n, h, w, C) uint8.
-
-    Only the pixels of the crop are read.
-    """
-    _, _, _, height, width = model.spec
-    fit = 2 ** (len(model.config.scales) - 1)
-    high, wide = (max(fit, int(side * recipe.crop) // fit * fit) for side in (height, width))
+def _crop_size(model: MCNN, recipe: Recipe) -> tuple[int, int]:
+    """Height and width of what training shows, which the scales of the network can halve."""
     if recipe.crop < 1 and not model.config.average:
-        raise InputError("A network that flattens its last layer takes whole fields only: use crop=1, or a network "
-                         "that averages over positions")
+        raise InputError("A network that flattens its last layer takes whole fields: use crop=1, or a network that averages")
+    fit = 2 ** (len(model.config.scales) - 1)
+    _, _, _, height, width = model.spec
+    return max(fit, int(height * recipe.crop) // fit * fit), max(fit, int(width * recipe.crop) // fit * fit)
 
-    def view(pixels: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        tops = rng.integers(height - high, size=len(rows), endpoint=True)
-        lefts = rng.integers(width - wide, size=len(rows), endpoint=True)
-        flips = rng.integers(2, size=(len(rows), 3)) * recipe.flips
-        fields = []
-        for row, top, left, (down, across, diagonal) in zip(rows, tops, lefts, flips):
-            field = pixels[row][top:top + high, left:left + wide]
-            field = field[::-1 if down else 1, ::-1 if across else 1]
-            fields.append(field.transpose(1, 0, 2) if diagonal and high == wide else field)
-        return np.stack(fields)
 
-    return view
+def _views(pixels: np.ndarray, rows: np.ndarray, size: tuple[int, int], flips: bool, rng: np.random.Generator) -> np.ndarray:
+    """Cut random crops, flipped, out of the fields: (n, h, w, C) uint8. Only the pixels of a crop are read."""
+    (high, wide), (height, width) = size, pixels.shape[1:3]
+    corners = rng.integers((height - high, width - wide), size=(len(rows), 2), endpoint=True)
+    fields = []
+    for row, (top, left), (down, across, diagonal) in zip(rows, corners, rng.integers(2, size=(len(rows), 3)) * flips):
+        field = pixels[row][top:top + high, left:left + wide][::-1 if down else 1, ::-1 if across else 1]
+        fields.append(field.transpose(1, 0, 2) if diagonal and high == wide else field)
+    return np.stack(fields)
 
 
 def _augment(model: MCNN, fields: np.ndarray, recipe: Recipe, rng: np.random.Generator) -> torch.Tensor:
     """Standardise a batch and jitter the gain and offset of each channel of each field."""
     x = model.standardise(fields)
-    draws = rng.standard_normal((2, x.shape[0], x.shape[1], 1, 1), dtype=np.float32)
-    if recipe.jitter_gain or recipe.jitter_offset:
-        gain, offset = torch.from_numpy(draws).to(x.device)
-        x = x.mul_(torch.exp(recipe.jitter_gain * gain)).add_(recipe.jitter_offset * offset)
-    return x
+    gain, offset = torch.from_numpy(rng.standard_normal((2, *x.shape[:2], 1, 1), dtype=np.float32)).to(x.device)
+    return x.mul_(torch.exp(recipe.jitter_gain * gain)).add_(recipe.jitter_offset * offset)
 
 
 @contextmanager
@@ -307,9 +257,9 @@ def _identity(store: Any, labels: np.ndarray, model: MCNN, recipe: Recipe) -> di
 
 
 def _save(folder: Path, state: dict[str, Any], model: MCNN, optimiser: torch.optim.Optimizer) -> None:
-    """Write a checkpoint: tensors and, in the header, the scalars as JSON; its SHA-256 beside it, last.
+    """Write tensors, with the scalars as JSON in their header, and last the SHA-256 beside them; keep the two newest.
 
-    The two newest are kept. One without its SHA-256 was being written when the run ended and is ignored.
+    A file without its SHA-256 was being written when the run ended, and is ignored.
     """
     path = folder / f"epoch_{len(state['history']):03d}.safetensors"
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
@@ -320,8 +270,7 @@ def _save(folder: Path, state: dict[str, Any], model: MCNN, optimiser: torch.opt
         raise InputError(f"Weights are no longer finite numbers after epoch {len(state['history'])}; the last "
                          "checkpoint was kept. Lower the learning rate", bad)
     with atomic(path) as temporary:
-        save_file({key: value.contiguous() for key, value in tensors.items()}, temporary,
-                  metadata={"state": json.dumps(state)})
+        save_file({key: value.contiguous() for key, value in tensors.items()}, temporary, metadata={"state": json.dumps(state)})
     with atomic(path.with_suffix(".sha256")) as temporary:
         temporary.write_text(f"{sha256(path)}  {path.name}\n", encoding="ascii")
     for old in _checkpoints(folder)[:-2]:
@@ -331,7 +280,8 @@ def _save(folder: Path, state: dict[str, Any], model: MCNN, optimiser: torch.opt
 
 def _checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints, oldest first."""
-    return [path.with_suffix(".safetensors") for path in sorted(folder.glob("epoch_*.sha256"))]
+    digests = sorted(folder.glob("epoch_*.sha256"), key=lambda path: (len(path.name), path.name))
+    return [path.with_suffix(".safetensors") for path in digests]
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -340,19 +290,11 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     if not path.exists() or [sha256(path), path.name] != expected:
         raise InputError(f"Checkpoint {path} is damaged: delete {path.stem}.* to go on from the one before",
                          ["its contents do not match its SHA-256"])
-
-    def load() -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["state"])
-
-    return _load(path, load)
-
-
-def _load(path: Path, action: Callable[[], Any]) -> Any:
-    try:
-        return action()
-    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"Checkpoint {path} cannot be used: delete the folder to train again", [str(error)]) from error
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is no checkpoint: delete the folder to train again", [str(error)]) from error
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
@@ -374,10 +316,6 @@ def _resume(folder: Path, identity: dict[str, str], model: MCNN, optimiser: torc
         index, slot = key.split(".")
         # In the memory order of the weights, which the fused optimiser takes for granted.
         slots.setdefault(int(index), {})[slot] = value.to(memory_format=torch.channels_last) if value.dim() == 4 else value
-
-    def load() -> None:
-        model.load_state_dict(_part(tensors, "model"))
-        optimiser.load_state_dict({**optimiser.state_dict(), "state": slots})
-
-    _load(found[-1], load)
+    model.load_state_dict(_part(tensors, "model"))
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": slots})
     return {key: state[key] for key in ("step", "history", "finished")}
