@@ -1,0 +1,355 @@
+"""One validated table per screen, one row per field of view.
+
+`read_bbbc021` reads the tables of BBBC021 [1]_ and `read_loaddata` any CellProfiler
+LoadData CSV. Both give a `Screen` with the same ``Metadata_*`` columns, so that no
+later stage knows where the fields came from.
+
+References
+----------
+.. [1] Ljosa V, Sokolnicki KL, Carpenter AE (2012). Annotated high-throughput
+   microscopy image sets for validation. Nature Methods 9, 637.
+"""
+
+import math
+import os
+import re
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+import pandas as pd
+import pandera.pandas as pa
+
+from mcnn_core.errors import InputError
+from mcnn_core.files import read_json, write_json, write_table
+
+REQUIRED = ("Metadata_Plate", "Metadata_Well", "Metadata_Site")
+#: Columns every table has, with what stands in where a LoadData file lacks one.
+DEFAULTS = {"Metadata_Compound": "", "Metadata_Concentration": "", "Metadata_MoA": "", "Metadata_Replicate": "1",
+            "Metadata_Batch": "", "Metadata_control_type": ""}
+CONTROL_TYPES = ("negcon", "poscon", "trt")
+MAX_CHANNELS = 6
+#: BBBC021's channels in our order, each with the filter wheel's number in its file names.
+BBBC021_CHANNELS = {"DAPI": 1, "Actin": 4, "Tubulin": 2}
+
+
+@dataclass(frozen=True)
+class Screen:
+    """A screen: its table, its channels and where its images lie.
+
+    Attributes
+    ----------
+    name : str
+    table : DataFrame
+        One row per field of view: ``Metadata_Plate``, ``Metadata_Well`` ("B02"),
+        ``Metadata_Site``, ``Metadata_Compound`` ("" unknown), ``Metadata_Concentration``
+        (micromolar, NaN unknown), ``Metadata_Treatment``, ``Metadata_MoA`` ("" unannotated),
+        ``Metadata_Replicate``, ``Metadata_Batch`` ("" unknown), ``Metadata_control_type``
+        (negcon, poscon or trt), ``FileName_<channel>``, ``PathName_<channel>`` (relative to
+        `root`), then the columns that travel along.
+    channels : tuple of str
+    root : Path
+        Folder that holds every image.
+    simulated : bool
+    """
+
+    name: str
+    table: pd.DataFrame
+    channels: tuple[str, ...]
+    root: Path
+    simulated: bool
+
+
+def concentration_key(value: float | str) -> str:
+    """Return a concentration as decimal text of six significant digits, without exponent.
+
+    Tables of one screen write one dose differently ("0.300000", 0.3, 0.30000000000000004), so
+    doses are compared by this text and never as floats. Missing ("" or NaN) gives "".
+
+    Raises
+    ------
+    InputError
+        If `value` is not a finite number from 0 up.
+    """
+    try:
+        number = float(value) if str(value).strip() else math.nan
+        if math.isnan(number) and str(value).strip().lower() in ("", "nan"):
+            return ""
+        if not 0 <= number < math.inf:
+            raise ValueError
+    except ValueError:
+        raise InputError(f"concentration {value!r} is not a number of micromolar, 0 or more") from None
+    return format(Decimal(f"{abs(number):.6g}"), "f")
+
+
+def _is_dmso(compound: str) -> bool:
+    return compound.strip().upper() == "DMSO"
+
+
+def treatment_key(compound: str, concentration: float | str) -> str:
+    """Return the name of a treatment: "compound | 0.3", or "DMSO" at any dose.
+
+    A compound without a concentration is its own treatment; different treatments never share a name.
+    """
+    if _is_dmso(compound):
+        return "DMSO"
+    key = concentration_key(concentration)
+    return f"{compound} | {key}" if key or " | " in compound else compound
+
+
+def _well(text: str) -> str:
+    """Return "B02" for B2, b02 or B02 (also AF48 of 1,536 wells); "" if it is no well."""
+    found = re.fullmatch(r"([A-Z]|A[A-F])0*([1-9]|[1-3][0-9]|4[0-8])", text.strip().upper())
+    return f"{found[1]}{int(found[2]):02d}" if found else ""
+
+
+def _is_count(text: pd.Series) -> pd.Series:
+    return text.str.fullmatch(r"\s*[0-9]{1,18}(\.0*)?\s*")
+
+
+def _is_concentration(text: str) -> bool:
+    try:
+        concentration_key(text)
+    except InputError:
+        return False
+    return True
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """Read a CSV (also .gz, also CR line ends) as text; row with index k is line k + 1 of the file."""
+    try:
+        cells = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, skip_blank_lines=False,
+                            encoding="utf-8-sig").fillna("")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise InputError(f"{path} is not a readable CSV table in UTF-8: {error}") from error
+    names = [re.sub(r"^Image_(?=(FileName|PathName|Metadata)_)", "", name.strip()) for name in cells.iloc[0]]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"{path}: every column once (with or without Image_)", [f"line 1, column {name!r} occurs twice" for name in twice])
+    rows = cells.iloc[1:].set_axis(names, axis=1)
+    return rows[(rows != "").any(axis=1)]
+
+
+def _channels(path: Path, rows: pd.DataFrame, required: list[str]) -> tuple[str, ...]:
+    """Return the channel names, or refuse the header with everything that is wrong in it."""
+    named = {part: [name[9:] for name in rows if name.startswith(f"{part}Name_") and name[9:]] for part in ("File", "Path")}
+    problems = [f"column {name} is missing" for name in required if name not in rows]
+    for part, other in (("File", "Path"), ("Path", "File")):
+        problems += [f"channel {channel!r} has {part}Name_{channel} but no {other}Name_{channel}"
+                     for channel in named[part] if channel not in named[other]]
+    if not 1 <= len(named["File"]) <= MAX_CHANNELS:
+        problems.append(f"{len(named['File'])} channels (FileName_<channel> columns), 1 to {MAX_CHANNELS} are right")
+    if "Metadata_Treatment" in rows:
+        problems.append("column Metadata_Treatment is made from compound and concentration: give it another name")
+    if rows.empty:
+        problems.append("there is no row below the header")
+    if problems:
+        raise InputError(f"{path}: the columns of this table are not those of a screen", problems)
+    return tuple(named["File"])
+
+
+def _problems(path: Path, checked: pd.DataFrame, schema: dict[str, list[pa.Check]]) -> list[str]:
+    """Validate lazily, so that every bad cell is named: "file, line, column: value is not ..."."""
+    try:
+        pa.DataFrameSchema({name: pa.Column(checks=checks) for name, checks in schema.items()}).validate(checked, lazy=True)
+    except pa.errors.SchemaErrors as errors:
+        cases = errors.failure_cases.sort_values("index", kind="stable").to_dict("records")
+        return [f"{path}, line {case['index'] + 1}, {case['column']}: {str(case['failure_case'])!r} {case['check']}" for case in cases]
+    return []
+
+
+def _table(path: Path, rows: pd.DataFrame, channels: tuple[str, ...], root: Path, base: Path,
+           problems: list[str], must_exist: bool) -> pd.DataFrame:
+    """Check the rows of `path`, text in every column, and return them typed and normalised.
+
+    Image paths are resolved against `base`, links followed, and must stay inside `root`.
+    `problems` are those already found elsewhere; all are raised together.
+    """
+    rows = rows.assign(**{name: value for name, value in DEFAULTS.items() if name not in rows})
+    compound, moa, control = (rows[f"Metadata_{name}"].str.strip() for name in ("Compound", "MoA", "control_type"))
+    control = control.where(control != "", compound.map(_is_dmso).map({True: "negcon", False: "trt"}))
+    moa = moa.where(control != "negcon", "")
+    dose_ok = {text: _is_concentration(text) for text in rows["Metadata_Concentration"].unique()}
+    doses = rows["Metadata_Concentration"].map(lambda text: concentration_key(text) if dose_ok[text] else "")
+    treatment = pd.Series(map(treatment_key, compound, doses), rows.index, dtype=str)
+    annotations = moa[moa != ""].groupby(treatment).nunique()
+    wells = rows["Metadata_Well"].map({text: _well(text) for text in rows["Metadata_Well"].unique()})
+
+    home = os.path.realpath(root)
+    inside = os.path.join(home, "")
+    files = pd.DataFrame({channel: [os.path.realpath(os.path.join(base, *parts).replace("\0", "\ufffd")) for parts in
+                                    zip(rows[f"PathName_{channel}"], rows[f"FileName_{channel}"], strict=True)]
+                          for channel in channels}, index=rows.index, dtype=str)
+    twice = files.stack().duplicated(keep=False).unstack()
+    check: Callable = pa.Check
+    filled = check(lambda text: text.str.strip() != "", error="is empty")
+    count = check(_is_count, error="is not a whole number, 0 or more")
+    schema = {
+        "Metadata_Plate": [filled],
+        "Metadata_Well": [check(lambda text: wells != "", error="is not a well: a row letter and a column, as in B02")],
+        "Metadata_Site": [count],
+        "plate, well and site": [check(lambda text: ~text.duplicated(keep=False), error="occurs more than once")],
+        "Metadata_Replicate": [count],
+        "Metadata_Concentration": [check(lambda text: text.map(dose_ok), error="is not a number of micromolar, 0 or more")],
+        "Metadata_control_type": [check.isin(CONTROL_TYPES, error=f"is not one of {', '.join(CONTROL_TYPES)}")],
+        "Metadata_MoA": [check(lambda text: (moa == "") | (compound != ""), error="annotates no compound: name it in Metadata_Compound"),
+                         check(lambda text: (moa == "") | (treatment.map(annotations) == 1), error="is one of several for this treatment")]}
+    for channel in channels:
+        schema[f"FileName_{channel}"] = [filled]
+        schema[f"file of {channel}"] = [
+            check(lambda text: text.str.startswith(inside), error=f"lies outside the data root {home}"),
+            check(lambda text, channel=channel: ~twice[channel], error="is named more than once: one file per field and channel")]
+        if must_exist:
+            schema[f"file of {channel}"].append(check(lambda text: text.map(os.path.isfile) | ~text.str.startswith(inside),
+                                                      error="does not exist"))
+    checked = rows.assign(**{"Metadata_control_type": control}, **{f"file of {channel}": files[channel] for channel in channels})
+    checked["plate, well and site"] = rows["Metadata_Plate"].str.strip() + " " + wells + " site " + rows["Metadata_Site"].str.strip()
+    problems = problems + _problems(path, checked, schema)
+    if problems:
+        raise InputError(f"{path}: {len(problems)} problems in the table of the screen", problems)
+
+    dose = pd.to_numeric(doses)
+    known = {"Metadata_Plate": rows["Metadata_Plate"].str.strip(), "Metadata_Well": wells,
+             "Metadata_Site": rows["Metadata_Site"].astype(float).astype("int64"),
+             "Metadata_Compound": compound, "Metadata_Concentration": dose.mask(compound.map(_is_dmso) & dose.isna(), 0.0),
+             "Metadata_Treatment": treatment, "Metadata_MoA": moa,
+             "Metadata_Replicate": rows["Metadata_Replicate"].astype(float).astype("int64"),
+             "Metadata_Batch": rows["Metadata_Batch"].str.strip(), "Metadata_control_type": control}
+    for channel in channels:
+        relative = files[channel].str[len(inside):]
+        known[f"FileName_{channel}"] = relative.map(os.path.basename)
+        known[f"PathName_{channel}"] = relative.map(os.path.dirname)
+    others = rows.drop(columns=[name for name in rows if name in known])
+    return pd.concat([pd.DataFrame(known), others], axis=1).reset_index(drop=True)
+
+
+def read_loaddata(csv_path: str | os.PathLike, root: str | os.PathLike | None = None) -> Screen:
+    """Read a CellProfiler LoadData table (.csv or .csv.gz) of any screen.
+
+    Parameters
+    ----------
+    csv_path : path
+        ``FileName_<channel>`` and ``PathName_<channel>`` for 1 to 6 channels, ``Metadata_Plate``,
+        ``Metadata_Well``, ``Metadata_Site`` (each with or without ``Image_`` before it). Known
+        when present: ``Metadata_Compound``, ``Metadata_Concentration`` (micromolar), ``Metadata_MoA``,
+        ``Metadata_Replicate``, ``Metadata_Batch``, ``Metadata_control_type`` (where absent or empty,
+        compound DMSO is negcon and the rest trt). A negative control is never annotated.
+    root : path, optional
+        Folder that must hold every image; the folder of `csv_path` by default. Relative paths are
+        resolved against the CSV, absolute ones taken as they are; neither may leave `root`, by
+        ``..`` or by a link.
+
+    Raises
+    ------
+    InputError
+        With every wrong column, or every wrong cell and its line.
+    """
+    path = Path(csv_path)
+    rows = _read_csv(path)
+    channels = _channels(path, rows, list(REQUIRED))
+    root = path.parent if root is None else Path(root)
+    table = _table(path, rows, channels, root, path.parent, [], must_exist=True)
+    return Screen(path.name.removesuffix(".gz").removesuffix(".csv"), table, channels, Path(os.path.realpath(root)), False)
+
+
+def _find(folder: Path, name: str) -> Path:
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return path
+    raise InputError(f"{folder / name} is missing (also as .gz): give the folder that holds the tables of BBBC021")
+
+
+def _annotation(path: Path, treatments: pd.Series) -> tuple[pd.Series, list[str]]:
+    """Return the mechanism of each treatment, and one problem per row that annotates nothing or anew."""
+    rows = _read_csv(path)
+    missing = [f"column {name} is missing" for name in ("compound", "concentration", "moa") if name not in rows]
+    if missing:
+        raise InputError(f"{path}: an annotation has the columns compound, concentration, moa", missing)
+    checked = rows.assign(treatment=[treatment_key(name.strip(), dose) if _is_concentration(dose) else ""
+                                     for name, dose in zip(rows["compound"], rows["concentration"], strict=True)])
+    check: Callable = pa.Check
+    problems = _problems(path, checked, {
+        "concentration": [check(lambda text: text.map(_is_concentration), error="is not a number of micromolar, 0 or more")],
+        "moa": [check(lambda text: text.str.strip() != "", error="is empty")],
+        "treatment": [check(lambda text: text.isin(treatments) | (text == ""), error="does not occur in the image table"),
+                      check(lambda text: ~text.duplicated(keep=False) | (text == ""), error="is annotated more than once")]})
+    return checked.drop_duplicates("treatment").set_index("treatment")["moa"].str.strip(), problems
+
+
+def read_bbbc021(folder: str | os.PathLike, taxol: str = "ljosa", simulated: bool = False) -> Screen:
+    """Read BBBC021's image and mechanism tables; the images themselves need not be there yet.
+
+    Taxol at 0.3 micromolar is an annotated treatment and also the positive control of every
+    plate. Its control wells are ``poscon``; only the wells D05 of week 1 are ``trt``.
+
+    Parameters
+    ----------
+    folder : path
+        Holds ``BBBC021_v1_image.csv`` and ``BBBC021_v1_moa.csv`` (or .csv.gz) and the images.
+    taxol : {"ljosa", "all"}
+        "ljosa" leaves the taxol control wells without mechanism, as Ljosa et al. 2013 did: of 632
+        annotated wells 302 stay. "all" annotates them too: taxol then is half of all annotated fields.
+    simulated : bool
+        Whether a simulator wrote this folder.
+
+    Raises
+    ------
+    InputError
+        With every wrong row of both tables.
+    """
+    folder = Path(folder)
+    if taxol not in ("ljosa", "all"):
+        raise InputError(f"taxol={taxol!r}: choose 'ljosa' or 'all'")
+    path = _find(folder, "BBBC021_v1_image.csv")
+    rows = _read_csv(path).rename(columns={"Metadata_Plate_DAPI": "Metadata_Plate", "Metadata_Well_DAPI": "Metadata_Well",
+                                           "Replicate": "Metadata_Replicate"})
+    files = [f"FileName_{channel}" for channel in BBBC021_CHANNELS]
+    _channels(path, rows, ["Metadata_Plate", "Metadata_Well", "Metadata_Replicate", "Metadata_Compound", "Metadata_Concentration", *files])
+    well, dose = rows["Metadata_Well"].map(_well), rows["Metadata_Concentration"]
+    site = rows["FileName_DAPI"].str.extract(r"_s(\d+)_w1")[0].fillna("")
+    mark = {channel: pd.Series([f"{name}_s{number}_w{wheel}" for name, number in zip(well, site, strict=True)], rows.index)
+            for channel, wheel in BBBC021_CHANNELS.items()}
+    problems = [f"{path}, line {index + 1}, FileName_{channel}: {name!r} is not this field in this channel (…{mark[channel][index]}….tif)"
+                for channel in BBBC021_CHANNELS for index, name in rows[f"FileName_{channel}"].items() if mark[channel][index] not in name]
+    treatments = pd.Series([treatment_key(name.strip(), text) if _is_concentration(text) else "" for name, text in
+                            zip(rows["Metadata_Compound"], dose, strict=True)], rows.index)
+    mechanism, wrong = _annotation(_find(folder, "BBBC021_v1_moa.csv"), treatments)
+    batch = rows["Metadata_Plate"].str.split("_").str[0].astype(str)
+    positive = (treatments == "taxol | 0.3") & ~((batch == "Week1") & (well == "D05"))
+    moa = treatments.map(mechanism).fillna("")
+    rows = rows.assign(Metadata_Site=site, Metadata_Batch=batch, Metadata_control_type=positive.map({True: "poscon", False: ""}),
+                       Metadata_MoA=moa.mask(positive, "") if taxol == "ljosa" else moa)
+    table = _table(path, rows, tuple(BBBC021_CHANNELS), folder, folder, problems + wrong, must_exist=False)
+    return Screen("simulated BBBC021" if simulated else "BBBC021", table, tuple(BBBC021_CHANNELS), Path(os.path.realpath(folder)), simulated)
+
+
+def save_screen(screen: Screen, out: str | os.PathLike) -> None:
+    """Write ``fields.parquet`` (row i is row i of the store) and ``screen.json`` into the folder `out`."""
+    write_table(Path(out) / "fields.parquet", screen.table)
+    write_json(Path(out) / "screen.json", {"name": screen.name, "simulated": screen.simulated, "channels": list(screen.channels),
+                                           "root": str(screen.root), "n_fields": len(screen.table)})
+
+
+def load_screen(out: str | os.PathLike) -> Screen:
+    """Read what `save_screen` wrote."""
+    facts, table = read_json(Path(out) / "screen.json"), pd.read_parquet(Path(out) / "fields.parquet")
+    if len(table) != facts["n_fields"]:
+        raise InputError(f"{out}: fields.parquet has {len(table)} rows and screen.json says {facts['n_fields']}: read the screen again")
+    return Screen(facts["name"], table, tuple(facts["channels"]), Path(facts["root"]), facts["simulated"])
+
+
+def summary(table: pd.DataFrame) -> dict[str, int]:
+    """Count a screen. ``n_annotated`` counts treatments; ``n_annotated_wells`` and ``..._fields`` say what they count.
+
+    DMSO is one of the compounds and one of the treatments, and never annotated.
+    """
+    annotated = table[table["Metadata_MoA"] != ""]
+    wells = ["Metadata_Plate", "Metadata_Well"]
+    return {"n_fields": len(table), "n_plates": table["Metadata_Plate"].nunique(), "n_wells": len(table[wells].drop_duplicates()),
+            "n_batches": table["Metadata_Batch"].nunique(), "n_compounds": table["Metadata_Compound"].nunique(),
+            "n_treatments": table["Metadata_Treatment"].nunique(), "n_annotated": annotated["Metadata_Treatment"].nunique(),
+            "n_annotated_compounds": annotated["Metadata_Compound"].nunique(), "n_mechanisms": annotated["Metadata_MoA"].nunique(),
+            "n_annotated_wells": len(annotated[wells].drop_duplicates()), "n_annotated_fields": len(annotated),
+            "n_negative_wells": len(table.loc[table["Metadata_control_type"] == "negcon", wells].drop_duplicates())}
