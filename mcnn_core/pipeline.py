@@ -1,0 +1,181 @@
+"""Steps that the notebooks and `make study` share: opening any screen, choosing fields, comparing methods."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mcnn_core import simulate
+from mcnn_core.baselines import handcrafted, intensity
+from mcnn_core.compare import comparison, evaluate, profile, protocols
+from mcnn_core.errors import InputError
+from mcnn_core.features import embed, feature_frame
+from mcnn_core.images import read_field
+from mcnn_core.model import NetworkConfig
+from mcnn_core.profiles import NORMALISATIONS
+from mcnn_core.screen import Screen, read_bbbc021, read_loaddata
+from mcnn_core.surrogate import field_names
+from mcnn_core.train import Recipe, load_model, train, untrained_model
+
+SUFFIXES = {"none": "", "centre": "_centred", "whiten": "_whitened"}
+NOT_AVAILABLE = "not available"
+
+
+def open_screen(name: str, data: str | os.PathLike, out: Path, seed: int = 0, layout: str = "default",
+                height: int = 128, width: int = 160, taxol: str = "ljosa", workers: int = 2) -> Screen:
+    """Return the table of a screen; a simulated one is first written to ``out/screen``.
+
+    Parameters
+    ----------
+    name : str
+        ``"simulated"``, ``"bbbc021"``, or the path of a CellProfiler LoadData CSV.
+    data : path
+        Folder of the real screen, for ``"bbbc021"``.
+    out : Path
+        Output folder.
+    seed, layout, height, width, workers
+        Of the simulated screen (`mcnn_core.simulate.simulate_screen`).
+    taxol : {"ljosa", "all"}
+        Which taxol wells count as annotated (`mcnn_core.screen.read_bbbc021`).
+
+    Raises
+    ------
+    InputError
+        If there is no such screen or layout, or the screen's own tables are wrong.
+    """
+    if name == "simulated":
+        if layout not in simulate.LAYOUTS:
+            raise InputError(f"layout must be one of {', '.join(simulate.LAYOUTS)}", [f"layout {layout!r}"])
+        folder = Path(out) / "screen"
+        simulate.simulate_screen(folder, seed, simulate.LAYOUTS[layout], height, width, workers=workers)
+        return dataclasses.replace(read_bbbc021(folder, taxol, simulated=True), name=f"the simulated screen (seed {seed})")
+    if name == "bbbc021":
+        return read_bbbc021(data, taxol)
+    if name.lower().endswith(".csv"):
+        return read_loaddata(name)
+    raise InputError("a screen is simulated, bbbc021, or the path of a LoadData .csv", [f"screen {name!r}"])
+
+
+def pixel_size(screen: Screen, height: int, bin: int = 1) -> float | None:
+    """Return um per pixel where it is known: of the simulated screen and of BBBC021, for fields of `height` raw pixels."""
+    if screen.simulated:
+        return simulate.pixel_size(height) * bin
+    return simulate.MICROSCOPE_PIXEL * bin if screen.name == "BBBC021" else None
+
+
+def training_fields(table: pd.DataFrame) -> np.ndarray:
+    """Return the mask of the fields that the network trains on.
+
+    As in the paper those of annotated treatments (*Results*: "exclusively with the pixel data
+    of annotated images"); where nothing is annotated, all treatments. Controls are left out.
+    Whether a field has an annotation is used, what it says is not.
+    """
+    treatment = (table["Metadata_control_type"] == "trt").to_numpy()
+    annotated = treatment & (table["Metadata_MoA"] != "").to_numpy()
+    return annotated if annotated.any() else treatment
+
+
+def examples(table: pd.DataFrame, most: int = 13) -> pd.DataFrame:
+    """Return one field per mechanism at its highest annotated dose (or per treatment), and one negative control."""
+    column = "Metadata_MoA" if (table["Metadata_MoA"] != "").any() else "Metadata_Treatment"
+    chosen = table[(table["Metadata_control_type"] == "trt") & (table[column] != "")]
+    chosen = chosen.sort_values([column, "Metadata_Concentration"], kind="stable").drop_duplicates(column, keep="last")
+    control = table[table["Metadata_control_type"] == "negcon"].head(1)
+    return pd.concat([chosen.head(most - len(control)), control])
+
+
+def stretched(screen: Screen, row: int) -> np.ndarray:
+    """Return a raw field as (H, W, C) uint8, each channel between its own 0.5 and 99.8 percentiles, for looking at."""
+    field = read_field(screen, row).astype(np.float32)
+    low, high = np.percentile(field, (0.5, 99.8), axis=(0, 1))
+    return (np.clip((field - low) / np.maximum(high - low, 1), 0, 1) * 255).astype(np.uint8)
+
+
+def possible_normalisations(table: pd.DataFrame) -> list[str]:
+    """Return the names in `NORMALISATIONS` that the controls of a screen allow: centring needs some on every plate."""
+    controls = table[table["Metadata_control_type"] == "negcon"]
+    lacking = {"centre"} if set(table["Metadata_Plate"]) - set(controls["Metadata_Plate"]) else set()
+    lacking |= set(NORMALISATIONS) - {"none"} if len(controls) < 2 else set()
+    return [name for name in NORMALISATIONS if name not in lacking]
+
+
+def compare_methods(table: pd.DataFrame, labels: np.ndarray, store: Any, features: pd.DataFrame, network: NetworkConfig,
+                    recipe: Recipe, folder: Path, supervised: bool = True, progress: bool = True) -> pd.DataFrame:
+    """Predict every annotated mechanism with the trained network and with all it is compared to.
+
+    Parameters
+    ----------
+    table : DataFrame
+        The screen's fields, row i of the store.
+    labels : (n,) int array
+        Surrogate class of each field, -1 where not trained on.
+    store : Store
+        Pre-processed fields.
+    features : DataFrame
+        `mcnn_core.features.feature_frame` of the trained network, all fields.
+    network, recipe
+        Of the untrained and of the supervised network.
+    folder : Path
+        Where the supervised network is trained.
+    supervised : bool
+        Also train a network on the mechanisms themselves. It has seen the answers of the very
+        treatments it is asked about, so its figure is optimistic.
+
+    Returns
+    -------
+    DataFrame
+        As ``predictions.csv``; empty where the screen has no mechanism to predict. ``method`` is the
+        name of the features, then ``_centred`` or ``_whitened``.
+    """
+    training = np.asarray(labels) >= 0
+    used = training | (table["Metadata_control_type"] == "negcon").to_numpy()
+    rows = np.flatnonzero(used)
+    part = table.iloc[rows].reset_index(drop=True)
+
+    def joined(values: pd.DataFrame) -> pd.DataFrame:
+        metadata = part[[name for name in part if name.startswith("Metadata_")]]
+        return pd.concat([metadata.assign(Metadata_Training=training[rows]), values.reset_index(drop=True)], axis=1)
+
+    def embedded(model: Any) -> pd.DataFrame:
+        return feature_frame(part, embed(model, store, rows, progress=progress), training[rows])
+
+    frames = {"trained": features.iloc[rows].reset_index(drop=True)}
+    if not protocols(profile(frames["trained"])[1]):
+        return pd.DataFrame(columns=["method", "protocol", "seed", "MoA", "predicted"])
+    frames["untrained"] = embedded(untrained_model(store, labels, network, recipe.seed))
+    frames["intensity"] = joined(intensity(store, rows, progress))
+    frames["handcrafted"] = joined(handcrafted(store, rows, progress))
+    if supervised:
+        mechanism = pd.Categorical(table["Metadata_MoA"].where(training, "")).codes.astype(np.int64) - 1
+        mechanism = np.where(training, mechanism, -1)
+        train(store, mechanism, network, recipe, folder, field_names(table), progress)
+        frames["supervised"] = embedded(load_model(folder))
+    return pd.concat([
+        evaluate(profile(frame, normalisation, units_differ=name in ("intensity", "handcrafted"))[1], name + SUFFIXES[normalisation], recipe.seed)
+        for name, frame in frames.items() for normalisation in possible_normalisations(part)
+    ], ignore_index=True)
+
+
+def mechanism_results(predictions: pd.DataFrame, treatments: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, float | str]]:
+    """Return the comparison table and its numbers by key, ``nsc.overall.trained`` with and without ``.seed<k>``.
+
+    Keys that the pages show and the screen cannot answer are there with the text "not available".
+    """
+    shown = ["trained", "untrained", "handcrafted", "handcrafted_centred", "handcrafted_whitened", "intensity",
+             "supervised", "chance", "label_frequency", "batch_only"]
+    found: dict[str, float | str] = {f"{protocol}.{kind}.{method}": NOT_AVAILABLE for protocol in ("nsc", "nscb")
+                                     for kind in ("overall", "class_median", "n") for method in shown}
+    if predictions.empty:
+        return pd.DataFrame(columns=["method", "protocol", "seed", "overall", "class_median", "n", "low", "high"]), found
+    table = comparison(predictions, treatments)
+    for row in table.itertuples():
+        method = {"label frequency": "label_frequency", "week only": "batch_only"}.get(row.method, row.method)
+        for kind in ("overall", "class_median", "n"):
+            key, value = f"{row.protocol.lower()}.{kind}.{method}", getattr(row, kind)
+            found[key] = value
+            if pd.notna(row.seed):
+                found[f"{key}.seed{row.seed}"] = value
+    return table, found
