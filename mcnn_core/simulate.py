@@ -14,6 +14,7 @@ of work and the number of processes leave no trace in the pixels.
 import argparse
 import multiprocessing
 import zlib
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -104,25 +105,25 @@ LAYOUTS = {"default": Layout(_compounds()), "tiny": _tiny()}
 # name: (baseline, spread between cells, spread between fields, lowest, highest).
 # Lengths in um, amplitudes relative to the DMSO mean, arrangements as odds (logarithms).
 PARAMETERS = {
-    "radius": (18.0, 2.2, 1.5, 8, 30), "elongation": (0.28, 0.14, 0.07, 0, 1.1), "spikes": (0.28, 0.12, 0.08, 0, 1.0),
-    "nucleus": (8.2, 0.8, 0.5, 4, 14), "nucleus_elongation": (0.16, 0.07, 0.03, 0, 0.7),
-    "nucleus_offset": (0.08, 0.05, 0.02, 0, 0.6), "pieces": (1.0, 0.0, 0.0, 1, 9), "lobes": (0.0, 0.1, 0.05, 0, 1),
-    "chromatin": (0.2, 0.05, 0.06, 0, 0.7), "nucleoli": (2.5, 0.8, 0.3, 0, 6), "dna": (1.0, 0.2, 0.1, 0.3, 3),
-    "tubulin": (1.0, 0.2, 0.1, 0.3, 3), "perinuclear": (0.5, 0.15, 0.15, 0, 2), "fibre": (0.38, 0.1, 0.08, 0, 1),
-    "coarseness": (0.0, 0.1, 0.2, -0.8, 0.8), "radial": (0.5, 0.0, 0.5, -6, 6), "parallel": (0.5, 0.0, 0.5, -6, 6),
-    "circular": (-2.0, 0.0, 0.5, -6, 6), "rim": (0.1, 0.1, 0.1, 0, 2), "cap": (0.0, 0.08, 0.05, 0, 2),
+    "radius": (20.0, 2.4, 1.6, 8, 32), "elongation": (0.24, 0.14, 0.1, 0, 1.0), "spikes": (0.42, 0.15, 0.12, 0, 1.3),
+    "nucleus": (8.6, 0.8, 0.6, 4, 14), "nucleus_elongation": (0.16, 0.07, 0.03, 0, 0.7),
+    "nucleus_offset": (0.08, 0.06, 0.05, 0, 0.6), "pieces": (0.9, 0.2, 0.2, 1, 9), "lobes": (0.0, 0.15, 0.15, 0, 1),
+    "chromatin": (0.15, 0.05, 0.06, 0, 0.7), "nucleoli": (2.5, 0.8, 0.3, 0, 6), "dna": (1.0, 0.2, 0.1, 0.3, 3),
+    "tubulin": (1.0, 0.2, 0.1, 0.3, 3), "perinuclear": (0.7, 0.2, 0.2, 0, 2), "fibre": (0.38, 0.1, 0.08, 0, 1),
+    "coarseness": (0.0, 0.1, 0.3, -0.8, 0.8), "radial": (0.5, 0.0, 0.5, -6, 6), "parallel": (0.5, 0.0, 0.5, -6, 6),
+    "circular": (-2.0, 0.0, 0.8, -6, 6), "rim": (0.1, 0.15, 0.15, 0, 2), "cap": (0.0, 0.15, 0.15, 0, 2),
     "actin": (1.0, 0.25, 0.1, 0.3, 3), "cortex": (0.7, 0.2, 0.15, 0, 2), "junction": (0.5, 0.2, 0.15, 0, 2),
-    "stress": (0.35, 0.1, 0.1, 0, 1), "puncta": (3.0, 1.5, 1.5, 0, 20), "puncta_place": (0.6, 0.0, 0.05, 0.1, 1),
-    "ruffle": (0.1, 0.1, 0.05, 0, 2), "vacuoles": (0.0, 0.0, 0.2, 0, 12),
-    "mitosis": (-2.8, 0.0, 0.4, -6, 4), "apoptosis": (-4.0, 0.0, 0.4, -6, 2),
+    "stress": (0.35, 0.1, 0.1, 0, 1), "puncta": (3.0, 1.5, 2.0, 0, 20), "puncta_place": (0.6, 0.0, 0.05, 0.1, 1),
+    "ruffle": (0.1, 0.15, 0.15, 0, 2), "vacuoles": (0.0, 0.0, 0.2, 0, 12),
+    "mitosis": (-2.7, 0.0, 0.6, -6, 4), "apoptosis": (-4.0, 0.0, 0.4, -6, 2),
     "monopolar": (-4.0, 0.0, 0.3, -6, 6), "multipolar": (-3.0, 0.0, 0.3, -6, 6), "scattered": (-3.0, 0.0, 0.3, -6, 6),
-    "density": (0.0, 0.0, 0.35, -1.5, 1), "islands": (0.8, 0.0, 0.4, 0, 2.5),
+    "density": (0.0, 0.0, 0.4, -1.5, 1), "islands": (1.0, 0.0, 0.6, 0, 2.5),
     # the microscope: only the spread between fields matters
-    "gain_dna": (0.0, 0, 0.25, -1, 1), "gain_actin": (0.0, 0, 0.25, -1, 1), "gain_tubulin": (0.0, 0, 0.25, -1, 1),
+    "gain_dna": (0.0, 0, 0.3, -1, 1), "gain_actin": (0.0, 0, 0.3, -1, 1), "gain_tubulin": (0.0, 0, 0.3, -1, 1),
     "offset_dna": (0.0, 0, 0.2, -1, 1), "offset_actin": (0.0, 0, 0.2, -1, 1), "offset_tubulin": (0.0, 0, 0.2, -1, 1),
     "defocus": (0.5, 0, 0.7, 0, 3.0), "haze": (0.12, 0, 0.05, 0, 0.4), "vignetting": (0.2, 0, 0.1, 0, 0.6),
-    "slope_x": (0.0, 0, 0.15, -0.6, 0.6), "slope_y": (0.0, 0, 0.15, -0.6, 0.6), "debris": (0.5, 0, 1.0, 0, 5),
-    "stain_dna": (0.0, 0, 0.2, -1, 1), "stain_actin": (0.0, 0, 0.2, -1, 1), "stain_tubulin": (0.0, 0, 0.2, -1, 1),
+    "slope_x": (0.0, 0, 0.2, -0.6, 0.6), "slope_y": (0.0, 0, 0.2, -0.6, 0.6), "debris": (0.5, 0, 1.5, 0, 5),
+    "stain_dna": (0.0, 0, 0.3, -1, 1), "stain_actin": (0.0, 0, 0.3, -1, 1), "stain_tubulin": (0.0, 0, 0.3, -1, 1),
 }
 _TABLE = np.array(list(PARAMETERS.values()), float).T
 _INDEX = {name: i for i, name in enumerate(PARAMETERS)}
@@ -133,18 +134,18 @@ _BIOLOGY = _INDEX["gain_dna"]  # parameters before this one can be moved by a co
 # bundles, multipolar spindles and micronuclei under taxol (Jordan 1993), aggresomes under proteasome
 # inhibition (Johnston 1998), arborised cells and actin foci under cytochalasin (Schliwa 1982).
 MECHANISMS = {
-    "Actin disruptors": {"cortex": -0.6, "junction": -0.4, "stress": -0.3, "puncta": 9, "spikes": 0.5, "radius": -1.5},
-    "Aurora kinase inhibitors": {"lobes": 0.9, "radius": 3.5, "nucleus": 2.2, "circular": 1.5},
-    "Cholesterol-lowering": {"elongation": 0.6, "spikes": 0.35, "parallel": 3, "radius": -1.5, "stress": -0.15},
-    "DNA damage": {"nucleus": 1.8, "radius": 3.0, "nucleoli": 2.5, "nucleus_elongation": -0.1, "circular": 4},
-    "DNA replication": {"nucleus": 1.8, "radius": 2.0, "nucleoli": -2, "nucleus_elongation": 0.3, "parallel": 3},
-    "Eg5 inhibitors": {"mitosis": 2.6, "monopolar": 9},
-    "Epithelial": {"junction": 1.0, "islands": 1.0, "spikes": -0.25, "elongation": -0.15, "radius": -1.5, "cortex": -0.3},
-    "Kinase inhibitors": {"ruffle": 1.0, "nucleus_offset": 0.3, "spikes": -0.2, "radial": 4, "radius": 1.5},
-    "Microtubule destabilizers": {"fibre": -0.4, "mitosis": 1.8, "scattered": 9, "pieces": 1.5, "radius": -1.5},
-    "Microtubule stabilizers": {"rim": 0.8, "circular": 5, "mitosis": 1.4, "multipolar": 9, "pieces": 3.5},
-    "Protein degradation": {"cap": 1.0, "nucleus_offset": 0.3, "puncta": 5, "puncta_place": -0.35, "radius": -1},
-    "Protein synthesis": {"nucleoli": -2.5, "puncta": 5, "puncta_place": 0.3, "perinuclear": 0.6, "radius": -1.5},
+    "Actin disruptors": {"cortex": -0.6, "junction": -0.5, "stress": -0.3, "puncta": 7, "puncta_place": -0.1, "spikes": 0.35},
+    "Aurora kinase inhibitors": {"lobes": 1.0, "radius": 2.0, "nucleus": 2.0},
+    "Cholesterol-lowering": {"elongation": 0.5, "spikes": 0.2, "parallel": 5},
+    "DNA damage": {"nucleus": 1.6, "radius": 1.5, "nucleoli": 3, "nucleus_elongation": -0.12, "circular": 6, "spikes": -0.2},
+    "DNA replication": {"nucleus": 1.6, "radius": 1.5, "nucleoli": -2.5, "nucleus_elongation": 0.35, "parallel": 5},
+    "Eg5 inhibitors": {"mitosis": 2.4, "monopolar": 9},
+    "Epithelial": {"junction": 1.2, "islands": 1.5, "spikes": -0.5, "elongation": -0.2, "cortex": -0.4, "radial": -4, "parallel": -4},
+    "Kinase inhibitors": {"ruffle": 1.2, "nucleus_offset": 0.3, "spikes": -0.3, "radial": 6},
+    "Microtubule destabilizers": {"fibre": -0.3, "mitosis": 2.2, "scattered": 9, "pieces": 2},
+    "Microtubule stabilizers": {"rim": 0.6, "circular": 6, "mitosis": 1.8, "multipolar": 9, "pieces": 3},
+    "Protein degradation": {"cap": 0.9, "nucleus_offset": 0.3, "puncta": 4, "puncta_place": -0.35},
+    "Protein synthesis": {"nucleoli": -2.5, "puncta": 6, "puncta_place": 0.35, "perinuclear": 0.5, "radial": -4, "parallel": -4},
     "Vacuolation": {"vacuoles": 7},
     "Cytokinesis failure": {"pieces": 1.0, "radius": 3.0},
     "Polarised spreading": {"ruffle": 0.8, "cap": 0.7, "elongation": 0.3},
@@ -190,8 +191,8 @@ def draw_compound(seed: int, name: str, mechanism: str, doses: tuple[float, ...]
     rng = generator(seed, "compound", name)
     effect = np.zeros(len(PARAMETERS))
     for parameter, shift in MECHANISMS[mechanism].items():
-        effect[_INDEX[parameter]] = shift * np.exp(0.2 * rng.standard_normal())
-    side = 0.6 * rng.standard_normal(len(PARAMETERS)) * _TABLE[2]
+        effect[_INDEX[parameter]] = shift * np.exp(0.3 * rng.standard_normal())
+    side = 0.5 * rng.standard_normal(len(PARAMETERS)) * _TABLE[2]
     side[_BIOLOGY:] = 0.0
     lowest = min(annotated) if annotated else sorted(doses)[3]
     return Compound(effect, side, lowest * rng.uniform(0.2, 0.5), rng.uniform(1.3, 2.2), rng.uniform(0.65, 0.95))
@@ -225,7 +226,7 @@ def draw_cells(rng: np.random.Generator, compound: Compound, response: float, sh
 
 # ------------------------------------------------------------------- cells of a field
 
-_BINS = 128  # directions in which a cell's outline is stored
+_BINS = 256  # directions in which a cell's outline is stored
 _ATLAS = 512  # side of the tileable noise atlases, in texels of 0.5 um
 
 
@@ -249,9 +250,9 @@ def _place(rng: np.random.Generator, height: float, width: float, shift: np.ndar
     """Return cell centres in um, float32 (n, 2): clustered into islands, no two closer than touching cells."""
     density, islands, radius = (_TABLE[0] + _TABLE[2] * shift + response * (compound.side + compound.effect))[
         [_INDEX["density"], _INDEX["islands"], _INDEX["radius"]]]
-    margin, closest = 20.0, 1.2 * radius
+    margin, closest = 20.0, 1.1 * radius
     sides = np.array([height + 2 * margin, width + 2 * margin])
-    wanted = int(np.clip(0.75 * np.exp(density), 0.1, 1.3) * sides.prod() / (np.pi * radius**2))
+    wanted = int(np.clip(0.7 * np.exp(density), 0.1, 1.3) * sides.prod() / (np.pi * radius**2))
     candidates = rng.random((12 * wanted, 2)) * sides - margin
     phase = rng.random(2) * _ATLAS
     crowd = _sample("smooth", candidates[:, 0] / 12 + phase[0], candidates[:, 1] / 12 + phase[1])
@@ -266,15 +267,20 @@ def _place(rng: np.random.Generator, height: float, width: float, shift: np.ndar
 
 
 def _outlines(rng: np.random.Generator, cells: dict[str, np.ndarray]) -> np.ndarray:
-    """Return each cell's radius in 128 directions, um, float32 (n, 128): an ellipse drawn out into corners."""
+    """Return each cell's radius in 256 directions, um, float32 (n, 256): an ellipse drawn out into corners."""
     n = len(cells["radius"])
     theta = np.linspace(-np.pi, np.pi, _BINS, endpoint=False, dtype=np.float32)
-    log_radius = cells["elongation"][:, None] * np.cos(2 * (theta - cells["angle"][:, None]))
-    corners = 5
-    at = 2 * np.pi * (np.arange(corners) + rng.uniform(-0.3, 0.3, (n, corners))) / corners + cells["angle"][:, None]
-    peaks = np.exp(12 * (np.cos(theta - at[..., None]) - 1)) * rng.uniform(0.3, 1.2, (n, corners, 1))
-    log_radius = log_radius + cells["spikes"][:, None] * (peaks.sum(1) - 0.45)
-    return np.where(cells["round"][:, None], cells["radius"][:, None], cells["radius"][:, None] * np.exp(log_radius)).astype(np.float32)
+    stretch = np.exp(2 * cells["elongation"])[:, None]
+    along = np.cos(theta - cells["angle"][:, None]) ** 2
+    log_radius = -0.5 * np.log(along / stretch + (1 - along) * stretch)
+    corners = 6  # the first two lie at the tips of the long axis
+    turns = np.array([0, 0.5, 0.15, 0.35, 0.65, 0.85]) + rng.uniform(-0.06, 0.06, (n, corners))
+    at = 2 * np.pi * turns + cells["angle"][:, None]
+    heights = rng.uniform(0, 1, (n, corners, 1)) * np.array([1.6, 1.6, 1, 1, 1, 1])[:, None]
+    peaks = np.exp(18 * (np.cos(theta - at[..., None]) - 1)) * heights
+    log_radius = np.where(cells["round"][:, None], 0.15 * log_radius, log_radius + cells["spikes"][:, None] * (peaks.sum(1) - 0.55))
+    least = np.where(cells["round"], 0, 1.1 * cells["nucleus"])[:, None]  # a nucleus fits into its cell
+    return np.maximum(cells["radius"][:, None] * np.exp(log_radius), least).astype(np.float32)
 
 
 class _Canvas:
@@ -283,6 +289,7 @@ class _Canvas:
     def __init__(self, height: int, width: int, pixel: float):
         self.shape, self.pixel = (height, width), pixel
         self.dna, self.actin, self.tubulin = np.zeros((3, height, width), np.float32)
+        self.within = np.ones((height, width), np.float32)  # 1 within a cell, where nuclei may lie
         self.rows = np.arange(height, dtype=np.float32) * np.float32(pixel)
         self.columns = np.arange(width, dtype=np.float32) * np.float32(pixel)
 
@@ -338,6 +345,7 @@ def _territories(canvas: _Canvas, y: np.ndarray, x: np.ndarray, outlines: np.nda
 def _cytoplasm(canvas: _Canvas, rng: np.random.Generator, cells: dict[str, np.ndarray], outlines: np.ndarray) -> None:
     """Draw actin and tubulin of every cell: what depends on the place within the cell."""
     nearest, second, owner = _territories(canvas, cells["y"], cells["x"], outlines)
+    canvas.within = np.clip((1.1 - nearest) * 8, 0, 1)
     inside = np.flatnonzero(nearest < 1)
     k = owner.ravel()[inside]
     rho, gap = nearest.ravel()[inside], second.ravel()[inside] - nearest.ravel()[inside]
@@ -361,7 +369,7 @@ def _cytoplasm(canvas: _Canvas, rng: np.random.Generator, cells: dict[str, np.nd
     near = np.exp(-((radius / (0.55 * cells["radius"][k])) ** 2))
     edge = np.exp(-((depth / 1.3) ** 2))
     thick = np.where(cells["round"], 1.7, 1.0).astype(np.float32)[k]
-    tubulin = body * (0.75 + cells["perinuclear"][k] * (near - 0.25)) * (1 - f + 2.2 * f * fibres)
+    tubulin = body * (0.75 + cells["perinuclear"][k] * (near - 0.25)) * (1 - f + 2.2 * f * fibres) * (1 - 0.35 * cells["rim"])[k]
     tubulin += (cells["rim"] * calm)[k] * np.exp(-(((depth - 2.2) / 1.2) ** 2))
     canvas.tubulin.ravel()[inside] = tubulin * cells["tubulin"][k] * thick
     stress = _sample("ridge", across * 0.8 + phase, along / 8 + phase)
@@ -392,7 +400,7 @@ def _figure(kind: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray
     return rng.uniform(-5, 5, (9, 2)), np.zeros((0, 2))
 
 
-def _bodies(canvas: _Canvas, rng: np.random.Generator, cells: dict[str, np.ndarray]) -> None:
+def _bodies(canvas: _Canvas, rng: np.random.Generator, cells: dict[str, np.ndarray], outlines: np.ndarray) -> None:
     """Draw what is counted in a cell: nuclei and fragments, chromosomes, spindles, foci, aggresome, vacuoles."""
     for i in range(len(cells["x"])):
         one = {name: values[i] for name, values in cells.items()}
@@ -409,8 +417,7 @@ def _bodies(canvas: _Canvas, rng: np.random.Generator, cells: dict[str, np.ndarr
             for y, x in centre + rng.normal(0, 1.8, (4, 2)):
                 canvas.stamp(canvas.dna, y, x, 1.6, 1.6, 0, 2.6 * one["dna"], False)
             continue
-        reach = one["radius"]
-        nucleus = centre + np.array([0, -one["nucleus_offset"] * reach]) @ turn
+        nucleus = centre + np.array([0, -one["nucleus_offset"] * one["radius"]]) @ turn
         pieces = int(one["pieces"] + rng.random()) if one["pieces"] > 1 else 1
         size = one["nucleus"] / np.sqrt(pieces) * (1.0 if pieces == 1 else 1.08)
         stretch = np.exp(one["nucleus_elongation"])
@@ -428,17 +435,18 @@ def _bodies(canvas: _Canvas, rng: np.random.Generator, cells: dict[str, np.ndarr
             canvas.stamp(canvas.dna, *place, own * stretch, own / stretch, tilt, one["dna"], False)
         canvas.stamp(canvas.tubulin, *nucleus, 0.8 * one["nucleus"], 0.8 * one["nucleus"], 0, -0.3 * one["tubulin"], True)
         for y, x in nucleus + 0.5 * size * rng.uniform(-1, 1, (int(one["nucleoli"] + rng.random()), 2)):
-            canvas.stamp(canvas.dna, y, x, 1.5, 1.3, 0, -0.35 * one["dna"], True)
+            canvas.stamp(canvas.dna, y, x, 1.8, 1.6, 0, -0.45 * one["dna"], True)
         if one["cap"] > 0.1:
             y, x = nucleus + np.array([0, 1.15 * one["nucleus"]]) @ turn
             canvas.stamp(canvas.tubulin, y, x, 4.0, 3.2, one["angle"], 1.5 * one["cap"] * one["tubulin"], True)
         count = int(one["puncta"] + rng.random())
-        where = rng.uniform(0, 2 * np.pi, count)
-        far = np.clip(one["puncta_place"] + rng.normal(0, 0.12, count), 0.1, 0.95) * reach
+        where = rng.uniform(-np.pi, np.pi, count)
+        far = np.clip(one["puncta_place"] + rng.normal(0, 0.12, count), 0.1, 0.9)
+        far *= outlines[i][((where / np.pi + 1) * _BINS / 2).astype(int) % _BINS]
         for y, x in np.stack([one["y"] + far * np.sin(where), one["x"] + far * np.cos(where)], 1):
-            canvas.stamp(canvas.actin, y, x, 1.3, 1.3, 0, 0.9 * one["actin"], True)
+            canvas.stamp(canvas.actin, y, x, 1.5, 1.5, 0, 1.6 * one["actin"], True)
         for _ in range(int(one["vacuoles"])):
-            y, x = nucleus + rng.normal(0, 0.55 * reach, 2)
+            y, x = nucleus + rng.normal(0, 0.5 * one["radius"], 2)
             for image, amount in ((canvas.tubulin, -0.9), (canvas.actin, -0.5)):
                 canvas.stamp(image, y, x, 2.6, 2.6, 0, amount * one["tubulin"], True)
 
@@ -461,11 +469,12 @@ def draw_field(rng: np.random.Generator, compound: Compound, response: float, sh
     cells["figure"] = (np.stack([np.zeros(n), cells["monopolar"], cells["multipolar"], cells["scattered"]]) + gumbel[0]).argmax(0)
     cells["mode"] = (np.stack([cells["radial"], cells["parallel"], cells["circular"], np.zeros(n)]) + gumbel[1]).argmax(0)
     canvas = _Canvas(height, width, pixel)
-    _cytoplasm(canvas, rng, cells, _outlines(rng, cells))
-    _bodies(canvas, rng, cells)
+    outlines = _outlines(rng, cells)
+    _cytoplasm(canvas, rng, cells, outlines)
+    _bodies(canvas, rng, cells, outlines)
     phase = rng.random(2) * 400
     grain = _sample("smooth", canvas.rows[:, None] + phase[0], canvas.columns + phase[1])
-    canvas.dna *= 1 + cells["chromatin"].mean() * grain
+    canvas.dna *= (1 + cells["chromatin"].mean() * grain) * canvas.within
     return np.clip(np.stack([canvas.dna, canvas.actin, canvas.tubulin]), 0, None)
 
 
@@ -473,7 +482,7 @@ def draw_field(rng: np.random.Generator, compound: Compound, response: float, sh
 
 # Counts of BBBC021's camera (12 bits stored times 16) in DMSO: background, and light of a cell above it.
 BACKGROUND = np.array([750.0, 850.0, 650.0])
-SIGNAL = np.array([1800.0, 5000.0, 2600.0])
+SIGNAL = np.array([1800.0, 6000.0, 3000.0])
 ELECTRONS_PER_COUNT, READ_NOISE, STEP = 0.25, 40.0, 16  # ours; the step is the real files'
 
 
@@ -542,6 +551,13 @@ def _conditions(seed: int, week: str, plate: str, well: str, site: int) -> np.nd
     return sum(weight * generator(seed, "conditions", *key).standard_normal(len(PARAMETERS)) for weight, key in parts)
 
 
+def field(seed: int, well: dict, compound: Compound, site: int, height: int = 128, width: int = 160) -> np.ndarray:
+    """Return one field of a screen, uint16 (3, H, W); `well` is a row of `truth_table`."""
+    shift = _conditions(seed, well["week"], well["plate"], well["well"], site)
+    rng = generator(seed, well["plate"], well["well"], site)
+    return render_field(rng, compound, well["response"], shift, height, width)
+
+
 def _guid(rng: np.random.Generator) -> str:
     """Return an identifier as in BBBC021's file names."""
     digits = rng.bytes(16).hex().upper()
@@ -550,14 +566,13 @@ def _guid(rng: np.random.Generator) -> str:
 
 def _write_well(task: tuple) -> list[dict]:
     """Draw and write the fields of one well; return the rows of the image table."""
-    folder, seed, well, compound, response, sites, height, width = task
+    folder, seed, well, compound, sites, height, width = task
     rows = []
     where = f"{well['week']}/{well['plate']}"
     (Path(folder) / where).mkdir(parents=True, exist_ok=True)
     for site in range(1, sites + 1):
-        rng = generator(seed, well["plate"], well["well"], site)
-        shift = _conditions(seed, well["week"], well["plate"], well["well"], site)
-        image = render_field(rng, compound, response, shift, height, width)
+        image = field(seed, well, compound, site, height, width)
+        rng = generator(seed, "names", well["plate"], well["well"], site)
         row = {}
         for (channel, number), pixels in zip(CHANNELS.items(), image, strict=True):
             name = f"{well['well']}_s{site}_w{number}{_guid(rng)}.tif"
@@ -620,11 +635,11 @@ def simulate_screen(folder: str | Path, seed: int, layout: Layout = LAYOUTS["def
     wells, compounds = truth_table(seed, layout)
     with atomic(folder) as temporary:
         temporary.mkdir(parents=True)
-        tasks = [(str(temporary), seed, well, compounds[well["compound"]], well["response"], layout.sites, height, width)
+        tasks = [(str(temporary), seed, well, compounds[well["compound"]], layout.sites, height, width)
                  for well in wells.to_dict("records")]
-        with multiprocessing.get_context("spawn").Pool(workers) as pool:
-            done = list(tqdm(pool.imap(_write_well, tasks, chunksize=4), total=len(tasks), desc="simulate", unit="well",
-                             disable=not progress))
+        with multiprocessing.get_context("spawn").Pool(workers) if workers > 1 else nullcontext() as pool:
+            running = pool.imap(_write_well, tasks, chunksize=4) if pool else map(_write_well, tasks)
+            done = list(tqdm(running, total=len(tasks), desc="simulate", unit="well", disable=not progress))
         images = pd.DataFrame([row for rows in done for row in rows])
         plates = {plate: number for number, plate in enumerate(sorted(wells["plate"].unique()), 1)}
         images.insert(0, "TableNumber", images["Image_Metadata_Plate_DAPI"].map(plates))
@@ -646,7 +661,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--layout", choices=sorted(LAYOUTS), default="default")
     parser.add_argument("--height", type=int, default=128)
     parser.add_argument("--width", type=int, default=160)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="processes; the pixels do not depend on it")
     given = parser.parse_args(arguments)
     simulate_screen(given.out, given.seed, LAYOUTS[given.layout], given.height, given.width, given.workers)
 

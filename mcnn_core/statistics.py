@@ -1,13 +1,20 @@
 """Measurements by which simulated cells are set against real ones.
 
 All lengths are in micrometres, so that fields of different pixel size compare.
-The real figures in ``book/recorded/real_cells.json`` were computed by `field_statistics`
-and `crop_statistics` from images of the Broad Bioimage Benchmark Collection, BBBC021v1
-(Caie et al. 2010, Ljosa et al. 2012), CC BY 4.0.
+The real figures in ``book/recorded/real_cells.json`` were computed by
+``python -m mcnn_core.statistics DATA`` from images of the Broad Bioimage Benchmark Collection,
+BBBC021v1 (Caie et al. 2010, Ljosa et al. 2012), CC BY 4.0.
 """
 
+import sys
+from pathlib import Path
+
 import numpy as np
+import tifffile
 from scipy import ndimage
+
+from mcnn_core.files import write_json
+from mcnn_core.simulate import CHANNELS, MICROSCOPE_PIXEL
 
 ATTRIBUTION = ("Real cells: image set BBBC021v1 (Caie et al., Molecular Cancer Therapeutics 2010), Broad Bioimage "
                "Benchmark Collection (Ljosa et al., Nature Methods 2012), CC BY 4.0.")
@@ -46,13 +53,12 @@ def power_spectrum(image: np.ndarray, pixel: float) -> np.ndarray:
     return log - log.mean()
 
 
-def _nuclei(dna: np.ndarray, pixel: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return areas (um2) of objects in the DNA channel above 20 um2, and their mask."""
+def nucleus_areas(dna: np.ndarray, pixel: float) -> np.ndarray:
+    """Return the areas in um2 of all objects above 20 um2 in a (H, W) image of the DNA channel."""
     smooth = ndimage.gaussian_filter(dna.astype(np.float32), 1.0 / pixel)
     labels, _ = ndimage.label(smooth > threshold(smooth))
-    area = np.bincount(labels.ravel()) * pixel**2
-    area[0] = 0
-    return area[area > 20], area[labels] > 20
+    area = np.bincount(labels.ravel())[1:] * pixel**2
+    return area[area > 20]
 
 
 def field_statistics(fields: np.ndarray, pixel: float) -> dict:
@@ -76,7 +82,7 @@ def field_statistics(fields: np.ndarray, pixel: float) -> dict:
     counts, areas, coverage = [], [], []
     intensity, spectrum, contrast = [], [], []
     for field in np.asarray(fields):
-        area, _ = _nuclei(field[..., 0], pixel)
+        area = nucleus_areas(field[..., 0], pixel)
         counts.append(len(area) / (field[..., 0].size * pixel**2) * 1e6)
         areas.extend(area)
         actin = ndimage.gaussian_filter(field[..., 1].astype(np.float32), 1.0 / pixel)
@@ -95,3 +101,35 @@ def field_statistics(fields: np.ndarray, pixel: float) -> dict:
         "intensity": np.mean(intensity, 0).round(3).tolist(), "spectrum": np.mean(spectrum, 0).round(3).tolist(),
         "contrast": np.mean(contrast, 0).round(3).tolist(),
     }
+
+
+def tiles(fields: np.ndarray, height: int = 128, width: int = 160) -> np.ndarray:
+    """Bin full fields 2 x 2 and cut them into fields of the simulated size, float64 (n, 128, 160, C)."""
+    n, full_height, full_width, channels = fields.shape
+    binned = fields.reshape(n, full_height // 2, 2, full_width // 2, 2, channels).mean((2, 4))
+    return np.array([field[y:y + height, x:x + width] for field in binned
+                     for y in range(0, full_height // 2 - height + 1, height)
+                     for x in range(0, full_width // 2 - width + 1, width)])
+
+
+def real_fields(data: Path) -> np.ndarray:
+    """Read the two complete real fields of one DMSO well, uint16 (2, 1024, 1280, 3)."""
+    folder = Path(data) / "bbbc021" / "fields"
+    return np.array([np.stack([tifffile.imread(next(folder.glob(f"*_s{site}_w{number}*.tif"))) for number in CHANNELS.values()], -1)
+                     for site in (1, 2)])
+
+
+def real_statistics(data: Path) -> dict:
+    """Measure the real fields at full size and as small fields, and the nuclei of the real DMSO crops."""
+    folder = Path(data) / "bbbc021" / "cells"
+    index = np.genfromtxt(folder / "index.csv", delimiter=",", names=True, dtype=None, encoding="utf-8", usecols=("Compound",))
+    crops = np.load(folder / "crops.npz")["crops"][index["Compound"] == "DMSO"]
+    largest = [nucleus_areas(crop[..., 0], MICROSCOPE_PIXEL).max(initial=0) for crop in crops]
+    fields = real_fields(data)
+    return {"attribution": ATTRIBUTION, "pixel_um": MICROSCOPE_PIXEL, "full": field_statistics(fields, MICROSCOPE_PIXEL),
+            "small": field_statistics(tiles(fields), 2 * MICROSCOPE_PIXEL),
+            "dmso_crops": {"n": len(crops), "nucleus_area_um2": np.percentile(largest, (25, 50, 75)).round(1).tolist()}}
+
+
+if __name__ == "__main__":
+    write_json("book/recorded/real_cells.json", real_statistics(Path(sys.argv[1])))
