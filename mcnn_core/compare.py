@@ -88,9 +88,10 @@ def normalisations(fields: pd.DataFrame) -> list[str]:
 
 def protocols(treatments: pd.DataFrame) -> list[str]:
     """Return the protocols that a screen can answer: NSCB needs batches, both an annotation."""
-    if not (treatments["Metadata_MoA"] != "").any():
+    known = treatments[(treatments["Metadata_MoA"] != "") & (treatments["Metadata_control_type"] == "trt")]
+    if known.empty:
         return []
-    batched = "Metadata_Batch" in treatments and (treatments["Metadata_Batch"] != "").all()
+    batched = "Metadata_Batch" in known and (known["Metadata_Batch"] != "").all()
     return [name for name in PROTOCOLS if (name == "NSC" or batched) and answerable(treatments, name).any()]
 
 

@@ -17,11 +17,11 @@ PROTOCOLS = ("NSC", "NSCB")
 
 
 def annotated(profiles: pd.DataFrame) -> pd.DataFrame:
-    """Return the treatments with a known mechanism, without controls, sorted by their names.
+    """Return the treatments with a known mechanism, controls of either kind left out, sorted by their names.
 
     The order by name, which knows no mechanism, is what breaks ties between neighbours.
     """
-    known = (profiles["Metadata_MoA"] != "") & (profiles["Metadata_control_type"] != "negcon")
+    known = (profiles["Metadata_MoA"] != "") & (profiles["Metadata_control_type"] == "trt")
     rows = profiles[known].sort_values("Metadata_Treatment", ignore_index=True)
     twice = rows["Metadata_Treatment"].duplicated(keep=False)
     if rows.empty or twice.any():

@@ -1,0 +1,317 @@
+"""The book's figures: each function draws on one Matplotlib Axes, given first, and returns it.
+
+Colours hold for colour-blind readers and on paper: channels are blue, magenta and green,
+quantities cividis (blue small, yellow large, as in the paper's Fig. 3a), and classes differ
+by marker as well as by colour. Backgrounds are white, so pages may be dark. Figures are made for
+100 dots per inch and ``layout="constrained"``.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.patches import FancyArrowPatch, Rectangle
+from matplotlib.ticker import LogLocator, NullFormatter
+from scipy.cluster.hierarchy import dendrogram, linkage
+from scipy.spatial.distance import squareform
+
+CHANNEL_COLOURS = np.array(
+    [(0.2, 0.45, 1), (0.95, 0, 0.85), (0.1, 0.9, 0.2), (1, 0.75, 0), (0, 0.8, 0.9), (0.7, 0.7, 0.7)])
+"""DNA blue, actin magenta, tubulin green, as in BBBC021's channel order; then amber, cyan, grey."""
+PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C6D31", "#555555"]
+MARKERS = "osD^vP"
+SMALL = {"fontsize": 8}
+
+
+def composite(field: np.ndarray) -> np.ndarray:
+    """Return the (H, W, 3) float image in 0..1 of a (H, W, C) uint8 field; one channel alone is grey."""
+    colours = CHANNEL_COLOURS[:field.shape[-1]] if field.shape[-1] > 1 else np.ones((1, 3))
+    return np.clip(field.astype(np.float32) / 255 @ colours, 0, 1)
+
+
+def _bare(ax: Axes) -> Axes:
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    return ax
+
+
+def show_field(
+    ax: Axes, field: np.ndarray, pixel_size: float | None = None, bar: float = 20, channels: Sequence[str] = (), title: str = ""
+) -> Axes:
+    """Show a (H, W, C) uint8 field in colours, with a scale bar of `bar` um.
+
+    `pixel_size` is in um per pixel; where it is unknown there is no bar. `channels` names
+    each colour below the field.
+    """
+    _bare(ax).imshow(composite(field), interpolation="nearest")
+    ax.set_title(title, fontsize=9)
+    height, width = field.shape[:2]
+    if pixel_size:
+        length, left, bottom = bar / pixel_size, 0.04 * width, 0.94 * height
+        ax.add_patch(Rectangle((left, bottom), length, 0.02 * height, color="white"))
+        ax.text(left + length / 2, bottom - 0.02 * height, f"{bar:g} µm", color="white", ha="center", va="bottom", **SMALL)
+    for c, name in enumerate(channels):
+        colour = CHANNEL_COLOURS[c] * 0.75 if len(channels) > 1 else "black"
+        ax.text((c + 0.5) / len(channels), -0.03, name, color=colour, ha="center", va="top", transform=ax.transAxes, **SMALL)
+    return ax
+
+
+def contact_sheet(
+    ax: Axes, fields: Sequence[np.ndarray], titles: Sequence[str], columns: int = 4, pixel_size: float | None = None,
+    bar: float = 20
+) -> Axes:
+    """Show fields in a grid, each with its title; the first carries the scale bar."""
+    rows = -(-len(fields) // columns)
+    _bare(ax)
+    for i, (field, title) in enumerate(zip(fields, titles, strict=True)):
+        place = ((i % columns) / columns, 1 - (i // columns + 1) / rows, 0.97 / columns, 0.86 / rows)
+        show_field(ax.inset_axes(place), field, None if i else pixel_size, bar, title=title)
+    return ax
+
+
+def plate_map(ax: Axes, table: pd.DataFrame, column: str, label: str = "") -> Axes:
+    """Show one plate's wells, coloured by a column of the table: a colour bar for numbers, a legend for words.
+
+    Wells of several rows (sites) show their first value; wells without rows stay white.
+    """
+    wells = table.drop_duplicates("Metadata_Well").set_index("Metadata_Well")[column]
+    rows, columns = wells.index.str[0], wells.index.str[1:].astype(int)
+    label = label or column.removeprefix("Metadata_")
+    letters, numbers = sorted(set(rows)), range(columns.min(), columns.max() + 1)
+    x, y = columns, rows.map(letters.index)
+    size = 0.5 * 72 * min(ax.figure.get_size_inches() / (len(numbers) + 3, len(letters) + 2))
+    if pd.api.types.is_numeric_dtype(wells):
+        shown = ax.scatter(x, y, size**2, wells, cmap="cividis", marker="s")
+        ax.figure.colorbar(shown, ax=ax, label=label)
+    else:
+        for kind, (value, colour, marker) in enumerate(_styles(wells)):
+            here = wells == value
+            ax.scatter(x[here], y[here], size**2 * 0.8, color=colour, marker=marker, label=value or "(none)")
+        _legend(ax, label, min(1, 7 / size))
+    ax.set(xlabel="column", ylabel="row", xticks=list(numbers), yticks=range(len(letters)), yticklabels=letters,
+           xlim=(numbers[0] - 0.7, numbers[-1] + 0.7), ylim=(len(letters) - 0.3, -0.7))
+    return ax
+
+
+def _styles(values: pd.Series) -> list[tuple[str, str, str]]:
+    """Give each distinct value a colour and a marker, together unique for the 24 that a legend can hold."""
+    return [(value, PALETTE[i % 8], MARKERS[i % 6]) for i, value in enumerate(sorted(set(values)))]
+
+
+def _legend(ax: Axes, title: str = "", markerscale: float = 1) -> None:
+    """List the classes right of the axes, or their number where they are too many to tell apart."""
+    handles, _ = ax.get_legend_handles_labels()
+    if len(handles) > 24:
+        ax.set_title(f"{len(handles)} different values, marks repeat", loc="right", fontsize=9)
+    else:
+        ax.legend(title=title, bbox_to_anchor=(1.01, 1), loc="upper left", markerscale=markerscale, frameon=False, **SMALL)
+
+
+def histograms(ax: Axes, plates: Mapping[str, np.ndarray], bins: np.ndarray, xlabel: str) -> Axes:
+    """Draw one line per plate: the share of its pixels in each bin of intensity."""
+    for i, (plate, values) in enumerate(plates.items()):
+        share = np.histogram(np.ravel(values), bins)[0] / np.size(values)
+        colour = PALETTE[i % 8] if len(plates) <= 8 else plt.get_cmap("cividis")(i / len(plates))
+        ax.stairs(share * 100, bins, color=colour, label=plate, alpha=0.8)
+    if len(plates) <= 8:
+        ax.legend(title="plate", frameon=False, **SMALL)
+    ax.set(xlabel=xlabel, ylabel="pixels (%)")
+    return ax
+
+
+def loss_curves(ax: Axes, history: pd.DataFrame, classes: int | None = None) -> Axes:
+    """Draw the loss (left) and the training accuracy (right) of each epoch; `classes` adds the loss of a guess."""
+    ax.plot(history["epoch"], history["loss"], color=PALETTE[0], marker="o", markersize=3, label="loss")
+    if classes:
+        ax.axhline(np.log(classes), color=PALETTE[0], linestyle=":", label=f"guessing among {classes}")
+    ax.set(xlabel="epoch", ylabel="cross-entropy (nats)", ylim=(0, None))
+    right = ax.twinx()
+    right.plot(history["epoch"], history["accuracy"] * 100, color=PALETTE[1], marker="s", markersize=3, label="accuracy")
+    right.set(ylabel="surrogate classes told right (%)", ylim=(0, 100))
+    handles = ax.get_lines() + right.get_lines()
+    right.legend(handles, [line.get_label() for line in handles], loc="center right", frameon=False, **SMALL)
+    return ax
+
+
+def scree(ax: Axes, explained: np.ndarray) -> Axes:
+    """Draw the cumulative variance that the principal components explain."""
+    share = np.cumsum(explained) * 100
+    ax.plot(np.arange(1, len(share) + 1), share, color=PALETTE[0], marker="o", markersize=3)
+    ax.axhline(99, color=PALETTE[4], linestyle=":")
+    ax.text(0.02, 98.5, "99 %", color=PALETTE[4], va="top", transform=ax.get_yaxis_transform(), **SMALL)
+    ax.set(xlabel="principal components", ylabel="variance explained (%)", ylim=(min(share[0], 90) - 2, 101))
+    return ax
+
+
+def _blocks(labels: np.ndarray) -> list[tuple[str, int, int]]:
+    """Return (label, start, stop) of each run of equal labels."""
+    edges = [0, *(np.flatnonzero(labels[1:] != labels[:-1]) + 1), len(labels)]
+    return [(labels[start], start, stop) for start, stop in zip(edges[:-1], edges[1:])]
+
+
+def distance_matrix(
+    ax: Axes, distances: np.ndarray, table: pd.DataFrame, frame: tuple[int, int] | None = None, only: tuple[int, int] | None = None
+) -> Axes:
+    """Show cosine distances between treatments, blue near and yellow far, in blocks of one mechanism (Fig. 3a).
+
+    Parameters
+    ----------
+    distances : (n, n) array
+        In the order of `table`, which `mcnn_core.distances.order_by` gives.
+    table : DataFrame
+        Treatment profiles in that order.
+    frame : (start, stop), optional
+        Rows to frame in red, that another panel shows larger.
+    only : (start, stop), optional
+        Show these rows alone, on the colours of the whole, and name each by compound and dose (Fig. 3b).
+    """
+    first, last = only or (0, len(table))
+    part = table.iloc[first:last]
+    shown = ax.imshow(distances[first:last, first:last], cmap="cividis", vmin=0, vmax=max(float(distances.max()), 1e-9))
+    blocks = _blocks(part["Metadata_MoA"].to_numpy())
+    ax.set(xticks=[], xlabel="treatments, in the order of the rows")
+    ax.set_yticks([(start + stop - 1) / 2 for _, start, stop in blocks], [label for label, _, _ in blocks], **SMALL)
+    for _, start, _ in blocks[1:]:
+        ax.axhline(start - 0.5, color="white", linewidth=0.6)
+        ax.axvline(start - 0.5, color="white", linewidth=0.6)
+    if frame:
+        start, stop = frame
+        ax.add_patch(Rectangle((start - 0.5, start - 0.5), stop - start, stop - start, fill=False, edgecolor="red", linewidth=2))
+    if only:
+        doses = part["Metadata_Concentration"].map(lambda dose: "" if np.isnan(dose) else f" {dose:g} µM")
+        ax.secondary_yaxis("right").set_yticks(range(len(part)), part["Metadata_Compound"] + doses, **SMALL)
+    ax.figure.colorbar(shown, ax=ax, label="cosine distance", shrink=0.8)
+    return ax
+
+
+def confusion_matrix(ax: Axes, counts: pd.DataFrame) -> Axes:
+    """Show true (rows) against predicted (columns) mechanisms: numbers count treatments, colour is the share of a row, grey a row without queries."""
+    values = counts.to_numpy()
+    total = values.sum(axis=1, keepdims=True)
+    share = np.where(total > 0, values / total.clip(min=1) * 100, np.nan)
+    ax.set_facecolor("0.85")
+    shown = ax.imshow(share, cmap="cividis", vmin=0, vmax=100)
+    for row, column in zip(*np.nonzero(values)):
+        colour = "black" if share[row, column] > 55 else "white"
+        ax.text(column, row, values[row, column], ha="center", va="center", color=colour, **SMALL)
+    ax.set(xlabel="predicted", ylabel="true")
+    ax.set_xticks(range(len(counts)), counts.columns, rotation=45, ha="right", rotation_mode="anchor", **SMALL)
+    ax.set_yticks(range(len(counts)), counts.index, **SMALL)
+    ax.figure.colorbar(shown, ax=ax, label="of the true mechanism (%)", shrink=0.8)
+    return ax
+
+
+def accuracy_bars(ax: Axes, table: pd.DataFrame) -> Axes:
+    """Compare methods: one line each, a mark per seed with its Wilson interval, a dashed line for an exact floor.
+
+    `table` is what `mcnn_core.compare.comparison` returns, of one protocol; a boolean column
+    ``recorded`` tells results of ``make study`` (open marks) from those of this run (filled).
+    """
+    methods = list(dict.fromkeys(table["method"]))
+    recorded = table["recorded"] if "recorded" in table else pd.Series(False, table.index)
+    for method, rows in table.groupby("method"):
+        lines = methods.index(method) + np.linspace(-0.2, 0.2, len(rows)) * (len(rows) > 1)
+        for line, (index, row) in zip(lines, rows.iterrows()):
+            if pd.isna(row["low"]):
+                ax.plot([0, row["overall"] * 100], [line, line], color="0.5", linestyle="--")
+                ax.plot(row["overall"] * 100, line, color="0.5", marker="|", markersize=10)
+                continue
+            colour = PALETTE[1] if recorded[index] else PALETTE[0]
+            ax.plot([row["low"] * 100, row["high"] * 100], [line, line], color=colour, linewidth=1.5)
+            ax.plot(row["overall"] * 100, line, color=colour, marker="s" if recorded[index] else "o",
+                    markerfacecolor="white" if recorded[index] else colour)
+    for label, marker, fill, colour in (("this run", "o", PALETTE[0], PALETTE[0]), ("recorded", "s", "white", PALETTE[1])):
+        if (recorded == (label == "recorded")).any():
+            ax.plot([], [], color=colour, marker=marker, markerfacecolor=fill, label=label)
+    ax.plot([], [], color="0.5", linestyle="--", marker="|", label="expected, no image")
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False, **SMALL)
+    ax.set(xlabel="right mechanism (% of treatments, 95 % interval)", xlim=(0, 100), ylim=(len(methods) - 0.5, -0.5))
+    ax.set_yticks(range(len(methods)), methods)
+    ax.grid(axis="x", color="0.9")
+    return ax
+
+
+def embedding(ax: Axes, points: np.ndarray, labels: pd.Series, xlabel: str, ylabel: str) -> Axes:
+    """Scatter (n, 2) points; every label has its own pair of colour and marker."""
+    labels = np.asarray(labels)
+    for value, colour, marker in _styles(labels):
+        here = labels == value
+        ax.scatter(*points[here].T, s=22, color=colour, marker=marker, linewidths=0, label=value or "not annotated")
+    _legend(ax)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    return ax
+
+
+def simulated_and_real(
+    ax: Axes, x: np.ndarray, simulated: np.ndarray, real: np.ndarray, channels: Sequence[str], xlabel: str, ylabel: str,
+    logarithmic: bool = False
+) -> Axes:
+    """Set curves of simulated fields (lines) against real ones (open marks); both (C, len(x)), `x` optionally logarithmic."""
+    for c, channel in enumerate(channels):
+        colour = CHANNEL_COLOURS[c] * 0.75
+        ax.plot(x, simulated[c], color=colour, label=f"{channel}, simulated")
+        ax.plot(x, real[c], color=colour, linestyle="none", marker=MARKERS[c % 6], markerfacecolor="white", label=f"{channel}, real")
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    if logarithmic:
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.legend(frameon=False, **SMALL)
+    return ax
+
+
+def method_overview(
+    ax: Axes, groups: Mapping[str, Sequence[np.ndarray]], features: np.ndarray, distances: np.ndarray, labels: Sequence[str]
+) -> Axes:
+    """Draw the paper's Fig. 1 from a run: fields by surrogate class, network, features, distances and tree.
+
+    Parameters
+    ----------
+    groups : mapping
+        Surrogate class to its fields, (H, W, C) uint8; three or four classes of two or three fields.
+    features : (n, d) array
+        Profiles of some treatments.
+    distances : (n, n) array
+        Cosine distances between them.
+    labels : sequence of str
+        Their names.
+    """
+    _bare(ax).set(xlim=(0, 1), ylim=(0, 1))
+    heads = {0.13: "fields, grouped by\nsurrogate class", 0.385: "M-CNN learns to tell\nthe classes apart",
+             0.585: "its features,\none row a treatment", 0.85: "cosine distances\nand tree"}
+    for x, text in heads.items():
+        ax.text(x, 0.87, text, ha="center", va="bottom", fontsize=9)
+    step = 0.82 / len(groups)
+    for g, (name, fields) in enumerate(groups.items()):
+        bottom = 0.84 - (g + 1) * step
+        for f, field in enumerate(fields):
+            show_field(ax.inset_axes((f * 0.26 / len(fields), bottom + 0.05, 0.25 / len(fields), step - 0.06)), field)
+        ax.text(0.13, bottom + 0.045, name, ha="center", va="top", **SMALL)
+    for scale in range(3):  # the same field at several scales, each through its own convolutions
+        for layer in range(3):
+            height = 0.2 / 1.5**scale
+            ax.add_patch(Rectangle((0.31 + layer * 0.022, 0.68 - scale * 0.22 - height / 2), 0.014, height,
+                                   facecolor=PALETTE[5], edgecolor="black", linewidth=0.6))
+    for x, height, text in ((0.415, 0.36, "fusion"), (0.45, 0.24, "128")):
+        ax.add_patch(Rectangle((x, 0.46 - height / 2), 0.018, height, facecolor=PALETTE[1], edgecolor="black", linewidth=0.6))
+        ax.text(x + 0.009, 0.45 - height / 2, text, ha="center", va="top", fontsize=7)
+    ax.text(0.334, 0.1, "scales", ha="center", va="top", fontsize=7)
+    for start, stop, y in ((0.265, 0.3, 0.46), (0.378, 0.41, 0.46), (0.475, 0.5, 0.46), (0.665, 0.69, 0.46)):
+        ax.add_patch(FancyArrowPatch((start, y), (stop, y), arrowstyle="-|>", mutation_scale=12, color="0.3"))
+    tree = dendrogram(linkage(squareform(distances, checks=False), "average"), no_plot=True)
+    order = tree["leaves"]
+    rows = _bare(ax.inset_axes((0.51, 0.1, 0.15, 0.74)))
+    largest = float(np.percentile(np.abs(features), 95))
+    rows.imshow(features[order], cmap="cividis", vmin=-largest, vmax=largest, aspect="auto", interpolation="nearest")
+    matrix = _bare(ax.inset_axes((0.7, 0.1, 0.15, 0.74)))
+    matrix.imshow(distances[np.ix_(order, order)], cmap="cividis", aspect="auto", interpolation="nearest")
+    branches = _bare(ax.inset_axes((0.855, 0.1, 0.06, 0.74)))
+    for heights, leaves in zip(tree["dcoord"], tree["icoord"]):
+        branches.plot(heights, leaves, color="black", linewidth=0.8)
+    branches.set(ylim=(10 * len(order), 0))
+    for place, row in enumerate(order):
+        ax.text(0.92, 0.84 - (place + 0.5) * 0.74 / len(order), labels[row], va="center", fontsize=7)
+    return ax
