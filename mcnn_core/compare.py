@@ -21,9 +21,10 @@ import pandas as pd
 from mcnn_core.errors import InputError
 from mcnn_core.features import fit_pca
 from mcnn_core.neighbors import PROTOCOLS, answerable, floors, nearest_neighbours, scores
-from mcnn_core.profiles import centre, feature_columns, feature_matrix, treatment_profiles, well_profiles, whiten
+from mcnn_core.profiles import (
+    NORMALISATIONS, centre, feature_columns, feature_matrix, treatment_profiles, well_profiles, whiten,
+)
 
-NORMALISATIONS = ("none", "centre", "whiten")
 FLOORS = {"chance": "chance", "label_frequency": "label frequency", "batch_only": "week only"}
 
 
@@ -77,13 +78,6 @@ def profile(
     if normalisation == "centre":
         wells = centre(wells)
     return wells, treatment_profiles(wells)
-
-
-def normalisations(fields: pd.DataFrame) -> list[str]:
-    """Return the normalisations a screen allows: whitening needs controls, centring some on every plate."""
-    control = fields["Metadata_control_type"] == "negcon"
-    everywhere = control.groupby(fields["Metadata_Plate"]).any().all()
-    return ["none"] + ["centre"] * bool(everywhere) + ["whiten"] * bool(control.sum() > 1)
 
 
 def protocols(treatments: pd.DataFrame) -> list[str]:

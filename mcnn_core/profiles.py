@@ -13,6 +13,7 @@ from mcnn_core.errors import InputError
 
 DESCRIBING = ("Metadata_", "FileName_", "PathName_")
 NAMING = ("Metadata_Treatment", "Metadata_Plate", "Metadata_Well", "Metadata_Site")
+NORMALISATIONS = ("none", "centre", "whiten")
 
 
 def feature_columns(frame: pd.DataFrame) -> list[str]:

@@ -87,13 +87,6 @@ def test_screens_without_batches_or_annotation(fields):
             compare.evaluate(treatments.assign(Metadata_MoA=unannotated), "any", 0)
 
 
-def test_normalisations_that_a_screen_allows(fields):
-    assert compare.normalisations(fields) == list(compare.NORMALISATIONS)
-    control = fields.Metadata_control_type == "negcon"
-    assert compare.normalisations(fields[~control | (fields.Metadata_Plate == "Week1_1")]) == ["none", "whiten"]
-    assert compare.normalisations(fields[~control]) == ["none"]
-
-
 def test_refusals(fields):
     with pytest.raises(InputError, match="none, centre, whiten"):
         compare.profile(fields, "best")
