@@ -36,6 +36,7 @@ def embed(model: MCNN, store: Any, rows: Sequence[int] | None = None, batch: int
     batch : int
         Fields at a time, fewer where they are large.
     progress : bool
+        Show a bar.
 
     Returns
     -------
@@ -49,8 +50,8 @@ def embed(model: MCNN, store: Any, rows: Sequence[int] | None = None, batch: int
     with torch.inference_mode(), tqdm(total=len(rows), disable=not progress, desc="features", unit="field") as bar:
         for start in range(0, len(rows), batch):
             part = rows[start:start + batch]
-            fields = np.stack([store.pixels[row] for row in part])
-            activations[start:start + batch] = model.embed(model.standardise(fields), bf16).cpu().numpy()
+            x = model.standardise(np.stack([store.pixels[row] for row in part]))
+            activations[start:start + batch] = model.embed(x, bf16).cpu().numpy()
             bar.update(len(part))
     return activations
 
@@ -60,10 +61,9 @@ def feature_frame(table: pd.DataFrame, activations: np.ndarray, training: np.nda
     if not len(table) == len(activations) == len(training):
         raise InputError(f"{len(table)} fields need as many rows of features and training marks",
                          [f"{len(activations)} rows of features", f"{len(training)} training marks"])
-    names = field_names(table)
-    bad = np.flatnonzero(~np.isfinite(activations).all(axis=1))
-    if len(bad):
-        raise InputError("Features must be finite numbers", [names[row] for row in bad])
+    bad = ~np.isfinite(activations).all(axis=1)
+    if bad.any():
+        raise InputError("Features must be finite numbers", field_names(table[bad]))
     metadata = table[[column for column in table if column.startswith("Metadata_")]].reset_index(drop=True)
     features = pd.DataFrame(activations, columns=_numbered("MCNN", activations.shape[1]))
     return pd.concat([metadata.assign(Metadata_Training=np.asarray(training, dtype=bool)), features], axis=1)
@@ -120,9 +120,8 @@ def fit_pca(frame: pd.DataFrame, variance: float = 0.99) -> Projection:
         raise InputError("PCA is fitted on training fields only: column Metadata_Training must mark them")
     marked = frame["Metadata_Training"].fillna(False).astype(bool).to_numpy()
     if not marked.all():
-        names = field_names(frame)
         raise InputError("PCA is fitted on training fields only: pass frame[frame.Metadata_Training]",
-                         [f"{names[row]} was not trained on" for row in np.flatnonzero(~marked)])
+                         [f"{name} was not trained on" for name in field_names(frame[~marked])])
     columns = [column for column in frame if not column.startswith("Metadata_")]
     values = frame[columns].to_numpy(dtype=np.float64)
     if len(values) < 2 or not np.ptp(values, axis=0).any():

@@ -52,7 +52,7 @@ def multiple_of(config: NetworkConfig) -> int:
     """Return what both sides of a field must be multiples of: 128 for 7 scales, 32 for 5.
 
     The scales halve a side len(scales) - 1 times. The last factor of two is for the pooling before
-    "flatten", or lets a crop of half the field's sides still fit where positions are averaged.
+    flattening; where positions are averaged, it lets a crop of half the sides fit.
     """
     return 2 ** len(config.scales)
 
@@ -72,16 +72,15 @@ class MCNN(nn.Module):
 
     def __init__(self, config: NetworkConfig, n_classes: int, channels: int, height: int, width: int):
         super().__init__()
-        multiple = multiple_of(config)
-        problems = [f"{name} {size} is not a multiple of {multiple}"
-                    for name, size in (("height", height), ("width", width)) if size < 1 or size % multiple]
+        multiple, sides = multiple_of(config), {"height": height, "width": width}
+        problems = [f"{key} {side} is not a multiple of {multiple}" for key, side in sides.items() if side < 1 or side % multiple]
         problems += [f"{channels} channels"] * (not 1 <= channels <= 6) + [f"{n_classes} class"] * (n_classes < 2)
         if problems:
             raise InputError(f"A network of {len(config.scales)} scales takes fields of 1 to 6 channels with sides "
                              f"that are multiples of {multiple}, and at least two classes", problems)
         self.config, self.spec = config, (config, n_classes, channels, height, width)
-        self.scales = nn.ModuleList(_scale(config, channels, out, len(config.scales) - 1 - n)
-                                    for n, out in enumerate(config.scales))
+        halvings = reversed(range(len(config.scales)))  # left to do at each scale, to reach the size of the last
+        self.scales = nn.ModuleList(_scale(config, channels, out, k) for out, k in zip(config.scales, halvings))
         self.fusion = nn.Sequential(nn.Conv2d(sum(config.scales), config.fusion, 1, bias=not config.norm),
                                     *_activation(config, nn.BatchNorm2d(config.fusion)),
                                     *([] if config.average else [nn.MaxPool2d(2)]))

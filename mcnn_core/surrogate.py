@@ -43,8 +43,8 @@ def surrogate_classes(table: pd.DataFrame, by: Sequence[str], training: np.ndarr
     Raises
     ------
     InputError
-        If a column is absent or empty, if a class has fewer than two fields (all are listed: one
-        field is learned by heart and says nothing of its class), or if there are fewer than two classes.
+        If a column is absent or empty, a class has fewer than two fields (all are listed: one field
+        says nothing of what its class has in common), or there are fewer than two classes.
     """
     by, training, fields = list(by), np.asarray(training, dtype=bool), field_names(table)
     wrong = [column for column in by if not column.startswith("Metadata_") or column not in table]
@@ -77,10 +77,9 @@ def field_names(table: pd.DataFrame) -> list[str]:
 class BalancedBatches:
     """Batches in which every class occurs equally often, whatever its size.
 
-    An epoch draws about as many fields as there are training fields. Every class is drawn once
-    before any is drawn again, and within a class every field once before any again; the passes run
-    on across epochs. Taxol 0.3 uM, 1,332 of the 2,528 annotated fields of BBBC021, thus weighs as
-    much as any other class. The order depends on `seed` and the epoch alone.
+    An epoch draws about as many fields as there are training fields: every class once before any again, and
+    within a class every field once before any again, across epochs. Taxol 0.3 uM, 1,332 of the 2,528 annotated
+    fields of BBBC021, thus weighs as much as any other class. The order depends on `seed` and the epoch alone.
 
     Parameters
     ----------
@@ -103,6 +102,7 @@ class BalancedBatches:
         self.n_batches = max(1, round(self.per_class * len(self.members) / batch))
 
     def __len__(self) -> int:
+        """Return the number of batches per epoch."""
         return self.n_batches
 
     def batches(self, epoch: int) -> Iterator[np.ndarray]:

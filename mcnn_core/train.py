@@ -1,9 +1,8 @@
 """Training on surrogate classes: one loop for CPU and GPU, a checkpoint per epoch, exact resume.
 
-The paper (Methods, "Learning details") states SGD, dropout, cross-entropy plus weight decay, 27
-epochs and a rate held for 9 epochs at a time. It refers to earlier work for the rest; what we had
-to choose is marked [ours]. All randomness comes from the seed and the number of the epoch, so a
-run that was killed goes on from its last checkpoint to the same weights.
+The paper (Methods, "Learning details") states SGD, dropout, weight decay, 27 epochs and a rate held
+for 9 epochs at a time; what we had to choose is marked [ours]. All randomness comes from the seed and
+the epoch, so a run that was killed goes on from its last checkpoint to the same weights.
 """
 
 import hashlib
@@ -55,10 +54,9 @@ class Recipe:
         choices = {"optimiser": ("sgd", "adamw"), "schedule": ("steps", "one-cycle"), "precision": ("auto", "float32", "bfloat16")}
         problems = [f"{key} {getattr(self, key)!r} is none of {', '.join(values)}"
                     for key, values in choices.items() if getattr(self, key) not in values]
-        problems += [f"{key} {getattr(self, key)} is not positive" for key in ("epochs", "batch", "learning_rate", "clip")
-                     if getattr(self, key) <= 0]
-        if not 0 < self.crop <= 1:
-            problems.append(f"crop {self.crop} is not above 0 and at most 1")
+        problems += [f"{key} {getattr(self, key)} is not positive"
+                     for key in ("epochs", "batch", "learning_rate", "clip", "crop") if getattr(self, key) <= 0]
+        problems += [f"crop {self.crop} is more than 1"] * (self.crop > 1)
         if problems:
             raise InputError("This is no recipe for training", problems)
 
@@ -172,18 +170,26 @@ def untrained_model(store: Any, labels: np.ndarray, network: NetworkConfig, seed
     return model.eval()
 
 
+def augmented(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe, row: int, n: int) -> list[np.ndarray]:
+    """Return `n` views of one field as training shows it, back in grey levels: (h, w, C) uint8, for looking at."""
+    model, rng = untrained_model(store, labels, network), np.random.default_rng(recipe.seed)
+    views = _views(store.pixels, np.full(n, row), _crop_size(model, recipe), recipe.flips, rng)
+    x = _augment(model, views, recipe, rng)
+    grey = x * model.grey_std + model.grey_mean
+    return list(grey.clamp(0, 255).round().byte().permute(0, 2, 3, 1).cpu().numpy())
+
+
 def load_model(folder: str | Path) -> MCNN:
     """Return the trained network of a folder that `train` has finished, in eval mode.
 
     Raises MissingStageError if training has not begun or not finished, InputError if a file is damaged.
     """
-    folder = Path(folder)
-    found = _checkpoints(folder)
+    found = _checkpoints(folder := Path(folder))
     if not found:
         raise MissingStageError(f"{folder} holds no trained network: run the notebook on training first")
     tensors, state = _read(found[-1])
     if not state["finished"]:
-        raise MissingStageError(f"Training in {folder} has stopped in epoch {len(state['history']) + 1}: run it to its end first")
+        raise MissingStageError(f"Training in {folder} stopped in epoch {len(state['history']) + 1}: run it to its end first")
     model, _ = read_yaml(folder / "network.yml")
     if repr(model.spec) != state["identity"]["network"]:
         raise InputError(f"{folder / 'network.yml'} is not the network of {found[-1]}: run the training again to write it")
@@ -205,11 +211,10 @@ def _bfloat16(precision: str) -> bool:
     return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
 
 
-def _optimiser(model: MCNN, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimiser(model: MCNN, recipe: Recipe) -> torch.optim.Optimizer:  # its rate is set before every step
     if recipe.optimiser == "sgd":
-        return torch.optim.SGD(model.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum,
-                               weight_decay=recipe.weight_decay)
-    return torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
+        return torch.optim.SGD(model.parameters(), momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+    return torch.optim.AdamW(model.parameters(), weight_decay=recipe.weight_decay, fused=True)
 
 
 def _crop_size(model: MCNN, recipe: Recipe) -> tuple[int, int]:
@@ -242,18 +247,16 @@ def _augment(model: MCNN, fields: np.ndarray, recipe: Recipe, rng: np.random.Gen
 @contextmanager
 def _reproducible(seed: int, epoch: int):
     """Derive all randomness of an epoch from seed and epoch; yield NumPy's generator (torch's serves dropout)."""
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
+    devices = list(range(torch.cuda.device_count()))[:1]
+    with torch.random.fork_rng(devices), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         torch.manual_seed(int(np.random.SeedSequence([seed, 2, epoch]).generate_state(1)[0]))
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-            yield np.random.default_rng([seed, 3, epoch])
+        yield np.random.default_rng([seed, 3, epoch])
 
 
 def _identity(store: Any, labels: np.ndarray, model: MCNN, recipe: Recipe) -> dict[str, str]:
     """What a checkpoint must share with a training that goes on from it."""
-    return {"network": repr(model.spec), "recipe": repr(recipe),
-            "surrogate classes": hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest(),
-            "store": str(store.manifest["sha256"])}
+    classes = hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest()
+    return {"network": repr(model.spec), "recipe": repr(recipe), "surrogate classes": classes, "store": store.manifest["sha256"]}
 
 
 def _save(folder: Path, state: dict[str, Any], model: MCNN, optimiser: torch.optim.Optimizer) -> None:
@@ -288,8 +291,7 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read a checkpoint's tensors and state, after comparing its SHA-256."""
     expected = path.with_suffix(".sha256").read_text(encoding="ascii", errors="replace").split()
     if not path.exists() or [sha256(path), path.name] != expected:
-        raise InputError(f"Checkpoint {path} is damaged: delete {path.stem}.* to go on from the one before",
-                         ["its contents do not match its SHA-256"])
+        raise InputError(f"{path} is damaged, it does not match its SHA-256: delete {path.stem}.* to go on from the one before")
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["state"])
@@ -307,8 +309,8 @@ def _resume(folder: Path, identity: dict[str, str], model: MCNN, optimiser: torc
     if not found:
         return {"step": 0, "history": [], "finished": False}
     tensors, state = _read(found[-1])
-    other = [f"{key}: {state['identity'].get(key)} there, {value} here"
-             for key, value in identity.items() if state["identity"].get(key) != value]
+    there = state["identity"]
+    other = [f"{key}: {there.get(key)} there, {here} here" for key, here in identity.items() if there.get(key) != here]
     if other:
         raise InputError(f"{found[-1]} belongs to another training: choose another folder, or delete this one", other)
     slots: dict[int, dict[str, torch.Tensor]] = {}
