@@ -11,11 +11,12 @@ import pandas as pd
 from mcnn_core import simulate
 from mcnn_core.baselines import handcrafted, intensity
 from mcnn_core.compare import comparison, evaluate, profile, protocols
+from mcnn_core.distances import cosine_distances
 from mcnn_core.errors import InputError
 from mcnn_core.features import embed, feature_frame
 from mcnn_core.images import read_field
 from mcnn_core.model import NetworkConfig
-from mcnn_core.profiles import NORMALISATIONS
+from mcnn_core.profiles import NORMALISATIONS, feature_matrix
 from mcnn_core.screen import Screen, read_bbbc021, read_loaddata
 from mcnn_core.surrogate import field_names
 from mcnn_core.train import Recipe, load_model, train, untrained_model
@@ -157,6 +158,16 @@ def compare_methods(table: pd.DataFrame, labels: np.ndarray, store: Any, feature
         evaluate(profile(frame, normalisation, units_differ=name in ("intensity", "handcrafted"))[1], name + SUFFIXES[normalisation], recipe.seed)
         for name, frame in frames.items() for normalisation in possible_normalisations(part)
     ], ignore_index=True)
+
+
+def overview(store: Any, table: pd.DataFrame, labels: np.ndarray,
+             treatments: pd.DataFrame) -> tuple[dict[str, list[np.ndarray]], np.ndarray, np.ndarray, list[str]]:
+    """Return what `mcnn_core.figures.method_overview` draws: three classes of two fields, and up to 16 treatments."""
+    spread = treatments.iloc[np.unique(np.linspace(0, len(treatments) - 1, 16).astype(int))]
+    groups = {name: [store.pixels[row] for row in np.flatnonzero((table["Metadata_Treatment"] == name) & (np.asarray(labels) >= 0))[:2]]
+              for name in spread["Metadata_Treatment"].iloc[[0, len(spread) // 2, -1]]}
+    profiles = feature_matrix(spread)
+    return groups, profiles, cosine_distances(profiles), list(spread["Metadata_Treatment"])
 
 
 def mechanism_results(predictions: pd.DataFrame, treatments: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, float | str]]:

@@ -35,8 +35,8 @@ def look_up(tree, key: str):
 
 
 def show(value, spec: str) -> str:
-    """Return a number as text, in the given Python format or as prose writes it."""
-    return format(value, spec) if spec else format_number(value)
+    """Return a number as text, in the given Python format or as prose writes it; a text stays as it is."""
+    return format(value, spec) if spec and not isinstance(value, str) else format_number(value)
 
 
 class NumberRole(SphinxRole):
