@@ -1,0 +1,38 @@
+"""Tiny screens on disk for tests: a LoadData table with one TIFF per field and channel."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import tifffile
+
+CHANNELS = ("DNA", "Actin")
+
+
+def tiny_rows(plates: int = 2, wells: tuple[str, ...] = ("B02", "C03"), sites: int = 2, channels: tuple[str, ...] = CHANNELS) -> pd.DataFrame:
+    """Return the LoadData rows of a screen whose first well of each plate is DMSO, as text."""
+    rows = []
+    for plate in range(1, plates + 1):
+        for well in wells:
+            for site in range(1, sites + 1):
+                compound = "DMSO" if well == wells[0] else f"drug {well}"
+                row = {"Metadata_Plate": f"P{plate}", "Metadata_Well": well, "Metadata_Site": str(site), "Metadata_Compound": compound,
+                       "Metadata_Concentration": "0" if compound == "DMSO" else "0.300", "Metadata_MoA": "" if compound == "DMSO" else "tubulin"}
+                for channel in channels:
+                    row |= {f"FileName_{channel}": f"{well}_s{site}_{channel}.tif", f"PathName_{channel}": f"images/P{plate}"}
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def write_screen(folder: Path, rows: pd.DataFrame | None = None, shape: tuple[int, int] = (12, 16), seed: int = 0) -> Path:
+    """Write the images of `rows` that do not exist yet and ``screen.csv``; return its path."""
+    rows = tiny_rows() if rows is None else rows
+    rng = np.random.default_rng(seed)
+    for column in [name for name in rows if name.startswith("FileName_")]:
+        for where, name in zip(rows[column.replace("File", "Path")], rows[column], strict=True):
+            path = folder / where / name
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                tifffile.imwrite(path, rng.poisson(rng.gamma(2, 200, shape)).astype(np.uint16))
+    rows.to_csv(folder / "screen.csv", index=False)
+    return folder / "screen.csv"

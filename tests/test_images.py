@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+import tifffile
+from helpers import tiny_rows, write_screen
+
+from mcnn_core.errors import InputError
+from mcnn_core.images import check_headers, image_paths, read_field, read_image
+from mcnn_core.screen import read_loaddata
+
+IMAGE = np.arange(12 * 16, dtype=np.uint16).reshape(12, 16)
+
+
+def said(path) -> str:
+    with pytest.raises(InputError) as error:
+        read_image(path)
+    assert str(path) in error.value.what
+    return error.value.what
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", ">u2"])
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"rowsperstrip": 3}, {"tile": (16, 16)}, {"bigtiff": True}])
+def test_grey_images_are_read_as_16_bit(tmp_path, dtype, options):
+    tifffile.imwrite(tmp_path / "a.tif", IMAGE.astype(dtype), byteorder=">" if dtype == ">u2" else None, **options)
+    read = read_image(tmp_path / "a.tif")
+    assert read.dtype == np.uint16 and read.dtype.isnative
+    np.testing.assert_array_equal(read, IMAGE)
+
+
+@pytest.mark.parametrize(("pixels", "options", "part"), [
+    (np.zeros((3, 12, 16), np.uint16), {"photometric": "minisblack"}, "3 pages; one page"),
+    (np.zeros((12, 16, 3), np.uint8), {"photometric": "rgb"}, "RGB with 3 samples per pixel; grey"),
+    (np.zeros((12, 16), np.uint8), {"photometric": "miniswhite"}, "MINISWHITE"),
+    (IMAGE.astype(np.float32), {}, "pixels of type float32; uint8 or uint16"),
+    (IMAGE.astype(np.int16), {}, "pixels of type int16"),
+    (IMAGE.astype(np.uint32), {}, "pixels of type uint32"),
+    (np.zeros((12, 16), bool), {"photometric": "minisblack"}, "pixels of type bool")])
+def test_other_images_are_refused_with_what_is_right(tmp_path, pixels, options, part):
+    tifffile.imwrite(tmp_path / "a.tif", pixels, **options)
+    assert part in said(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"rowsperstrip": 2}])
+@pytest.mark.parametrize("kept", [0.95, 0.6, 0.3, 0.02, 0])
+def test_truncated_files_are_refused(tmp_path, options, kept):
+    noise = np.random.default_rng(0).integers(0, 60_000, (40, 40), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", noise, **options)
+    whole = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(whole[:int(kept * len(whole))])
+    assert "truncated" in said(tmp_path / "a.tif") or kept < 0.1 or options
+
+
+def test_damaged_and_absent_files_are_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.random.default_rng(0).integers(0, 60_000, (40, 40), dtype=np.uint16), compression="zlib")
+    whole = bytearray((tmp_path / "a.tif").read_bytes())
+    whole[-200:-100] = bytes(100)
+    (tmp_path / "a.tif").write_bytes(whole)
+    assert "not a readable TIFF" in said(tmp_path / "a.tif")
+    (tmp_path / "b.tif").write_text("Metadata_Plate,Metadata_Well\n")
+    assert "not a readable TIFF" in said(tmp_path / "b.tif")
+    assert "does not exist" in said(tmp_path / "c.tif")
+    assert "not a readable TIFF" in said(tmp_path)
+
+
+def test_a_claimed_size_is_refused_before_it_is_allocated(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((10, 10), np.uint16), metadata=None)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as tiff:
+        tags = tiff.pages.first.tags
+        tags["ImageWidth"].overwrite(60_000)
+        tags["ImageLength"].overwrite(60_000)
+    assert (tmp_path / "a.tif").stat().st_size < 1_000
+    assert "60000 x 60000 pixels; 100000000 at most" in said(tmp_path / "a.tif")
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as tiff:
+        tiff.pages.first.tags["ImageLength"].overwrite(50)
+        tiff.pages.first.tags["ImageWidth"].overwrite(50)
+    assert "truncated" in said(tmp_path / "a.tif")
+
+
+def test_any_damage_to_a_header_is_an_input_error(tmp_path):
+    rng = np.random.default_rng(1)
+    tifffile.imwrite(tmp_path / "a.tif", IMAGE, metadata=None)
+    whole = (tmp_path / "a.tif").read_bytes()
+    for _ in range(300):
+        hurt = bytearray(whole)
+        hurt[rng.integers(0, len(whole) - IMAGE.nbytes)] = rng.integers(256)
+        (tmp_path / "a.tif").write_bytes(hurt)
+        try:
+            read_image(tmp_path / "a.tif")
+        except InputError as error:
+            assert str(tmp_path / "a.tif") in error.what
+
+
+def test_headers_of_a_good_screen(tmp_path):
+    screen = read_loaddata(write_screen(tmp_path))
+    assert check_headers(screen) == (12, 16)
+    field = read_field(screen, 3)
+    assert field.shape == (12, 16, 2) and field.dtype == np.uint16
+    for c, path in enumerate(image_paths(screen)[3]):
+        np.testing.assert_array_equal(field[..., c], tifffile.imread(path))
+
+
+def test_all_bad_headers_come_in_one_error(tmp_path):
+    screen = read_loaddata(write_screen(tmp_path, tiny_rows()))
+    paths = image_paths(screen)
+    tifffile.imwrite(paths[0][1], np.zeros((12, 16, 3), np.uint8), photometric="rgb")
+    tifffile.imwrite(paths[2][0], np.zeros((16, 12), np.uint16))
+    with open(paths[7][0], "r+b") as file:
+        file.truncate(300)
+    with pytest.raises(InputError) as error:
+        check_headers(screen)
+    assert error.value.what == "3 of 16 images cannot be used"
+    for path, part in ((paths[0][1], "row 0 of the table: plate P1, well B02, site 1, channel Actin"), (paths[7][0], "truncated"),
+                       (paths[2][0], "16 x 12 pixels; 12 x 16 as in most files is right (row 2 of the table: plate P1, well C03, site 1, channel DNA)")):
+        assert sum(path in problem and part in problem for problem in error.value.problems) == 1
+
+
+def test_real_fields_are_read(shared_data):
+    for path in sorted((shared_data / "bbbc021" / "fields").glob("*.tif")):
+        assert read_image(path).shape == (1024, 1280)
