@@ -36,7 +36,6 @@ def embed(model: MCNN, store: Any, rows: Sequence[int] | None = None, batch: int
     batch : int
         Fields at a time, fewer where they are large.
     progress : bool
-        Show a bar.
 
     Returns
     -------
@@ -91,8 +90,8 @@ class Projection:
     def save(self, path: str | os.PathLike) -> None:
         """Write the projection as safetensors."""
         with atomic(path) as temporary:
-            save_file({"mean": self.mean, "components": self.components, "explained": self.explained}, temporary,
-                      metadata={"columns": ",".join(self.columns)})
+            arrays = {"mean": self.mean, "components": self.components, "explained": self.explained}
+            save_file(arrays, temporary, metadata={"columns": ",".join(self.columns)})
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Projection":

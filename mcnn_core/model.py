@@ -58,7 +58,7 @@ def multiple_of(config: NetworkConfig) -> int:
 
 
 class MCNN(nn.Module):
-    """The network for one kind of field.
+    """The network for one kind of field; InputError where the field does not fit.
 
     Parameters
     ----------
@@ -66,8 +66,7 @@ class MCNN(nn.Module):
     n_classes : int
         Surrogate classes, at least two.
     channels, height, width : int
-        A field: 1 to 6 channels, sides in pixels that are multiples of `multiple_of(config)`;
-        anything else raises InputError.
+        A field: 1 to 6 channels, sides in pixels that are multiples of `multiple_of(config)`.
     """
 
     def __init__(self, config: NetworkConfig, n_classes: int, channels: int, height: int, width: int):
@@ -176,10 +175,10 @@ def architecture_table(model: MCNN) -> pd.DataFrame:
     rows, last = [], None
     for name, layer, shape in _trace(model):
         stage, number = name.split(".")[:2] if "." in name else (name, "")
-        if stage == "scales" and number != last and number != "0":
-            _, _, channels, height, width = model.spec
+        if stage == "scales" and number not in ("0", last):
+            size = f"{model.spec[2]} x {model.spec[3] >> int(number)} x {model.spec[4] >> int(number)}"
             rows.append({"layer": f"scale {number}, input", "type": "MaxPool2d", "kernel": "2", "stride": "2",
-                         "output": f"{channels} x {height >> int(number)} x {width >> int(number)}", "parameters": 0})
+                         "output": size, "parameters": 0})
         last = number if stage == "scales" else last
         kernel, stride = (np.ravel(getattr(layer, key, ""))[0] for key in ("kernel_size", "stride"))  # all are square
         rows.append({"layer": f"scale {number}" if stage == "scales" else stage, "type": type(layer).__name__,
@@ -202,9 +201,8 @@ def _trace(model: MCNN) -> list[tuple[str, nn.Module, tuple[int, ...]]]:
 
 def write_yaml(path: str | os.PathLike, model: MCNN, solver: dict[str, Any]) -> None:
     """Write the network and the solver's settings as YAML (Supplementary Software), with the table of layers."""
-    config, n_classes, channels, height, width = model.spec
-    network = {**asdict(config), "scales": list(config.scales)}
-    size = {"n_classes": n_classes, "channels": channels, "height": height, "width": width}
+    network = {**asdict(model.config), "scales": list(model.config.scales)}
+    size = dict(zip(("n_classes", "channels", "height", "width"), model.spec[1:]))
     layers = architecture_table(model).to_dict("records")
     text = yaml.safe_dump({"network": network, "input": size, "solver": solver, "layers": layers}, sort_keys=False)
     with atomic(path) as temporary:
@@ -216,7 +214,6 @@ def read_yaml(path: str | os.PathLike) -> tuple[MCNN, dict[str, Any]]:
     try:
         document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         network, size = document["network"], document["input"]
-        config = NetworkConfig(**{**network, "scales": tuple(network["scales"])})
-        return MCNN(config, **size), document["solver"]
+        return MCNN(NetworkConfig(**{**network, "scales": tuple(network["scales"])}), **size), document["solver"]
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} does not describe a network; train again to write it", [str(error)]) from error

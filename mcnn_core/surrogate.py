@@ -1,7 +1,6 @@
 """Surrogate classes: the labels that the screen's own layout provides (paper: Results; Methods, "M-CNN").
 
-All fields that share the values of some ``Metadata_*`` columns (a treatment, a well)
-form one class. Nobody annotates anything; the network learns to tell the classes apart.
+All fields that share the values of some ``Metadata_*`` columns (a treatment, a well) form one class.
 """
 
 from collections.abc import Iterator, Sequence

@@ -8,10 +8,12 @@ the epoch, so a run that was killed goes on from its last checkpoint to the same
 import hashlib
 import json
 import math
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +108,8 @@ def train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe
     Raises
     ------
     InputError
-        If the folder holds a damaged checkpoint or one of another training; if the loss is not a
-        finite number (the fields of the batch are named and the last good checkpoint stays).
+        If the folder holds a damaged checkpoint or one of another training, or if the loss is not a
+        finite number: the fields of the batch are named, the last good checkpoint stays.
     """
     folder, labels = Path(folder), np.asarray(labels)
     if len(labels) != len(store.pixels):
@@ -116,7 +118,7 @@ def train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe
     model = untrained_model(store, labels, network, recipe.seed).to(_device()).train()
     optimiser, size, bf16 = _optimiser(model, recipe), _crop_size(model, recipe), _bfloat16(recipe.precision)
     sampler = BalancedBatches(labels, recipe.batch, recipe.seed)
-    total = min(recipe.epochs * len(sampler), recipe.max_steps or math.inf)
+    total = min(recipe.epochs * len(sampler), recipe.max_steps or sys.maxsize)
     identity = _identity(store, labels, model, recipe)
     state = _resume(folder, identity, model, optimiser)
     write_yaml(folder / "network.yml", model, asdict(recipe))
@@ -125,10 +127,8 @@ def train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe
             epoch, began = len(state["history"]), time.perf_counter()
             sums = np.zeros(3)  # summed loss, right answers, fields
             with _reproducible(recipe.seed, epoch) as rng:
-                for rows in sampler.batches(epoch):
-                    rate = learning_rate(recipe, state["step"], len(sampler))
-                    for group in optimiser.param_groups:
-                        group["lr"] = rate
+                for rows in islice(sampler.batches(epoch), total - state["step"]):
+                    optimiser.param_groups[0]["lr"] = rate = learning_rate(recipe, state["step"], len(sampler))
                     x = _augment(model, _views(store.pixels, rows, size, recipe.flips, rng), recipe, rng)
                     y = torch.from_numpy(labels[rows]).to(x.device)
                     optimiser.zero_grad(set_to_none=True)
@@ -137,22 +137,34 @@ def train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe
                     losses.mean().backward()
                     norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
                     if not torch.isfinite(losses.sum() + norm):
-                        raise InputError(f"The loss or its gradient is not a finite number in epoch {epoch + 1}; the last "
-                                         "checkpoint was kept. Look at these fields, or lower the learning rate",
-                                         [names[row] for row in rows])
+                        raise InputError(f"The loss is not a finite number in epoch {epoch + 1}; the last checkpoint was kept. "
+                                         "Look at these fields, or lower the learning rate", [names[row] for row in rows])
                     optimiser.step()
                     state["step"] += 1
                     sums += losses.sum().item(), (scores.argmax(1) == y).sum().item(), len(rows)
                     bar.update()
-                    bar.set_postfix(loss=f"{sums[0] / sums[2]:.3f}", accuracy=f"{sums[1] / sums[2]:.3f}", refresh=False)
-                    if state["step"] >= total:
-                        break
-            state["history"].append({"epoch": epoch + 1, "loss": sums[0] / sums[2], "accuracy": sums[1] / sums[2],
-                                     "learning_rate": rate, "seconds": time.perf_counter() - began})
-            state["finished"] = bool(state["step"] >= total)
+                    loss, accuracy = (sums[:2] / sums[2]).tolist()
+                    bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}", refresh=False)
+            state["history"].append({"epoch": epoch + 1, "loss": loss, "accuracy": accuracy, "learning_rate": rate,
+                                     "seconds": time.perf_counter() - began})
+            state["finished"] = state["step"] >= total
             write_table(folder / "history.csv", pd.DataFrame(state["history"]))
             _save(folder, {**state, "identity": identity}, model, optimiser)
     return pd.DataFrame(state["history"])
+
+
+def discard_other(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe, folder: str | Path) -> None:
+    """Delete the checkpoints of a folder if they belong to another training than this one.
+
+    `train` refuses such a folder. A build folder, whose contents follow from its parameters,
+    is cleared instead when they change.
+    """
+    found = _checkpoints(Path(folder))
+    identity = _identity(store, np.asarray(labels), untrained_model(store, labels, network, recipe.seed), recipe)
+    if found and _read(found[-1])[1]["identity"] != identity:
+        for path in found:
+            path.with_suffix(".sha256").unlink()
+            path.unlink()
 
 
 def untrained_model(store: Any, labels: np.ndarray, network: NetworkConfig, seed: int = 0) -> MCNN:
@@ -270,8 +282,7 @@ def _save(folder: Path, state: dict[str, Any], model: MCNN, optimiser: torch.opt
         tensors |= {f"optimiser.{index}.{key}": value for key, value in slots.items() if value is not None}
     bad = [key for key, value in tensors.items() if not torch.isfinite(value).all()]
     if bad:
-        raise InputError(f"Weights are no longer finite numbers after epoch {len(state['history'])}; the last "
-                         "checkpoint was kept. Lower the learning rate", bad)
+        raise InputError(f"Weights are not finite numbers after {path.stem}; lower the learning rate", bad)
     with atomic(path) as temporary:
         save_file({key: value.contiguous() for key, value in tensors.items()}, temporary, metadata={"state": json.dumps(state)})
     with atomic(path.with_suffix(".sha256")) as temporary:
