@@ -294,6 +294,24 @@ def test_wrong_recipes_and_labels_are_refused(tmp_path):
         train(store, labels[1:], TINY, RECIPE, tmp_path)
 
 
+def test_discard_other_clears_what_another_training_left(tmp_path):
+    store, labels = toy()
+    train(store, labels, TINY, RECIPE, tmp_path, progress=False)
+    module.discard_other(store, labels, TINY, RECIPE, tmp_path)
+    assert len(module._checkpoints(tmp_path)) == 2
+    module.discard_other(store, labels, TINY, replace(RECIPE, seed=9), tmp_path)
+    assert not list(tmp_path.glob("epoch*"))
+    module.discard_other(store, labels, TINY, RECIPE, tmp_path / "nothing")
+
+
+def test_augmented_views_are_pictures():
+    store, labels = toy(size=32)
+    views = module.augmented(store, labels, TINY, RECIPE, 3, 4)
+    assert len(views) == 4 and {(view.shape, view.dtype.name) for view in views} == {((16, 16, 2), "uint8")}
+    plain = replace(RECIPE, crop=1.0, flips=False, jitter_gain=0.0, jitter_offset=0.0)
+    assert (module.augmented(store, labels, TINY, plain, 3, 1)[0] == store.pixels[3]).all()
+
+
 def test_precision():
     assert module._bfloat16("bfloat16") and not module._bfloat16("float32")
     assert isinstance(module._bfloat16("auto"), bool)
