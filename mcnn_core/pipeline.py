@@ -19,7 +19,7 @@ from mcnn_core.model import NetworkConfig
 from mcnn_core.profiles import NORMALISATIONS, feature_matrix
 from mcnn_core.screen import Screen, read_bbbc021, read_loaddata
 from mcnn_core.surrogate import field_names
-from mcnn_core.train import Recipe, load_model, train, untrained_model
+from mcnn_core.train import Recipe, discard_other, load_model, train, untrained_model
 
 SUFFIXES = {"none": "", "centre": "_centred", "whiten": "_whitened"}
 NOT_AVAILABLE = "not available"
@@ -152,6 +152,7 @@ def compare_methods(table: pd.DataFrame, labels: np.ndarray, store: Any, feature
     if supervised:
         mechanism = pd.Categorical(table["Metadata_MoA"].where(training, "")).codes.astype(np.int64) - 1
         mechanism = np.where(training, mechanism, -1)
+        discard_other(store, mechanism, network, recipe, folder)
         train(store, mechanism, network, recipe, folder, field_names(table), progress)
         frames["supervised"] = embedded(load_model(folder))
     return pd.concat([

@@ -1,13 +1,8 @@
 """Raw counts to 8 bit: Anscombe transform, histogram normalisation per plate, one store per screen.
 
-The paper transforms counts by 2 sqrt(x + 3/8) [1]_, normalises histograms per plate and keeps
+The paper transforms counts by 2 sqrt(x + 3/8) (Anscombe 1948, Biometrika 35, 246), normalises histograms per plate and keeps
 8 bit; it does not say which reference the histogram is brought to. Both of `REFERENCES` are
 affine maps of the transformed counts, so that one look-up table per plate and channel does all.
-
-References
-----------
-.. [1] Anscombe FJ (1948). The transformation of Poisson, binomial and negative-binomial data.
-   Biometrika 35, 246.
 """
 
 import errno

@@ -1,26 +1,22 @@
 """One validated table per screen, one row per field of view.
 
-`read_bbbc021` reads the tables of BBBC021 [1]_ and `read_loaddata` any CellProfiler
+`read_bbbc021` reads the tables of BBBC021 (Ljosa, Sokolnicki & Carpenter 2012, Nature
+Methods 9, 637) and `read_loaddata` any CellProfiler
 LoadData CSV. Both give a `Screen` with the same ``Metadata_*`` columns, so that no
 later stage knows where the fields came from.
-
-References
-----------
-.. [1] Ljosa V, Sokolnicki KL, Carpenter AE (2012). Annotated high-throughput
-   microscopy image sets for validation. Nature Methods 9, 637.
 """
 
 import math
 import os
 import re
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
 import pandas as pd
-import pandera.pandas as pa
+from pandera.errors import SchemaErrors
+from pandera.pandas import Check, Column, DataFrameSchema
 
 from mcnn_core.errors import InputError
 from mcnn_core.files import read_json, write_json, write_table
@@ -73,14 +69,14 @@ def concentration_key(value: float | str) -> str:
     InputError
         If `value` is not a finite number from 0 up.
     """
+    if str(value).strip().lower() in ("", "nan"):
+        return ""
     try:
-        number = float(value) if str(value).strip() else math.nan
-        if math.isnan(number) and str(value).strip().lower() in ("", "nan"):
-            return ""
-        if not 0 <= number < math.inf:
-            raise ValueError
+        number = float(value)
     except ValueError:
-        raise InputError(f"concentration {value!r} is not a number of micromolar, 0 or more") from None
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise InputError(f"concentration {value!r} is not a number of micromolar, 0 or more")
     return format(Decimal(f"{abs(number):.6g}"), "f")
 
 
@@ -101,20 +97,24 @@ def treatment_key(compound: str, concentration: float | str) -> str:
 
 def _well(text: str) -> str:
     """Return "B02" for B2, b02 or B02 (also AF48 of 1,536 wells); "" if it is no well."""
-    found = re.fullmatch(r"([A-Z]|A[A-F])0*([1-9]|[1-3][0-9]|4[0-8])", text.strip().upper())
+    found = re.fullmatch(r"([A-Z]|A[A-F])0*([1-9]|[1-3]\d|4[0-8])", text.strip().upper(), re.ASCII)
     return f"{found[1]}{int(found[2]):02d}" if found else ""
 
 
-def _is_count(text: pd.Series) -> pd.Series:
-    return text.str.fullmatch(r"\s*[0-9]{1,18}(\.0*)?\s*")
+def _is_dose(text: pd.Series) -> pd.Series:
+    number = pd.to_numeric(text.str.strip(), errors="coerce")
+    return (text.str.strip() == "") | ((number >= 0) & (number < math.inf))
 
 
-def _is_concentration(text: str) -> bool:
-    try:
-        concentration_key(text)
-    except InputError:
-        return False
-    return True
+FILLED = Check(lambda text: text.str.strip() != "", error="is empty")
+A_COUNT = Check(lambda text: text.str.fullmatch(r"\s*[0-9]{1,15}(\.0*)?\s*"), error="is not a whole number, 0 or more")
+A_DOSE = Check(_is_dose, error="is not a number of micromolar, 0 or more")
+
+
+def _treatments(compounds: pd.Series, doses: pd.Series) -> pd.Series:
+    """Return the treatment of each row, "" where its dose is no number."""
+    return pd.Series([treatment_key(compound.strip(), dose) if ok else "" for compound, dose, ok in
+                      zip(compounds, doses, _is_dose(doses), strict=True)], compounds.index, dtype=str)
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -150,11 +150,11 @@ def _channels(path: Path, rows: pd.DataFrame, required: list[str]) -> tuple[str,
     return tuple(named["File"])
 
 
-def _problems(path: Path, checked: pd.DataFrame, schema: dict[str, list[pa.Check]]) -> list[str]:
+def _problems(path: Path, checked: pd.DataFrame, schema: dict[str, list[Check]]) -> list[str]:
     """Validate lazily, so that every bad cell is named: "file, line, column: value is not ..."."""
     try:
-        pa.DataFrameSchema({name: pa.Column(checks=checks) for name, checks in schema.items()}).validate(checked, lazy=True)
-    except pa.errors.SchemaErrors as errors:
+        DataFrameSchema({name: Column(checks=checks) for name, checks in schema.items()}).validate(checked, lazy=True)
+    except SchemaErrors as errors:
         cases = errors.failure_cases.sort_values("index", kind="stable").to_dict("records")
         return [f"{path}, line {case['index'] + 1}, {case['column']}: {str(case['failure_case'])!r} {case['check']}" for case in cases]
     return []
@@ -171,9 +171,7 @@ def _table(path: Path, rows: pd.DataFrame, channels: tuple[str, ...], root: Path
     compound, moa, control = (rows[f"Metadata_{name}"].str.strip() for name in ("Compound", "MoA", "control_type"))
     control = control.where(control != "", compound.map(_is_dmso).map({True: "negcon", False: "trt"}))
     moa = moa.where(control != "negcon", "")
-    dose_ok = {text: _is_concentration(text) for text in rows["Metadata_Concentration"].unique()}
-    doses = rows["Metadata_Concentration"].map(lambda text: concentration_key(text) if dose_ok[text] else "")
-    treatment = pd.Series(map(treatment_key, compound, doses), rows.index, dtype=str)
+    treatment = _treatments(compound, rows["Metadata_Concentration"])
     annotations = moa[moa != ""].groupby(treatment).nunique()
     wells = rows["Metadata_Well"].map({text: _well(text) for text in rows["Metadata_Well"].unique()})
 
@@ -183,24 +181,21 @@ def _table(path: Path, rows: pd.DataFrame, channels: tuple[str, ...], root: Path
                                     zip(rows[f"PathName_{channel}"], rows[f"FileName_{channel}"], strict=True)]
                           for channel in channels}, index=rows.index, dtype=str)
     twice = files.stack().duplicated(keep=False).unstack()
-    check: Callable = pa.Check
-    filled = check(lambda text: text.str.strip() != "", error="is empty")
-    count = check(_is_count, error="is not a whole number, 0 or more")
     schema = {
-        "Metadata_Plate": [filled],
-        "Metadata_Well": [check(lambda text: wells != "", error="is not a well: a row letter and a column, as in B02")],
-        "Metadata_Site": [count],
-        "plate, well and site": [check(lambda text: ~text.duplicated(keep=False), error="occurs more than once")],
-        "Metadata_Replicate": [count],
-        "Metadata_Concentration": [check(lambda text: text.map(dose_ok), error="is not a number of micromolar, 0 or more")],
-        "Metadata_control_type": [check.isin(CONTROL_TYPES, error=f"is not one of {', '.join(CONTROL_TYPES)}")],
-        "Metadata_MoA": [check(lambda text: (moa == "") | (compound != ""), error="annotates no compound: name it in Metadata_Compound"),
-                         check(lambda text: (moa == "") | (treatment.map(annotations) == 1), error="is one of several for this treatment")]}
+        "Metadata_Plate": [FILLED],
+        "Metadata_Well": [Check(lambda text: wells != "", error="is not a well: a row letter and a column, as in B02")],
+        "Metadata_Site": [A_COUNT],
+        "plate, well and site": [Check(lambda text: ~text.duplicated(keep=False), error="occurs more than once")],
+        "Metadata_Replicate": [A_COUNT],
+        "Metadata_Concentration": [A_DOSE],
+        "Metadata_control_type": [Check.isin(CONTROL_TYPES, error=f"is not one of {', '.join(CONTROL_TYPES)}")],
+        "Metadata_MoA": [Check(lambda text: (moa == "") | (compound != ""), error="annotates no compound: name it in Metadata_Compound"),
+                         Check(lambda text: (moa == "") | (treatment.map(annotations) == 1), error="is one of several for this treatment")]}
     for channel in channels:
-        schema[f"FileName_{channel}"] = [filled]
+        schema[f"FileName_{channel}"] = [FILLED]
         schema[f"file of {channel}"] = [
-            check(lambda text: text.str.startswith(inside), error=f"lies outside the data root {home}"),
-            check(lambda text, channel=channel: ~twice[channel], error="is named more than once: one file per field and channel")]
+            Check(lambda text: text.str.startswith(inside), error=f"lies outside the data root {home}"),
+            Check(lambda text, channel=channel: ~twice[channel], error="is named more than once: one file per field and channel")]
         if must_exist:
             schema[f"file of {channel}"].append(check(lambda text: text.map(os.path.isfile) | ~text.str.startswith(inside),
                                                       error="does not exist"))
@@ -210,7 +205,7 @@ def _table(path: Path, rows: pd.DataFrame, channels: tuple[str, ...], root: Path
     if problems:
         raise InputError(f"{path}: {len(problems)} problems in the table of the screen", problems)
 
-    dose = pd.to_numeric(doses)
+    dose = pd.to_numeric(rows["Metadata_Concentration"].map(concentration_key))
     known = {"Metadata_Plate": rows["Metadata_Plate"].str.strip(), "Metadata_Well": wells,
              "Metadata_Site": rows["Metadata_Site"].astype(float).astype("int64"),
              "Metadata_Compound": compound, "Metadata_Concentration": dose.mask(compound.map(_is_dmso) & dose.isna(), 0.0),
@@ -255,9 +250,8 @@ def read_loaddata(csv_path: str | os.PathLike, root: str | os.PathLike | None = 
 
 
 def _find(folder: Path, name: str) -> Path:
-    for path in (folder / name, folder / f"{name}.gz"):
-        if path.is_file():
-            return path
+    for path in filter(Path.is_file, (folder / name, folder / f"{name}.gz")):
+        return path
     raise InputError(f"{folder / name} is missing (also as .gz): give the folder that holds the tables of BBBC021")
 
 
@@ -267,14 +261,12 @@ def _annotation(path: Path, treatments: pd.Series) -> tuple[pd.Series, list[str]
     missing = [f"column {name} is missing" for name in ("compound", "concentration", "moa") if name not in rows]
     if missing:
         raise InputError(f"{path}: an annotation has the columns compound, concentration, moa", missing)
-    checked = rows.assign(treatment=[treatment_key(name.strip(), dose) if _is_concentration(dose) else ""
-                                     for name, dose in zip(rows["compound"], rows["concentration"], strict=True)])
-    check: Callable = pa.Check
+    checked = rows.assign(treatment=_treatments(rows["compound"], rows["concentration"]))
     problems = _problems(path, checked, {
-        "concentration": [check(lambda text: text.map(_is_concentration), error="is not a number of micromolar, 0 or more")],
-        "moa": [check(lambda text: text.str.strip() != "", error="is empty")],
-        "treatment": [check(lambda text: text.isin(treatments) | (text == ""), error="does not occur in the image table"),
-                      check(lambda text: ~text.duplicated(keep=False) | (text == ""), error="is annotated more than once")]})
+        "concentration": [A_DOSE],
+        "moa": [FILLED],
+        "treatment": [Check(lambda text: text.isin(treatments) | (text == ""), error="does not occur in the image table"),
+                      Check(lambda text: ~text.duplicated(keep=False) | (text == ""), error="is annotated more than once")]})
     return checked.drop_duplicates("treatment").set_index("treatment")["moa"].str.strip(), problems
 
 
@@ -307,14 +299,13 @@ def read_bbbc021(folder: str | os.PathLike, taxol: str = "ljosa", simulated: boo
                                            "Replicate": "Metadata_Replicate"})
     files = [f"FileName_{channel}" for channel in BBBC021_CHANNELS]
     _channels(path, rows, ["Metadata_Plate", "Metadata_Well", "Metadata_Replicate", "Metadata_Compound", "Metadata_Concentration", *files])
-    well, dose = rows["Metadata_Well"].map(_well), rows["Metadata_Concentration"]
+    well = rows["Metadata_Well"].map(_well)
     site = rows["FileName_DAPI"].str.extract(r"_s(\d+)_w1")[0].fillna("")
     mark = {channel: pd.Series([f"{name}_s{number}_w{wheel}" for name, number in zip(well, site, strict=True)], rows.index)
             for channel, wheel in BBBC021_CHANNELS.items()}
     problems = [f"{path}, line {index + 1}, FileName_{channel}: {name!r} is not this field in this channel (…{mark[channel][index]}….tif)"
                 for channel in BBBC021_CHANNELS for index, name in rows[f"FileName_{channel}"].items() if mark[channel][index] not in name]
-    treatments = pd.Series([treatment_key(name.strip(), text) if _is_concentration(text) else "" for name, text in
-                            zip(rows["Metadata_Compound"], dose, strict=True)], rows.index)
+    treatments = _treatments(rows["Metadata_Compound"], rows["Metadata_Concentration"])
     mechanism, wrong = _annotation(_find(folder, "BBBC021_v1_moa.csv"), treatments)
     batch = rows["Metadata_Plate"].str.split("_").str[0].astype(str)
     positive = (treatments == "taxol | 0.3") & ~((batch == "Week1") & (well == "D05"))
@@ -341,15 +332,15 @@ def load_screen(out: str | os.PathLike) -> Screen:
 
 
 def summary(table: pd.DataFrame) -> dict[str, int]:
-    """Count a screen. ``n_annotated`` counts treatments; ``n_annotated_wells`` and ``..._fields`` say what they count.
+    """Count a screen; ``n_annotated`` counts treatments. DMSO counts as a compound and a treatment, and is never annotated."""
+    annotated, negative = table[table["Metadata_MoA"] != ""], table[table["Metadata_control_type"] == "negcon"]
 
-    DMSO is one of the compounds and one of the treatments, and never annotated.
-    """
-    annotated = table[table["Metadata_MoA"] != ""]
-    wells = ["Metadata_Plate", "Metadata_Well"]
-    return {"n_fields": len(table), "n_plates": table["Metadata_Plate"].nunique(), "n_wells": len(table[wells].drop_duplicates()),
-            "n_batches": table["Metadata_Batch"].nunique(), "n_compounds": table["Metadata_Compound"].nunique(),
-            "n_treatments": table["Metadata_Treatment"].nunique(), "n_annotated": annotated["Metadata_Treatment"].nunique(),
-            "n_annotated_compounds": annotated["Metadata_Compound"].nunique(), "n_mechanisms": annotated["Metadata_MoA"].nunique(),
-            "n_annotated_wells": len(annotated[wells].drop_duplicates()), "n_annotated_fields": len(annotated),
-            "n_negative_wells": len(table.loc[table["Metadata_control_type"] == "negcon", wells].drop_duplicates())}
+    def wells(rows: pd.DataFrame) -> int:
+        return len(rows[["Metadata_Plate", "Metadata_Well"]].drop_duplicates())
+
+    return {"n_fields": len(table), "n_wells": wells(table), "n_annotated_fields": len(annotated),
+            "n_annotated_wells": wells(annotated), "n_negative_wells": wells(negative),
+            **{f"n_{name}": table[f"Metadata_{column}"].nunique() for name, column in (
+                ("plates", "Plate"), ("batches", "Batch"), ("compounds", "Compound"), ("treatments", "Treatment"))},
+            **{f"n_{name}": annotated[f"Metadata_{column}"].nunique() for name, column in (
+                ("annotated", "Treatment"), ("annotated_compounds", "Compound"), ("mechanisms", "MoA"))}}

@@ -107,23 +107,23 @@ LAYOUTS = {"default": Layout(_compounds()), "tiny": _tiny()}
 PARAMETERS = {
     "radius": (20.0, 2.4, 1.6, 8, 32), "elongation": (0.24, 0.14, 0.1, 0, 1.0), "spikes": (0.42, 0.15, 0.12, 0, 1.3),
     "nucleus": (8.6, 0.8, 0.6, 4, 14), "nucleus_elongation": (0.16, 0.07, 0.03, 0, 0.7),
-    "nucleus_offset": (0.08, 0.06, 0.05, 0, 0.6), "pieces": (0.9, 0.2, 0.2, 1, 9), "lobes": (0.0, 0.15, 0.15, 0, 1),
+    "nucleus_offset": (0.08, 0.06, 0.05, 0, 0.6), "pieces": (0.8, 0.3, 0.3, 1, 9), "scatter": (0.3, 0.2, 0.1, 0, 1),
     "chromatin": (0.15, 0.05, 0.06, 0, 0.7), "nucleoli": (2.5, 0.8, 0.3, 0, 6), "dna": (1.0, 0.2, 0.1, 0.3, 3),
     "tubulin": (1.0, 0.2, 0.1, 0.3, 3), "perinuclear": (0.7, 0.2, 0.2, 0, 2), "fibre": (0.38, 0.1, 0.08, 0, 1),
     "coarseness": (0.0, 0.1, 0.3, -0.8, 0.8), "radial": (0.5, 0.0, 0.5, -6, 6), "parallel": (0.5, 0.0, 0.5, -6, 6),
-    "circular": (-2.0, 0.0, 0.8, -6, 6), "rim": (0.1, 0.15, 0.15, 0, 2), "cap": (0.0, 0.15, 0.15, 0, 2),
+    "circular": (-2.0, 0.0, 0.8, -6, 6), "rim": (0.1, 0.15, 0.15, 0, 2), "cap": (0.2, 0.2, 0.15, 0, 2),
     "actin": (1.0, 0.25, 0.1, 0.3, 3), "cortex": (0.7, 0.2, 0.15, 0, 2), "junction": (0.5, 0.2, 0.15, 0, 2),
     "stress": (0.35, 0.1, 0.1, 0, 1), "puncta": (3.0, 1.5, 2.0, 0, 20), "puncta_place": (0.6, 0.0, 0.05, 0.1, 1),
-    "ruffle": (0.1, 0.15, 0.15, 0, 2), "vacuoles": (0.0, 0.0, 0.2, 0, 12),
+    "ruffle": (0.15, 0.15, 0.15, 0, 1.5), "vacuoles": (0.0, 0.0, 0.2, 0, 12),
     "mitosis": (-2.7, 0.0, 0.6, -6, 4), "apoptosis": (-4.0, 0.0, 0.4, -6, 2),
     "monopolar": (-4.0, 0.0, 0.3, -6, 6), "multipolar": (-3.0, 0.0, 0.3, -6, 6), "scattered": (-3.0, 0.0, 0.3, -6, 6),
-    "density": (0.0, 0.0, 0.4, -1.5, 1), "islands": (1.0, 0.0, 0.6, 0, 2.5),
+    "density": (0.0, 0.0, 0.5, -1.5, 1), "islands": (1.0, 0.0, 0.6, 0, 2.5),
     # the microscope: only the spread between fields matters
-    "gain_dna": (0.0, 0, 0.3, -1, 1), "gain_actin": (0.0, 0, 0.3, -1, 1), "gain_tubulin": (0.0, 0, 0.3, -1, 1),
+    "gain_dna": (0.0, 0, 0.2, -1, 1), "gain_actin": (0.0, 0, 0.2, -1, 1), "gain_tubulin": (0.0, 0, 0.2, -1, 1),
     "offset_dna": (0.0, 0, 0.2, -1, 1), "offset_actin": (0.0, 0, 0.2, -1, 1), "offset_tubulin": (0.0, 0, 0.2, -1, 1),
-    "defocus": (0.5, 0, 0.7, 0, 3.0), "haze": (0.12, 0, 0.05, 0, 0.4), "vignetting": (0.2, 0, 0.1, 0, 0.6),
-    "slope_x": (0.0, 0, 0.2, -0.6, 0.6), "slope_y": (0.0, 0, 0.2, -0.6, 0.6), "debris": (0.5, 0, 1.5, 0, 5),
-    "stain_dna": (0.0, 0, 0.3, -1, 1), "stain_actin": (0.0, 0, 0.3, -1, 1), "stain_tubulin": (0.0, 0, 0.3, -1, 1),
+    "defocus": (0.4, 0, 0.7, 0, 2.5), "haze": (0.12, 0, 0.05, 0, 0.4), "vignetting": (0.2, 0, 0.1, 0, 0.6),
+    "slope_x": (0.0, 0, 0.25, -0.6, 0.6), "slope_y": (0.0, 0, 0.25, -0.6, 0.6), "debris": (0.5, 0, 1.5, 0, 5),
+    "stain_dna": (0.0, 0, 0.2, -1, 1), "stain_actin": (0.0, 0, 0.2, -1, 1), "stain_tubulin": (0.0, 0, 0.2, -1, 1),
 }
 _TABLE = np.array(list(PARAMETERS.values()), float).T
 _INDEX = {name: i for i, name in enumerate(PARAMETERS)}
@@ -134,20 +134,20 @@ _BIOLOGY = _INDEX["gain_dna"]  # parameters before this one can be moved by a co
 # bundles, multipolar spindles and micronuclei under taxol (Jordan 1993), aggresomes under proteasome
 # inhibition (Johnston 1998), arborised cells and actin foci under cytochalasin (Schliwa 1982).
 MECHANISMS = {
-    "Actin disruptors": {"cortex": -0.6, "junction": -0.5, "stress": -0.3, "puncta": 7, "puncta_place": -0.1, "spikes": 0.35},
-    "Aurora kinase inhibitors": {"lobes": 1.0, "radius": 2.0, "nucleus": 2.0},
-    "Cholesterol-lowering": {"elongation": 0.5, "spikes": 0.2, "parallel": 5},
+    "Actin disruptors": {"cortex": -0.5, "junction": -0.4, "stress": -0.2, "puncta": 6, "puncta_place": -0.1, "spikes": 0.3},
+    "Aurora kinase inhibitors": {"pieces": 4, "scatter": -0.5, "nucleus": 1.0, "radius": 1.5, "mitosis": 1.2},
+    "Cholesterol-lowering": {"elongation": 0.4, "spikes": 0.15, "parallel": 5},
     "DNA damage": {"nucleus": 1.6, "radius": 1.5, "nucleoli": 3, "nucleus_elongation": -0.12, "circular": 6, "spikes": -0.2},
     "DNA replication": {"nucleus": 1.6, "radius": 1.5, "nucleoli": -2.5, "nucleus_elongation": 0.35, "parallel": 5},
-    "Eg5 inhibitors": {"mitosis": 2.4, "monopolar": 9},
-    "Epithelial": {"junction": 1.2, "islands": 1.5, "spikes": -0.5, "elongation": -0.2, "cortex": -0.4, "radial": -4, "parallel": -4},
-    "Kinase inhibitors": {"ruffle": 1.2, "nucleus_offset": 0.3, "spikes": -0.3, "radial": 6},
-    "Microtubule destabilizers": {"fibre": -0.3, "mitosis": 2.2, "scattered": 9, "pieces": 2},
-    "Microtubule stabilizers": {"rim": 0.6, "circular": 6, "mitosis": 1.8, "multipolar": 9, "pieces": 3},
-    "Protein degradation": {"cap": 0.9, "nucleus_offset": 0.3, "puncta": 4, "puncta_place": -0.35},
-    "Protein synthesis": {"nucleoli": -2.5, "puncta": 6, "puncta_place": 0.35, "perinuclear": 0.5, "radial": -4, "parallel": -4},
+    "Eg5 inhibitors": {"mitosis": 2.2, "monopolar": 9},
+    "Epithelial": {"junction": 0.6, "islands": 1.6, "spikes": -0.5, "elongation": -0.2, "cortex": -0.5, "radial": -4, "parallel": -4},
+    "Kinase inhibitors": {"ruffle": 1.0, "nucleus_offset": 0.3, "spikes": -0.3, "radial": 6},
+    "Microtubule destabilizers": {"fibre": -0.15, "mitosis": 2.2, "scattered": 9, "pieces": 3, "scatter": 0.8, "radial": -4, "parallel": -4},
+    "Microtubule stabilizers": {"rim": 0.5, "circular": 8, "mitosis": 2.0, "multipolar": 9, "pieces": 3, "scatter": 0.5},
+    "Protein degradation": {"cap": 0.7, "nucleus_offset": 0.3, "puncta": 6, "puncta_place": -0.35},
+    "Protein synthesis": {"nucleoli": -2.5, "puncta": 6, "puncta_place": 0.3, "perinuclear": 0.5, "radial": -4, "parallel": -4},
     "Vacuolation": {"vacuoles": 7},
-    "Cytokinesis failure": {"pieces": 1.0, "radius": 3.0},
+    "Cytokinesis failure": {"pieces": 1.1, "scatter": -0.5, "radius": 2.5},
     "Polarised spreading": {"ruffle": 0.8, "cap": 0.7, "elongation": 0.3},
     "Inactive": {},
     "": {},
@@ -250,7 +250,7 @@ def _place(rng: np.random.Generator, height: float, width: float, shift: np.ndar
     """Return cell centres in um, float32 (n, 2): clustered into islands, no two closer than touching cells."""
     density, islands, radius = (_TABLE[0] + _TABLE[2] * shift + response * (compound.side + compound.effect))[
         [_INDEX["density"], _INDEX["islands"], _INDEX["radius"]]]
-    margin, closest = 20.0, 1.1 * radius
+    margin, closest = 20.0, radius * np.clip(1.25 - 0.15 * islands, 0.8, 1.3)
     sides = np.array([height + 2 * margin, width + 2 * margin])
     wanted = int(np.clip(0.7 * np.exp(density), 0.1, 1.3) * sides.prod() / (np.pi * radius**2))
     candidates = rng.random((12 * wanted, 2)) * sides - margin
@@ -374,9 +374,10 @@ def _cytoplasm(canvas: _Canvas, rng: np.random.Generator, cells: dict[str, np.nd
     canvas.tubulin.ravel()[inside] = tubulin * cells["tubulin"][k] * thick
     stress = _sample("ridge", across * 0.8 + phase, along / 8 + phase)
     touching = np.exp(-((gap / 0.12) ** 2)) * (second.ravel()[inside] < 1.3)
-    lead = np.clip(along / (radius + 1) * 1.5 - 0.5, 0, 1) * np.exp(-((depth - 1.5) / 2.5) ** 2)
-    actin = body * (0.6 + (cells["stress"] * calm)[k] * (2 * stress - 0.8)) + cells["cortex"][k] * edge
-    actin += cells["junction"][k] * touching * 1.2 + (cells["ruffle"] * calm)[k] * lead * 1.5
+    front = along / (radius + 1)  # 1 at the leading edge, -1 behind
+    actin = body * (0.6 + (cells["stress"] * calm)[k] * (2 * stress - 0.8)) 
+    actin += cells["cortex"][k] * edge * np.clip(1 + 1.5 * (cells["ruffle"] * calm)[k] * front, 0, None)
+    actin += cells["junction"][k] * touching * 1.2
     canvas.actin.ravel()[inside] = actin * cells["actin"][k] * thick
 
 
@@ -419,22 +420,20 @@ def _bodies(canvas: _Canvas, rng: np.random.Generator, cells: dict[str, np.ndarr
             continue
         nucleus = centre + np.array([0, -one["nucleus_offset"] * one["radius"]]) @ turn
         pieces = int(one["pieces"] + rng.random()) if one["pieces"] > 1 else 1
-        size = one["nucleus"] / np.sqrt(pieces) * (1.0 if pieces == 1 else 1.08)
+        own = one["nucleus"] if pieces == 1 else 1.1 * one["nucleus"] / np.sqrt(pieces)
         stretch = np.exp(one["nucleus_elongation"])
-        spread = 0.0 if pieces == 1 else 1.05 * size * (0.6 + 0.4 * np.sqrt(pieces))
-        first = rng.uniform(0, 2 * np.pi)
-        for j in range(pieces):
-            place = nucleus + spread * np.array([np.sin(first + 2 * np.pi * j / pieces), np.cos(first + 2 * np.pi * j / pieces)])
-            own = size * rng.uniform(0.75, 1.2) if pieces > 1 else size
-            tilt = one["angle"] + rng.normal(0, 0.3)
-            if one["lobes"] > 0.3 and pieces == 1:
-                for lobe in rng.uniform(0, 2 * np.pi, 4):
-                    y, x = place + 0.55 * own * np.array([np.sin(lobe), np.cos(lobe)])
-                    canvas.stamp(canvas.dna, y, x, 0.62 * own, 0.55 * own, lobe, one["dna"], False)
-                own = own * 0.6
-            canvas.stamp(canvas.dna, *place, own * stretch, own / stretch, tilt, one["dna"], False)
+        if pieces == 1:
+            places = nucleus[None]
+        else:  # from a flower round an empty middle to strewn over the cell
+            turns = 2 * np.pi * (np.arange(pieces) / pieces + rng.random())
+            ring = 0.95 * own / np.sin(np.pi / pieces)
+            far = (1 - one["scatter"]) * ring + one["scatter"] * one["radius"] * rng.uniform(0.1, 0.8, pieces)
+            places = nucleus + far[:, None] * np.stack([np.sin(turns), np.cos(turns)], 1)
+        for place in places:
+            size = own * rng.uniform(0.8, 1.15) if pieces > 1 else own
+            canvas.stamp(canvas.dna, *place, size * stretch, size / stretch, one["angle"] + rng.normal(0, 0.3), one["dna"], False)
         canvas.stamp(canvas.tubulin, *nucleus, 0.8 * one["nucleus"], 0.8 * one["nucleus"], 0, -0.3 * one["tubulin"], True)
-        for y, x in nucleus + 0.5 * size * rng.uniform(-1, 1, (int(one["nucleoli"] + rng.random()), 2)):
+        for y, x in nucleus + 0.5 * own * rng.uniform(-1, 1, (int(one["nucleoli"] + rng.random()), 2)):
             canvas.stamp(canvas.dna, y, x, 1.8, 1.6, 0, -0.45 * one["dna"], True)
         if one["cap"] > 0.1:
             y, x = nucleus + np.array([0, 1.15 * one["nucleus"]]) @ turn
