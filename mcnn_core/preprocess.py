@@ -8,10 +8,8 @@ affine maps of the transformed counts, so that one look-up table per plate and c
 import errno
 import math
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,30 +55,20 @@ def histogram_percentiles(histogram: np.ndarray, percent: tuple[float, ...]) -> 
     return below + (above - below) * (rank - np.floor(rank))
 
 
+def _percentile_limits(histogram: np.ndarray) -> np.ndarray:
+    return histogram_percentiles(histogram, PERCENTILES)
+
+
 def _z_limits(histogram: np.ndarray) -> np.ndarray:
     values = anscombe(np.arange(COUNTS))
     mean = np.average(values, weights=histogram)
     return mean + np.array(Z_RANGE) * math.sqrt(np.average((values - mean) ** 2, weights=histogram))
 
 
-@dataclass(frozen=True)
-class Reference:
-    """What a plate's histogram is brought to.
-
-    Attributes
-    ----------
-    limits : callable
-        Histogram of counts (65536,) to the two Anscombe values that become 0 and 255.
-    controls_only : bool
-        Whether the histogram is that of the plate's negative controls instead of all its fields.
-    """
-
-    limits: Callable[[np.ndarray], np.ndarray]
-    controls_only: bool
-
-
-REFERENCES = {"plate-percentile": Reference(partial(histogram_percentiles, percent=PERCENTILES), controls_only=False),
-              "dmso": Reference(_z_limits, controls_only=True)}
+#: What a plate's histogram is brought to: from the counts (65536,) of its fields, or of its
+#: negative controls, to the two Anscombe values that become 0 and 255.
+REFERENCES = {"plate-percentile": _percentile_limits, "dmso": _z_limits}
+FROM_CONTROLS = ("dmso",)
 
 
 def auto_bin(shape: tuple[int, int], n_fields: int) -> int:
@@ -160,49 +148,40 @@ class Store:
             raise InputError(f"{self.folder / 'pixels.npy'} is not the file that store.json describes: pre-process again")
 
 
-@dataclass(frozen=True)
-class _Job:
-    screen: Screen
-    paths: list[tuple[str, ...]]
-    bin: int
-    padding: tuple[int, int]
-    bar: tqdm
-
-
-def _histograms(job: _Job, rows: np.ndarray, counted: np.ndarray) -> tuple[np.ndarray, list[str]]:
+def _histograms(screen: Screen, paths: list, size: int, bar: tqdm, rows: np.ndarray, counted: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """Return the histograms (C, 65536) of the `counted` ones of `rows`, and one problem per unusable image of all of them."""
-    total, problems = np.zeros((len(job.screen.channels), COUNTS), np.int64), []
+    total, problems = np.zeros((len(screen.channels), COUNTS), np.int64), []
     for row, use in zip(rows, counted, strict=True):
-        for sums, path, channel in zip(total, job.paths[row], job.screen.channels, strict=True):
+        for sums, path, channel in zip(total, paths[row], screen.channels, strict=True):
             try:
-                image = bin_counts(read_image(path), job.bin)
+                image = bin_counts(read_image(path), size)
                 if image.min() == image.max():
                     raise InputError(f"{path}: constant field: every pixel is {image.flat[0]}")
             except InputError as error:
-                problems.append(f"{error.what} ({describe(job.screen.table, row)}, channel {channel})")
+                problems.append(f"{error.what} ({describe(screen.table, row)}, channel {channel})")
                 continue
             for top in range(0, len(image) if use else 0, ROWS_AT_ONCE):
                 histogram = np.bincount(image[top:top + ROWS_AT_ONCE].ravel())
                 sums[:len(histogram)] += histogram
-        job.bar.update()
+        bar.update()
     return total, problems
 
 
-def _write(job: _Job, rows: np.ndarray, tables: np.ndarray, handle: int, offset: int) -> None:
+def _write(paths: list, size: int, extra: tuple[int, int], bar: tqdm, rows: np.ndarray, tables: np.ndarray, handle: int, offset: int) -> None:
     """Map `rows` by the look-up `tables` (C, 65536) uint8 and write each at its place in the open file."""
     for row in rows:
-        images = [bin_counts(read_image(path), job.bin) for path in job.paths[row]]
+        images = [bin_counts(read_image(path), size) for path in paths[row]]
         field = np.empty((*images[0].shape, len(images)), np.uint8)
         for c, (table, image) in enumerate(zip(tables, images, strict=True)):
             for top in range(0, len(image), ROWS_AT_ONCE):
                 # mode="clip" spares a checked copy; every uint16 is within the 65,536 entries.
                 field[top:top + ROWS_AT_ONCE, :, c] = table.take(image[top:top + ROWS_AT_ONCE], mode="clip")
-        if any(job.padding):
-            field = np.pad(field, (*((0, extra) for extra in job.padding), (0, 0)), mode="reflect")
+        if any(extra):
+            field = np.pad(field, ((0, extra[0]), (0, extra[1]), (0, 0)), mode="reflect")
         # Written, not memory-mapped: a full disk then is an error and not a crash.
         if os.pwrite(handle, field.data, offset + int(row) * field.nbytes) < field.nbytes:
             raise OSError(errno.ENOSPC, "no space left for the store")
-        job.bar.update()
+        bar.update()
 
 
 def _look_up(limits: np.ndarray) -> np.ndarray:
@@ -245,11 +224,11 @@ def preprocess(screen: Screen, folder: str | os.PathLike, reference: str = "plat
     if reference not in REFERENCES or bin < 1 or multiple < 1 or workers < 1:
         raise InputError(f"reference={reference!r}, bin={bin}, multiple={multiple}, workers={workers}: the reference is one of "
                          f"{', '.join(REFERENCES)} and the numbers are 1 or more")
-    rule, table, folder = REFERENCES[reference], screen.table, Path(folder)
+    table, folder = screen.table, Path(folder)
     height, width = check_headers(screen)
     if min(height, width) < bin:
         raise InputError(f"bin={bin} is larger than a field of {height} x {width} pixels")
-    counted = (table["Metadata_control_type"] == "negcon").to_numpy() | (not rule.controls_only)
+    counted = (table["Metadata_control_type"] == "negcon").to_numpy() | (reference not in FROM_CONTROLS)
     plates = {plate: np.flatnonzero(table["Metadata_Plate"] == plate) for plate in dict.fromkeys(table["Metadata_Plate"])}
     bare = [f"plate {plate}" for plate, rows in plates.items() if not counted[rows].any()]
     if bare:
@@ -264,22 +243,22 @@ def preprocess(screen: Screen, folder: str | os.PathLike, reference: str = "plat
         temporary.mkdir()
         pixels = temporary / "pixels.npy"
         offset = np.lib.format.open_memmap(pixels, mode="w+", dtype=np.uint8, shape=shape).offset
-        job = _Job(screen, image_paths(screen), bin, extra, bar)
+        paths = image_paths(screen)
         with open(pixels, "r+b") as handle:
             for plate, rows in plates.items():
                 parts = np.array_split(rows, min(workers, len(rows)))
-                found = list(pool.map(lambda part: _histograms(job, part, counted[part]), parts))
+                found = list(pool.map(lambda part: _histograms(screen, paths, bin, bar, part, counted[part]), parts))
                 problems += [problem for _, wrong in found for problem in wrong]
                 if problems:
                     continue
                 histograms = sum(histogram for histogram, _ in found)
-                limits[plate] = np.array([rule.limits(histogram) for histogram in histograms])
+                limits[plate] = np.array([REFERENCES[reference](histogram) for histogram in histograms])
                 flat = limits[plate][:, 0] >= limits[plate][:, 1]
                 problems += [f"plate {plate}, channel {channel}: the reference {reference!r} has no spread; take another"
                              for channel, is_flat in zip(screen.channels, flat, strict=True) if is_flat]
                 if not problems:
                     tables = np.stack([_look_up(pair) for pair in limits[plate]])
-                    list(pool.map(lambda part, tables=tables: _write(job, part, tables, handle.fileno(), offset), parts))
+                    list(pool.map(lambda part, tables=tables: _write(paths, bin, extra, bar, part, tables, handle.fileno(), offset), parts))
         if problems:
             raise InputError(f"{len(problems)} problems in the fields of screen {screen.name!r}; nothing is written", problems)
         write_json(temporary / "store.json", {

@@ -182,12 +182,9 @@ def _table(path: Path, rows: pd.DataFrame, channels: tuple[str, ...], root: Path
                           for channel in channels}, index=rows.index, dtype=str)
     twice = files.stack().duplicated(keep=False).unstack()
     schema = {
-        "Metadata_Plate": [FILLED],
+        "Metadata_Plate": [FILLED], "Metadata_Site": [A_COUNT], "Metadata_Replicate": [A_COUNT], "Metadata_Concentration": [A_DOSE],
         "Metadata_Well": [Check(lambda text: wells != "", error="is not a well: a row letter and a column, as in B02")],
-        "Metadata_Site": [A_COUNT],
         "plate, well and site": [Check(lambda text: ~text.duplicated(keep=False), error="occurs more than once")],
-        "Metadata_Replicate": [A_COUNT],
-        "Metadata_Concentration": [A_DOSE],
         "Metadata_control_type": [Check.isin(CONTROL_TYPES, error=f"is not one of {', '.join(CONTROL_TYPES)}")],
         "Metadata_MoA": [Check(lambda text: (moa == "") | (compound != ""), error="annotates no compound: name it in Metadata_Compound"),
                          Check(lambda text: (moa == "") | (treatment.map(annotations) == 1), error="is one of several for this treatment")]}
@@ -197,17 +194,18 @@ def _table(path: Path, rows: pd.DataFrame, channels: tuple[str, ...], root: Path
             Check(lambda text: text.str.startswith(inside), error=f"lies outside the data root {home}"),
             Check(lambda text, channel=channel: ~twice[channel], error="is named more than once: one file per field and channel")]
         if must_exist:
-            schema[f"file of {channel}"].append(check(lambda text: text.map(os.path.isfile) | ~text.str.startswith(inside),
+            schema[f"file of {channel}"].append(Check(lambda text: text.map(os.path.isfile) | ~text.str.startswith(inside),
                                                       error="does not exist"))
-    checked = rows.assign(**{"Metadata_control_type": control}, **{f"file of {channel}": files[channel] for channel in channels})
-    checked["plate, well and site"] = rows["Metadata_Plate"].str.strip() + " " + wells + " site " + rows["Metadata_Site"].str.strip()
+    checked = rows.assign(Metadata_control_type=control, **{f"file of {channel}": files[channel] for channel in channels})
+    site = rows["Metadata_Site"].str.strip().str.replace(r"^0+(?=\d)|\.0*$", "", regex=True)
+    checked["plate, well and site"] = rows["Metadata_Plate"].str.strip() + " " + wells.where(wells != "", rows["Metadata_Well"]) + " site " + site
     problems = problems + _problems(path, checked, schema)
     if problems:
         raise InputError(f"{path}: {len(problems)} problems in the table of the screen", problems)
 
     dose = pd.to_numeric(rows["Metadata_Concentration"].map(concentration_key))
     known = {"Metadata_Plate": rows["Metadata_Plate"].str.strip(), "Metadata_Well": wells,
-             "Metadata_Site": rows["Metadata_Site"].astype(float).astype("int64"),
+             "Metadata_Site": site.astype("int64"),
              "Metadata_Compound": compound, "Metadata_Concentration": dose.mask(compound.map(_is_dmso) & dose.isna(), 0.0),
              "Metadata_Treatment": treatment, "Metadata_MoA": moa,
              "Metadata_Replicate": rows["Metadata_Replicate"].astype(float).astype("int64"),

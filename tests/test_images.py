@@ -40,13 +40,13 @@ def test_other_images_are_refused_with_what_is_right(tmp_path, pixels, options, 
 
 
 @pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"rowsperstrip": 2}])
-@pytest.mark.parametrize("kept", [0.95, 0.6, 0.3, 0.02, 0])
-def test_truncated_files_are_refused(tmp_path, options, kept):
+@pytest.mark.parametrize(("kept", "part"), [(0.99, "truncated"), (0.5, "truncated"), (0.02, "not a readable TIFF"), (0, "not a readable TIFF")])
+def test_truncated_files_are_refused(tmp_path, options, kept, part):
     noise = np.random.default_rng(0).integers(0, 60_000, (40, 40), dtype=np.uint16)
     tifffile.imwrite(tmp_path / "a.tif", noise, **options)
     whole = (tmp_path / "a.tif").read_bytes()
     (tmp_path / "a.tif").write_bytes(whole[:int(kept * len(whole))])
-    assert "truncated" in said(tmp_path / "a.tif") or kept < 0.1 or options
+    assert part in said(tmp_path / "a.tif")
 
 
 def test_damaged_and_absent_files_are_refused(tmp_path):

@@ -201,6 +201,7 @@ def test_links_do_not_lead_out_of_the_root(tmp_path):
     ({"PathName_DNA": (1, "../..")}, "lies outside the data root"),
     ({"FileName_DNA": (1, "/etc/hostname")}, "'/etc/hostname' lies outside the data root"),
     ({"FileName_DNA": (1, "B02_s2_Actin.tif")}, "line 3, file of DNA"),
+    ({"Metadata_Site": (1, "01.0")}, "'P1 B02 site 1' occurs more than once"),
     ({"Metadata_Well": (2, "b2")}, "'P1 B02 site 1' occurs more than once")])
 def test_a_bad_cell_is_named(tmp_path, cells, said):
     assert said in changed(tmp_path, **cells)
