@@ -21,7 +21,7 @@ help:
 	@echo '                PROFILE=tiny|default|paper  SCREEN=simulated|bbbc021|kimorph|PATH.csv  DATA=DIR'
 	@echo '                OUT=DIR  SEED=N  SURROGATE=column,column  PARAMS="key=value ..."'
 	@echo 'make test       run the test suite, with coverage and the reason of every skip'
-	@echo 'make study      run seeds, variants and baselines; writes book/recorded'
+	@echo 'make study      run seeds, variants and baselines; writes book/recorded (SCREEN=PATH.csv: on that screen)'
 	@echo 'make simulate   write a simulated screen alone: OUT=DIR SEED=N'
 	@echo 'make notebooks  bring the .md and .ipynb of each notebook into step'
 	@echo 'make clean      remove the default output folder and caches'
@@ -42,7 +42,7 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
 
 study: $(INSTALLED)
-	$(BIN)/python -m mcnn_core.study
+	$(BIN)/python -m mcnn_core.study --screen "$(filter-out simulated,$(SCREEN))"
 
 simulate: $(INSTALLED)
 	$(BIN)/python -m mcnn_core.simulate --out "$$OUT" --seed "$$SEED"

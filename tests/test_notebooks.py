@@ -16,13 +16,14 @@ NAMES = book.notebook_names()
 LONGEST_FUNCTION = 5
 PARAMETERS = {
     "01_screen": ["out", "seed", "screen", "data", "layout", "height", "width", "taxol"],
-    "02_preprocessing": ["out", "reference", "bin", "network"],
+    "02_preprocessing": ["out", "reference", "bin", "network", "workers"],
     "03_surrogate_classes": ["out", "surrogate"],
     "04_network": ["out", "network"],
     "05_training": ["out", "seed", "network", "recipe", "epochs", "batch", "max_steps"],
-    "06_features": ["out", "network", "seed"],
+    "06_features": ["out"],
     "07_profiles": ["out", "normalisation"],
     "08_mechanisms": ["out", "seed", "network", "recipe", "epochs", "supervised"],
+    "09_recorded": ["out"],
 }
 
 

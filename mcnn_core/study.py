@@ -1,0 +1,159 @@
+"""What a live build has no time for: seeds, variants and baselines, recorded for the book (``make study``).
+
+Each study writes one file in ``book/recorded`` and is skipped where that file exists, so a
+stopped run goes on where it was; delete a file to measure anew. Training resumes from its
+own checkpoints. Seeds 101 to 103 are those on which the frozen simulator and recipe are judged.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mcnn_core.compare import evaluate, profile
+from mcnn_core.features import embed, feature_frame
+from mcnn_core.files import read_json, write_json
+from mcnn_core.images import check_headers
+from mcnn_core.model import CONFIGS, NetworkConfig, multiple_of, parameters
+from mcnn_core.neighbors import scores
+from mcnn_core.pipeline import compare_methods, mechanism_results, open_screen, training_fields
+from mcnn_core.preprocess import Store, auto_bin, preprocess
+from mcnn_core.screen import load_screen, save_screen, summary
+from mcnn_core.surrogate import default_columns, field_names, surrogate_classes
+from mcnn_core.train import RECIPES, Recipe, load_model, train
+from mcnn_core.workspace import find_root, provenance
+
+FRESH_SEEDS = (101, 102, 103)
+TUNED_SEED = 0
+FOLDS = 4
+CELLS = replace(RECIPES["default"], batch=64, crop=0.75)
+"""For crops of one cell each: a quarter of a cell says little, so the views are larger."""
+
+
+def prepared(name: str, folder: Path, seed: int, network: NetworkConfig = CONFIGS["default"]) -> tuple[pd.DataFrame, Store]:
+    """Return table and store of a screen, made once per folder."""
+    if not (folder / "store" / "store.json").exists():
+        screen = open_screen(name, "", folder, seed)
+        save_screen(screen, folder)
+        shape = check_headers(screen)
+        preprocess(screen, folder / "store", bin=auto_bin(shape, len(screen.table)), multiple=multiple_of(network))
+    return load_screen(folder).table, Store.open(folder / "store")
+
+
+def labelled(table: pd.DataFrame, left_out: np.ndarray | None = None) -> np.ndarray:
+    """Return the surrogate class of each field by the default columns; -1 where not trained on or `left_out`."""
+    training = training_fields(table) & ~(np.zeros(len(table), bool) if left_out is None else left_out)
+    return surrogate_classes(table, default_columns(table), training)["label"].to_numpy()
+
+
+def features_of(table: pd.DataFrame, store: Store, labels: np.ndarray, network: NetworkConfig, recipe: Recipe, folder: Path) -> pd.DataFrame:
+    """Train (or go on) in `folder` and return the features of every field."""
+    train(store, labels, network, recipe, folder, field_names(table))
+    return feature_frame(table, embed(load_model(folder), store), labels >= 0)
+
+
+def full_comparison(name: str, folder: Path, seed: int, recipe: Recipe) -> dict[str, Any]:
+    """Compare all methods on one screen with one seed, as chapter 8 does."""
+    table, store = prepared(name, folder, seed)
+    labels, recipe = labelled(table), replace(recipe, seed=seed)
+    features = features_of(table, store, labels, CONFIGS["default"], recipe, folder / f"model-{seed}")
+    predictions = compare_methods(table, labels, store, features, CONFIGS["default"], recipe, folder / f"supervised-{seed}")
+    comparison, _ = mechanism_results(predictions, profile(features)[1])
+    rows = comparison.astype(object).where(comparison.notna(), None).to_dict("records")
+    return {"screen": summary(table), "recipe": asdict(recipe), "comparison": rows}
+
+
+def variant(folder: Path, network: str, recipe: str) -> dict[str, Any]:
+    """Train one named network with one named recipe on the screen that was tuned on."""
+    config, chosen = CONFIGS[network], replace(RECIPES[recipe], seed=TUNED_SEED)
+    base = folder / f"screen-{multiple_of(config)}"
+    table, store = prepared("simulated", base, TUNED_SEED, config)
+    labels, place = labelled(table), folder / f"{network}-{recipe}"
+    features = features_of(table, store, labels, config, chosen, place)
+    history = pd.read_csv(place / "history.csv")
+    predictions = evaluate(profile(features)[1], "trained", TUNED_SEED)
+    return {"network": network, "recipe": asdict(chosen), "parameters": parameters(load_model(place)),
+            "loss": history["loss"].iloc[-1], "accuracy": history["accuracy"].iloc[-1],
+            "training_seconds": history["seconds"].sum(), **_accuracies(predictions)}
+
+
+def held_out_compounds(folder: Path, seed: int) -> dict[str, Any]:
+    """Judge treatments by networks that never saw their compound.
+
+    The compounds of each mechanism are dealt to `FOLDS` folds. A network trains without a fold's
+    compounds, principal components included; only that fold's treatments are then asked.
+    """
+    table, store = prepared("simulated", folder / "screen-32", seed)
+    annotated = training_fields(table)
+    compounds = table.loc[annotated, ["Metadata_MoA", "Metadata_Compound"]].drop_duplicates().sort_values(["Metadata_MoA", "Metadata_Compound"])
+    fold_of = dict(zip(compounds["Metadata_Compound"], np.arange(len(compounds)) % FOLDS))
+    parts = []
+    for fold in range(FOLDS):
+        asked = annotated & (table["Metadata_Compound"].map(fold_of) == fold).to_numpy()
+        features = features_of(table, store, labelled(table, asked), CONFIGS["default"], replace(RECIPES["default"], seed=seed), folder / f"fold-{fold}-of-seed-{seed}")
+        predictions = evaluate(profile(features)[1], "held out", seed)
+        parts.append(predictions[predictions["compound"].map(fold_of) == fold])
+    return {"folds": FOLDS, **_accuracies(pd.concat(parts))}
+
+
+def _accuracies(predictions: pd.DataFrame) -> dict[str, Any]:
+    return {protocol.lower(): scores(part) for protocol, part in predictions.groupby("protocol")}
+
+
+def recorded(prefix: str, folder: Path | None = None) -> dict[str, dict[str, Any]]:
+    """Return the records in ``book/recorded`` whose name begins with `prefix`, by name."""
+    folder = folder or find_root() / "book" / "recorded"
+    return {path.stem: read_json(path) for path in sorted(folder.glob(f"{prefix}*.json"))}
+
+
+def recorded_comparison(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """Return the comparison tables of all runs in `records` as one, marked ``recorded`` for the figures."""
+    rows = [row for record in records.values() for run in record["runs"].values() for row in run["comparison"]]
+    return pd.DataFrame(rows).astype({"seed": "Int64", "low": float, "high": float}).assign(recorded=True)
+
+
+def studies(work: Path, screen: str) -> dict[str, tuple[list[int], Callable[[int], dict[str, Any]]]]:
+    """Return the seeds and the function of each study, by the name of its file."""
+    if screen:
+        name = Path(screen).stem
+        return {name: (list(FRESH_SEEDS), lambda seed: full_comparison(screen, work / name, seed, CELLS))}
+    named = {f"simulated-{seed}": ([seed], lambda seed: full_comparison("simulated", work / f"seed-{seed}", seed, RECIPES["default"]))
+             for seed in FRESH_SEEDS}
+    named["held-out"] = ([TUNED_SEED], lambda seed: held_out_compounds(work / "tuned", seed))
+    for network, recipe in [("default", "default"), ("default-no-norm", "default"), ("default-three-scales", "default"),
+                            ("published-gap", "default"), ("published", "published")]:
+        named[f"variant-{network}-{recipe}"] = ([TUNED_SEED], lambda _, n=network, r=recipe: variant(work / "tuned", n, r))
+    return named
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run every study that has no record yet."""
+    parser = argparse.ArgumentParser(prog="make study", description=__doc__.partition("\n")[0])
+    parser.add_argument("--screen", default="", help="a LoadData CSV: record the comparison on that screen alone, under the name of its file")
+    parser.add_argument("--out", type=Path, default=find_root() / "_build" / "study", help="working folder")
+    parser.add_argument("--only", default="", help="names that contain this text")
+    given = parser.parse_args(arguments)
+    for name, (seeds, function) in studies(given.out, given.screen).items():
+        path = find_root() / "book" / "recorded" / f"{name}.json"
+        if given.only not in name:
+            continue
+        if path.exists():
+            print(f"{name}: recorded already in {path.name}; delete it to measure anew")
+            continue
+        start, runs = time.monotonic(), {}
+        for seed in seeds:
+            print(f"{name}: seed {seed}", flush=True)
+            runs[str(seed)] = function(seed)
+        command = " ".join(["make study", *(f"SCREEN={Path(given.screen).name}" for _ in range(bool(given.screen)))])
+        write_json(path, {"command": command, "seeds": seeds, "seconds": round(time.monotonic() - start, 1), **provenance(), "runs": runs})
+        print(f"{name}: written to {path}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
