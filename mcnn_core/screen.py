@@ -272,15 +272,16 @@ def read_bbbc021(folder: str | os.PathLike, taxol: str = "ljosa", simulated: boo
     """Read BBBC021's image and mechanism tables; the images themselves need not be there yet.
 
     Taxol at 0.3 micromolar is an annotated treatment and also the positive control of every
-    plate. Its control wells are ``poscon``; only the wells D05 of week 1 are ``trt``.
+    plate; `taxol` says which of the two its control wells are.
 
     Parameters
     ----------
     folder : path
         Holds ``BBBC021_v1_image.csv`` and ``BBBC021_v1_moa.csv`` (or .csv.gz) and the images.
     taxol : {"ljosa", "all"}
-        "ljosa" leaves the taxol control wells without mechanism, as Ljosa et al. 2013 did: of 632
-        annotated wells 302 stay. "all" annotates them too: taxol then is half of all annotated fields.
+        "ljosa" leaves the control wells ``poscon`` without mechanism, as Ljosa et al. 2013 did: only
+        the wells D05 of week 1 are ``trt``, and of 632 annotated wells 302 stay. "all" makes every
+        well an annotated ``trt``: taxol then is 1,332 of the 2,528 annotated fields.
     simulated : bool
         Whether a simulator wrote this folder.
 
@@ -306,10 +307,9 @@ def read_bbbc021(folder: str | os.PathLike, taxol: str = "ljosa", simulated: boo
     treatments = _treatments(rows["Metadata_Compound"], rows["Metadata_Concentration"])
     mechanism, wrong = _annotation(_find(folder, "BBBC021_v1_moa.csv"), treatments)
     batch = rows["Metadata_Plate"].str.split("_").str[0].astype(str)
-    positive = (treatments == "taxol | 0.3") & ~((batch == "Week1") & (well == "D05"))
-    moa = treatments.map(mechanism).fillna("")
+    positive = (treatments == "taxol | 0.3") & ~((batch == "Week1") & (well == "D05")) & (taxol == "ljosa")
     rows = rows.assign(Metadata_Site=site, Metadata_Batch=batch, Metadata_control_type=positive.map({True: "poscon", False: ""}),
-                       Metadata_MoA=moa.mask(positive, "") if taxol == "ljosa" else moa)
+                       Metadata_MoA=treatments.map(mechanism).fillna("").mask(positive, ""))
     table = _table(path, rows, tuple(BBBC021_CHANNELS), folder, folder, problems + wrong, must_exist=False)
     return Screen("simulated BBBC021" if simulated else "BBBC021", table, tuple(BBBC021_CHANNELS), Path(os.path.realpath(folder)), simulated)
 

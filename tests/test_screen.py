@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcnn_core.errors import InputError
+from mcnn_core.pipeline import training_fields
 from mcnn_core.screen import (_well, concentration_key, load_screen, read_bbbc021, read_loaddata, save_screen, summary,
                               treatment_key)
 
@@ -107,6 +108,14 @@ def test_bbbc021_quirks(metadata):
     sizes = table[table["Metadata_MoA"] != ""].groupby("Metadata_Treatment").size()
     assert sizes.value_counts().to_dict() == {12: 96, 8: 7}
     assert table[table["Metadata_MoA"] != ""].groupby("Metadata_Treatment")["Metadata_Batch"].nunique().eq(1).all()
+
+
+def test_all_taxol_wells_are_treatments_if_asked(metadata):
+    table = read_bbbc021(metadata, "all").table
+    assert "poscon" not in set(table["Metadata_control_type"])
+    chosen = table[training_fields(table)]
+    assert len(chosen) == 2_528 and (chosen["Metadata_Treatment"] == "taxol | 0.3").sum() == 1_332
+    assert training_fields(read_bbbc021(metadata).table).sum() == 1_208
 
 
 def test_bbbc021_errors_name_rows_of_both_tables(metadata, tmp_path):
