@@ -17,6 +17,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from scipy.cluster.hierarchy import dendrogram, linkage
 from scipy.spatial.distance import squareform
 
+from mcnn_core.profiles import row_names
+
 CHANNEL_COLOURS = np.array(
     [(0.2, 0.45, 1), (0.95, 0, 0.85), (0.1, 0.9, 0.2), (1, 0.75, 0), (0, 0.8, 0.9), (0.7, 0.7, 0.7)])
 """DNA blue, actin magenta, tubulin green, as in BBBC021's channel order; then amber, cyan, grey."""
@@ -34,6 +36,12 @@ def composite(field: np.ndarray) -> np.ndarray:
 def _bare(ax: Axes) -> Axes:
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
+    return ax
+
+
+def not_available(ax: Axes) -> Axes:
+    """Say in place of a figure that there is nothing to show; the page says why."""
+    _bare(ax).text(0.5, 0.5, "not available", ha="center", va="center", transform=ax.transAxes)
     return ax
 
 
@@ -77,9 +85,9 @@ def plate_map(ax: Axes, table: pd.DataFrame, column: str, label: str = "") -> Ax
     Wells of several rows (sites) show their first value; wells without rows stay white.
     """
     wells = table.drop_duplicates("Metadata_Well").set_index("Metadata_Well")[column]
-    rows, columns = wells.index.str[0], wells.index.str[1:].astype(int)
+    rows, columns = wells.index.str[:-2], wells.index.str[-2:].astype(int)
     label = label or column.removeprefix("Metadata_")
-    letters, numbers = sorted(set(rows)), range(columns.min(), columns.max() + 1)
+    letters, numbers = sorted(set(rows), key=lambda row: (len(row), row)), range(columns.min(), columns.max() + 1)
     x, y = columns, rows.map(letters.index)
     size = 0.5 * 72 * min(ax.figure.get_size_inches() / (len(numbers) + 3, len(letters) + 2))
     if pd.api.types.is_numeric_dtype(wells):
@@ -181,13 +189,16 @@ def distance_matrix(
         ax.add_patch(Rectangle((start - 0.5, start - 0.5), stop - start, stop - start, fill=False, edgecolor="red", linewidth=2))
     if only:
         doses = part["Metadata_Concentration"].map(lambda dose: "" if np.isnan(dose) else f" {dose:g} µM")
-        ax.secondary_yaxis("right").set_yticks(range(len(part)), part["Metadata_Compound"] + doses, **SMALL)
+        names = part["Metadata_Compound"].where(part["Metadata_Compound"] != "", row_names(part))
+        ax.secondary_yaxis("right").set_yticks(range(len(part)), names + doses, **SMALL)
     ax.figure.colorbar(shown, ax=ax, label="cosine distance", shrink=0.8)
     return ax
 
 
 def confusion_matrix(ax: Axes, counts: pd.DataFrame) -> Axes:
     """Show true (rows) against predicted (columns) mechanisms: numbers count treatments, colour is the share of a row, grey a row without queries."""
+    if counts.empty:
+        return not_available(ax)
     values = counts.to_numpy()
     total = values.sum(axis=1, keepdims=True)
     share = np.where(total > 0, values / total.clip(min=1) * 100, np.nan)
@@ -209,6 +220,8 @@ def accuracy_bars(ax: Axes, table: pd.DataFrame) -> Axes:
     `table` is what `mcnn_core.compare.comparison` returns, of one protocol; a boolean column
     ``recorded`` tells results of ``make study`` (open marks) from those of this run (filled).
     """
+    if table.empty:
+        return not_available(ax)
     methods = list(dict.fromkeys(table["method"]))
     recorded = table["recorded"] if "recorded" in table else pd.Series(False, table.index)
     for method, rows in table.groupby("method"):
@@ -301,7 +314,8 @@ def method_overview(
     ax.text(0.334, 0.1, "scales", ha="center", va="top", fontsize=7)
     for start, stop, y in ((0.265, 0.3, 0.46), (0.378, 0.41, 0.46), (0.475, 0.5, 0.46), (0.665, 0.69, 0.46)):
         ax.add_patch(FancyArrowPatch((start, y), (stop, y), arrowstyle="-|>", mutation_scale=12, color="0.3"))
-    tree = dendrogram(linkage(squareform(distances, checks=False), "average"), no_plot=True)
+    alone = {"leaves": [0], "dcoord": [], "icoord": []}
+    tree = dendrogram(linkage(squareform(distances, checks=False), "average"), no_plot=True) if len(distances) > 1 else alone
     order = tree["leaves"]
     rows = _bare(ax.inset_axes((0.51, 0.1, 0.15, 0.74)))
     largest = float(np.percentile(np.abs(features), 95))

@@ -16,13 +16,19 @@ from mcnn_core.errors import InputError
 from mcnn_core.features import embed, feature_frame
 from mcnn_core.images import read_field
 from mcnn_core.model import NetworkConfig
-from mcnn_core.profiles import NORMALISATIONS, feature_matrix
+from mcnn_core.profiles import NORMALISATIONS, feature_matrix, row_names
 from mcnn_core.screen import Screen, read_bbbc021, read_loaddata
+from mcnn_core.statistics import field_statistics
 from mcnn_core.surrogate import field_names
 from mcnn_core.train import Recipe, discard_other, load_model, train, untrained_model
 
 SUFFIXES = {"none": "", "centre": "_centred", "whiten": "_whitened"}
 NOT_AVAILABLE = "not available"
+ANSWERED = {
+    ("NSC", "NSCB"): "both can be asked of this screen",
+    ("NSC",): "NSCB cannot be asked of this screen: it names no batches, or no mechanism has compounds in two of them",
+    (): "neither can be asked of this screen: it names no mechanism that two compounds share",
+}
 
 
 def open_screen(name: str, data: str | os.PathLike, out: Path, seed: int = 0, layout: str = "default",
@@ -95,6 +101,51 @@ def stretched(screen: Screen, row: int) -> np.ndarray:
     return (np.clip((field - low) / np.maximum(high - low, 1), 0, 1) * 255).astype(np.uint8)
 
 
+def control_statistics(screen: Screen, height: int, most: int = 60) -> dict[str, Any] | None:
+    """Return `mcnn_core.statistics.field_statistics` of raw negative controls, `height` pixels high.
+
+    None where the real cells of BBBC021 are no yardstick: for any other screen, real or simulated.
+    """
+    pixel, controls = pixel_size(screen, height), np.flatnonzero(screen.table["Metadata_control_type"] == "negcon")[:most]
+    return field_statistics(np.stack([read_field(screen, row) for row in controls]), pixel) if pixel and len(controls) else None
+
+
+def nesting(table: pd.DataFrame) -> dict[str, int | str]:
+    """Count the compounds of one batch and of several; "not available" where a screen names no batches or compounds."""
+    known = table[(table["Metadata_Batch"] != "") & (table["Metadata_Compound"] != "")]
+    batches = known.groupby("Metadata_Compound")["Metadata_Batch"].nunique()
+    counts = {"compounds_in_one_batch": int((batches == 1).sum()), "compounds_in_more": int((batches > 1).sum())}
+    return counts if len(known) else dict.fromkeys(counts, NOT_AVAILABLE)
+
+
+def replicate_distances(wells: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Return the cosine distances between pairs of wells of the "same treatment" and of "different treatments".
+
+    A well without a treatment is like no other. Either may be empty.
+    """
+    pairs = np.triu_indices(len(wells), k=1)
+    names, distances = wells["Metadata_Treatment"].to_numpy(), cosine_distances(feature_matrix(wells))[pairs]
+    same = (names[pairs[0]] == names[pairs[1]]) & (names[pairs[0]] != "")
+    return {"same treatment": distances[same], "different treatments": distances[~same]}
+
+
+def training_rows(table: pd.DataFrame, labels: np.ndarray, profile: pd.Series, most: int) -> list[int]:
+    """Return the first rows of the table that were trained on and belong to one treatment profile."""
+    here = (np.asarray(labels) >= 0) & (table["Metadata_Treatment"] == profile["Metadata_Treatment"])
+    for place in ("Metadata_Plate", "Metadata_Well"):  # empty where wells were pooled
+        here &= (table[place] == profile[place]) | (profile[place] == "")
+    return np.flatnonzero(here)[:most].tolist()
+
+
+def samples(table: pd.DataFrame, labels: np.ndarray, treatments: pd.DataFrame) -> tuple[list[int], list[str]]:
+    """Return one training field, and its title, of each compound in some profiles: at the dose that comes last."""
+    compound = treatments["Metadata_Compound"]
+    chosen = treatments[~compound.duplicated(keep="last") | (compound == "")]
+    units = chosen["Metadata_Concentration"].map(lambda dose: "" if np.isnan(dose) else " µM")
+    titles = [f"{name}{unit}\n{moa}".strip() for name, unit, moa in zip(row_names(chosen), units, chosen["Metadata_MoA"], strict=True)]
+    return [training_rows(table, labels, profile, 1)[0] for _, profile in chosen.iterrows()], titles
+
+
 def possible_normalisations(table: pd.DataFrame) -> list[str]:
     """Return the names in `NORMALISATIONS` that the controls of a screen allow: centring needs some on every plate."""
     controls = table[table["Metadata_control_type"] == "negcon"]
@@ -149,9 +200,8 @@ def compare_methods(table: pd.DataFrame, labels: np.ndarray, store: Any, feature
     frames["untrained"] = embedded(untrained_model(store, labels, network, recipe.seed))
     frames["intensity"] = joined(intensity(store, rows, progress))
     frames["handcrafted"] = joined(handcrafted(store, rows, progress))
-    if supervised:
-        mechanism = pd.Categorical(table["Metadata_MoA"].where(training, "")).codes.astype(np.int64) - 1
-        mechanism = np.where(training, mechanism, -1)
+    mechanism = pd.Categorical(table["Metadata_MoA"].where(training)).codes.astype(np.int64)
+    if supervised and mechanism.max() > 0:  # one mechanism alone teaches nothing
         discard_other(store, mechanism, network, recipe, folder)
         train(store, mechanism, network, recipe, folder, field_names(table), progress)
         frames["supervised"] = embedded(load_model(folder))
@@ -165,23 +215,24 @@ def overview(store: Any, table: pd.DataFrame, labels: np.ndarray,
              treatments: pd.DataFrame) -> tuple[dict[str, list[np.ndarray]], np.ndarray, np.ndarray, list[str]]:
     """Return what `mcnn_core.figures.method_overview` draws: three classes of two fields, and up to 16 treatments."""
     spread = treatments.iloc[np.unique(np.linspace(0, len(treatments) - 1, 16).astype(int))]
-    groups = {name: [store.pixels[row] for row in np.flatnonzero((table["Metadata_Treatment"] == name) & (np.asarray(labels) >= 0))[:2]]
-              for name in spread["Metadata_Treatment"].iloc[[0, len(spread) // 2, -1]]}
-    profiles = feature_matrix(spread)
-    return groups, profiles, cosine_distances(profiles), list(spread["Metadata_Treatment"])
+    names, profiles = row_names(spread), feature_matrix(spread)
+    groups = {names[i]: [store.pixels[row] for row in training_rows(table, labels, spread.iloc[i], 2)] for i in (0, len(spread) // 2, -1)}
+    return groups, profiles, cosine_distances(profiles), names
 
 
 def mechanism_results(predictions: pd.DataFrame, treatments: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, float | str]]:
     """Return the comparison table and its numbers by key, ``nsc.overall.trained`` with and without ``.seed<k>``.
 
-    Keys that the pages show and the screen cannot answer are there with the text "not available".
+    Keys that the pages show and the screen cannot answer are there with the text "not available";
+    ``answered`` says in words which protocols could be asked.
     """
     shown = ["trained", "untrained", "handcrafted", "handcrafted_centred", "handcrafted_whitened", "intensity",
              "supervised", "chance", "label_frequency", "batch_only"]
     found: dict[str, float | str] = {f"{protocol}.{kind}.{method}": NOT_AVAILABLE for protocol in ("nsc", "nscb")
                                      for kind in ("overall", "class_median", "n") for method in shown}
+    found["answered"] = ANSWERED[tuple(predictions["protocol"].unique())]
     if predictions.empty:
-        return pd.DataFrame(columns=["method", "protocol", "seed", "overall", "class_median", "n", "low", "high"]), found
+        return pd.DataFrame(columns=["method", "protocol", "seed", "overall", "class_median", "n", "low", "high", "left_out"]), found
     table = comparison(predictions, treatments)
     for row in table.itertuples():
         method = {"label frequency": "label_frequency", "week only": "batch_only"}.get(row.method, row.method)

@@ -115,7 +115,8 @@ def recorded(prefix: str, folder: Path | None = None) -> dict[str, dict[str, Any
 def recorded_comparison(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
     """Return the comparison tables of all runs in `records` as one, marked ``recorded`` for the figures."""
     rows = [row for record in records.values() for run in record["runs"].values() for row in run["comparison"]]
-    return pd.DataFrame(rows).astype({"seed": "Int64", "low": float, "high": float}).assign(recorded=True)
+    columns = ["method", "protocol", "seed", "overall", "class_median", "n", "low", "high", "left_out"]
+    return pd.DataFrame(rows, columns=columns).astype({"seed": "Int64", "low": float, "high": float}).assign(recorded=True)
 
 
 def studies(work: Path, screen: str) -> dict[str, tuple[list[int], Callable[[int], dict[str, Any]]]]:
