@@ -105,25 +105,25 @@ LAYOUTS = {"default": Layout(_compounds()), "tiny": _tiny()}
 # name: (baseline, spread between cells, spread between fields, lowest, highest).
 # Lengths in um, amplitudes relative to the DMSO mean, arrangements as odds (logarithms).
 PARAMETERS = {
-    "radius": (20.0, 2.4, 1.6, 8, 32), "elongation": (0.24, 0.14, 0.1, 0, 1.0), "spikes": (0.42, 0.15, 0.12, 0, 1.3),
-    "nucleus": (8.6, 0.8, 0.6, 4, 14), "nucleus_elongation": (0.16, 0.07, 0.03, 0, 0.7),
+    "radius": (20.0, 2.6, 1.0, 8, 32), "elongation": (0.24, 0.15, 0.05, 0, 1.0), "spikes": (0.42, 0.17, 0.06, 0, 1.3),
+    "nucleus": (8.6, 0.9, 0.4, 4, 14), "nucleus_elongation": (0.16, 0.07, 0.03, 0, 0.7),
     "nucleus_offset": (0.08, 0.06, 0.05, 0, 0.6), "pieces": (0.8, 0.3, 0.3, 1, 9), "scatter": (0.3, 0.2, 0.1, 0, 1),
-    "chromatin": (0.15, 0.05, 0.06, 0, 0.7), "nucleoli": (2.5, 0.8, 0.3, 0, 6), "dna": (1.0, 0.2, 0.1, 0.3, 3),
-    "tubulin": (1.0, 0.2, 0.1, 0.3, 3), "perinuclear": (0.7, 0.2, 0.2, 0, 2), "fibre": (0.38, 0.1, 0.08, 0, 1),
-    "coarseness": (0.0, 0.1, 0.3, -0.8, 0.8), "radial": (0.5, 0.0, 0.5, -6, 6), "parallel": (0.5, 0.0, 0.5, -6, 6),
+    "chromatin": (0.15, 0.07, 0.05, 0, 0.7), "nucleoli": (2.5, 0.8, 0.3, 0, 6), "dna": (1.0, 0.2, 0.1, 0.3, 3),
+    "tubulin": (1.0, 0.2, 0.1, 0.3, 3), "perinuclear": (0.7, 0.25, 0.12, 0, 2), "fibre": (0.38, 0.1, 0.08, 0, 1),
+    "coarseness": (0.0, 0.15, 0.2, -0.8, 0.8), "radial": (0.5, 0.0, 0.5, -6, 6), "parallel": (0.5, 0.0, 0.5, -6, 6),
     "circular": (-2.0, 0.0, 0.8, -6, 6), "rim": (0.1, 0.15, 0.15, 0, 2), "cap": (0.2, 0.2, 0.15, 0, 2),
     "actin": (1.0, 0.25, 0.1, 0.3, 3), "cortex": (0.7, 0.2, 0.15, 0, 2), "junction": (0.5, 0.2, 0.15, 0, 2),
-    "stress": (0.35, 0.1, 0.1, 0, 1), "puncta": (3.0, 1.5, 2.0, 0, 20), "puncta_place": (0.6, 0.0, 0.05, 0.1, 1),
+    "stress": (0.35, 0.1, 0.1, 0, 1), "puncta": (4.0, 2.5, 1.0, 0, 20), "puncta_place": (0.6, 0.0, 0.05, 0.1, 1),
     "ruffle": (0.15, 0.15, 0.15, 0, 1.5), "vacuoles": (0.0, 0.0, 0.2, 0, 12),
-    "mitosis": (-2.7, 0.0, 0.6, -6, 4), "apoptosis": (-4.0, 0.0, 0.4, -6, 2),
+    "mitosis": (-2.7, 0.0, 0.6, -6, 4), "apoptosis": (-3.5, 0.0, 0.8, -6, 2),
     "monopolar": (-4.0, 0.0, 0.3, -6, 6), "multipolar": (-3.0, 0.0, 0.3, -6, 6), "scattered": (-3.0, 0.0, 0.3, -6, 6),
-    "density": (0.0, 0.0, 0.5, -1.5, 1), "islands": (1.0, 0.0, 0.6, 0, 2.5),
+    "density": (0.0, 0.0, 0.4, -1.5, 1), "islands": (1.0, 0.0, 0.6, 0, 2.5),
+    "stain_dna": (0.0, 0, 0.15, -1, 1), "stain_actin": (0.0, 0, 0.15, -1, 1), "stain_tubulin": (0.0, 0, 0.15, -1, 1),
     # the microscope: only the spread between fields matters
-    "gain_dna": (0.0, 0, 0.2, -1, 1), "gain_actin": (0.0, 0, 0.2, -1, 1), "gain_tubulin": (0.0, 0, 0.2, -1, 1),
-    "offset_dna": (0.0, 0, 0.2, -1, 1), "offset_actin": (0.0, 0, 0.2, -1, 1), "offset_tubulin": (0.0, 0, 0.2, -1, 1),
+    "gain_dna": (0.0, 0, 0.12, -1, 1), "gain_actin": (0.0, 0, 0.12, -1, 1), "gain_tubulin": (0.0, 0, 0.12, -1, 1),
+    "offset_dna": (0.0, 0, 0.12, -1, 1), "offset_actin": (0.0, 0, 0.12, -1, 1), "offset_tubulin": (0.0, 0, 0.12, -1, 1),
     "defocus": (0.4, 0, 0.7, 0, 2.5), "haze": (0.12, 0, 0.05, 0, 0.4), "vignetting": (0.2, 0, 0.1, 0, 0.6),
-    "slope_x": (0.0, 0, 0.25, -0.6, 0.6), "slope_y": (0.0, 0, 0.25, -0.6, 0.6), "debris": (0.5, 0, 1.5, 0, 5),
-    "stain_dna": (0.0, 0, 0.2, -1, 1), "stain_actin": (0.0, 0, 0.2, -1, 1), "stain_tubulin": (0.0, 0, 0.2, -1, 1),
+    "slope_x": (0.0, 0, 0.15, -0.6, 0.6), "slope_y": (0.0, 0, 0.15, -0.6, 0.6), "debris": (3.0, 0, 2.5, 0, 9),
 }
 _TABLE = np.array(list(PARAMETERS.values()), float).T
 _INDEX = {name: i for i, name in enumerate(PARAMETERS)}
@@ -192,7 +192,7 @@ def draw_compound(seed: int, name: str, mechanism: str, doses: tuple[float, ...]
     effect = np.zeros(len(PARAMETERS))
     for parameter, shift in MECHANISMS[mechanism].items():
         effect[_INDEX[parameter]] = shift * np.exp(0.3 * rng.standard_normal())
-    side = 0.5 * rng.standard_normal(len(PARAMETERS)) * _TABLE[2]
+    side = 0.55 * rng.standard_normal(len(PARAMETERS)) * np.hypot(_TABLE[1], 0.5 * _TABLE[2])
     side[_BIOLOGY:] = 0.0
     lowest = min(annotated) if annotated else sorted(doses)[3]
     return Compound(effect, side, lowest * rng.uniform(0.2, 0.5), rng.uniform(1.3, 2.2), rng.uniform(0.65, 0.95))
@@ -509,18 +509,20 @@ def photograph(rng: np.random.Generator, light: np.ndarray, shift: np.ndarray, p
     y, x = np.linspace(-1, 1, height, dtype=np.float32)[:, None], np.linspace(-1, 1, width, dtype=np.float32)
     lamp = (1 - field["vignetting"] * 0.5 * (y * y + x * x)) * (1 + field["slope_x"] * x) * (1 + field["slope_y"] * y)
     sigma = np.hypot(0.35, field["defocus"]) / pixel
-    dirt = _Canvas(height, width, pixel)
-    for _ in range(int(field["debris"] + rng.random())):
-        size = rng.uniform(3, 12)
-        dirt.stamp(dirt.dna, rng.uniform(0, height * pixel), rng.uniform(0, width * pixel), size, size * rng.uniform(0.4, 1),
-                   rng.uniform(0, np.pi), rng.uniform(0.2, 0.9), True)
+    dirt = [_Canvas(height, width, pixel).dna for _ in light]
+    canvas = _Canvas(height, width, pixel)
+    for _ in range(rng.poisson(field["debris"] * height * width * pixel**2 / 20480)):  # dust and floating dead cells
+        size = np.exp(rng.uniform(np.log(1.5), np.log(12)))
+        where = rng.uniform(0, height * pixel), rng.uniform(0, width * pixel), size, size * rng.uniform(0.4, 1), rng.uniform(0, np.pi)
+        for image, amount in zip(dirt, rng.uniform(0, 1.5, 3) * np.array([1.5, 1, 1]), strict=True):
+            canvas.stamp(image, *where, amount, True)
     out = np.empty(light.shape, np.uint16)
     for c, name in enumerate(("dna", "actin", "tubulin")):
         image = ndimage.gaussian_filter(light[c], sigma, truncate=3) if sigma > 0.3 else light[c]
         small = image[::8, ::8]
         haze = ndimage.gaussian_filter(small, 12 / (8 * pixel), mode="nearest")
         image = image + field["haze"] * np.repeat(np.repeat(haze, 8, 0), 8, 1)[:height, :width]
-        image += dirt.dna * rng.uniform(0, 0.8)
+        image += dirt[c]
         counts = image * lamp * np.float32(SIGNAL[c] * np.exp(field[f"stain_{name}"])) + np.float32(
             BACKGROUND[c] * np.exp(field[f"offset_{name}"]))
         counts *= np.float32(np.exp(field[f"gain_{name}"]))
