@@ -122,7 +122,7 @@ PARAMETERS = {
     # the microscope: only the spread between fields matters
     "gain_dna": (0.0, 0, 0.12, -1, 1), "gain_actin": (0.0, 0, 0.12, -1, 1), "gain_tubulin": (0.0, 0, 0.12, -1, 1),
     "offset_dna": (0.0, 0, 0.12, -1, 1), "offset_actin": (0.0, 0, 0.12, -1, 1), "offset_tubulin": (0.0, 0, 0.12, -1, 1),
-    "defocus": (0.4, 0, 0.7, 0, 2.5), "haze": (0.12, 0, 0.05, 0, 0.4), "vignetting": (0.2, 0, 0.1, 0, 0.6),
+    "defocus": (0.4, 0, 0.7, 0, 2.5), "haze": (0.08, 0, 0.04, 0, 0.4), "vignetting": (0.2, 0, 0.1, 0, 0.6),
     "slope_x": (0.0, 0, 0.15, -0.6, 0.6), "slope_y": (0.0, 0, 0.15, -0.6, 0.6), "debris": (3.0, 0, 2.5, 0, 9),
 }
 _TABLE = np.array(list(PARAMETERS.values()), float).T
@@ -137,15 +137,15 @@ MECHANISMS = {
     "Actin disruptors": {"cortex": -0.5, "junction": -0.4, "stress": -0.2, "puncta": 6, "puncta_place": -0.1, "spikes": 0.3},
     "Aurora kinase inhibitors": {"pieces": 4, "scatter": -0.5, "nucleus": 1.0, "radius": 1.5, "mitosis": 1.2},
     "Cholesterol-lowering": {"elongation": 0.4, "spikes": 0.15, "parallel": 5},
-    "DNA damage": {"nucleus": 1.6, "radius": 1.5, "nucleoli": 3, "nucleus_elongation": -0.12, "circular": 6, "spikes": -0.2},
+    "DNA damage": {"nucleus": 1.6, "radius": 1.5, "nucleoli": 3, "nucleus_elongation": -0.12, "circular": 6},
     "DNA replication": {"nucleus": 1.6, "radius": 1.5, "nucleoli": -2.5, "nucleus_elongation": 0.35, "parallel": 5},
     "Eg5 inhibitors": {"mitosis": 2.2, "monopolar": 9},
-    "Epithelial": {"junction": 0.6, "islands": 1.6, "spikes": -0.5, "elongation": -0.2, "cortex": -0.5, "radial": -4, "parallel": -4},
-    "Kinase inhibitors": {"ruffle": 1.0, "nucleus_offset": 0.3, "spikes": -0.3, "radial": 6},
+    "Epithelial": {"junction": 0.8, "islands": 1.8, "spikes": -0.5, "elongation": -0.2, "cortex": -0.5, "radial": -4, "parallel": -4},
+    "Kinase inhibitors": {"ruffle": 1.3, "nucleus_offset": 0.3, "radial": 6},
     "Microtubule destabilizers": {"fibre": -0.15, "mitosis": 2.2, "scattered": 9, "pieces": 3, "scatter": 0.8, "radial": -4, "parallel": -4},
     "Microtubule stabilizers": {"rim": 0.5, "circular": 8, "mitosis": 2.0, "multipolar": 9, "pieces": 3, "scatter": 0.5},
     "Protein degradation": {"cap": 0.7, "nucleus_offset": 0.3, "puncta": 6, "puncta_place": -0.35},
-    "Protein synthesis": {"nucleoli": -2.5, "puncta": 6, "puncta_place": 0.3, "perinuclear": 0.5, "radial": -4, "parallel": -4},
+    "Protein synthesis": {"nucleoli": -2.5, "puncta": 7, "puncta_place": 0.3, "perinuclear": 0.8, "radial": -4, "parallel": -4},
     "Vacuolation": {"vacuoles": 7},
     "Cytokinesis failure": {"pieces": 1.1, "scatter": -0.5, "radius": 2.5},
     "Polarised spreading": {"ruffle": 0.8, "cap": 0.7, "elongation": 0.3},
@@ -174,7 +174,8 @@ class Compound:
         Shift of every parameter at full response in a responding cell: the mechanism's,
         each part scaled by the compound's own factor (its sub-phenotype).
     side : ndarray of float64, (P,)
-        Off-target shifts in every cell, whatever the mechanism.
+        Off-target shifts of every cell, whatever the mechanism: what makes compounds of one
+        mechanism differ, and a treatment's mean a poor guide to it.
     ec50, hill, penetrance : float
         Dose of half response (uM), steepness, fraction of the cells that respond.
     """
@@ -195,7 +196,7 @@ def draw_compound(seed: int, name: str, mechanism: str, doses: tuple[float, ...]
     side = 0.55 * rng.standard_normal(len(PARAMETERS)) * np.hypot(_TABLE[1], 0.5 * _TABLE[2])
     side[_BIOLOGY:] = 0.0
     lowest = min(annotated) if annotated else sorted(doses)[3]
-    return Compound(effect, side, lowest * rng.uniform(0.2, 0.5), rng.uniform(1.3, 2.2), rng.uniform(0.65, 0.95))
+    return Compound(effect, side, lowest * rng.uniform(0.2, 0.5), rng.uniform(1.3, 2.2), rng.uniform(0.6, 0.95))
 
 
 def draw_cells(rng: np.random.Generator, compound: Compound, response: float, shift: np.ndarray, n: int) -> dict[str, np.ndarray]:
@@ -415,8 +416,8 @@ def _bodies(canvas: _Canvas, rng: np.random.Generator, cells: dict[str, np.ndarr
                 canvas.stamp(canvas.tubulin, y, x, 3.2, 2.4, rng.uniform(0, np.pi), 2.4 * one["tubulin"] / len(poles), True)
             continue
         if one["dead"]:
-            for y, x in centre + rng.normal(0, 1.8, (4, 2)):
-                canvas.stamp(canvas.dna, y, x, 1.6, 1.6, 0, 2.6 * one["dna"], False)
+            for y, x in centre + rng.normal(0, 1.3, (4, 2)):
+                canvas.stamp(canvas.dna, y, x, 1.9, 1.9, 0, 2.6 * one["dna"], False)
             continue
         nucleus = centre + np.array([0, -one["nucleus_offset"] * one["radius"]]) @ turn
         pieces = int(one["pieces"] + rng.random()) if one["pieces"] > 1 else 1
@@ -463,7 +464,7 @@ def draw_field(rng: np.random.Generator, compound: Compound, response: float, sh
     cells["mitotic"] = draw[0] < odds["mitosis"]
     cells["dead"] = ~cells["mitotic"] & (draw[1] < odds["apoptosis"])
     cells["round"] = cells["mitotic"] | cells["dead"]
-    cells["radius"] = np.where(cells["mitotic"], 0.62 * cells["radius"], np.where(cells["dead"], 5.0, cells["radius"])).astype(np.float32)
+    cells["radius"] = np.where(cells["mitotic"], 0.54 * cells["radius"], np.where(cells["dead"], 5.0, cells["radius"])).astype(np.float32)
     gumbel = rng.gumbel(size=(2, 4, n))
     cells["figure"] = (np.stack([np.zeros(n), cells["monopolar"], cells["multipolar"], cells["scattered"]]) + gumbel[0]).argmax(0)
     cells["mode"] = (np.stack([cells["radial"], cells["parallel"], cells["circular"], np.zeros(n)]) + gumbel[1]).argmax(0)
@@ -514,7 +515,7 @@ def photograph(rng: np.random.Generator, light: np.ndarray, shift: np.ndarray, p
     for _ in range(rng.poisson(field["debris"] * height * width * pixel**2 / 20480)):  # dust and floating dead cells
         size = np.exp(rng.uniform(np.log(1.5), np.log(12)))
         where = rng.uniform(0, height * pixel), rng.uniform(0, width * pixel), size, size * rng.uniform(0.4, 1), rng.uniform(0, np.pi)
-        for image, amount in zip(dirt, rng.uniform(0, 1.5, 3) * np.array([1.5, 1, 1]), strict=True):
+        for image, amount in zip(dirt, rng.uniform(0, 1.5, 3) * np.array([0.7, 1, 1]), strict=True):
             canvas.stamp(image, *where, amount, True)
     out = np.empty(light.shape, np.uint16)
     for c, name in enumerate(("dna", "actin", "tubulin")):

@@ -157,6 +157,18 @@ def test_command_line_writes_a_screen_of_any_size(tmp_path):
     assert tifffile.imread(next((tmp_path / "s").rglob("*.tif"))).shape == (64, 96)
 
 
+def test_untreated_cells_measure_like_the_real_ones():
+    wells, compounds = simulate.truth_table(0, LAYOUTS["default"])
+    control = wells.query("compound == 'DMSO'").iloc[::6].to_dict("records")
+    fields = np.array([simulate.field(0, well, compounds["DMSO"], 1).transpose(1, 2, 0) for well in control])
+    ours, real = field_statistics(fields, 1.0), read_json(RECORDED)["small"]
+    assert ours["coverage"] == pytest.approx(real["coverage"], rel=0.2)
+    assert ours["nuclei_per_mm2"] == pytest.approx(real["nuclei_per_mm2"], rel=0.3)
+    assert ours["nucleus_area_um2"][1:] == pytest.approx(real["nucleus_area_um2"][1:], rel=0.15)
+    assert np.abs(np.subtract(ours["spectrum"], real["spectrum"])).max() < 0.4  # decades
+    assert np.allclose(np.array(ours["intensity"])[:, 5:], np.array(real["intensity"])[:, 5:], rtol=0.3)  # 95 and 99 %
+
+
 def test_full_field_is_drawn_at_the_microscopes_pixel():
     compound = simulate.truth_table(0, LAYOUTS["tiny"])[1]["DMSO"]
     image = simulate.render_field(simulate.generator(0), compound, 0.0, np.zeros(len(simulate.PARAMETERS)), 1024, 1280)
