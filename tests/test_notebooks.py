@@ -22,7 +22,7 @@ PARAMETERS = {
     "05_training": ["out", "seed", "network", "recipe", "epochs", "batch", "max_steps"],
     "06_features": ["out"],
     "07_profiles": ["out", "normalisation"],
-    "08_mechanisms": ["out", "seed", "network", "recipe", "epochs", "supervised"],
+    "08_mechanisms": ["out", "seed", "network", "recipe", "epochs", "batch", "max_steps", "supervised"],
     "09_recorded": ["out"],
 }
 
@@ -62,7 +62,7 @@ def test_every_key_of_a_profile_is_a_parameter(profile):
 def test_profiles_are_the_three_promised():
     profiles = book.read_profiles()
     assert list(profiles) == ["tiny", "default", "paper"]
-    paper = {"height": 1024, "width": 1280, "network": "published", "recipe": "published", "epochs": 27}
+    paper = {"height": 1024, "width": 1280, "bin": 1, "network": "published", "recipe": "published", "epochs": 27}
     assert paper.items() <= profiles["paper"].items()
 
 
