@@ -118,8 +118,8 @@ PARAMETERS = {
     "mitosis": (-2.7, 0.0, 0.6, -6, 4), "apoptosis": (-3.5, 0.0, 0.8, -6, 2),
     "monopolar": (-4.0, 0.0, 0.3, -6, 6), "multipolar": (-3.0, 0.0, 0.3, -6, 6), "scattered": (-3.0, 0.0, 0.3, -6, 6),
     "density": (0.0, 0.0, 0.4, -1.5, 1), "islands": (1.0, 0.0, 0.6, 0, 2.5),
+    # staining and microscope: only the spread between fields matters
     "stain_dna": (0.0, 0, 0.15, -1, 1), "stain_actin": (0.0, 0, 0.15, -1, 1), "stain_tubulin": (0.0, 0, 0.15, -1, 1),
-    # the microscope: only the spread between fields matters
     "gain_dna": (0.0, 0, 0.12, -1, 1), "gain_actin": (0.0, 0, 0.12, -1, 1), "gain_tubulin": (0.0, 0, 0.12, -1, 1),
     "offset_dna": (0.0, 0, 0.12, -1, 1), "offset_actin": (0.0, 0, 0.12, -1, 1), "offset_tubulin": (0.0, 0, 0.12, -1, 1),
     "defocus": (0.4, 0, 0.7, 0, 2.5), "haze": (0.08, 0, 0.04, 0, 0.4), "vignetting": (0.2, 0, 0.1, 0, 0.6),
@@ -127,7 +127,7 @@ PARAMETERS = {
 }
 _TABLE = np.array(list(PARAMETERS.values()), float).T
 _INDEX = {name: i for i, name in enumerate(PARAMETERS)}
-_BIOLOGY = _INDEX["gain_dna"]  # parameters before this one can be moved by a compound
+_BIOLOGY = _INDEX["stain_dna"]  # parameters before this one can be moved by a compound
 
 # What a mechanism moves at full response. Sources: BBBC021 and its annotation (Caie 2010, Ljosa 2012/2013);
 # monoasters under Eg5 inhibition (Mayer 1999), polyploid lobed nuclei under Aurora inhibition (Ditchfield 2003),
@@ -376,7 +376,7 @@ def _cytoplasm(canvas: _Canvas, rng: np.random.Generator, cells: dict[str, np.nd
     stress = _sample("ridge", across * 0.8 + phase, along / 8 + phase)
     touching = np.exp(-((gap / 0.12) ** 2)) * (second.ravel()[inside] < 1.3)
     front = along / (radius + 1)  # 1 at the leading edge, -1 behind
-    actin = body * (0.6 + (cells["stress"] * calm)[k] * (2 * stress - 0.8)) 
+    actin = body * (0.6 + (cells["stress"] * calm)[k] * (2 * stress - 0.8))
     actin += cells["cortex"][k] * edge * np.clip(1 + 1.5 * (cells["ruffle"] * calm)[k] * front, 0, None)
     actin += cells["junction"][k] * touching * 1.2
     canvas.actin.ravel()[inside] = actin * cells["actin"][k] * thick
@@ -510,8 +510,7 @@ def photograph(rng: np.random.Generator, light: np.ndarray, shift: np.ndarray, p
     y, x = np.linspace(-1, 1, height, dtype=np.float32)[:, None], np.linspace(-1, 1, width, dtype=np.float32)
     lamp = (1 - field["vignetting"] * 0.5 * (y * y + x * x)) * (1 + field["slope_x"] * x) * (1 + field["slope_y"] * y)
     sigma = np.hypot(0.35, field["defocus"]) / pixel
-    dirt = [_Canvas(height, width, pixel).dna for _ in light]
-    canvas = _Canvas(height, width, pixel)
+    canvas, dirt = _Canvas(height, width, pixel), np.zeros_like(light)
     for _ in range(rng.poisson(field["debris"] * height * width * pixel**2 / 20480)):  # dust and floating dead cells
         size = np.exp(rng.uniform(np.log(1.5), np.log(12)))
         where = rng.uniform(0, height * pixel), rng.uniform(0, width * pixel), size, size * rng.uniform(0.4, 1), rng.uniform(0, np.pi)
@@ -520,10 +519,8 @@ def photograph(rng: np.random.Generator, light: np.ndarray, shift: np.ndarray, p
     out = np.empty(light.shape, np.uint16)
     for c, name in enumerate(("dna", "actin", "tubulin")):
         image = ndimage.gaussian_filter(light[c], sigma, truncate=3) if sigma > 0.3 else light[c]
-        small = image[::8, ::8]
-        haze = ndimage.gaussian_filter(small, 12 / (8 * pixel), mode="nearest")
-        image = image + field["haze"] * np.repeat(np.repeat(haze, 8, 0), 8, 1)[:height, :width]
-        image += dirt[c]
+        haze = ndimage.gaussian_filter(image[::8, ::8], 12 / (8 * pixel), mode="nearest")
+        image = image + np.float32(field["haze"]) * (_between(height) @ haze @ _between(width).T) + dirt[c]
         counts = image * lamp * np.float32(SIGNAL[c] * np.exp(field[f"stain_{name}"])) + np.float32(
             BACKGROUND[c] * np.exp(field[f"offset_{name}"]))
         counts *= np.float32(np.exp(field[f"gain_{name}"]))
@@ -531,6 +528,13 @@ def photograph(rng: np.random.Generator, light: np.ndarray, shift: np.ndarray, p
         counts += noise * np.sqrt(np.maximum(counts, 0) / ELECTRONS_PER_COUNT * np.float32(0.25) + READ_NOISE**2)
         out[c] = np.clip(np.rint(counts / STEP), 0, 4095).astype(np.uint16) * STEP
     return out
+
+
+@cache
+def _between(size: int) -> np.ndarray:
+    """Return the matrix, float32 (size, n), that interpolates every 8th of `size` values linearly."""
+    at = np.arange(size)[:, None] / 8
+    return np.clip(1 - np.abs(np.minimum(at, (size - 1) // 8) - np.arange((size + 7) // 8)), 0, 1).astype(np.float32)
 
 
 def render_field(rng: np.random.Generator, compound: Compound, response: float, shift: np.ndarray,
