@@ -28,8 +28,9 @@ SMALL = {"fontsize": 8}
 
 
 def composite(field: np.ndarray) -> np.ndarray:
-    """Return the (H, W, 3) float image in 0..1 of a (H, W, C) uint8 field; one channel alone is grey."""
-    colours = CHANNEL_COLOURS[:field.shape[-1]] if field.shape[-1] > 1 else np.ones((1, 3))
+    """Return the (H, W, 3) float image in 0..1 of a (H, W, C) uint8 field; one channel alone is grey, more than three are dimmed."""
+    channels = field.shape[-1]
+    colours = CHANNEL_COLOURS[:channels] * min(1, 3 / channels) if channels > 1 else np.ones((1, 3))
     return np.clip(field.astype(np.float32) / 255 @ colours, 0, 1)
 
 

@@ -42,6 +42,7 @@ def test_composite_colours():
     grey = figures.composite(np.full((2, 2, 1), 51, np.uint8))
     np.testing.assert_allclose(grey, 0.2, atol=1e-6)
     assert figures.composite(np.full((2, 2, 6), 255, np.uint8)).max() == 1
+    assert figures.composite(np.full((2, 2, 6), 100, np.uint8)).max() < 1  # many channels do not add up to white
 
 
 def test_fields_have_scale_bars_where_the_pixel_size_is_known(ax):
@@ -155,3 +156,20 @@ def test_method_overview(ax, table):
     figures.method_overview(ax, {"one": [FIELD] * 2, "two": [FIELD] * 3}, features, cosine_distances(features), names)
     assert set(names) <= set(texts(ax)) and {"one", "two", "fusion", "128"} <= set(texts(ax))
     assert len(ax.child_axes) == 5 + 3
+
+
+def test_what_is_not_there_is_said(ax):
+    for draw, table in ((figures.accuracy_bars, pd.DataFrame(columns=["method", "overall"])), (figures.confusion_matrix, pd.DataFrame())):
+        assert draw(ax, table).texts[-1].get_text() == "not available"
+
+
+def test_plates_of_1536_wells(ax):
+    wells = pd.DataFrame({"Metadata_Well": ["B02", "AF48", "Z01", "AA01"], "Metadata_control_type": "trt"})
+    figures.plate_map(ax, wells, "Metadata_control_type")
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["B", "Z", "AA", "AF"]
+    assert ax.get_xticks()[[0, -1]].tolist() == [1, 48]
+
+
+def test_overview_of_one_treatment(ax):
+    figures.method_overview(ax, {"p": [FIELD, FIELD]}, np.ones((1, 3)), np.zeros((1, 1)), ["p"])
+    assert "p" in [text.get_text() for text in ax.texts]
