@@ -74,9 +74,8 @@ FROM_CONTROLS = ("dmso",)
 def auto_bin(shape: tuple[int, int], n_fields: int) -> int:
     """Return the smallest bin that keeps a field within a budget of pixels (our rule, not the paper's).
 
-    40,960 pixels (two of 128 x 160) up to 2,000 fields: one core trains 60 epochs on such a screen
-    in about 8 minutes and embeds it in half a minute, so two cores end well within 30. Beyond 2,000
-    fields the budget falls with their number, down to 20,480 (128 x 160).
+    40,960 pixels (two of 128 x 160) up to 2,000 fields: two cores train 120 epochs on such a
+    screen in some 8 minutes, twice in one book, so that all ends within 30. Beyond 2,000 fields the budget falls with their number, down to 20,480 (128 x 160).
     """
     budget = max(FEWEST_PIXELS, PIXELS * min(1.0, MANY_FIELDS / n_fields))
     size = 1

@@ -70,8 +70,8 @@ def full_comparison(name: str, folder: Path, seed: int, recipe: Recipe) -> dict[
 
 
 def variant(folder: Path, network: str, recipe: str) -> dict[str, Any]:
-    """Train one named network with one named recipe on the screen that was tuned on."""
-    config, chosen = CONFIGS[network], replace(RECIPES[recipe], seed=TUNED_SEED)
+    """Train one named network with one named recipe on the screen that was tuned on, each for the paper's 27 epochs."""
+    config, chosen = CONFIGS[network], replace(RECIPES[recipe], epochs=RECIPES["published"].epochs, seed=TUNED_SEED)
     base = folder / f"screen-{multiple_of(config)}"
     table, store = prepared("simulated", base, TUNED_SEED, config)
     labels, place = labelled(table), folder / f"{network}-{recipe}"
@@ -126,10 +126,10 @@ def studies(work: Path, screen: str) -> dict[str, tuple[list[int], Callable[[int
         return {name: (list(FRESH_SEEDS), lambda seed: full_comparison(screen, work / name, seed, CELLS))}
     named = {f"simulated-{seed}": ([seed], lambda seed: full_comparison("simulated", work / f"seed-{seed}", seed, RECIPES["default"]))
              for seed in FRESH_SEEDS}
-    named["held-out"] = ([TUNED_SEED], lambda seed: held_out_compounds(work / "tuned", seed))
     for network, recipe in [("default", "default"), ("default-no-norm", "default"), ("default-three-scales", "default"),
                             ("published-gap", "default"), ("published", "published")]:
         named[f"variant-{network}-{recipe}"] = ([TUNED_SEED], lambda _, n=network, r=recipe: variant(work / "tuned", n, r))
+    named["held-out"] = ([TUNED_SEED], lambda seed: held_out_compounds(work / "tuned", seed))
     return named
 
 

@@ -66,7 +66,7 @@ class Recipe:
 RECIPES = {
     # [ours] rate, momentum, decay, batch, clip, the factor of 0.1 per 9 epochs, and flips as augmentation.
     "published": Recipe(epochs=27, batch=16, optimiser="sgd", learning_rate=5e-3, schedule="steps"),
-    "default": Recipe(epochs=60, batch=32, optimiser="adamw", learning_rate=2e-3, schedule="one-cycle",
+    "default": Recipe(epochs=120, batch=32, optimiser="adamw", learning_rate=4e-3, schedule="one-cycle",
                       weight_decay=1e-2, crop=0.5, jitter_gain=0.2, jitter_offset=0.15),
 }
 
