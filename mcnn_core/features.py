@@ -1,21 +1,16 @@
 """Features: the 128 activations of every field, and their principal components (paper: Methods, "Feature extraction")."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from sklearn.decomposition import PCA
 from tqdm import tqdm
 
 from mcnn_core.errors import InputError
-from mcnn_core.files import atomic
 from mcnn_core.model import MCNN
 from mcnn_core.surrogate import field_names
 from mcnn_core.train import _bfloat16, _device
@@ -86,22 +81,6 @@ class Projection:
         names = _numbered(self.columns[0].split("_")[0], len(self.components))
         metadata = frame[[column for column in frame if column.startswith("Metadata_")]]
         return pd.concat([metadata, pd.DataFrame(scores, columns=names, index=frame.index)], axis=1)
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the projection as safetensors."""
-        with atomic(path) as temporary:
-            arrays = {"mean": self.mean, "components": self.components, "explained": self.explained}
-            save_file(arrays, temporary, metadata={"columns": ",".join(self.columns)})
-
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> "Projection":
-        """Read what `save` wrote."""
-        try:
-            with safe_open(Path(path), framework="np") as file:
-                return cls(tuple(file.metadata()["columns"].split(",")),
-                           *(file.get_tensor(key) for key in ("mean", "components", "explained")))
-        except (SafetensorError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is not a projection; write it again with Projection.save", [str(error)]) from error
 
 
 def fit_pca(frame: pd.DataFrame, variance: float = 0.99) -> Projection:

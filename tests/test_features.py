@@ -7,7 +7,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from mcnn_core.errors import InputError
-from mcnn_core.features import Projection, embed, feature_frame, fit_pca
+from mcnn_core.features import embed, feature_frame, fit_pca
 from mcnn_core.model import CONFIGS, MCNN
 
 
@@ -123,13 +123,3 @@ def test_any_prefix_is_kept_and_missing_columns_are_named():
     with pytest.raises(InputError) as error:
         projection.transform(features.drop(columns=["HC_002", "HC_004"]))
     assert error.value.problems == ["column 'HC_002' is missing", "column 'HC_004' is missing"]
-
-
-def test_projection_is_saved_and_read(tmp_path):
-    projection = fit_pca(frame())
-    projection.save(tmp_path / "pca.safetensors")
-    again = Projection.load(tmp_path / "pca.safetensors")
-    pd.testing.assert_frame_equal(again.transform(frame()), projection.transform(frame()), check_exact=True)
-    (tmp_path / "pca.safetensors").write_bytes(b"nothing")
-    with pytest.raises(InputError, match="is not a projection"):
-        Projection.load(tmp_path / "pca.safetensors")
