@@ -66,15 +66,6 @@ def answerable(profiles: pd.DataFrame, protocol: str) -> pd.Series:
     return pd.Series(answer, rows["Metadata_Treatment"], name="answerable")
 
 
-def _nearest(rows: pd.DataFrame, protocol: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the position and the distance of each row's nearest allowed neighbour."""
-    allowed = _allowed(rows, protocol)
-    distances = cosine_distances(feature_matrix(rows), names=row_names(rows))
-    # argmin takes the first of equals; rounding keeps float noise from deciding a tie
-    nearest = np.where(allowed, distances.round(12), np.inf).argmin(axis=1)
-    return nearest, distances[np.arange(len(rows)), nearest]
-
-
 def nearest_neighbours(profiles: pd.DataFrame, protocol: str = "NSC") -> pd.DataFrame:
     """Predict each annotated treatment's mechanism as that of its nearest allowed neighbour.
 
@@ -93,47 +84,42 @@ def nearest_neighbours(profiles: pd.DataFrame, protocol: str = "NSC") -> pd.Data
         treatment whose name comes first.
     """
     rows = annotated(profiles)
-    nearest, distance = _nearest(rows, protocol)
+    distances = cosine_distances(feature_matrix(rows), names=row_names(rows))
+    # argmin takes the first of equals; rounding keeps float noise from deciding a tie
+    nearest = np.where(_allowed(rows, protocol), distances.round(12), np.inf).argmin(axis=1)
     predictions = pd.DataFrame({
         "compound": rows["Metadata_Compound"],
         "concentration": rows["Metadata_Concentration"],
         "MoA": rows["Metadata_MoA"],
         "predicted": rows["Metadata_MoA"].to_numpy()[nearest],
         "neighbour": rows["Metadata_Treatment"].to_numpy()[nearest],
-        "distance": distance,
+        "distance": distances[np.arange(len(rows)), nearest],
         "protocol": protocol,
     })
     return predictions[answerable(profiles, protocol).to_numpy()].reset_index(drop=True)
 
 
-def wilson(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson(correct: int, n: int) -> tuple[float, float]:
     """Return Wilson's 95 % interval for `correct` of `n`, as fractions.
 
     It takes the answers as independent; treatments of one compound are not, so the truth is wider.
     """
     if n == 0:
         return 0.0, 1.0
-    share = correct / n
+    share, z = correct / n, 1.959964
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return max(0.0, float(middle - half)), min(1.0, float(middle + half))
-
-
-def class_accuracy(predictions: pd.DataFrame) -> pd.Series:
-    """Return the fraction of right answers per mechanism."""
-    return (predictions["MoA"] == predictions["predicted"]).groupby(predictions["MoA"]).mean()
 
 
 def scores(predictions: pd.DataFrame) -> dict[str, float]:
     """Return ``overall`` accuracy, ``class_median`` (the paper's 88 %), ``n`` and the Wilson ``low`` and ``high``."""
     if predictions.empty:
         raise InputError("no answerable query: every mechanism needs two compounds (in two batches for NSCB)")
-    correct = int((predictions["MoA"] == predictions["predicted"]).sum())
-    low, high = wilson(correct, len(predictions))
-    return {
-        "overall": correct / len(predictions), "class_median": float(class_accuracy(predictions).median()),
-        "n": len(predictions), "low": low, "high": high,
-    }
+    right = predictions["MoA"] == predictions["predicted"]
+    low, high = wilson(int(right.sum()), len(right))
+    return {"overall": int(right.sum()) / len(right), "class_median": float(right.groupby(predictions["MoA"]).mean().median()),
+            "n": len(right), "low": low, "high": high}
 
 
 def confusion(predictions: pd.DataFrame, classes: list[str] | None = None) -> pd.DataFrame:
@@ -155,7 +141,8 @@ def floors(profiles: pd.DataFrame, protocol: str = "NSC") -> pd.DataFrame:
         Indexed by treatment, with ``MoA``; ``chance``, a random allowed treatment;
         ``label_frequency``, a mechanism drawn by its share of the treatments; and, where the
         screen has batches, ``batch_only``, a random treatment of the same batch and another
-        compound (0 if there is none), whatever the protocol. Means are expected accuracies.
+        compound (0 if there is none), whatever the protocol. Means are expected accuracies:
+        a chance of 6.0 % on BBBC021 under NSC.
     """
     rows = annotated(profiles)
     same, allowed = _same(rows["Metadata_MoA"].to_numpy()), _allowed(rows, protocol)
@@ -165,35 +152,6 @@ def floors(profiles: pd.DataFrame, protocol: str = "NSC") -> pd.DataFrame:
     right = {name: (same & mask).sum(axis=1) / mask.sum(axis=1).clip(min=1) for name, mask in guesses.items()}
     table = pd.DataFrame({"MoA": rows["Metadata_MoA"], **right}).set_index(rows["Metadata_Treatment"])
     return table[answerable(profiles, protocol)]
-
-
-def chance(profiles: pd.DataFrame, protocol: str = "NSC") -> float:
-    """Return the expected accuracy of a random allowed treatment (6.0 % on BBBC021 under NSC)."""
-    return float(floors(profiles, protocol)["chance"].mean())
-
-
-def batch_only(profiles: pd.DataFrame, protocol: str = "NSC") -> float:
-    """Return the expected accuracy of a random treatment of the same batch and another compound."""
-    _batches(annotated(profiles))
-    return float(floors(profiles, protocol)["batch_only"].mean())
-
-
-def permuted(profiles: pd.DataFrame, protocol: str, repeats: int, seed: int) -> np.ndarray:
-    """Return the (repeats,) overall accuracies after shuffling the mechanisms among the compounds.
-
-    Whole compounds are shuffled, because their doses are not independent of each other.
-    """
-    rows = annotated(profiles)
-    nearest, _ = _nearest(rows, protocol)
-    allowed, generator = _allowed(rows, protocol), np.random.default_rng(seed)
-    _, first, compound = np.unique(rows["Metadata_Compound"].to_numpy(str), return_index=True, return_inverse=True)
-    mechanisms = rows["Metadata_MoA"].to_numpy()[first]
-    accuracies = []
-    for _ in range(repeats):
-        labels = generator.permutation(mechanisms)[compound]
-        asked = (allowed & _same(labels)).any(axis=1)
-        accuracies.append((labels == labels[nearest])[asked].mean() if asked.any() else 0.0)
-    return np.array(accuracies)
 
 
 def subgroups(profiles: pd.DataFrame) -> pd.DataFrame:
