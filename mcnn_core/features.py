@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from mcnn_core.errors import InputError
 from mcnn_core.model import MCNN
-from mcnn_core.surrogate import field_names
+from mcnn_core.screen import field_names
 from mcnn_core.train import _bfloat16, _device
 
 PIXELS_AT_ONCE = 2 ** 21  # fields of 1024 x 1280 go through one by one: memory stays flat

@@ -7,7 +7,7 @@ import pandas as pd
 import tifffile
 
 from mcnn_core.errors import InputError
-from mcnn_core.screen import Screen
+from mcnn_core.screen import Screen, field_names
 
 #: Largest image that is decoded, in pixels; a header may claim any size.
 MAX_PIXELS = 100_000_000
@@ -23,10 +23,9 @@ def image_paths(screen: Screen, rows: slice = slice(None)) -> list[tuple[str, ..
                        zip(table[f"PathName_{channel}"], table[f"FileName_{channel}"], strict=True)] for channel in screen.channels], strict=True))
 
 
-def describe(table: pd.DataFrame, row: int) -> str:
-    """Return "row 3 of the table: plate P1, well B02, site 1" (rows count from 0)."""
-    plate, well, site = table[["Metadata_Plate", "Metadata_Well", "Metadata_Site"]].iloc[row]
-    return f"row {row} of the table: plate {plate}, well {well}, site {site}"
+def describe(screen: Screen, row: int, channel: str) -> str:
+    """Return "row 3 of the table: plate P1, well B02, site 1, channel DAPI" (rows count from 0)."""
+    return f"row {row} of the table: {field_names(screen.table.iloc[[row]])[0]}, channel {channel}"
 
 
 def _page(tiff: tifffile.TiffFile, path: str | os.PathLike) -> tifffile.TiffPage:
@@ -98,10 +97,10 @@ def check_headers(screen: Screen) -> tuple[int, int]:
             try:
                 shapes[path, row, channel] = _open(path, decode=False)
             except InputError as error:
-                problems.append(f"{error.what} ({describe(screen.table, row)}, channel {channel})")
+                problems.append(f"{error.what} ({describe(screen, row, channel)})")
     common = pd.Series(list(shapes.values())).mode().iat[0] if shapes else (0, 0)
     problems += [f"{path}: {shape[0]} x {shape[1]} pixels; {common[0]} x {common[1]} as in most files is right "
-                 f"({describe(screen.table, row)}, channel {channel})" for (path, row, channel), shape in shapes.items() if shape != common]
+                 f"({describe(screen, row, channel)})" for (path, row, channel), shape in shapes.items() if shape != common]
     if problems:
         raise InputError(f"{len(problems)} of {len(screen.table) * len(screen.channels)} images cannot be used", problems)
     return common

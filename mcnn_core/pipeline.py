@@ -17,9 +17,8 @@ from mcnn_core.features import embed, feature_frame
 from mcnn_core.images import read_field
 from mcnn_core.model import NetworkConfig
 from mcnn_core.profiles import NORMALISATIONS, feature_matrix, row_names
-from mcnn_core.screen import Screen, read_bbbc021, read_loaddata
+from mcnn_core.screen import Screen, field_names, read_bbbc021, read_loaddata
 from mcnn_core.statistics import field_statistics
-from mcnn_core.surrogate import field_names
 from mcnn_core.train import Recipe, discard_other, load_model, train, untrained_model
 
 SUFFIXES = {"none": "", "centre": "_centred", "whiten": "_whitened"}

@@ -55,10 +55,6 @@ def histogram_percentiles(histogram: np.ndarray, percent: tuple[float, ...]) -> 
     return below + (above - below) * (rank - np.floor(rank))
 
 
-def _percentile_limits(histogram: np.ndarray) -> np.ndarray:
-    return histogram_percentiles(histogram, PERCENTILES)
-
-
 def _z_limits(histogram: np.ndarray) -> np.ndarray:
     values = anscombe(np.arange(COUNTS))
     mean = np.average(values, weights=histogram)
@@ -67,8 +63,7 @@ def _z_limits(histogram: np.ndarray) -> np.ndarray:
 
 #: What a plate's histogram is brought to: from the counts (65536,) of its fields, or of its
 #: negative controls, to the two Anscombe values that become 0 and 255.
-REFERENCES = {"plate-percentile": _percentile_limits, "dmso": _z_limits}
-FROM_CONTROLS = ("dmso",)
+REFERENCES = {"plate-percentile": lambda histogram: histogram_percentiles(histogram, PERCENTILES), "dmso": _z_limits}
 
 
 def auto_bin(shape: tuple[int, int], n_fields: int) -> int:
@@ -141,11 +136,6 @@ class Store:
             raise InputError(f"{folder / 'pixels.npy'}: {pixels.dtype} {pixels.shape} where store.json says uint8 {told[0]}: pre-process again")
         return cls(folder, pixels, tuple(manifest["channels"]), manifest)
 
-    def verify(self) -> None:
-        """Read the whole store and compare its SHA-256 with the manifest; InputError if it differs."""
-        if sha256(self.folder / "pixels.npy") != self.manifest["sha256"]:
-            raise InputError(f"{self.folder / 'pixels.npy'} is not the file that store.json describes: pre-process again")
-
 
 def _histograms(screen: Screen, paths: list, size: int, bar: tqdm, rows: np.ndarray, counted: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """Return the histograms (C, 65536) of the `counted` ones of `rows`, and one problem per unusable image of all of them."""
@@ -157,7 +147,7 @@ def _histograms(screen: Screen, paths: list, size: int, bar: tqdm, rows: np.ndar
                 if image.min() == image.max():
                     raise InputError(f"{path}: constant field: every pixel is {image.flat[0]}")
             except InputError as error:
-                problems.append(f"{error.what} ({describe(screen.table, row)}, channel {channel})")
+                problems.append(f"{error.what} ({describe(screen, row, channel)})")
                 continue
             for top in range(0, len(image) if use else 0, ROWS_AT_ONCE):
                 histogram = np.bincount(image[top:top + ROWS_AT_ONCE].ravel())
@@ -210,10 +200,6 @@ def preprocess(screen: Screen, folder: str | os.PathLike, reference: str = "plat
         Threads that share the fields of a plate; the result does not depend on it.
     progress : bool
 
-    Returns
-    -------
-    Store
-
     Raises
     ------
     InputError
@@ -227,7 +213,7 @@ def preprocess(screen: Screen, folder: str | os.PathLike, reference: str = "plat
     height, width = check_headers(screen)
     if min(height, width) < bin:
         raise InputError(f"bin={bin} is larger than a field of {height} x {width} pixels")
-    counted = (table["Metadata_control_type"] == "negcon").to_numpy() | (reference not in FROM_CONTROLS)
+    counted = (table["Metadata_control_type"] == "negcon").to_numpy() | (reference != "dmso")
     plates = {plate: np.flatnonzero(table["Metadata_Plate"] == plate) for plate in dict.fromkeys(table["Metadata_Plate"])}
     bare = [f"plate {plate}" for plate, rows in plates.items() if not counted[rows].any()]
     if bare:

@@ -21,7 +21,8 @@ from pandera.pandas import Check, Column, DataFrameSchema
 from mcnn_core.errors import InputError
 from mcnn_core.files import read_json, write_json, write_table
 
-REQUIRED = ("Metadata_Plate", "Metadata_Well", "Metadata_Site")
+#: What every table must name, and what names a field.
+REQUIRED = ["Metadata_Plate", "Metadata_Well", "Metadata_Site"]
 #: Columns every table has, with what stands in where a LoadData file lacks one.
 DEFAULTS = {"Metadata_Compound": "", "Metadata_Concentration": "", "Metadata_MoA": "", "Metadata_Replicate": "1",
             "Metadata_Batch": "", "Metadata_control_type": ""}
@@ -56,6 +57,11 @@ class Screen:
     channels: tuple[str, ...]
     root: Path
     simulated: bool
+
+
+def field_names(table: pd.DataFrame) -> list[str]:
+    """Name each field for messages: "plate P, well B02, site 1"."""
+    return [f"plate {plate}, well {well}, site {site}" for plate, well, site in zip(*(table[key] for key in REQUIRED))]
 
 
 def concentration_key(value: float | str) -> str:
@@ -241,7 +247,7 @@ def read_loaddata(csv_path: str | os.PathLike, root: str | os.PathLike | None = 
     """
     path = Path(csv_path)
     rows = _read_csv(path)
-    channels = _channels(path, rows, list(REQUIRED))
+    channels = _channels(path, rows, REQUIRED)
     root = path.parent if root is None else Path(root)
     table = _table(path, rows, channels, root, path.parent, [], must_exist=True)
     return Screen(path.name.removesuffix(".gz").removesuffix(".csv"), table, channels, Path(os.path.realpath(root)), False)

@@ -24,8 +24,8 @@ from mcnn_core.model import CONFIGS, NetworkConfig, multiple_of, parameters
 from mcnn_core.neighbors import scores
 from mcnn_core.pipeline import compare_methods, mechanism_results, open_screen, training_fields
 from mcnn_core.preprocess import Store, auto_bin, preprocess
-from mcnn_core.screen import load_screen, save_screen, summary
-from mcnn_core.surrogate import default_columns, field_names, surrogate_classes
+from mcnn_core.screen import field_names, load_screen, save_screen, summary
+from mcnn_core.surrogate import default_columns, surrogate_classes
 from mcnn_core.train import RECIPES, Recipe, load_model, train
 from mcnn_core.workspace import find_root, provenance
 

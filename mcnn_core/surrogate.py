@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mcnn_core.errors import InputError
-
-KEYS = ["Metadata_Plate", "Metadata_Well", "Metadata_Site"]
+from mcnn_core.screen import REQUIRED, field_names
 
 
 def default_columns(table: pd.DataFrame) -> list[str]:
@@ -65,12 +64,7 @@ def surrogate_classes(table: pd.DataFrame, by: Sequence[str], training: np.ndarr
     if len(counts) < 2:
         raise InputError(f"Training needs at least two surrogate classes; {', '.join(by)} gives {len(counts)}")
     labels = names.map(dict(zip(counts.index, range(len(counts))))).fillna(-1).astype("int64")
-    return table[KEYS].assign(surrogate_class=names.to_numpy(), label=labels.to_numpy())
-
-
-def field_names(table: pd.DataFrame) -> list[str]:
-    """Name each field for messages: "plate P, well B02, site 1"."""
-    return [f"plate {plate}, well {well}, site {site}" for plate, well, site in zip(*(table[key] for key in KEYS))]
+    return table[REQUIRED].assign(surrogate_class=names.to_numpy(), label=labels.to_numpy())
 
 
 class BalancedBatches:

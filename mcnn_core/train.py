@@ -96,7 +96,7 @@ def train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe
     folder : path
         Where network.yml, history.csv and the checkpoints are written.
     names : sequence of str, optional
-        Name of each field for messages (`mcnn_core.surrogate.field_names`).
+        Name of each field for messages (`mcnn_core.screen.field_names`).
     progress : bool
         Show a bar with loss, accuracy and the time left.
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcnn_core.errors import InputError
+from mcnn_core.files import sha256
 from mcnn_core.images import image_paths, read_field
 from mcnn_core.preprocess import (COUNTS, PERCENTILES, REFERENCES, Z_RANGE, Store, anscombe, auto_bin, bin_counts, histogram_percentiles, padding,
                                   preprocess)
@@ -65,8 +66,8 @@ def test_manifest_says_what_was_done(screen, tmp_path):
     assert facts == store.manifest
     assert (facts["shape"], facts["field"], facts["padding"], facts["bin"]) == ([8, 8, 8, 2], [6, 8], [2, 0], 2)
     assert (facts["reference"], facts["channels"], set(facts["limits"])) == ("plate-percentile", ["DNA", "Actin"], {"P1", "P2"})
+    assert facts["sha256"] == sha256(tmp_path / "store" / "pixels.npy")
     assert all(low < high for plate in facts["limits"].values() for low, high in plate.values())
-    store.verify()
 
 
 def test_the_result_depends_on_neither_workers_nor_run(screen, tmp_path):
@@ -187,9 +188,6 @@ def test_a_damaged_store_is_refused(screen, tmp_path):
         Store.open(folder)
     run(screen, folder)
     whole = (folder / "pixels.npy").read_bytes()
-    (folder / "pixels.npy").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(InputError, match="is not the file"):
-        Store.open(folder).verify()
     (folder / "pixels.npy").write_bytes(whole[:-1])
     with pytest.raises(InputError, match="holds no whole store"):
         Store.open(folder)

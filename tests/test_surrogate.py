@@ -3,7 +3,8 @@ import pandas as pd
 import pytest
 
 from mcnn_core.errors import InputError
-from mcnn_core.surrogate import BalancedBatches, default_columns, field_names, surrogate_classes
+from mcnn_core.screen import field_names
+from mcnn_core.surrogate import BalancedBatches, default_columns, surrogate_classes
 
 
 @pytest.fixture
