@@ -25,6 +25,7 @@ from mcnn_core.profiles import (
     NORMALISATIONS, centre, feature_columns, feature_matrix, treatment_profiles, well_profiles, whiten,
 )
 
+COLUMNS = ["method", "protocol", "seed", "overall", "class_median", "n", "low", "high", "left_out"]
 FLOORS = {"chance": "chance", "label_frequency": "label frequency", "batch_only": "week only"}
 
 
@@ -110,9 +111,8 @@ def comparison(predictions: pd.DataFrame, treatments: pd.DataFrame) -> pd.DataFr
     Returns
     -------
     DataFrame
-        ``method, protocol, seed, overall, class_median, n, low, high, left_out``. ``left_out``
-        counts the queries without a possible answer. Floors have neither a seed nor an
-        interval: they are exact expectations.
+        `COLUMNS`; without rows if there are no predictions. ``left_out`` counts the queries without a possible
+        answer. Floors have neither a seed nor an interval: they are exact expectations.
     """
     rows = [
         {"method": method, "protocol": protocol, "seed": seed, **scores(part)}
@@ -125,6 +125,6 @@ def comparison(predictions: pd.DataFrame, treatments: pd.DataFrame) -> pd.DataFr
              "class_median": table[name].groupby(table["MoA"]).mean().median()}
             for name, label in FLOORS.items() if name in table
         ]
-    table = pd.DataFrame(rows).astype({"seed": "Int64"})
+    table = pd.DataFrame(rows, columns=COLUMNS[:-1]).astype({"seed": "Int64"})
     lost = {protocol: int((~answerable(treatments, protocol)).sum()) for protocol in table["protocol"].unique()}
     return table.assign(left_out=table["protocol"].map(lost))

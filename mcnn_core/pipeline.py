@@ -10,7 +10,7 @@ import pandas as pd
 
 from mcnn_core import simulate
 from mcnn_core.baselines import handcrafted, intensity
-from mcnn_core.compare import comparison, evaluate, profile, protocols
+from mcnn_core.compare import FLOORS, comparison, evaluate, profile, protocols
 from mcnn_core.distances import cosine_distances
 from mcnn_core.errors import InputError
 from mcnn_core.features import embed, feature_frame
@@ -230,13 +230,10 @@ def mechanism_results(predictions: pd.DataFrame, treatments: pd.DataFrame) -> tu
     found: dict[str, float | str] = {f"{protocol}.{kind}.{method}": NOT_AVAILABLE for protocol in ("nsc", "nscb")
                                      for kind in ("overall", "class_median", "n") for method in shown}
     found["answered"] = ANSWERED[tuple(predictions["protocol"].unique())]
-    if predictions.empty:
-        return pd.DataFrame(columns=["method", "protocol", "seed", "overall", "class_median", "n", "low", "high", "left_out"]), found
-    table = comparison(predictions, treatments)
+    table, floors = comparison(predictions, treatments), {label: name for name, label in FLOORS.items()}
     for row in table.itertuples():
-        method = {"label frequency": "label_frequency", "week only": "batch_only"}.get(row.method, row.method)
         for kind in ("overall", "class_median", "n"):
-            key, value = f"{row.protocol.lower()}.{kind}.{method}", getattr(row, kind)
+            key, value = f"{row.protocol.lower()}.{kind}.{floors.get(row.method, row.method)}", getattr(row, kind)
             found[key] = value
             if pd.notna(row.seed):
                 found[f"{key}.seed{row.seed}"] = value

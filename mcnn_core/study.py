@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mcnn_core.compare import evaluate, profile
+from mcnn_core.compare import COLUMNS, evaluate, profile
 from mcnn_core.features import embed, feature_frame
 from mcnn_core.files import read_json, write_json
 from mcnn_core.images import check_headers
@@ -46,9 +46,9 @@ def prepared(name: str, folder: Path, seed: int, network: NetworkConfig = CONFIG
     return load_screen(folder).table, Store.open(folder / "store")
 
 
-def labelled(table: pd.DataFrame, left_out: np.ndarray | None = None) -> np.ndarray:
+def labelled(table: pd.DataFrame, left_out: np.ndarray | bool = False) -> np.ndarray:
     """Return the surrogate class of each field by the default columns; -1 where not trained on or `left_out`."""
-    training = training_fields(table) & ~(np.zeros(len(table), bool) if left_out is None else left_out)
+    training = training_fields(table) & np.logical_not(left_out)
     return surrogate_classes(table, default_columns(table), training)["label"].to_numpy()
 
 
@@ -115,8 +115,7 @@ def recorded(prefix: str, folder: Path | None = None) -> dict[str, dict[str, Any
 def recorded_comparison(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
     """Return the comparison tables of all runs in `records` as one, marked ``recorded`` for the figures."""
     rows = [row for record in records.values() for run in record["runs"].values() for row in run["comparison"]]
-    columns = ["method", "protocol", "seed", "overall", "class_median", "n", "low", "high", "left_out"]
-    return pd.DataFrame(rows, columns=columns).astype({"seed": "Int64", "low": float, "high": float}).assign(recorded=True)
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"seed": "Int64", "low": float, "high": float}).assign(recorded=True)
 
 
 def studies(work: Path, screen: str) -> dict[str, tuple[list[int], Callable[[int], dict[str, Any]]]]:
@@ -151,7 +150,7 @@ def main(arguments: list[str] | None = None) -> None:
         for seed in seeds:
             print(f"{name}: seed {seed}", flush=True)
             runs[str(seed)] = function(seed)
-        command = " ".join(["make study", *(f"SCREEN={Path(given.screen).name}" for _ in range(bool(given.screen)))])
+        command = "make study" + (f" SCREEN={Path(given.screen).name}" if given.screen else "")
         write_json(path, {"command": command, "seeds": seeds, "seconds": round(time.monotonic() - start, 1), **provenance(), "runs": runs})
         print(f"{name}: written to {path}", flush=True)
 

@@ -76,15 +76,6 @@ def format_number(value: Scalar) -> str:
     return f"{value:.3g}"
 
 
-def _scalar(value: Any) -> Scalar | None:
-    """Return `value` as a plain Python scalar, or None if it is not a finite one."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if not isinstance(value, Scalar) or (isinstance(value, float) and not math.isfinite(value)):
-        return None
-    return value
-
-
 class Workspace:
     """The output folder as seen by one notebook.
 
@@ -99,7 +90,7 @@ class Workspace:
         First part of the result keys; the chapter's name without its number by default.
     """
 
-    def __init__(self, out: str | Path = "", chapter: str = "", section: str = ""):
+    def __init__(self, out: str | Path, chapter: str, section: str = ""):
         self.root = find_root()
         self.out = self.root / (out or "_build")
         self.chapter = chapter
@@ -131,8 +122,9 @@ class Workspace:
         InputError
             If a value is NaN, infinite or not a scalar; all of them are named.
         """
-        plain = {f"{self.section}.{name}": _scalar(value) for name, value in scalars.items()}
-        bad = [f"{self.section}.{name} = {value!r}" for name, value in scalars.items() if _scalar(value) is None]
+        plain = {f"{self.section}.{name}": value.item() if isinstance(value, np.generic) else value for name, value in scalars.items()}
+        bad = [f"{key} = {value!r}" for key, value in plain.items()
+               if not isinstance(value, Scalar) or isinstance(value, float) and not math.isfinite(value)]
         if bad:
             raise InputError("a recorded result must be a finite number, a text or a truth value", bad)
         self.results |= plain
