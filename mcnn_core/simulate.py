@@ -13,6 +13,7 @@ of work and the number of processes leave no trace in the pixels.
 
 import argparse
 import multiprocessing
+import uuid
 import zlib
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -33,14 +34,6 @@ DMSO_WELLS = ("B02", "C02", "D02", "E11", "F11", "G11")
 TAXOL_WELLS = ("B11", "C11", "D11", "E02", "F02", "G02")
 MICROSCOPE_PIXEL = 0.496296  # um, "XCalibration" in the MetaMorph tag of BBBC021's own TIFFs
 CHANNELS = {"DAPI": 1, "Actin": 4, "Tubulin": 2}  # channel: filter number in BBBC021's file names
-
-
-def _compounds() -> pd.DataFrame:
-    """Read the 54 compounds of the default layout; doses and annotated doses become tuples."""
-    table = pd.read_csv(Path(__file__).with_name("layout.csv"), keep_default_na=False)
-    for column in ("doses", "annotated"):
-        table[column] = [tuple(float(dose) for dose in text.split()) for text in table[column]]
-    return table
 
 
 @dataclass(frozen=True)
@@ -75,10 +68,9 @@ class Layout:
             for replicate in range(1, replicates + 1):
                 plate = {"week": f"Week{week}", "plate": f"Week{week}_{20000 + 1000 * week + 100 * number + replicate}",
                          "replicate": replicate}
-                rows += [{**plate, "well": well, "compound": "DMSO", "concentration": 0.0, "mechanism": ""}
-                         for well in DMSO_WELLS[:self.controls]]
-                rows += [{**plate, "well": well, "compound": "taxol", "concentration": 0.3,
-                          "mechanism": "Microtubule stabilizers"} for well in TAXOL_WELLS[:self.controls]]
+                for wells, compound, dose, mechanism in ((DMSO_WELLS, "DMSO", 0.0, ""), (TAXOL_WELLS, "taxol", 0.3, "Microtubule stabilizers")):
+                    rows += [{**plate, "well": well, "compound": compound, "concentration": dose, "mechanism": mechanism}
+                             for well in wells[:self.controls]]
                 rows += [{**plate, "well": f"{one.row}{column:02d}", "compound": one.compound,
                           "concentration": one.doses[column - 3], "mechanism": one.mechanism}
                          for one in group.itertuples() for column in self.columns]
@@ -91,14 +83,16 @@ class Layout:
         return pd.DataFrame([*rows, ("DMSO", 0.0, "DMSO")], columns=["compound", "concentration", "moa"])
 
 
-def _tiny() -> Layout:
-    """Two weeks, seven compounds of five mechanisms and an unannotated one: 128 fields."""
-    table = _compounds()
-    names = ["nocodazole", "AZ-A", "cytochalasin B", "taxol", "AZ841", "vincristine", "AZ-C", "SX-09"]
-    return Layout(table[table["compound"].isin(names)].assign(replicates=2), columns=(4, 5, 6), controls=2, sites=2)
+def _layouts() -> dict[str, Layout]:
+    """Return the layouts by name: all 54 compounds; or 128 fields, seven compounds of five mechanisms and an unannotated one."""
+    table = pd.read_csv(Path(__file__).with_name("layout.csv"), keep_default_na=False)
+    for column in ("doses", "annotated"):
+        table[column] = [tuple(float(dose) for dose in text.split()) for text in table[column]]
+    few = table["compound"].isin(["nocodazole", "AZ-A", "cytochalasin B", "taxol", "AZ841", "vincristine", "AZ-C", "SX-09"])
+    return {"default": Layout(table), "tiny": Layout(table[few].assign(replicates=2), columns=(4, 5, 6), controls=2, sites=2)}
 
 
-LAYOUTS = {"default": Layout(_compounds()), "tiny": _tiny()}
+LAYOUTS = _layouts()
 
 # -------------------------------------------------------------------------- biology
 
@@ -200,22 +194,10 @@ def draw_compound(seed: int, name: str, mechanism: str, doses: tuple[float, ...]
 
 
 def draw_cells(rng: np.random.Generator, compound: Compound, response: float, shift: np.ndarray, n: int) -> dict[str, np.ndarray]:
-    """Draw the parameters of `n` cells of one field: condition + compound + the cell's own.
+    """Draw the parameters of `n` cells of one field, each (n,) float32: condition + compound + the cell's own.
 
-    Parameters
-    ----------
-    rng : Generator
-    compound : Compound
-    response : float
-        0 to 1, `hill_response` at the well's dose.
-    shift : ndarray, (P,)
-        The field's own conditions in units of the spread between fields.
-    n : int
-
-    Returns
-    -------
-    dict of str to ndarray of float32, (n,)
-        One array per parameter.
+    `response` is `hill_response` at the well's dose; `shift`, (P,), holds the field's own conditions
+    in units of the spread between fields.
     """
     base, between_cells, between_fields, low, high = _TABLE
     responds = rng.random(n) < compound.penetrance * min(1.0, 2 * response)
@@ -423,9 +405,8 @@ def _bodies(canvas: _Canvas, rng: np.random.Generator, cells: dict[str, np.ndarr
         pieces = int(one["pieces"] + rng.random()) if one["pieces"] > 1 else 1
         own = one["nucleus"] if pieces == 1 else 1.1 * one["nucleus"] / np.sqrt(pieces)
         stretch = np.exp(one["nucleus_elongation"])
-        if pieces == 1:
-            places = nucleus[None]
-        else:  # from a flower round an empty middle to strewn over the cell
+        places = nucleus[None]
+        if pieces > 1:  # from a flower round an empty middle to strewn over the cell
             turns = 2 * np.pi * (np.arange(pieces) / pieces + rng.random())
             ring = 0.95 * own / np.sin(np.pi / pieces)
             far = (1 - one["scatter"]) * ring + one["scatter"] * one["radius"] * rng.uniform(0.1, 0.8, pieces)
@@ -491,19 +472,8 @@ def photograph(rng: np.random.Generator, light: np.ndarray, shift: np.ndarray, p
 
     Point spread function and defocus (one Gaussian), haze of light out of focus, debris,
     uneven illumination and vignetting, background, Poisson noise (in its Gaussian
-    approximation), read noise, and the camera's step of 16 counts.
-
-    Parameters
-    ----------
-    light : ndarray of float32, (3, H, W)
-    shift : ndarray, (P,)
-        The field's conditions, as for `draw_cells`.
-    pixel : float
-        um per pixel.
-
-    Returns
-    -------
-    ndarray of uint16, (3, H, W)
+    approximation), read noise, and the camera's step of 16 counts. `light` is (3, H, W) float32,
+    `shift` as for `draw_cells`, `pixel` in um; returns (3, H, W) uint16.
     """
     field = dict(zip(PARAMETERS, np.clip(_TABLE[0] + _TABLE[2] * shift, _TABLE[3], _TABLE[4]), strict=True))
     height, width = light.shape[1:]
@@ -551,37 +521,26 @@ def pixel_size(height: int) -> float:
 
 # -------------------------------------------------------------------------- writing
 
-def _conditions(seed: int, week: str, plate: str, well: str, site: int) -> np.ndarray:
-    """Return the field's conditions, (P,), in units of the spread between fields: mostly its own."""
-    parts = [(0.3, (week,)), (0.3, (plate,)), (0.9, (plate, well, site))]
-    return sum(weight * generator(seed, "conditions", *key).standard_normal(len(PARAMETERS)) for weight, key in parts)
-
-
 def field(seed: int, well: dict, compound: Compound, site: int, height: int = 128, width: int = 160) -> np.ndarray:
-    """Return one field of a screen, uint16 (3, H, W); `well` is a row of `truth_table`."""
-    shift = _conditions(seed, well["week"], well["plate"], well["well"], site)
-    rng = generator(seed, well["plate"], well["well"], site)
-    return render_field(rng, compound, well["response"], shift, height, width)
-
-
-def _guid(rng: np.random.Generator) -> str:
-    """Return an identifier as in BBBC021's file names."""
-    digits = rng.bytes(16).hex().upper()
-    return "-".join(digits[a:b] for a, b in ((0, 8), (8, 12), (12, 16), (16, 20), (20, 32)))
+    """Return one field of a screen, uint16 (3, H, W); `well` is a row of `truth_table`. Its conditions are mostly its own."""
+    own = well["plate"], well["well"], site
+    shift = sum(weight * generator(seed, "conditions", *key).standard_normal(len(PARAMETERS))
+                for weight, key in ((0.3, (well["week"],)), (0.3, (well["plate"],)), (0.9, own)))
+    return render_field(generator(seed, *own), compound, well["response"], shift, height, width)
 
 
 def _write_well(task: tuple) -> list[dict]:
     """Draw and write the fields of one well; return the rows of the image table."""
     folder, seed, well, compound, sites, height, width = task
-    rows = []
-    where = f"{well['week']}/{well['plate']}"
+    rows, where = [], f"{well['week']}/{well['plate']}"
     (Path(folder) / where).mkdir(parents=True, exist_ok=True)
     for site in range(1, sites + 1):
         image = field(seed, well, compound, site, height, width)
         rng = generator(seed, "names", well["plate"], well["well"], site)
         row = {}
         for (channel, number), pixels in zip(CHANNELS.items(), image, strict=True):
-            name = f"{well['well']}_s{site}_w{number}{_guid(rng)}.tif"
+            identifier = str(uuid.UUID(bytes=rng.bytes(16))).upper()  # as in BBBC021's file names
+            name = f"{well['well']}_s{site}_w{number}{identifier}.tif"
             tifffile.imwrite(Path(folder) / where / name, pixels, metadata=None)
             row |= {f"Image_FileName_{channel}": name, f"Image_PathName_{channel}": where}
         rows.append(row | {"Image_Metadata_Plate_DAPI": well["plate"], "Image_Metadata_Well_DAPI": well["well"],
@@ -636,7 +595,6 @@ def simulate_screen(folder: str | Path, seed: int, layout: Layout = LAYOUTS["def
     workers : int
         Processes.
     progress : bool
-        Show a progress bar.
     """
     wells, compounds = truth_table(seed, layout)
     with atomic(folder) as temporary:
