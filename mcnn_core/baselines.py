@@ -87,18 +87,15 @@ def _correlations(field: np.ndarray) -> np.ndarray:
     return correlation[np.triu_indices(len(spread), k=1)]
 
 
-def _table(store, rows, progress: bool, compute, names: list[str]) -> pd.DataFrame:
-    rows = np.arange(len(store.pixels)) if rows is None else np.asarray(rows)
-    values = [compute(np.asarray(store.pixels[row])) for row in tqdm(rows, disable=not progress, unit="field")]
-    return pd.DataFrame(np.reshape(values, (len(rows), len(names))), index=rows, columns=names)
-
-
 INTENSITY = ["Mean", "SD", "Skewness", "Kurtosis", "Entropy", *(f"P{p:02d}" for p in PERCENTILES)]
 TEXTURE = [*(f"Granularity{r:02d}" for r in RADII), *(f"Power{b}" for b in range(1, BANDS + 1))]
 
 
-def intensity(store, rows=None, progress: bool = True) -> pd.DataFrame:
-    """Return 12 intensity statistics per channel for some rows of the store.
+def handcrafted(store, rows=None, progress: bool = True) -> pd.DataFrame:
+    """Return the handcrafted features: 28 per channel and the correlation of each pair of channels.
+
+    Per channel the 12 intensity statistics, the granularity spectrum (8 openings) and the
+    radial power spectrum (8 rings); 87 features for three channels.
 
     Parameters
     ----------
@@ -107,28 +104,14 @@ def intensity(store, rows=None, progress: bool = True) -> pd.DataFrame:
     rows : sequence of int, optional
         Rows of the store; all by default.
     progress : bool
-        Show a progress bar.
 
     Returns
     -------
     DataFrame
-        Columns ``INT_<channel>_<statistic>``, index `rows`.
+        Columns ``HC_<channel>_<name>``, those of `INTENSITY` first, and
+        ``HC_<channel>_<channel>_Correlation``; index `rows`.
     """
-    names = [f"INT_{channel}_{name}" for name in INTENSITY for channel in store.channels]
-    return _table(store, rows, progress, lambda field: _intensity(field).ravel(), names)
-
-
-def handcrafted(store, rows=None, progress: bool = True) -> pd.DataFrame:
-    """Return the handcrafted features: 28 per channel and the correlation of each pair of channels.
-
-    Per channel the 12 intensity statistics, the granularity spectrum (8 openings) and the
-    radial power spectrum (8 rings); 87 features for three channels. Parameters as in `intensity`.
-
-    Returns
-    -------
-    DataFrame
-        Columns ``HC_<channel>_<name>`` and ``HC_<channel>_<channel>_Correlation``, index `rows`.
-    """
+    rows = np.arange(len(store.pixels)) if rows is None else np.asarray(rows)
     rings = _rings(*store.pixels.shape[1:3])
     names = [f"HC_{channel}_{name}" for name in [*INTENSITY, *TEXTURE] for channel in store.channels]
     names += [f"HC_{first}_{second}_Correlation" for first, second in combinations(store.channels, 2)]
@@ -137,4 +120,5 @@ def handcrafted(store, rows=None, progress: bool = True) -> pd.DataFrame:
         parts = _intensity(field), _granularity(field), _radial_power(field, rings), _correlations(field)
         return np.concatenate([part.ravel() for part in parts])
 
-    return _table(store, rows, progress, compute, names)
+    values = [compute(np.asarray(store.pixels[row])) for row in tqdm(rows, disable=not progress, unit="field")]
+    return pd.DataFrame(np.reshape(values, (len(rows), len(names))), index=rows, columns=names)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mcnn_core import simulate
-from mcnn_core.baselines import handcrafted, intensity
+from mcnn_core.baselines import INTENSITY, handcrafted
 from mcnn_core.compare import FLOORS, comparison, evaluate, profile, protocols
 from mcnn_core.distances import cosine_distances
 from mcnn_core.errors import InputError
@@ -197,8 +197,9 @@ def compare_methods(table: pd.DataFrame, labels: np.ndarray, store: Any, feature
     if not protocols(profile(frames["trained"])[1]):
         return pd.DataFrame(columns=["method", "protocol", "seed", "MoA", "predicted"])
     frames["untrained"] = embedded(untrained_model(store, labels, network, recipe.seed))
-    frames["intensity"] = joined(intensity(store, rows, progress))
-    frames["handcrafted"] = joined(handcrafted(store, rows, progress))
+    crafted = handcrafted(store, rows, progress)
+    frames["intensity"] = joined(crafted.iloc[:, :len(INTENSITY) * len(store.channels)])
+    frames["handcrafted"] = joined(crafted)
     mechanism = pd.Categorical(table["Metadata_MoA"].where(training)).codes.astype(np.int64)
     if supervised and mechanism.max() > 0:  # one mechanism alone teaches nothing
         discard_other(store, mechanism, network, recipe, folder)

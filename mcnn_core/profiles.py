@@ -126,7 +126,7 @@ def _replaced(frame: pd.DataFrame, values: np.ndarray) -> pd.DataFrame:
     return pd.concat([frame.drop(columns=features), pd.DataFrame(values, frame.index, features)], axis=1)
 
 
-def centre(frame: pd.DataFrame, on: str = "Metadata_Plate") -> pd.DataFrame:
+def centre(frame: pd.DataFrame) -> pd.DataFrame:
     """Subtract from each row the element-wise median of its plate's negative controls.
 
     Raises
@@ -134,12 +134,12 @@ def centre(frame: pd.DataFrame, on: str = "Metadata_Plate") -> pd.DataFrame:
     InputError
         Naming every plate without negative controls.
     """
-    values, controls = feature_matrix(frame), _controls(frame)
-    medians = pd.DataFrame(values[controls]).groupby(frame[on].to_numpy()[controls]).median()
-    missing = sorted(set(frame[on]) - set(medians.index))
+    values, controls, plates = feature_matrix(frame), _controls(frame), frame["Metadata_Plate"]
+    medians = pd.DataFrame(values[controls]).groupby(plates.to_numpy()[controls]).median()
+    missing = sorted(set(plates) - set(medians.index))
     if missing:
         raise InputError("centring needs negcon wells on every plate; these have none", missing)
-    return _replaced(frame, values - medians.loc[frame[on]].to_numpy())
+    return _replaced(frame, values - medians.loc[plates].to_numpy())
 
 
 def whiten(frame: pd.DataFrame, regularisation: float = 0.01) -> pd.DataFrame:

@@ -17,8 +17,8 @@ def store():
 
 
 def test_statistics_agree_with_numpy_and_scipy(store):
-    table = baselines.intensity(store, rows=[2, 0], progress=False)
-    assert table.index.tolist() == [2, 0] and table.shape == (2, 36)
+    table = baselines.handcrafted(store, rows=[2, 0], progress=False).iloc[:, :36]
+    assert table.index.tolist() == [2, 0] and table.columns.str.endswith(tuple(baselines.INTENSITY)).all()
     for row in table.index:
         for c, channel in enumerate(CHANNELS):
             pixels = store.pixels[row, ..., c].ravel().astype(float)
