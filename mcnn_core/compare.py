@@ -21,9 +21,7 @@ import pandas as pd
 from mcnn_core.errors import InputError
 from mcnn_core.features import fit_pca
 from mcnn_core.neighbors import PROTOCOLS, answerable, floors, nearest_neighbours, scores
-from mcnn_core.profiles import (
-    NORMALISATIONS, centre, feature_columns, feature_matrix, treatment_profiles, well_profiles, whiten,
-)
+from mcnn_core.profiles import NORMALISATIONS, centre, feature_columns, feature_matrix, treatment_profiles, well_profiles, whiten
 
 COLUMNS = ["method", "protocol", "seed", "overall", "class_median", "n", "low", "high", "left_out"]
 FLOORS = {"chance": "chance", "label_frequency": "label frequency", "batch_only": "week only"}
@@ -46,9 +44,7 @@ def standardise(fields: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([fields.drop(columns=names), scaled], axis=1)
 
 
-def profile(
-    fields: pd.DataFrame, normalisation: str = "none", units_differ: bool = False
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def profile(fields: pd.DataFrame, normalisation: str = "none", units_differ: bool = False) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Take one method's fields to well and treatment profiles (steps 1 to 6).
 
     Parameters
@@ -114,17 +110,12 @@ def comparison(predictions: pd.DataFrame, treatments: pd.DataFrame) -> pd.DataFr
         `COLUMNS`; without rows if there are no predictions. ``left_out`` counts the queries without a possible
         answer. Floors have neither a seed nor an interval: they are exact expectations.
     """
-    rows = [
-        {"method": method, "protocol": protocol, "seed": seed, **scores(part)}
-        for (method, protocol, seed), part in predictions.groupby(["method", "protocol", "seed"], sort=False)
-    ]
+    rows = [{"method": method, "protocol": protocol, "seed": seed, **scores(part)}
+            for (method, protocol, seed), part in predictions.groupby(["method", "protocol", "seed"], sort=False)]
     for protocol in predictions["protocol"].unique():
         table = floors(treatments, protocol)
-        rows += [
-            {"method": label, "protocol": protocol, "overall": table[name].mean(), "n": len(table),
-             "class_median": table[name].groupby(table["MoA"]).mean().median()}
-            for name, label in FLOORS.items() if name in table
-        ]
+        rows += [{"method": label, "protocol": protocol, "overall": table[name].mean(), "n": len(table),
+                  "class_median": table[name].groupby(table["MoA"]).mean().median()} for name, label in FLOORS.items() if name in table]
     table = pd.DataFrame(rows, columns=COLUMNS[:-1]).astype({"seed": "Int64"})
     lost = {protocol: int((~answerable(treatments, protocol)).sum()) for protocol in table["protocol"].unique()}
     return table.assign(left_out=table["protocol"].map(lost))

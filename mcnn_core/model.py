@@ -11,7 +11,7 @@ re-implementation ml-jku/hti-cnn (BSD-2); what nobody states is marked [ours].
 
 import os
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,8 @@ CONFIGS = {
     "published": NetworkConfig(),
     "published-gap": NetworkConfig(average=True),
     "default": _DEFAULT,
-    "default-no-norm": NetworkConfig(**{**asdict(_DEFAULT), "norm": False}),
-    "default-three-scales": NetworkConfig(**{**asdict(_DEFAULT), "scales": (16, 16, 16)}),
+    "default-no-norm": replace(_DEFAULT, norm=False),
+    "default-three-scales": replace(_DEFAULT, scales=(16, 16, 16)),
 }
 
 

@@ -54,12 +54,9 @@ def _same(labels: np.ndarray) -> np.ndarray:
 
 
 def answerable(profiles: pd.DataFrame, protocol: str) -> pd.Series:
-    """Say for each annotated treatment whether an allowed neighbour shares its mechanism.
+    """Say for each annotated treatment, the index, whether an allowed neighbour shares its mechanism (bool).
 
-    Returns
-    -------
-    Series of bool
-        Indexed by treatment. On BBBC021 all 103 are answerable under NSC and 92 under NSCB.
+    On BBBC021 all 103 are answerable under NSC and 92 under NSCB.
     """
     rows = annotated(profiles)
     answer = (_allowed(rows, protocol) & _same(rows["Metadata_MoA"].to_numpy())).any(axis=1)
@@ -88,14 +85,9 @@ def nearest_neighbours(profiles: pd.DataFrame, protocol: str = "NSC") -> pd.Data
     # argmin takes the first of equals; rounding keeps float noise from deciding a tie
     nearest = np.where(_allowed(rows, protocol), distances.round(12), np.inf).argmin(axis=1)
     predictions = pd.DataFrame({
-        "compound": rows["Metadata_Compound"],
-        "concentration": rows["Metadata_Concentration"],
-        "MoA": rows["Metadata_MoA"],
-        "predicted": rows["Metadata_MoA"].to_numpy()[nearest],
-        "neighbour": rows["Metadata_Treatment"].to_numpy()[nearest],
-        "distance": distances[np.arange(len(rows)), nearest],
-        "protocol": protocol,
-    })
+        "compound": rows["Metadata_Compound"], "concentration": rows["Metadata_Concentration"], "MoA": rows["Metadata_MoA"],
+        "predicted": rows["Metadata_MoA"].to_numpy()[nearest], "neighbour": rows["Metadata_Treatment"].to_numpy()[nearest],
+        "distance": distances[np.arange(len(rows)), nearest], "protocol": protocol})
     return predictions[answerable(profiles, protocol).to_numpy()].reset_index(drop=True)
 
 
@@ -164,19 +156,15 @@ def subgroups(profiles: pd.DataFrame) -> pd.DataFrame:
         compound and ``between`` compounds, and the mean ``silhouette`` with compounds as groups
         (near 1: one sub-phenotype per compound; near 0: none). NaN where there is nothing to compare.
     """
-    rows, table = annotated(profiles), {}
-    for mechanism, part in rows.groupby("Metadata_MoA"):
+    table = {}
+    for mechanism, part in annotated(profiles).groupby("Metadata_MoA"):
         compound = part["Metadata_Compound"].to_numpy()
         distances, same = cosine_distances(feature_matrix(part), names=row_names(part)), _same(compound)
         kinds = len(set(compound))
+        silhouette = float(silhouette_score(distances, compound, metric="precomputed")) if 1 < kinds < len(part) else np.nan
         table[mechanism] = {
-            "compounds": kinds,
-            "treatments": len(part),
-            "within": _median(distances[same & ~np.eye(len(part), dtype=bool)]),
-            "between": _median(distances[~same]),
-            "silhouette": float(silhouette_score(distances, compound, metric="precomputed"))
-            if 1 < kinds < len(part) else np.nan,
-        }
+            "compounds": kinds, "treatments": len(part), "within": _median(distances[same & ~np.eye(len(part), dtype=bool)]),
+            "between": _median(distances[~same]), "silhouette": silhouette}
     return pd.DataFrame.from_dict(table, orient="index").rename_axis("MoA").astype({"compounds": int, "treatments": int})
 
 

@@ -103,7 +103,6 @@ class Store:
 
     Attributes
     ----------
-    folder : Path
     pixels : memmap, (n, H, W, C), uint8
         Row i is row i of the screen's table.
     channels : tuple of str
@@ -112,7 +111,6 @@ class Store:
         became 0 and 255), bin, field (height and width before padding), padding, SHA-256.
     """
 
-    folder: Path
     pixels: np.ndarray
     channels: tuple[str, ...]
     manifest: dict[str, Any]
@@ -134,7 +132,7 @@ class Store:
             raise InputError(f"{folder} holds no whole store (store.json, pixels.npy): pre-process again") from error
         if (pixels.shape, pixels.dtype) != told:
             raise InputError(f"{folder / 'pixels.npy'}: {pixels.dtype} {pixels.shape} where store.json says uint8 {told[0]}: pre-process again")
-        return cls(folder, pixels, tuple(manifest["channels"]), manifest)
+        return cls(pixels, tuple(manifest["channels"]), manifest)
 
 
 def _histograms(screen: Screen, paths: list, size: int, bar: tqdm, rows: np.ndarray, counted: np.ndarray) -> tuple[np.ndarray, list[str]]:

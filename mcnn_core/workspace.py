@@ -9,7 +9,6 @@ is glued under the same key, so that prose never repeats a number by hand.
 import math
 import platform
 import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -58,13 +57,8 @@ def provenance(root: Path | None = None) -> dict[str, str]:
 
     Keys: ``commit``, ``processor``, ``version.python`` and ``version.<package>``.
     """
-    versions = {f"version.{name}": metadata.version(name) for name in VERSIONS_OF}
-    return {
-        "commit": commit(root or find_root()),
-        "processor": processor(),
-        "version.python": ".".join(map(str, sys.version_info[:3])),
-        **versions,
-    }
+    return {"commit": commit(root or find_root()), "processor": processor(), "version.python": platform.python_version(),
+            **{f"version.{name}": metadata.version(name) for name in VERSIONS_OF}}
 
 
 def format_number(value: Scalar) -> str:
