@@ -3,7 +3,7 @@
 Colours hold for colour-blind readers and on paper: channels are blue, magenta and green,
 quantities cividis (blue small, yellow large, as in the paper's Fig. 3a), and classes differ
 by marker as well as by colour. Backgrounds are white, so pages may be dark. Figures are made for
-100 dots per inch and ``layout="constrained"``.
+``layout="constrained"`` and a page some 7 inches wide, and drawn at 150 dots per inch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,6 +25,9 @@ CHANNEL_COLOURS = np.array(
 PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C6D31", "#555555"]
 MARKERS = "osD^vP"
 SMALL = {"fontsize": 8}
+TITLE_LINE = 0.16
+"""Height of one line of a title in a contact sheet, inches."""
+plt.rcParams["figure.dpi"] = 150
 
 
 def composite(field: np.ndarray) -> np.ndarray:
@@ -55,12 +58,12 @@ def show_field(
     each colour below the field.
     """
     _bare(ax).imshow(composite(field), interpolation="nearest")
-    ax.set_title(title, fontsize=9)
+    ax.set_title(title, fontsize=8, pad=3)
     height, width = field.shape[:2]
     if pixel_size:
         length, left, bottom = bar / pixel_size, 0.04 * width, 0.94 * height
         ax.add_patch(Rectangle((left, bottom), length, 0.02 * height, color="white"))
-        ax.text(left + length / 2, bottom - 0.02 * height, f"{bar:g} µm", color="white", ha="center", va="bottom", **SMALL)
+        ax.text(left, bottom - 0.02 * height, f"{bar:g} µm", color="white", va="bottom", **SMALL)
     for c, name in enumerate(channels):
         colour = CHANNEL_COLOURS[c] * 0.75 if len(channels) > 1 else "black"
         ax.text((c + 0.5) / len(channels), -0.03, name, color=colour, ha="center", va="top", transform=ax.transAxes, **SMALL)
@@ -71,13 +74,24 @@ def contact_sheet(
     ax: Axes, fields: Sequence[np.ndarray], titles: Sequence[str], columns: int = 4, pixel_size: float | None = None,
     bar: float = 20
 ) -> Axes:
-    """Show fields in a grid, each with its title; the first carries the scale bar."""
+    """Show fields in a grid, each with its title; the first carries the scale bar. `sheet_size` gives the figure that fits."""
     rows = -(-len(fields) // columns)
+    share = 1 - _title_height(titles) / (ax.figure.get_size_inches()[1] / rows)
     _bare(ax)
     for i, (field, title) in enumerate(zip(fields, titles, strict=True)):
-        place = ((i % columns) / columns, 1 - (i // columns + 1) / rows, 0.97 / columns, 0.86 / rows)
+        place = ((i % columns) / columns, 1 - (i // columns + 1) / rows, 0.97 / columns, share / rows)
         show_field(ax.inset_axes(place), field, None if i else pixel_size, bar, title=title)
     return ax
+
+
+def sheet_size(fields: Sequence[np.ndarray], titles: Sequence[str], columns: int = 4, width: float = 7.2) -> tuple[float, float]:
+    """Return width and height, in inches, of the figure that a `contact_sheet` of these fields fills."""
+    height, across = fields[0].shape[:2]
+    return width, -(-len(fields) // columns) * (0.97 * width / columns * height / across + _title_height(titles))
+
+
+def _title_height(titles: Sequence[str]) -> float:
+    return 0.1 + TITLE_LINE * (1 + max(title.count("\n") for title in titles))
 
 
 def plate_map(ax: Axes, table: pd.DataFrame, column: str, label: str = "") -> Axes:
@@ -119,12 +133,12 @@ def _legend(ax: Axes, title: str = "", markerscale: float = 1) -> None:
 
 
 def histograms(ax: Axes, plates: Mapping[str, np.ndarray], bins: np.ndarray, xlabel: str) -> Axes:
-    """Draw one line per plate: the share of its pixels in each bin of intensity."""
+    """Draw one line per plate: the share of its pixels in each bin of intensity. Up to 8 plates are named."""
+    few = len(plates) <= 8
     for i, (plate, values) in enumerate(plates.items()):
         share = np.histogram(np.ravel(values), bins)[0] / np.size(values)
-        colour = PALETTE[i % 8] if len(plates) <= 8 else plt.get_cmap("cividis")(i / len(plates))
-        ax.stairs(share * 100, bins, color=colour, label=plate, alpha=0.8)
-    if len(plates) <= 8:
+        ax.stairs(share * 100, bins, color=PALETTE[i if few else 0], label=plate, alpha=0.8 if few else 0.3)
+    if few:
         ax.legend(title="plate", frameon=False, **SMALL)
     ax.set(xlabel=xlabel, ylabel="pixels (%)")
     return ax
@@ -140,7 +154,7 @@ def loss_curves(ax: Axes, history: pd.DataFrame, classes: int | None = None) -> 
     right.plot(history["epoch"], history["accuracy"] * 100, color=PALETTE[1], marker="s", markersize=3, label="accuracy")
     right.set(ylabel="surrogate classes told right (%)", ylim=(0, 100))
     handles = ax.get_lines() + right.get_lines()
-    right.legend(handles, [line.get_label() for line in handles], loc="center right", frameon=False, **SMALL)
+    right.legend(handles, [line.get_label() for line in handles], loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False, **SMALL)
     return ax
 
 
@@ -242,7 +256,7 @@ def accuracy_bars(ax: Axes, table: pd.DataFrame) -> Axes:
     ax.plot([], [], color="0.5", linestyle="--", marker="|", label="expected, no image")
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False, **SMALL)
     ax.set(xlabel="right mechanism (% of treatments, 95 % interval)", xlim=(0, 100), ylim=(len(methods) - 0.5, -0.5))
-    ax.set_yticks(range(len(methods)), methods)
+    ax.set_yticks(range(len(methods)), [method.replace("_", ", ") for method in methods])
     ax.grid(axis="x", color="0.9")
     return ax
 
@@ -311,8 +325,8 @@ def method_overview(
                                    facecolor=PALETTE[5], edgecolor="black", linewidth=0.6))
     for x, height, text in ((0.415, 0.36, "fusion"), (0.45, 0.24, "128")):
         ax.add_patch(Rectangle((x, 0.46 - height / 2), 0.018, height, facecolor=PALETTE[1], edgecolor="black", linewidth=0.6))
-        ax.text(x + 0.009, 0.45 - height / 2, text, ha="center", va="top", fontsize=7)
-    ax.text(0.334, 0.1, "scales", ha="center", va="top", fontsize=7)
+        ax.text(x + 0.009, 0.45 - height / 2, text, ha="center", va="top", **SMALL)
+    ax.text(0.334, 0.14, "scales", ha="center", va="top", **SMALL)
     for start, stop, y in ((0.265, 0.3, 0.46), (0.378, 0.41, 0.46), (0.475, 0.5, 0.46), (0.665, 0.69, 0.46)):
         ax.add_patch(FancyArrowPatch((start, y), (stop, y), arrowstyle="-|>", mutation_scale=12, color="0.3"))
     alone = {"leaves": [0], "dcoord": [], "icoord": []}
@@ -328,5 +342,5 @@ def method_overview(
         branches.plot(heights, leaves, color="black", linewidth=0.8)
     branches.set(ylim=(10 * len(order), 0))
     for place, row in enumerate(order):
-        ax.text(0.92, 0.84 - (place + 0.5) * 0.74 / len(order), labels[row], va="center", fontsize=7)
+        ax.text(0.92, 0.84 - (place + 0.5) * 0.74 / len(order), labels[row], va="center", **SMALL)
     return ax
