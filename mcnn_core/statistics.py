@@ -1,7 +1,7 @@
 """Measurements by which simulated cells are set against real ones.
 
 All lengths are in micrometres, so that fields of different pixel size compare.
-The real figures in ``book/recorded/real_cells.json`` were computed by
+The real figures in ``book/recorded/cell_statistics.json`` were computed by
 ``python -m tools.real_statistics DATA`` from images of the Broad Bioimage Benchmark Collection,
 BBBC021v1 (Caie et al. 2010, Ljosa et al. 2012), CC BY 4.0.
 """

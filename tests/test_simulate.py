@@ -14,7 +14,7 @@ from mcnn_core.files import read_json
 from mcnn_core.simulate import LAYOUTS, Layout, hill_response, simulate_screen
 from mcnn_core.statistics import field_statistics
 
-RECORDED = Path(__file__).resolve().parents[1] / "book" / "recorded" / "real_cells.json"
+RECORDED = Path(__file__).resolve().parents[1] / "book" / "recorded" / "cell_statistics.json"
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):

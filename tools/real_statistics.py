@@ -1,4 +1,4 @@
-"""Measure the real cells that simulated ones are set against; writes ``book/recorded/real_cells.json``.
+"""Measure the real cells that simulated ones are set against; writes ``book/recorded/cell_statistics.json``.
 
     python -m tools.real_statistics DATA
 
@@ -48,4 +48,4 @@ def real_statistics(data: Path) -> dict:
 
 
 if __name__ == "__main__":
-    write_json("book/recorded/real_cells.json", real_statistics(Path(sys.argv[1])))
+    write_json("book/recorded/cell_statistics.json", real_statistics(Path(sys.argv[1])))
