@@ -22,7 +22,7 @@ from mcnn_core.files import read_json, write_json
 from mcnn_core.images import check_headers
 from mcnn_core.model import CONFIGS, NetworkConfig, multiple_of, parameters
 from mcnn_core.neighbors import scores
-from mcnn_core.pipeline import compare_methods, mechanism_results, open_screen, training_fields
+from mcnn_core.pipeline import NOT_AVAILABLE, compare_methods, mechanism_results, open_screen, training_fields
 from mcnn_core.preprocess import Store, auto_bin, preprocess
 from mcnn_core.screen import field_names, load_screen, save_screen, summary
 from mcnn_core.surrogate import default_columns, surrogate_classes
@@ -116,6 +116,18 @@ def recorded_comparison(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
     """Return the comparison tables of all runs in `records` as one, marked ``recorded`` for the figures."""
     rows = [row for record in records.values() for run in record["runs"].values() for row in run["comparison"]]
     return pd.DataFrame(rows, columns=COLUMNS).astype({"seed": "Int64", "low": float, "high": float}).assign(recorded=True)
+
+
+def margins(comparison: pd.DataFrame) -> dict[str, float | str]:
+    """Return over all seeds, under NSC, the trained network's mean accuracy and its lead over the best handcrafted row.
+
+    Keys ``trained``, ``lead_smallest`` and ``lead_largest``; fractions, or "not available" where nothing is recorded.
+    """
+    wide = comparison[comparison["protocol"] == "NSC"].pivot_table("overall", "seed", "method")
+    if "trained" not in wide:
+        return dict.fromkeys(("trained", "lead_smallest", "lead_largest"), NOT_AVAILABLE)
+    lead = wide["trained"] - wide[[name for name in wide if name.startswith("handcrafted")]].max(axis=1)
+    return {"trained": float(wide["trained"].mean()), "lead_smallest": float(lead.min()), "lead_largest": float(lead.max())}
 
 
 def studies(work: Path, screen: str) -> dict[str, tuple[list[int], Callable[[int], dict[str, Any]]]]:

@@ -119,3 +119,12 @@ def test_nothing_recorded_is_an_empty_table(root):
     table = study.recorded_comparison({})
     assert table.empty and {"method", "protocol", "seed", "overall", "n", "low", "high", "recorded"} <= set(table)
     assert isinstance(table, pd.DataFrame)
+
+
+def test_margins_compare_with_the_best_handcrafted_row_of_each_seed():
+    rows = [("trained", 1, 0.8), ("handcrafted", 1, 0.3), ("handcrafted_whitened", 1, 0.7),
+            ("trained", 2, 0.6), ("handcrafted", 2, 0.62), ("handcrafted_whitened", 2, 0.5)]
+    table = pd.DataFrame(rows, columns=["method", "seed", "overall"]).assign(protocol="NSC")
+    found = study.margins(pd.concat([table, table.assign(protocol="NSCB", overall=0.1)]))
+    assert found == pytest.approx({"trained": 0.7, "lead_smallest": -0.02, "lead_largest": 0.1})
+    assert set(study.margins(table.head(0)).values()) == {"not available"}
