@@ -85,8 +85,9 @@ def training_fields(table: pd.DataFrame) -> np.ndarray:
 
 
 def examples(table: pd.DataFrame, most: int = 13) -> pd.DataFrame:
-    """Return one field per mechanism at its highest annotated dose (or per treatment), and one negative control."""
-    column = "Metadata_MoA" if (table["Metadata_MoA"] != "").any() else "Metadata_Treatment"
+    """Return one field per mechanism at its highest annotated dose (else per treatment, else per well), and one negative control."""
+    columns = ("Metadata_MoA", "Metadata_Treatment", "Metadata_Well")
+    column = next(name for name in columns if (table[name] != "").any())
     chosen = table[(table["Metadata_control_type"] == "trt") & (table[column] != "")]
     chosen = chosen.sort_values([column, "Metadata_Concentration"], kind="stable").drop_duplicates(column, keep="last")
     control = table[table["Metadata_control_type"] == "negcon"].head(1)
