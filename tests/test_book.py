@@ -340,3 +340,14 @@ def test_ci_fails_on_an_unexpected_skip(tmp_path, reason, passes):
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     ended = subprocess.run([ROOT / ".ci/run"], env=environment, capture_output=True, text=True)
     assert (ended.returncode == 0) == passes
+
+
+def test_a_notebook_follows_from_the_records_it_shows(tmp_path):
+    folder = tmp_path / "book" / "recorded"
+    folder.mkdir(parents=True)
+    for name in ("a.json", "b.json"):
+        (folder / name).write_text("{}")
+    names = lambda cells, modules: [path.name for path in book.recorded_files(tmp_path, cells, modules)]
+    assert names([["read('b.json')", False]], {"files"}) == ["b.json"]
+    assert names([["recorded('x')", False]], {"study"}) == ["a.json", "b.json"]
+    assert names([["1", False]], set()) == []

@@ -254,8 +254,15 @@ def execution_key(build: Build, name: str) -> str:
         "requirements": sha256(build.root / "requirements.txt"),
         "screen": sha256(screen) if screen.is_file() else "",
         "earlier": {other: run_record(build, other).get("digests") for other in earlier},
+        "recorded": {path.name: sha256(path) for path in recorded_files(build.root, cells, modules)},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def recorded_files(root: Path, cells: list, modules: set[str]) -> list[Path]:
+    """Return the files of ``book/recorded`` that a notebook shows: all if it reads the study, else those it names."""
+    files = sorted((root / "book" / "recorded").glob("*.json"))
+    return [path for path in files if "study" in modules or any(path.name in source for source, _ in cells)]
 
 
 def python_lines(source: str) -> str:
