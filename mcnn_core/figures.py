@@ -71,8 +71,7 @@ def show_field(
 
 
 def contact_sheet(
-    ax: Axes, fields: Sequence[np.ndarray], titles: Sequence[str], columns: int = 4, pixel_size: float | None = None,
-    bar: float = 20
+    ax: Axes, fields: Sequence[np.ndarray], titles: Sequence[str], columns: int = 4, pixel_size: float | None = None
 ) -> Axes:
     """Show fields in a grid, each with its title; the first carries the scale bar. `sheet_size` gives the figure that fits."""
     rows = -(-len(fields) // columns)
@@ -80,7 +79,7 @@ def contact_sheet(
     _bare(ax)
     for i, (field, title) in enumerate(zip(fields, titles, strict=True)):
         place = ((i % columns) / columns, 1 - (i // columns + 1) / rows, 0.97 / columns, share / rows)
-        show_field(ax.inset_axes(place), field, None if i else pixel_size, bar, title=title)
+        show_field(ax.inset_axes(place), field, None if i else pixel_size, title=title)
     return ax
 
 
