@@ -1,7 +1,10 @@
 """Features: the 128 activations of every field, and their principal components (paper: Methods, "Feature extraction")."""
 
+import hashlib
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +14,16 @@ from sklearn.decomposition import PCA
 from tqdm import tqdm
 
 from mcnn_core.errors import InputError
+from mcnn_core.files import atomic, read_json, write_json
 from mcnn_core.model import MCNN
 from mcnn_core.screen import field_names
 from mcnn_core.train import _bfloat16, _device
 
 PIXELS_AT_ONCE = 2 ** 21  # fields of 1024 x 1280 go through one by one: memory stays flat
+PART = 256  #: fields that `embed_screen` keeps together: what a killed run loses at most
 
 
-def embed(model: MCNN, store: Any, rows: Sequence[int] | None = None, batch: int = 64, progress: bool = True) -> np.ndarray:
+def embed(model: MCNN, store: Any, rows: Sequence[int], batch: int = 64, progress: bool = True) -> np.ndarray:
     """Send whole fields, not augmented, through the network.
 
     Parameters
@@ -26,8 +31,8 @@ def embed(model: MCNN, store: Any, rows: Sequence[int] | None = None, batch: int
     model : MCNN
         Trained or not; it is put in eval mode (no dropout, fixed normalisation).
     store : Store
-    rows : sequence of int, optional
-        Rows of the store; all by default.
+    rows : sequence of int
+        Rows of the store.
     batch : int
         Fields at a time, fewer where they are large.
     progress : bool
@@ -37,7 +42,7 @@ def embed(model: MCNN, store: Any, rows: Sequence[int] | None = None, batch: int
     (n, 128) float32 array
         Activations of the fully connected layer after its ReLU, in the order of `rows`.
     """
-    rows = np.arange(len(store.pixels)) if rows is None else np.asarray(rows)
+    rows = np.asarray(rows)
     batch = max(1, min(batch, PIXELS_AT_ONCE // (store.pixels.shape[1] * store.pixels.shape[2])))
     model, bf16 = model.to(_device()).eval(), _bfloat16("auto")
     activations = np.empty((len(rows), model.config.hidden), dtype=np.float32)
@@ -48,6 +53,41 @@ def embed(model: MCNN, store: Any, rows: Sequence[int] | None = None, batch: int
             activations[start:start + batch] = model.embed(x, bf16).cpu().numpy()
             bar.update(len(part))
     return activations
+
+
+def embed_screen(model: MCNN, store: Any, folder: str | Path, progress: bool = True) -> np.ndarray:
+    """Send every field of a store through the network, and keep what is done: a run that was killed goes on.
+
+    Parameters
+    ----------
+    model : MCNN
+    store : Store
+    folder : path
+        Receives ``part_<first row>.npy`` for every `PART` fields, each written whole or not at all, and
+        ``embedding.json``, which says of which store and which weights they are. Parts of others are deleted.
+    progress : bool
+
+    Returns
+    -------
+    (n, 128) float32 array
+        As `embed`, row i for row i of the store.
+    """
+    folder, n = Path(folder), len(store.pixels)
+    weights = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        weights.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    identity = {"store": store.manifest["sha256"], "weights": weights.hexdigest(), "part": PART, "fields": n}
+    if not (folder / "embedding.json").exists() or read_json(folder / "embedding.json") != identity:
+        shutil.rmtree(folder, ignore_errors=True)
+        write_json(folder / "embedding.json", identity)
+    parts = []
+    for first in tqdm(range(0, n, PART), disable=not progress, desc="features", unit=f"{PART} fields"):
+        path = folder / f"part_{first:08d}.npy"
+        if not path.exists():
+            with atomic(path) as temporary:
+                np.save(temporary, embed(model, store, range(first, min(first + PART, n)), progress=False))
+        parts.append(np.load(path, allow_pickle=False))
+    return np.concatenate(parts)
 
 
 def feature_frame(table: pd.DataFrame, activations: np.ndarray, training: np.ndarray) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from scipy.cluster.hierarchy import dendrogram, linkage
 from scipy.spatial.distance import squareform
 
 from mcnn_core.profiles import row_names
+from mcnn_core.response import CONTROL, hill
 
 CHANNEL_COLOURS = np.array(
     [(0.2, 0.45, 1), (0.95, 0, 0.85), (0.1, 0.9, 0.2), (1, 0.75, 0), (0, 0.8, 0.9), (0.7, 0.7, 0.7)])
@@ -342,4 +343,107 @@ def method_overview(
     branches.set(ylim=(10 * len(order), 0))
     for place, row in enumerate(order):
         ax.text(0.92, 0.84 - (place + 0.5) * 0.74 / len(order), labels[row], va="center", **SMALL)
+    return ax
+
+
+def similarity_heat(ax: Axes, table: pd.DataFrame) -> Axes:
+    """Show similarities, 0 to 2, of named rows to mechanisms (columns); the largest of each row is marked."""
+    if table.empty:
+        return not_available(ax)
+    shown = ax.imshow(table, cmap="cividis", vmin=min(1.0, float(np.nanmin(table))), vmax=2, aspect="auto")
+    for row, column in enumerate(np.nanargmax(table.to_numpy(), axis=1)):
+        ax.plot(column, row, marker="o", markersize=5, markerfacecolor="none", markeredgecolor="black")
+    ax.set_xticks(range(table.shape[1]), table.columns, rotation=45, ha="right", rotation_mode="anchor", **SMALL)
+    ax.set_yticks(range(len(table)), table.index, **SMALL)
+    ax.figure.colorbar(shown, ax=ax, label="similarity (2 - cosine distance)", shrink=0.8)
+    return ax
+
+
+def response_curves(ax: Axes, points: pd.DataFrame, most: int = 3) -> Axes:
+    """Draw similarity against concentration for one compound (Fig. 4a): medians with MAD, annotated doses ringed.
+
+    `points` are the rows of `mcnn_core.response.curves` of that compound. Drawn are the mechanisms it is annotated with, the negative
+    control, and those that come first at some dose, `most` in all.
+    """
+    if points.empty:
+        return not_available(ax)
+    first = points.loc[points.groupby("concentration")["median"].idxmax(), "mechanism"].value_counts().index
+    chosen = [*dict.fromkeys([*points.loc[points["annotated"], "mechanism"], CONTROL, *first])][:most]
+    styles = {value: (colour, marker) for value, colour, marker in _styles(points["mechanism"])}
+    for mechanism in chosen:
+        part = points[points["mechanism"] == mechanism].sort_values("concentration")
+        colour, marker = ("0.35", "s") if mechanism == CONTROL else styles[mechanism]
+        ax.errorbar(part["concentration"], part["median"], part["mad"], color=colour, marker=marker, markersize=4, capsize=2, linewidth=1, label=mechanism)
+        ringed = part[part["annotated"]]
+        ax.plot(ringed["concentration"], ringed["median"], linestyle="none", marker="o", markersize=11, markerfacecolor="none",
+                markeredgecolor=colour, markeredgewidth=0.8)
+    ax.set(xscale="log", xlabel="concentration (µM)", ylabel="similarity")
+    ax.set_title(points["compound"].iloc[0], fontsize=9)
+    ax.legend(frameon=False, fontsize=7)
+    return ax
+
+
+def dose_effect(ax: Axes, dose: np.ndarray, effect: np.ndarray, fitted: pd.Series) -> Axes:
+    """Show the effect of each well against concentration, controls at the left, and the fitted curve with the interval of its EC50.
+
+    `fitted` is a row of `mcnn_core.response.potency`.
+    """
+    tested = np.unique(dose[dose > 0])
+    left = tested[0] / 10
+    ax.plot(np.where(dose > 0, dose, left)[dose > 0], effect[dose > 0], "o", color=PALETTE[0], markersize=4, label="wells")
+    ax.plot(np.full((dose == 0).sum(), left), effect[dose == 0], "s", color="0.5", markersize=3, label="controls")
+    if fitted["status"] == "fit":
+        x = np.geomspace(left, tested[-1], 200)
+        ax.plot(x, hill(x, fitted["bottom"], fitted["top"], np.log10(fitted["ec50"]), fitted["hill"]), color=PALETTE[4])
+        ax.axvline(fitted["ec50"], color=PALETTE[4], linestyle=":", label="EC50")
+        ax.axvspan(fitted["low"], fitted["high"], color=PALETTE[4], alpha=0.15, linewidth=0)
+    ax.set(xscale="log", xlabel="concentration (µM)", ylabel="effect")
+    ax.set_title(f"{fitted['compound']}: {fitted['status']}", fontsize=9)
+    ax.legend(frameon=False, fontsize=7)
+    return ax
+
+
+def potency_intervals(ax: Axes, potency: pd.DataFrame, true: pd.Series | None = None) -> Axes:
+    """Draw the EC50 of every compound with its interval; `true` (indexed by compound) adds the planted values as crosses."""
+    if potency.empty:
+        return not_available(ax)
+    rows = potency.sort_values(["ec50", "compound"], na_position="first", ignore_index=True)
+    fitted = rows[rows["status"] == "fit"]
+    error = [fitted["ec50"] - fitted["low"], fitted["high"] - fitted["ec50"]]
+    ax.errorbar(fitted["ec50"], fitted.index, xerr=error, fmt="o", color=PALETTE[0], markersize=4, linewidth=1, label="EC50, 95 % interval")
+    if true is not None:
+        ax.plot(rows["compound"].map(true), rows.index, "x", color=PALETTE[4], markersize=5, label="planted EC50")
+    for row, status in rows.loc[rows["status"] != "fit", "status"].items():
+        ax.text(0.99, row, status, ha="right", va="center", fontsize=6, color="0.35", transform=ax.get_yaxis_transform())
+    ax.set(xscale="log", xlabel="EC50 (µM)", ylim=(-1, len(rows)))
+    ax.set_yticks(range(len(rows)), rows["compound"], fontsize=7)
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, 1.0), **SMALL)
+    return ax
+
+
+def ordered_matrix(ax: Axes, distances: np.ndarray, clusters: np.ndarray) -> Axes:
+    """Show cosine distances in the order of the leaves of a tree (Supplementary Table 7), each cluster of two or more framed."""
+    shown = ax.imshow(distances, cmap="cividis", vmin=0, vmax=max(float(distances.max()), 1e-9), interpolation="nearest")
+    for _, start, stop in _blocks(np.asarray(clusters)):
+        if stop - start > 1:
+            ax.add_patch(Rectangle((start - 0.5, start - 0.5), stop - start, stop - start, fill=False, edgecolor="white", linewidth=0.6))
+    ax.set(xlabel="treatments, in the order of the leaves", ylabel="treatments, in the order of the leaves")
+    ax.figure.colorbar(shown, ax=ax, label="cosine distance", shrink=0.8)
+    return ax
+
+
+def novelty_map(ax: Axes, novel: pd.DataFrame, agreement: pd.Series, threshold: float) -> Axes:
+    """Set the distance of each unannotated treatment to everything known against the agreement of its replicates.
+
+    `agreement` is indexed by treatment; the dotted line is the `threshold` above which replicates agree better than controls.
+    """
+    if novel.empty:
+        return not_available(ax)
+    x = novel["treatment"].map(agreement)
+    kinds = {"no effect seen": ~novel["active"], "in a cluster with something known": novel["active"] & ~novel["novel"], "novel": novel["novel"]}
+    for (label, here), colour, marker in zip(kinds.items(), ("0.6", PALETTE[0], PALETTE[4]), "o^s"):
+        ax.scatter(x[here], novel.loc[here, "score"], s=18, color=colour, marker=marker, linewidths=0, label=f"{label} ({here.sum()})")
+    ax.axvline(threshold, color="0.3", linestyle=":")
+    ax.set(xlabel="agreement of replicate wells (cosine)", ylabel="cosine distance to the nearest\nannotated treatment or control")
+    ax.legend(frameon=False, **SMALL)
     return ax

@@ -14,6 +14,7 @@ from mcnn_core.errors import InputError
 from mcnn_core.profiles import feature_matrix, row_names
 
 PROTOCOLS = ("NSC", "NSCB")
+SUSPECT_COLUMNS = ["treatment", "compound", "concentration", "MoA", "nearest_other", "own", "other", "silhouette"]
 
 
 def annotated(profiles: pd.DataFrame) -> pd.DataFrame:
@@ -166,6 +167,37 @@ def subgroups(profiles: pd.DataFrame) -> pd.DataFrame:
             "compounds": kinds, "treatments": len(part), "within": _median(distances[same & ~np.eye(len(part), dtype=bool)]),
             "between": _median(distances[~same]), "silhouette": silhouette}
     return pd.DataFrame.from_dict(table, orient="index").rename_axis("MoA").astype({"compounds": int, "treatments": int})
+
+
+def suspects(profiles: pd.DataFrame) -> pd.DataFrame:
+    """Rank the annotated treatments by how much the images contradict their annotation (``suspects.csv``).
+
+    The measure is the silhouette (Rousseeuw 1987) with treatments of the same compound left out, on cosine
+    distances: (b - a) / max(a, b), with a the mean distance to the treatments of the own mechanism and b that to
+    the nearest other mechanism. Near 1 the annotation fits, below 0 another fits better.
+
+    Returns
+    -------
+    DataFrame
+        Most suspicious first: ``treatment, compound, concentration, MoA, nearest_other`` (mechanism), ``own`` (a),
+        ``other`` (b), ``silhouette``. Treatments whose mechanism no other compound shares cannot be judged and are left out.
+    """
+    rows = annotated(profiles)
+    distances, allowed = cosine_distances(feature_matrix(rows), names=row_names(rows)), _allowed(rows, "NSC")
+    mechanism = rows["Metadata_MoA"].to_numpy()
+    names = sorted(set(mechanism))
+    members = np.stack([allowed & (mechanism == name) for name in names], axis=1)  # (n, mechanisms, n)
+    count = members.sum(axis=2)
+    mean = np.where(count > 0, np.einsum("ij,ikj->ik", distances, members) / count.clip(min=1), np.inf)
+    own_place = mechanism[:, None] == np.array(names)
+    own, others = mean[own_place], np.where(own_place, np.inf, mean)
+    other = others.min(axis=1)
+    table = pd.DataFrame({
+        "treatment": rows["Metadata_Treatment"], "compound": rows["Metadata_Compound"], "concentration": rows["Metadata_Concentration"],
+        "MoA": mechanism, "nearest_other": np.array(names)[others.argmin(axis=1)], "own": own, "other": other})
+    judged = table[np.isfinite(own) & np.isfinite(other)]
+    scored = judged.assign(silhouette=(judged["other"] - judged["own"]) / judged[["own", "other"]].max(axis=1).clip(lower=1e-12))
+    return scored.sort_values("silhouette", kind="stable", ignore_index=True)
 
 
 def _median(values: np.ndarray) -> float:

@@ -17,7 +17,7 @@ from mcnn_core.features import embed, feature_frame
 from mcnn_core.images import read_field
 from mcnn_core.model import NetworkConfig
 from mcnn_core.profiles import NORMALISATIONS, feature_matrix, row_names
-from mcnn_core.screen import Screen, field_names, read_bbbc021, read_loaddata
+from mcnn_core.screen import Screen, fetched, field_names, read_bbbc021, read_loaddata
 from mcnn_core.statistics import field_statistics
 from mcnn_core.train import Recipe, discard_other, load_model, train, untrained_model
 
@@ -39,7 +39,7 @@ def open_screen(name: str, data: str | os.PathLike, out: Path, seed: int = 0, la
     name : str
         ``"simulated"``, ``"bbbc021"``, or the path of a CellProfiler LoadData CSV.
     data : path
-        Folder of the real screen, for ``"bbbc021"``.
+        Folder of the real screen, for ``"bbbc021"``; plates that are not there are named and left out.
     out : Path
         Output folder.
     seed, layout, height, width, workers
@@ -50,7 +50,7 @@ def open_screen(name: str, data: str | os.PathLike, out: Path, seed: int = 0, la
     Raises
     ------
     InputError
-        If there is no such screen or layout, or the screen's own tables are wrong.
+        If there is no such screen or layout, the screen's own tables are wrong, or none of its plates has been fetched.
     """
     if name == "simulated":
         if layout not in simulate.LAYOUTS:
@@ -59,7 +59,10 @@ def open_screen(name: str, data: str | os.PathLike, out: Path, seed: int = 0, la
         simulate.simulate_screen(folder, seed, simulate.LAYOUTS[layout], height, width, workers=workers)
         return dataclasses.replace(read_bbbc021(folder, taxol, simulated=True), name=f"the simulated screen (seed {seed})")
     if name == "bbbc021":
-        return read_bbbc021(data, taxol)
+        screen, absent = fetched(read_bbbc021(data, taxol))
+        if absent:
+            print(f"{len(absent)} plates of {screen.name} are not in {screen.root} and are left out: {', '.join(absent)}")
+        return screen
     if name.lower().endswith(".csv"):
         return read_loaddata(name)
     raise InputError("a screen is simulated, bbbc021, or the path of a LoadData .csv", [f"screen {name!r}"])
@@ -72,16 +75,28 @@ def pixel_size(screen: Screen, height: int, bin: int = 1) -> float | None:
     return simulate.MICROSCOPE_PIXEL * bin if screen.name == "BBBC021" else None
 
 
-def training_fields(table: pd.DataFrame) -> np.ndarray:
+def training_fields(table: pd.DataFrame, controls: bool = False) -> np.ndarray:
     """Return the mask of the fields that the network trains on.
 
     As in the paper those of annotated treatments (*Results*: "exclusively with the pixel data
-    of annotated images"); where nothing is annotated, all treatments. Controls are left out.
+    of annotated images"); where nothing is annotated, all treatments. Negative controls are added
+    for the analysis of the whole screen (`controls`), positive ones never.
     Whether a field has an annotation is used, what it says is not.
     """
     treatment = (table["Metadata_control_type"] == "trt").to_numpy()
     annotated = treatment & (table["Metadata_MoA"] != "").to_numpy()
-    return annotated if annotated.any() else treatment
+    chosen = annotated if annotated.any() else treatment
+    return chosen | (table["Metadata_control_type"] == "negcon").to_numpy() if controls else chosen
+
+
+def with_controls(recipe: Recipe, table: pd.DataFrame) -> Recipe:
+    """Return a recipe for training with the negative controls as one more class.
+
+    An epoch draws as many fields as there are training fields, so the many controls lengthen it; the
+    epochs are cut in proportion, and every class is seen about as often as without controls.
+    """
+    share = training_fields(table).sum() / training_fields(table, controls=True).sum()
+    return dataclasses.replace(recipe, epochs=max(1, round(recipe.epochs * share)))
 
 
 def examples(table: pd.DataFrame, most: int = 13) -> pd.DataFrame:
@@ -144,6 +159,11 @@ def samples(table: pd.DataFrame, labels: np.ndarray, treatments: pd.DataFrame) -
     units = chosen["Metadata_Concentration"].map(lambda dose: "" if np.isnan(dose) else " µM")
     titles = [f"{name}{unit}\n{moa}".strip() for name, unit, moa in zip(row_names(chosen), units, chosen["Metadata_MoA"], strict=True)]
     return [training_rows(table, labels, profile, 1)[0] for _, profile in chosen.iterrows()], titles
+
+
+def has_controls(table: pd.DataFrame) -> bool:
+    """Whether every plate has negative controls and the screen two or more of them, as centring and activity need."""
+    return "whiten" in possible_normalisations(table) and "centre" in possible_normalisations(table)
 
 
 def possible_normalisations(table: pd.DataFrame) -> list[str]:

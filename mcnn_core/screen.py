@@ -10,7 +10,7 @@ import math
 import os
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -256,7 +256,7 @@ def read_loaddata(csv_path: str | os.PathLike, root: str | os.PathLike | None = 
 def _find(folder: Path, name: str) -> Path:
     for path in filter(Path.is_file, (folder / name, folder / f"{name}.gz")):
         return path
-    raise InputError(f"{folder / name} is missing (also as .gz): give the folder that holds the tables of BBBC021")
+    raise InputError(f"{folder / name} is missing (also as .gz): give the folder that holds BBBC021; make data SCREEN=bbbc021 DATA=DIR fetches it")
 
 
 def _annotation(path: Path, treatments: pd.Series) -> tuple[pd.Series, list[str]]:
@@ -318,6 +318,27 @@ def read_bbbc021(folder: str | os.PathLike, taxol: str = "ljosa", simulated: boo
                        Metadata_MoA=treatments.map(mechanism).fillna("").mask(positive, ""))
     table = _table(path, rows, tuple(BBBC021_CHANNELS), folder, folder, problems + wrong, must_exist=False)
     return Screen("simulated BBBC021" if simulated else "BBBC021", table, tuple(BBBC021_CHANNELS), Path(os.path.realpath(folder)), simulated)
+
+
+def fetched(screen: Screen) -> tuple[Screen, list[str]]:
+    """Return the plates of a screen that have been fetched, and the names of the others.
+
+    A plate that has none of its images is not fetched; one that lacks some stays, and
+    `mcnn_core.images.check_headers` names them.
+
+    Raises
+    ------
+    InputError
+        If no plate is there.
+    """
+    table = screen.table
+    there = {plate for channel in screen.channels for plate, *parts in
+             zip(table["Metadata_Plate"], table[f"PathName_{channel}"], table[f"FileName_{channel}"], strict=True)
+             if os.path.isfile(os.path.join(screen.root, *parts))}
+    if not there:
+        raise InputError(f"{screen.root} holds no image of {screen.name}: fetch plates with make data SCREEN=bbbc021 DATA=DIR")
+    kept = table[table["Metadata_Plate"].isin(there)].reset_index(drop=True)
+    return replace(screen, table=kept), sorted(set(table["Metadata_Plate"]) - there)
 
 
 def save_screen(screen: Screen, out: str | os.PathLike) -> None:

@@ -17,12 +17,14 @@ import numpy as np
 import pandas as pd
 
 from mcnn_core.compare import COLUMNS, evaluate, profile
-from mcnn_core.features import embed, feature_frame
+from mcnn_core.discover import discover
+from mcnn_core.features import embed_screen, feature_frame
 from mcnn_core.files import read_json, write_json
+from mcnn_core.grading import grade_clusters, grades, read_truth
 from mcnn_core.images import check_headers
 from mcnn_core.model import CONFIGS, NetworkConfig, multiple_of, parameters
 from mcnn_core.neighbors import scores
-from mcnn_core.pipeline import NOT_AVAILABLE, compare_methods, mechanism_results, open_screen, training_fields
+from mcnn_core.pipeline import NOT_AVAILABLE, compare_methods, mechanism_results, open_screen, training_fields, with_controls
 from mcnn_core.preprocess import Store, auto_bin, preprocess
 from mcnn_core.screen import field_names, load_screen, save_screen, summary
 from mcnn_core.surrogate import default_columns, surrogate_classes
@@ -46,16 +48,16 @@ def prepared(name: str, folder: Path, seed: int, network: NetworkConfig = CONFIG
     return load_screen(folder).table, Store.open(folder / "store")
 
 
-def labelled(table: pd.DataFrame, left_out: np.ndarray | bool = False) -> np.ndarray:
-    """Return the surrogate class of each field by the default columns; -1 where not trained on or `left_out`."""
-    training = training_fields(table) & np.logical_not(left_out)
+def labelled(table: pd.DataFrame, left_out: np.ndarray | bool = False, controls: bool = False) -> np.ndarray:
+    """Return the surrogate class of each field by the default columns, `controls` being one too; -1 where not trained on or `left_out`."""
+    training = training_fields(table, controls) & np.logical_not(left_out)
     return surrogate_classes(table, default_columns(table), training)["label"].to_numpy()
 
 
 def features_of(table: pd.DataFrame, store: Store, labels: np.ndarray, network: NetworkConfig, recipe: Recipe, folder: Path) -> pd.DataFrame:
     """Train (or go on) in `folder` and return the features of every field."""
     train(store, labels, network, recipe, folder, field_names(table))
-    return feature_frame(table, embed(load_model(folder), store), labels >= 0)
+    return feature_frame(table, embed_screen(load_model(folder), store, folder / "activations"), labels >= 0)
 
 
 def full_comparison(name: str, folder: Path, seed: int, recipe: Recipe) -> dict[str, Any]:
@@ -67,6 +69,17 @@ def full_comparison(name: str, folder: Path, seed: int, recipe: Recipe) -> dict[
     comparison, _ = mechanism_results(predictions, profile(features)[1])
     rows = comparison.astype(object).where(comparison.notna(), None).to_dict("records")
     return {"screen": summary(table), "recipe": asdict(recipe), "comparison": rows}
+
+
+def whole_screen(folder: Path, seed: int) -> dict[str, Any]:
+    """Train with DMSO as a class, apply to every field and grade potency, clusters, novelty and suspects, as chapters 9 to 12 do."""
+    table, store = prepared("simulated", folder, seed)
+    recipe, labels = with_controls(replace(RECIPES["default"], seed=seed), table), labelled(table, controls=True)
+    features = features_of(table, store, labels, CONFIGS["default"], recipe, folder / f"whole-{seed}")
+    wells, treatments = profile(features)
+    tables, truth = discover(wells, treatments), read_truth(load_screen(folder))
+    return {"screen": summary(table), "recipe": asdict(recipe), "grades": grades(tables, treatments, truth),
+            "clusters": grade_clusters(tables["clusters"], truth).to_dict("index")}
 
 
 def variant(folder: Path, network: str, recipe: str) -> dict[str, Any]:
@@ -118,6 +131,12 @@ def recorded_comparison(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS).astype({"seed": "Int64", "low": float, "high": float}).assign(recorded=True)
 
 
+def recorded_grades(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """Return the grades of the runs of `whole_screen`, one column per seed, one row per grade."""
+    runs = {seed: run["grades"] for record in records.values() for seed, run in record["runs"].items()}
+    return pd.DataFrame(runs, columns=list(runs))
+
+
 def margins(comparison: pd.DataFrame) -> dict[str, float | str]:
     """Return over all seeds, under NSC, the trained network's mean accuracy and its lead over the best handcrafted row.
 
@@ -137,6 +156,7 @@ def studies(work: Path, screen: str) -> dict[str, tuple[list[int], Callable[[int
         return {name: (list(FRESH_SEEDS), lambda seed: full_comparison(screen, work / name, seed, CELLS))}
     named = {f"simulated-{seed}": ([seed], lambda seed: full_comparison("simulated", work / f"seed-{seed}", seed, RECIPES["default"]))
              for seed in FRESH_SEEDS}
+    named |= {f"whole-{seed}": ([seed], lambda seed: whole_screen(work / f"seed-{seed}", seed)) for seed in FRESH_SEEDS}
     for network, recipe in [("default", "default"), ("default-no-norm", "default"), ("default-three-scales", "default"),
                             ("published-gap", "default"), ("published", "published")]:
         named[f"variant-{network}-{recipe}"] = ([TUNED_SEED], lambda _, n=network, r=recipe: variant(work / "tuned", n, r))

@@ -33,9 +33,9 @@ def frame(n=40, d=6, seed=0, training=True):
 
 def test_embedding_does_not_depend_on_order_or_state(store, model):
     model.train()
-    one = embed(model, store, progress=False)
+    one = embed(model, store, range(10), progress=False)
     assert one.shape == (10, 128) and one.dtype == np.float32 and not model.training and (one >= 0).all()
-    assert (embed(model, store, progress=False) == one).all()
+    assert (embed(model, store, range(10), progress=False) == one).all()
     np.testing.assert_allclose(embed(model, store, rows=[7, 2], batch=1, progress=False), one[[7, 2]], rtol=0.05, atol=0.02)
     with torch.inference_mode():
         np.testing.assert_allclose(one, model.embed(model.standardise(store.pixels)), rtol=0.05, atol=0.02)
@@ -46,7 +46,7 @@ def test_large_fields_go_one_by_one(store, model, monkeypatch):
     monkeypatch.setattr("mcnn_core.features.PIXELS_AT_ONCE", 32 * 64 * 3)
     embedding = model.embed
     monkeypatch.setattr(model, "embed", lambda x, bf16: sizes.append(len(x)) or embedding(x, bf16))
-    embed(model, store, progress=False)
+    embed(model, store, range(10), progress=False)
     assert sizes == [3, 3, 3, 1]
 
 

@@ -33,7 +33,7 @@ def road(screen, folder, recipe):
     store = preprocess(screen, folder / "store", multiple=32, workers=1, progress=False)
     labels = surrogate_classes(screen.table, default_columns(screen.table), pipeline.training_fields(screen.table))["label"].to_numpy()
     train(store, labels, CONFIGS["default"], recipe, folder / "model", progress=False)
-    features = feature_frame(screen.table, embed(load_model(folder / "model"), store, progress=False), labels >= 0)
+    features = feature_frame(screen.table, embed(load_model(folder / "model"), store, range(len(labels)), progress=False), labels >= 0)
     return store, labels, features
 
 

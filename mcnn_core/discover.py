@@ -1,0 +1,138 @@
+"""The analyses of the whole screen in one place: their tables, and the fields to look at beside them.
+
+Chapters 9 to 12 take one step each; `discover` takes all, for `make study` and the benchmark. What a screen
+cannot answer (no annotation, no controls, no doses) is a table without rows.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from mcnn_core.clusters import cut_tree, tree
+from mcnn_core.compare import protocols
+from mcnn_core.distances import cosine_distances
+from mcnn_core.figures import composite
+from mcnn_core.neighbors import SUSPECT_COLUMNS, suspects
+from mcnn_core.novelty import COLUMNS, activity, novelty
+from mcnn_core.pipeline import possible_normalisations
+from mcnn_core.profiles import feature_matrix, row_names
+from mcnn_core.response import curves, potency, similarities
+
+THUMBNAIL = 64  #: rows of a thumbnail, pixels
+DESCRIBED = {"treatment": "Metadata_Treatment", "plate": "Metadata_Plate", "well": "Metadata_Well", "compound": "Metadata_Compound",
+             "concentration": "Metadata_Concentration", "MoA": "Metadata_MoA", "control": "Metadata_control_type"}
+
+
+def _described(profiles: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame({name: profiles[column] for name, column in DESCRIBED.items() if column in profiles}, index=profiles.index)
+
+
+def has_controls(wells: pd.DataFrame) -> bool:
+    """Whether every plate has negative controls and the screen two or more, which potency and novelty need."""
+    return {"centre", "whiten"} <= set(possible_normalisations(wells))
+
+
+def similarity_table(wells: pd.DataFrame, like: pd.DataFrame) -> pd.DataFrame:
+    """Return ``similarity.csv``: what each well is, its similarities, and the ``nearest`` of them ("" where there are none)."""
+    nearest = like.idxmax(axis=1) if len(like.columns) else ""
+    return _described(wells).assign(nearest=nearest).join(like)
+
+
+def potencies(wells: pd.DataFrame) -> pd.DataFrame:
+    """Return ``potency.csv``, `mcnn_core.response.potency`."""
+    return potency(wells if has_controls(wells) else wells.iloc[:0])
+
+
+def cluster_table(treatments: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
+    """Cluster treatment profiles (Supplementary Table 7).
+
+    Returns
+    -------
+    DataFrame
+        ``clusters.csv``: what each treatment is, and its ``cluster``, in the order of the leaves; the index says which row of `treatments`.
+    (n, n) float64 array
+        Cosine distances in the same order.
+    """
+    distances = cosine_distances(feature_matrix(treatments), names=row_names(treatments))
+    found = cut_tree(tree(distances))
+    order = np.argsort(found["position"].to_numpy())
+    table = _described(treatments.reset_index(drop=True)).assign(cluster=found["cluster"]).iloc[order]
+    return table, distances[np.ix_(order, order)]
+
+
+def novelties(wells: pd.DataFrame, treatments: pd.DataFrame, clusters: pd.DataFrame) -> pd.DataFrame:
+    """Return ``novel.csv``, `mcnn_core.novelty.novelty`, on the clusters of `cluster_table`."""
+    if not has_controls(wells):
+        return pd.DataFrame(columns=COLUMNS)
+    return novelty(treatments, clusters["cluster"].sort_index(), activity(wells)["active"])
+
+
+def suspicions(treatments: pd.DataFrame) -> pd.DataFrame:
+    """Return ``suspects.csv``, `mcnn_core.neighbors.suspects`."""
+    return suspects(treatments) if protocols(treatments) else pd.DataFrame(columns=SUSPECT_COLUMNS)
+
+
+def discover(wells: pd.DataFrame, treatments: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return every table by name: ``similarity, curves, potency, clusters, novel, suspects``."""
+    like, (clusters, _) = similarities(wells), cluster_table(treatments)
+    return {"similarity": similarity_table(wells, like), "curves": curves(wells, like), "potency": potencies(wells),
+            "clusters": clusters, "novel": novelties(wells, treatments, clusters), "suspects": suspicions(treatments)}
+
+
+def shown_compounds(points: pd.DataFrame, wanted: Sequence[str], most: int = 4) -> list[str]:
+    """Return the compounds of a small figure: those wanted that the screen has, then those with most annotated doses, then the rest."""
+    annotated = points.groupby("compound")["annotated"].sum().sort_values(ascending=False, kind="stable")
+    return [*dict.fromkeys([*(name for name in wanted if name in annotated.index), *annotated.index])][:most]
+
+
+def fields_of(table: pd.DataFrame, treatment: str, plate: str = "", most: int = 1) -> list[int]:
+    """Return the first rows of the screen's table that show a treatment, positive controls left out; on one plate if named."""
+    here = (table["Metadata_Treatment"] == treatment) & (table["Metadata_control_type"] != "poscon")
+    return np.flatnonzero(here & ((table["Metadata_Plate"] == plate) | (plate == "")))[:most].tolist()
+
+
+def thumbnails(store, table: pd.DataFrame, clusters: pd.DataFrame) -> list[np.ndarray]:
+    """Return one small picture, (h, w, 3) uint8, of each treatment in `cluster_table`."""
+    rows = [fields_of(table, one.treatment, one.plate)[0] if one.treatment else
+            int(np.flatnonzero((table["Metadata_Plate"] == one.plate) & (table["Metadata_Well"] == one.well))[0]) for one in clusters.itertuples()]
+    step = max(1, round(store.pixels.shape[1] / THUMBNAIL))
+    return [(composite(store.pixels[row][::step, ::step]) * 255).astype(np.uint8) for row in rows]
+
+
+def novel_sheet(table: pd.DataFrame, novel: pd.DataFrame, most: int = 3, columns: int = 4) -> tuple[list[int], list[str]]:
+    """Return rows and titles of a contact sheet of the first novel clusters (Fig. 4b).
+
+    Each cluster has two lines: fields of its treatments, highest score first, and under each one field of the
+    negative control of the same plate.
+    """
+    rows, titles = [], []
+    found = novel[novel["novel"]]
+    for cluster in found["cluster"].unique()[:most]:
+        names = found.loc[found["cluster"] == cluster, "treatment"].tolist()
+        shown = [(name, row) for nth in range(columns) for name in names for row in fields_of(table, name, most=columns)[nth:nth + 1]][:columns]
+        shown += [shown[-1]] * (columns - len(shown))
+        controls = table["Metadata_control_type"] == "negcon"
+        beside = [np.flatnonzero(controls & (table["Metadata_Plate"] == table["Metadata_Plate"].iloc[row])) for _, row in shown]
+        under = [int(fields[place % len(fields)]) for place, fields in enumerate(beside)]
+        rows += [row for _, row in shown] + under
+        titles += [f"cluster {cluster}:\n{name} µM".replace(" | ", " ") for name, _ in shown] + ["control, same plate"] * columns
+    return rows, titles
+
+
+def suspect_sheet(table: pd.DataFrame, suspect: pd.Series, columns: int = 4) -> tuple[list[int], list[str]]:
+    """Return rows and titles of a contact sheet: a suspect's compound at each dose (Supplementary Fig. 2), then both mechanisms.
+
+    `suspect` is a row of ``suspects.csv``. Of its own and of the nearest other mechanism one field each of up to
+    `columns` other compounds follow.
+    """
+    here = table[(table["Metadata_Compound"] == suspect["compound"]) & (table["Metadata_control_type"] == "trt")]
+    doses = here.drop_duplicates("Metadata_Treatment").sort_values("Metadata_Concentration")
+    rows = [fields_of(table, name)[0] for name in doses["Metadata_Treatment"]]
+    titles = [f"{name} µM".replace(" | ", "\n") for name in doses["Metadata_Treatment"]]
+    for mechanism in (suspect["MoA"], suspect["nearest_other"]):
+        others = table[(table["Metadata_MoA"] == mechanism) & (table["Metadata_Compound"] != suspect["compound"])
+                       & (table["Metadata_control_type"] == "trt")].drop_duplicates("Metadata_Compound")
+        rows += others.index[:columns].tolist()
+        titles += [f"{name} µM\n{mechanism}" for name in others["Metadata_Treatment"].str.replace(" | ", " ")][:columns]
+    return rows, titles

@@ -1,0 +1,121 @@
+"""How well the answers agree with the planted truth of a simulated screen.
+
+The only module that reads ``truth.csv``; nothing that it returns goes back into an analysis.
+"""
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import average_precision_score
+
+from mcnn_core.novelty import baselines
+from mcnn_core.pipeline import NOT_AVAILABLE
+from mcnn_core.screen import Screen, treatment_key
+
+PURE, HALF = 0.8, 0.5  #: a cluster recovers a mechanism if it is this pure and holds this share of its top doses
+ACTS = 0.5  #: response from which a treatment counts as showing its mechanism
+
+
+def read_truth(screen: Screen) -> pd.DataFrame | None:
+    """Return what really acts in each well, with ``treatment``, or None for a real screen."""
+    path = screen.root / "truth.csv"
+    if not screen.simulated or not path.is_file():
+        return None
+    truth = pd.read_csv(path, keep_default_na=False)
+    return truth.assign(treatment=[treatment_key(*one) for one in zip(truth["compound"], truth["concentration"])])
+
+
+def _by(truth: pd.DataFrame, key: str, column: str) -> pd.Series:
+    return truth.drop_duplicates(key).set_index(key)[column]
+
+
+def grade_potency(potency: pd.DataFrame, truth: pd.DataFrame) -> dict[str, float]:
+    """Compare EC50s with the true ones, over the compounds that have a mechanism.
+
+    Returns
+    -------
+    dict
+        ``n`` compounds; ``no_fit`` share of them without a fit; over those with one: ``median_error`` (absolute, log10
+        units), ``coverage`` (share of true values inside the interval), ``median_width`` (of the interval, log10 units).
+    """
+    mechanism, ec50 = (potency["compound"].map(_by(truth, "compound", column)) for column in ("mechanism", "ec50"))
+    acting = ~mechanism.isin(["Inactive", ""])
+    fitted = acting & (potency["status"] == "fit")
+    part, true = potency[fitted], ec50[fitted]
+    return {"n": int(acting.sum()), "no_fit": float(1 - fitted.sum() / acting.sum()),
+            "median_error": float(np.log10(part["ec50"] / true).abs().median()),
+            "coverage": float(((part["low"] <= true) & (true <= part["high"])).mean()),
+            "median_width": float(np.log10(part["high"] / part["low"]).median())}
+
+
+def grade_clusters(clusters: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
+    """Return for each planted hidden mechanism its best cluster.
+
+    Parameters
+    ----------
+    clusters : DataFrame
+        ``treatment`` and ``cluster``, as in ``clusters.csv``.
+    truth : DataFrame
+
+    Returns
+    -------
+    DataFrame
+        Indexed by mechanism: ``cluster``, ``held`` of ``top_doses`` (highest dose of each of its compounds), ``size``,
+        ``purity`` (share of the cluster's treatments that belong to it) and ``recovered`` (`PURE`, `HALF`).
+    """
+    hidden = truth[truth["planted"] == "hidden mechanism"]
+    mechanism, rows = clusters["treatment"].map(_by(truth, "treatment", "mechanism")), {}
+    for name, part in hidden.groupby("mechanism"):
+        highest = part.sort_values("concentration").drop_duplicates("compound", keep="last")["treatment"]
+        top = clusters["treatment"].isin(highest)
+        found = [{"cluster": cluster, "held": int(n), "top_doses": len(highest), "size": int((clusters["cluster"] == cluster).sum()),
+                  "purity": float((mechanism[clusters["cluster"] == cluster] == name).mean())}
+                 for cluster, n in clusters.loc[top, "cluster"].value_counts().items()]
+        best = max(found, key=lambda one: (one["purity"] >= PURE, one["held"], one["purity"]))
+        rows[name] = best | {"recovered": best["purity"] >= PURE and best["held"] >= HALF * len(highest)}
+    columns = ["cluster", "held", "top_doses", "size", "purity", "recovered"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("mechanism")
+
+
+def grade_novelty(novel: pd.DataFrame, treatments: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
+    """Compare ``novel.csv`` and two general detectors with the planted hidden mechanisms.
+
+    A treatment is truly novel where a hidden mechanism acts with a response of `ACTS` or more. Each detector calls
+    as many treatments novel as ours does.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by detector ("clusters" is ours): ``called``, ``precision``, ``recall`` and ``average_precision`` over its whole
+        ranking; the last row, "chance", has the share of truly novel treatments.
+    """
+    planted, response = (novel["treatment"].map(_by(truth, "treatment", column)) for column in ("planted", "response"))
+    true = ((planted == "hidden mechanism") & (response >= ACTS)).to_numpy()
+    rank = pd.Series(-np.arange(len(novel), dtype=float))  # rows are ranked already
+    others = novel[["treatment"]].merge(baselines(treatments), on="treatment", how="left")
+    n, rows = int(novel["novel"].sum()), {}
+    for name, score in {"clusters": rank, **{name: others[name] for name in others.columns[1:]}}.items():
+        called = np.argsort(-score.to_numpy(), kind="stable")[:n]
+        rows[name] = {"called": n, "precision": true[called].mean() if n else np.nan, "recall": true[called].sum() / true.sum() if true.any() else np.nan,
+                      "average_precision": average_precision_score(true, score) if true.any() else np.nan}
+    rows["chance"] = {"called": n, "precision": true.mean(), "recall": n / len(novel), "average_precision": true.mean()}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("detector")
+
+
+def suspect_rank(suspects: pd.DataFrame, truth: pd.DataFrame) -> int:
+    """Return the place, from 1, of the first planted wrong label among the suspects; one past the end if there is none."""
+    wrong = suspects["treatment"].map(_by(truth, "treatment", "planted")) == "wrong label"
+    return int(np.flatnonzero(wrong)[0]) + 1 if wrong.any() else len(suspects) + 1
+
+
+def grades(tables: dict[str, pd.DataFrame], treatments: pd.DataFrame, truth: pd.DataFrame) -> dict[str, float | str]:
+    """Return all grades of `mcnn_core.discover.discover`'s tables as one flat dict: ``potency.coverage``, ``novel.recall.clusters``, ...
+
+    A grade that a small screen cannot give (nothing planted, nothing fitted) is "not available".
+    """
+    found = {f"potency.{key}": value for key, value in grade_potency(tables["potency"], truth).items()}
+    clusters = grade_clusters(tables["clusters"], truth)
+    found |= {"clusters.mechanisms": len(clusters), "clusters.recovered": int(clusters["recovered"].sum())}
+    for detector, row in grade_novelty(tables["novel"], treatments, truth).iterrows():
+        found |= {f"novel.{key}.{detector.replace(' ', '_')}": float(value) for key, value in row.items()}
+    found |= {"suspects.rank": suspect_rank(tables["suspects"], truth), "suspects.n": len(tables["suspects"])}
+    return {key: value if np.isfinite(value) else NOT_AVAILABLE for key, value in found.items()}

@@ -1,0 +1,115 @@
+"""Phenotypes that nobody annotated (paper: *BBBC021 analysis and results*, Fig. 4b).
+
+The paper looks at the clusters that hold no annotated treatment. A cluster of treatments without any effect
+also holds none, so here a treatment must first be told from the negative control: its replicates must agree
+better than control wells do among themselves. No function reads what an annotation says, only whether there is one.
+"""
+
+import numpy as np
+import pandas as pd
+from sklearn.ensemble import IsolationForest
+
+from mcnn_core.distances import cosine_distances
+from mcnn_core.profiles import centre, feature_matrix, row_names
+
+DRAWS = 1000  #: sets of control wells that say how well wells without an effect agree
+QUANTILE = 0.95  #: of them that a treatment must exceed
+COLUMNS = ["treatment", "score", "cluster", "active", "novel", "cluster_score"]
+
+
+def _agreement(profiles: np.ndarray) -> float:
+    """Return the median cosine between all pairs of rows of (n, d)."""
+    return 1 - float(np.median(cosine_distances(profiles)[np.triu_indices(len(profiles), 1)]))
+
+
+def activity(wells: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Say of each treatment whether its replicates agree better than negative controls do.
+
+    Every well is taken relative to the negative controls of its plate; agreement is the median cosine between
+    pairs of a treatment's wells. The yardstick is the agreement of as many control wells, drawn at random
+    `DRAWS` times (cf. "percent replicating", Way et al. 2022, Cell Systems 13, 911).
+
+    Parameters
+    ----------
+    wells : DataFrame
+        Well profiles with negative controls on every plate, two or more.
+    seed : int
+        Of the draws.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by treatment (controls left out): ``wells``, ``agreement`` (-1 to 1; NaN for a single well),
+        ``threshold`` and ``active``. A treatment of a single well cannot be tested and counts as active.
+    """
+    centred = centre(wells)
+    values, kind = feature_matrix(centred), centred["Metadata_control_type"].to_numpy()
+    named = (kind == "trt") & (centred["Metadata_Treatment"] != "").to_numpy()
+    controls, rng, thresholds = np.flatnonzero(kind == "negcon"), np.random.default_rng(seed), {}
+    rows = {}
+    for treatment, part in centred[named].groupby("Metadata_Treatment"):
+        n = len(part)
+        size = min(n, len(controls))
+        if size > 1 and n not in thresholds:
+            drawn = [_agreement(values[rng.choice(controls, size, replace=False)]) for _ in range(DRAWS)]
+            thresholds[n] = float(np.quantile(drawn, QUANTILE))
+        agreement = _agreement(feature_matrix(part)) if n > 1 else np.nan
+        limit = thresholds.get(n, np.nan)
+        rows[treatment] = {"wells": n, "agreement": agreement, "threshold": limit, "active": not agreement <= limit}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["wells", "agreement", "threshold", "active"]).rename_axis("treatment")
+
+
+def known(treatments: pd.DataFrame) -> np.ndarray:
+    """Return the mask of the profiles that are known: annotated treatments and negative controls."""
+    return ((treatments["Metadata_MoA"] != "") | (treatments["Metadata_control_type"] == "negcon")).to_numpy()
+
+
+def unannotated(treatments: pd.DataFrame) -> np.ndarray:
+    """Return the mask of the treatments that nobody annotated; controls of either kind are none."""
+    return ((treatments["Metadata_MoA"] == "") & (treatments["Metadata_control_type"] == "trt")).to_numpy()
+
+
+def novelty(treatments: pd.DataFrame, clusters: pd.Series, active: pd.Series) -> pd.DataFrame:
+    """Rank the treatments that nobody annotated by how far they lie from everything known (``novel.csv``).
+
+    Parameters
+    ----------
+    treatments : DataFrame
+        Treatment profiles.
+    clusters : Series of int
+        Cluster of each row of `treatments`.
+    active : Series of bool
+        Indexed by treatment, as in `activity`.
+
+    Returns
+    -------
+    DataFrame
+        One row per treatment without annotation: ``treatment``, ``score`` (cosine distance to the nearest known
+        profile, 0 to 2), ``cluster``, ``active``, ``novel`` (active, in a cluster without any known profile) and
+        ``cluster_score`` (median score of the cluster's novel treatments, NaN if it has none). Novel ones first, by cluster score, then score.
+    """
+    is_known, is_new, x = known(treatments), unannotated(treatments), feature_matrix(treatments)
+    distances = cosine_distances(x[is_new], x[is_known], names=row_names(treatments[is_new]))
+    table = pd.DataFrame({"treatment": treatments.loc[is_new, "Metadata_Treatment"].to_numpy(), "score": distances.min(axis=1),
+                          "cluster": np.asarray(clusters)[is_new]})
+    table["active"] = ~table["treatment"].isin(active.index[~active])
+    table["novel"] = table["active"] & ~table["cluster"].isin(set(np.asarray(clusters)[is_known]))
+    table["cluster_score"] = table["cluster"].map(table[table["novel"]].groupby("cluster")["score"].median())
+    return table.sort_values(["novel", "cluster_score", "score"], ascending=False, kind="stable", ignore_index=True)
+
+
+def baselines(treatments: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Score the same treatments by two general detectors of outliers, fitted on the known profiles.
+
+    Returns
+    -------
+    DataFrame
+        ``treatment``, ``nearest neighbour`` (Euclidean distance to the nearest known profile) and ``isolation
+        forest`` (Liu et al. 2008; 300 trees); larger is stranger.
+    """
+    is_new, x = unannotated(treatments), feature_matrix(treatments)
+    new, old = x[is_new], x[known(treatments)]
+    nearest = np.sqrt(np.maximum(np.square(new).sum(1)[:, None] + np.square(old).sum(1) - 2 * new @ old.T, 0)).min(axis=1)
+    forest = IsolationForest(n_estimators=300, random_state=seed).fit(old)
+    return pd.DataFrame({"treatment": treatments.loc[is_new, "Metadata_Treatment"].to_numpy(), "nearest neighbour": nearest,
+                         "isolation forest": -forest.score_samples(new)})
