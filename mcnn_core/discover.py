@@ -15,9 +15,9 @@ from mcnn_core.distances import cosine_distances
 from mcnn_core.figures import composite
 from mcnn_core.neighbors import SUSPECT_COLUMNS, suspects
 from mcnn_core.novelty import COLUMNS, activity, novelty
-from mcnn_core.pipeline import possible_normalisations
+from mcnn_core.pipeline import NOT_AVAILABLE, possible_normalisations
 from mcnn_core.profiles import feature_matrix, row_names
-from mcnn_core.response import curves, potency, similarities
+from mcnn_core.response import CHOICES, NO_FIT, curves, potency, similarities
 
 THUMBNAIL = 64  #: rows of a thumbnail, pixels
 DESCRIBED = {"treatment": "Metadata_Treatment", "plate": "Metadata_Plate", "well": "Metadata_Well", "compound": "Metadata_Compound",
@@ -39,9 +39,39 @@ def similarity_table(wells: pd.DataFrame, like: pd.DataFrame) -> pd.DataFrame:
     return _described(wells).assign(nearest=nearest).join(like)
 
 
+def agreement_of_choices(wells: pd.DataFrame) -> float | str:
+    """Return the share of wells for which all `mcnn_core.response.CHOICES` name the same most similar mechanism."""
+    nearest = [similarities(wells, choice) for choice in CHOICES]
+    if nearest[0].empty:
+        return NOT_AVAILABLE
+    first, *others = (like.idxmax(axis=1) for like in nearest)
+    return float(np.mean(np.all([first == other for other in others], axis=0)))
+
+
+def unannotated_tops(wells: pd.DataFrame, like: pd.DataFrame, most: int = 40) -> pd.DataFrame:
+    """Return the median similarities, over its wells at its highest concentration, of each compound without annotation."""
+    tested = wells[(wells["Metadata_control_type"] == "trt") & (wells["Metadata_Compound"] != "")]
+    annotated = tested.loc[tested["Metadata_MoA"] != "", "Metadata_Compound"]
+    rest = tested[~tested["Metadata_Compound"].isin(annotated)]
+    highest = rest.groupby("Metadata_Compound")["Metadata_Concentration"].transform("max")
+    top = rest[(rest["Metadata_Concentration"] == highest) | highest.isna()]
+    return like.loc[top.index].groupby(top["Metadata_Treatment"].str.replace(" | ", " ")).median().head(most)
+
+
 def potencies(wells: pd.DataFrame) -> pd.DataFrame:
     """Return ``potency.csv``, `mcnn_core.response.potency`."""
     return potency(wells if has_controls(wells) else wells.iloc[:0])
+
+
+def similarity_columns(similarity: pd.DataFrame) -> pd.DataFrame:
+    """Return the similarities alone from ``similarity.csv``, rows as there."""
+    return similarity.iloc[:, similarity.columns.get_loc("nearest") + 1:].apply(pd.to_numeric, errors="coerce")
+
+
+def potency_summary(potency: pd.DataFrame) -> dict[str, int]:
+    """Count compounds, those with an EC50, and those without a response."""
+    status = potency["status"]
+    return {"n_compounds": len(potency), "n_fit": int((status == "fit").sum()), "n_flat": int((status == NO_FIT["flat"]).sum())}
 
 
 def cluster_table(treatments: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
@@ -61,11 +91,27 @@ def cluster_table(treatments: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
     return table, distances[np.ix_(order, order)]
 
 
+def cluster_summary(clusters: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per cluster, largest first: its treatments, how many are annotated, their commonest mechanism, and solvent profiles."""
+    moa = clusters["MoA"].where(clusters["MoA"] != "")
+    rows = clusters.assign(annotated=moa.notna(), named=moa, solvent=clusters["control"] == "negcon").groupby("cluster")
+    table = rows.agg(treatments=("treatment", "size"), annotated=("annotated", "sum"), solvent=("solvent", "sum"),
+                     mechanism=("named", lambda names: next(iter(names.mode()), "")))
+    return table.sort_values("treatments", ascending=False, kind="stable").reset_index()
+
+
+def cluster_names(clusters: pd.DataFrame) -> pd.DataFrame:
+    """Return ``name``, ``cluster`` and ``Metadata_MoA`` of each row of `cluster_table`, for the interactive matrix."""
+    place = clusters[[column for column in ("plate", "well") if column in clusters]].agg(" ".join, axis=1).str.strip()
+    names = (clusters["treatment"].str.replace(" | ", " ") + " " + place.where(clusters["plate"] != "", "")).str.strip()
+    return pd.DataFrame({"name": names, "cluster": clusters["cluster"], "Metadata_MoA": clusters["MoA"]}).reset_index(drop=True)
+
+
 def novelties(wells: pd.DataFrame, treatments: pd.DataFrame, clusters: pd.DataFrame) -> pd.DataFrame:
     """Return ``novel.csv``, `mcnn_core.novelty.novelty`, on the clusters of `cluster_table`."""
     if not has_controls(wells):
         return pd.DataFrame(columns=COLUMNS)
-    return novelty(treatments, clusters["cluster"].sort_index(), activity(wells)["active"])
+    return novelty(treatments, clusters["cluster"].sort_index(), activity(wells))
 
 
 def suspicions(treatments: pd.DataFrame) -> pd.DataFrame:
@@ -120,12 +166,14 @@ def novel_sheet(table: pd.DataFrame, novel: pd.DataFrame, most: int = 3, columns
     return rows, titles
 
 
-def suspect_sheet(table: pd.DataFrame, suspect: pd.Series, columns: int = 4) -> tuple[list[int], list[str]]:
-    """Return rows and titles of a contact sheet: a suspect's compound at each dose (Supplementary Fig. 2), then both mechanisms.
+def suspect_sheet(table: pd.DataFrame, suspects: pd.DataFrame, columns: int = 4) -> tuple[list[int], list[str]]:
+    """Return rows and titles of a contact sheet: the first suspect's compound at each dose (Supplementary Fig. 2), then both mechanisms.
 
-    `suspect` is a row of ``suspects.csv``. Of its own and of the nearest other mechanism one field each of up to
-    `columns` other compounds follow.
+    Of its own and of the nearest other mechanism one field each of up to `columns` other compounds follow. Empty without suspects.
     """
+    if suspects.empty:
+        return [], []
+    suspect = suspects.iloc[0]
     here = table[(table["Metadata_Compound"] == suspect["compound"]) & (table["Metadata_control_type"] == "trt")]
     doses = here.drop_duplicates("Metadata_Treatment").sort_values("Metadata_Concentration")
     rows = [fields_of(table, name)[0] for name in doses["Metadata_Treatment"]]

@@ -432,18 +432,18 @@ def ordered_matrix(ax: Axes, distances: np.ndarray, clusters: np.ndarray) -> Axe
     return ax
 
 
-def novelty_map(ax: Axes, novel: pd.DataFrame, agreement: pd.Series, threshold: float) -> Axes:
+def novelty_map(ax: Axes, novel: pd.DataFrame) -> Axes:
     """Set the distance of each unannotated treatment to everything known against the agreement of its replicates.
 
-    `agreement` is indexed by treatment; the dotted line is the `threshold` above which replicates agree better than controls.
+    `novel` is what `mcnn_core.novelty.novelty` returned; dotted lines are the agreement that controls reach, one for each number of replicates.
     """
     if novel.empty:
         return not_available(ax)
-    x = novel["treatment"].map(agreement)
     kinds = {"no effect seen": ~novel["active"], "in a cluster with something known": novel["active"] & ~novel["novel"], "novel": novel["novel"]}
     for (label, here), colour, marker in zip(kinds.items(), ("0.6", PALETTE[0], PALETTE[4]), "o^s"):
-        ax.scatter(x[here], novel.loc[here, "score"], s=18, color=colour, marker=marker, linewidths=0, label=f"{label} ({here.sum()})")
-    ax.axvline(threshold, color="0.3", linestyle=":")
+        ax.scatter(novel.loc[here, "agreement"], novel.loc[here, "score"], s=18, color=colour, marker=marker, linewidths=0, label=f"{label} ({here.sum()})")
+    for threshold in novel["threshold"].dropna().unique():
+        ax.axvline(threshold, color="0.3", linestyle=":")
     ax.set(xlabel="agreement of replicate wells (cosine)", ylabel="cosine distance to the nearest\nannotated treatment or control")
     ax.legend(frameon=False, **SMALL)
     return ax

@@ -28,27 +28,40 @@ def _by(truth: pd.DataFrame, key: str, column: str) -> pd.Series:
     return truth.drop_duplicates(key).set_index(key)[column]
 
 
-def grade_potency(potency: pd.DataFrame, truth: pd.DataFrame) -> dict[str, float]:
+def _available(found: dict[str, float]) -> dict[str, float | str]:
+    """Put "not available" where a screen is too small for a grade (nothing planted, nothing fitted)."""
+    return {key: value if np.isfinite(value) else NOT_AVAILABLE for key, value in found.items()}
+
+
+def planted_ec50(truth: pd.DataFrame | None) -> pd.Series | None:
+    """Return the true EC50 (uM) by compound; None for a real screen."""
+    return None if truth is None else _by(truth, "compound", "ec50")
+
+
+def grade_potency(potency: pd.DataFrame, truth: pd.DataFrame | None) -> dict[str, float | str]:
     """Compare EC50s with the true ones, over the compounds that have a mechanism.
 
     Returns
     -------
     dict
-        ``n`` compounds; ``no_fit`` share of them without a fit; over those with one: ``median_error`` (absolute, log10
+        ``graded`` compounds; ``no_fit`` share of them without a fit; over those with one: ``median_error`` (absolute, log10
         units), ``coverage`` (share of true values inside the interval), ``median_width`` (of the interval, log10 units).
+        "not available" without truth.
     """
+    if truth is None:
+        return dict.fromkeys(("graded", "no_fit", "median_error", "coverage", "median_width"), NOT_AVAILABLE)
     mechanism, ec50 = (potency["compound"].map(_by(truth, "compound", column)) for column in ("mechanism", "ec50"))
     acting = ~mechanism.isin(["Inactive", ""])
     fitted = acting & (potency["status"] == "fit")
     part, true = potency[fitted], ec50[fitted]
-    return {"n": int(acting.sum()), "no_fit": float(1 - fitted.sum() / acting.sum()),
-            "median_error": float(np.log10(part["ec50"] / true).abs().median()),
-            "coverage": float(((part["low"] <= true) & (true <= part["high"])).mean()),
-            "median_width": float(np.log10(part["high"] / part["low"]).median())}
+    return _available({"graded": int(acting.sum()), "no_fit": float(1 - fitted.sum() / acting.sum()),
+                       "median_error": float(np.log10(part["ec50"] / true).abs().median()),
+                       "coverage": float(((part["low"] <= true) & (true <= part["high"])).mean()),
+                       "median_width": float(np.log10(part["high"] / part["low"]).median())})
 
 
-def grade_clusters(clusters: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
-    """Return for each planted hidden mechanism its best cluster.
+def grade_clusters(clusters: pd.DataFrame, truth: pd.DataFrame | None) -> pd.DataFrame:
+    """Return for each planted hidden mechanism its best cluster; no rows without truth.
 
     Parameters
     ----------
@@ -62,8 +75,11 @@ def grade_clusters(clusters: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
         Indexed by mechanism: ``cluster``, ``held`` of ``top_doses`` (highest dose of each of its compounds), ``size``,
         ``purity`` (share of the cluster's treatments that belong to it) and ``recovered`` (`PURE`, `HALF`).
     """
+    columns, rows = ["cluster", "held", "top_doses", "size", "purity", "recovered"], {}
+    if truth is None:
+        return pd.DataFrame(columns=columns)
     hidden = truth[truth["planted"] == "hidden mechanism"]
-    mechanism, rows = clusters["treatment"].map(_by(truth, "treatment", "mechanism")), {}
+    mechanism = clusters["treatment"].map(_by(truth, "treatment", "mechanism"))
     for name, part in hidden.groupby("mechanism"):
         highest = part.sort_values("concentration").drop_duplicates("compound", keep="last")["treatment"]
         top = clusters["treatment"].isin(highest)
@@ -72,12 +88,11 @@ def grade_clusters(clusters: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
                  for cluster, n in clusters.loc[top, "cluster"].value_counts().items()]
         best = max(found, key=lambda one: (one["purity"] >= PURE, one["held"], one["purity"]))
         rows[name] = best | {"recovered": best["purity"] >= PURE and best["held"] >= HALF * len(highest)}
-    columns = ["cluster", "held", "top_doses", "size", "purity", "recovered"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("mechanism")
 
 
-def grade_novelty(novel: pd.DataFrame, treatments: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
-    """Compare ``novel.csv`` and two general detectors with the planted hidden mechanisms.
+def grade_novelty(novel: pd.DataFrame, treatments: pd.DataFrame, truth: pd.DataFrame | None) -> pd.DataFrame:
+    """Compare ``novel.csv`` and two general detectors with the planted hidden mechanisms; no rows without truth.
 
     A treatment is truly novel where a hidden mechanism acts with a response of `ACTS` or more. Each detector calls
     as many treatments novel as ours does.
@@ -88,6 +103,8 @@ def grade_novelty(novel: pd.DataFrame, treatments: pd.DataFrame, truth: pd.DataF
         Indexed by detector ("clusters" is ours): ``called``, ``precision``, ``recall`` and ``average_precision`` over its whole
         ranking; the last row, "chance", has the share of truly novel treatments.
     """
+    if truth is None or novel.empty:
+        return pd.DataFrame(columns=["called", "precision", "recall", "average_precision"])
     planted, response = (novel["treatment"].map(_by(truth, "treatment", column)) for column in ("planted", "response"))
     true = ((planted == "hidden mechanism") & (response >= ACTS)).to_numpy()
     rank = pd.Series(-np.arange(len(novel), dtype=float))  # rows are ranked already
@@ -101,21 +118,28 @@ def grade_novelty(novel: pd.DataFrame, treatments: pd.DataFrame, truth: pd.DataF
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("detector")
 
 
-def suspect_rank(suspects: pd.DataFrame, truth: pd.DataFrame) -> int:
-    """Return the place, from 1, of the first planted wrong label among the suspects; one past the end if there is none."""
-    wrong = suspects["treatment"].map(_by(truth, "treatment", "planted")) == "wrong label"
-    return int(np.flatnonzero(wrong)[0]) + 1 if wrong.any() else len(suspects) + 1
+def novelty_grades(detectors: pd.DataFrame) -> dict[str, float | str]:
+    """Return `grade_novelty`'s table by key, ``precision.clusters`` and so on."""
+    names, kinds = ("clusters", "nearest neighbour", "isolation forest", "chance"), ("precision", "recall", "average_precision")
+    table = detectors.reindex(index=names, columns=kinds).astype(float)
+    return _available({f"{kind}.{name.replace(' ', '_')}": float(table.loc[name, kind]) for name in names for kind in kinds})
 
 
-def grades(tables: dict[str, pd.DataFrame], treatments: pd.DataFrame, truth: pd.DataFrame) -> dict[str, float | str]:
-    """Return all grades of `mcnn_core.discover.discover`'s tables as one flat dict: ``potency.coverage``, ``novel.recall.clusters``, ...
+def suspect_grades(suspects: pd.DataFrame, truth: pd.DataFrame | None) -> dict[str, int | str]:
+    """Return the first suspect, what it is like, how many there are, and the ``rank``, from 1, of the first planted wrong label."""
+    if suspects.empty:
+        return dict.fromkeys(("suspect", "suspect_like", "suspects", "rank"), NOT_AVAILABLE)
+    first, wrong = suspects.iloc[0], np.zeros(0, int)
+    if truth is not None:
+        wrong = np.flatnonzero(suspects["treatment"].map(_by(truth, "treatment", "planted")) == "wrong label")
+    return {"suspect": f"{first['treatment']} µM ({first['MoA']})".replace(" | ", " "), "suspect_like": first["nearest_other"],
+            "suspects": len(suspects), "rank": int(wrong[0]) + 1 if len(wrong) else NOT_AVAILABLE}
 
-    A grade that a small screen cannot give (nothing planted, nothing fitted) is "not available".
-    """
-    found = {f"potency.{key}": value for key, value in grade_potency(tables["potency"], truth).items()}
-    clusters = grade_clusters(tables["clusters"], truth)
-    found |= {"clusters.mechanisms": len(clusters), "clusters.recovered": int(clusters["recovered"].sum())}
-    for detector, row in grade_novelty(tables["novel"], treatments, truth).iterrows():
-        found |= {f"novel.{key}.{detector.replace(' ', '_')}": float(value) for key, value in row.items()}
-    found |= {"suspects.rank": suspect_rank(tables["suspects"], truth), "suspects.n": len(tables["suspects"])}
-    return {key: value if np.isfinite(value) else NOT_AVAILABLE for key, value in found.items()}
+
+def grades(tables: dict[str, pd.DataFrame], treatments: pd.DataFrame, truth: pd.DataFrame | None) -> dict[str, float | str]:
+    """Return all grades of `mcnn_core.discover.discover`'s tables as one flat dict: ``potency.coverage``, ``novel.recall.clusters``, ..."""
+    hidden = grade_clusters(tables["clusters"], truth)
+    parts = {"potency": grade_potency(tables["potency"], truth), "novel": novelty_grades(grade_novelty(tables["novel"], treatments, truth)),
+             "clusters": {"hidden": len(hidden), "recovered": int(hidden["recovered"].sum()), "called": int(tables["novel"]["novel"].sum())},
+             "suspects": suspect_grades(tables["suspects"], truth)}
+    return {f"{part}.{key}": value for part, found in parts.items() for key, value in found.items()}

@@ -14,7 +14,7 @@ from mcnn_core.profiles import centre, feature_matrix, row_names
 
 DRAWS = 1000  #: sets of control wells that say how well wells without an effect agree
 QUANTILE = 0.95  #: of them that a treatment must exceed
-COLUMNS = ["treatment", "score", "cluster", "active", "novel", "cluster_score"]
+COLUMNS = ["treatment", "score", "cluster", "agreement", "threshold", "active", "novel", "cluster_score"]
 
 
 def _agreement(profiles: np.ndarray) -> float:
@@ -69,7 +69,7 @@ def unannotated(treatments: pd.DataFrame) -> np.ndarray:
     return ((treatments["Metadata_MoA"] == "") & (treatments["Metadata_control_type"] == "trt")).to_numpy()
 
 
-def novelty(treatments: pd.DataFrame, clusters: pd.Series, active: pd.Series) -> pd.DataFrame:
+def novelty(treatments: pd.DataFrame, clusters: pd.Series, tested: pd.DataFrame) -> pd.DataFrame:
     """Rank the treatments that nobody annotated by how far they lie from everything known (``novel.csv``).
 
     Parameters
@@ -78,24 +78,26 @@ def novelty(treatments: pd.DataFrame, clusters: pd.Series, active: pd.Series) ->
         Treatment profiles.
     clusters : Series of int
         Cluster of each row of `treatments`.
-    active : Series of bool
-        Indexed by treatment, as in `activity`.
+    tested : DataFrame
+        What `activity` returned for their wells.
 
     Returns
     -------
     DataFrame
         One row per treatment without annotation: ``treatment``, ``score`` (cosine distance to the nearest known
-        profile, 0 to 2), ``cluster``, ``active``, ``novel`` (active, in a cluster without any known profile) and
-        ``cluster_score`` (median score of the cluster's novel treatments, NaN if it has none). Novel ones first, by cluster score, then score.
+        profile, 0 to 2), ``cluster``, ``agreement``, ``threshold`` and ``active`` as in `activity`, ``novel`` (active, in a
+        cluster without any known profile) and ``cluster_score`` (median score of the cluster's novel treatments, NaN if it
+        has none). Novel ones first, by cluster score, then score.
     """
     is_known, is_new, x = known(treatments), unannotated(treatments), feature_matrix(treatments)
     distances = cosine_distances(x[is_new], x[is_known], names=row_names(treatments[is_new]))
     table = pd.DataFrame({"treatment": treatments.loc[is_new, "Metadata_Treatment"].to_numpy(), "score": distances.min(axis=1),
                           "cluster": np.asarray(clusters)[is_new]})
-    table["active"] = ~table["treatment"].isin(active.index[~active])
+    table = table.join(tested[["agreement", "threshold"]], on="treatment")
+    table["active"] = ~table["treatment"].isin(tested.index[~tested["active"].astype(bool)])
     table["novel"] = table["active"] & ~table["cluster"].isin(set(np.asarray(clusters)[is_known]))
     table["cluster_score"] = table["cluster"].map(table[table["novel"]].groupby("cluster")["score"].median())
-    return table.sort_values(["novel", "cluster_score", "score"], ascending=False, kind="stable", ignore_index=True)
+    return table[COLUMNS].sort_values(["novel", "cluster_score", "score"], ascending=False, kind="stable", ignore_index=True)
 
 
 def baselines(treatments: pd.DataFrame, seed: int = 0) -> pd.DataFrame:

@@ -23,7 +23,11 @@ PARAMETERS = {
     "06_features": ["out"],
     "07_profiles": ["out", "normalisation"],
     "08_mechanisms": ["out", "seed", "network", "recipe", "epochs", "batch", "max_steps", "supervised"],
-    "09_recorded": ["out"],
+    "09_whole_screen": ["out", "surrogate", "seed", "network", "recipe", "epochs", "batch", "max_steps", "choice"],
+    "10_potency": ["out", "compounds"],
+    "11_clusters": ["out"],
+    "12_novel": ["out"],
+    "13_recorded": ["out"],
 }
 
 

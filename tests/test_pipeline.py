@@ -1,6 +1,7 @@
 """The steps that notebooks and study share, whole roads through them, and the notebooks' own code on unusual screens."""
 
 import dataclasses
+import shutil
 import statistics
 from collections import defaultdict
 
@@ -16,6 +17,7 @@ from mcnn_core.compare import evaluate, profile
 from mcnn_core.errors import InputError
 from mcnn_core.features import embed, feature_frame
 from mcnn_core.files import read_json, write_table
+from mcnn_core.images import check_headers
 from mcnn_core.model import CONFIGS
 from mcnn_core.preprocess import Store, preprocess
 from mcnn_core.profiles import feature_columns, feature_matrix
@@ -69,13 +71,28 @@ def test_open_screen_refuses(tmp_path, name, layout, said):
     assert not list(tmp_path.iterdir())
 
 
-def test_open_screen_reads_what_is_there(tmp_path, shared_data):
+def test_open_screen_reads_what_is_there(tmp_path):
     path = write_screen(tmp_path)
     loaded = pipeline.open_screen(str(path), "", tmp_path)
     pd.testing.assert_frame_equal(loaded.table, read_loaddata(path).table)
     assert pipeline.pixel_size(loaded, 1024) is None and pipeline.control_statistics(loaded, 12) is None
-    real = pipeline.open_screen("bbbc021", shared_data / "bbbc021" / "metadata", tmp_path)
-    assert len(real.table) == 13_200 and pipeline.pixel_size(real, 1024, bin=2) == 2 * simulate.MICROSCOPE_PIXEL
+
+
+def test_open_screen_leaves_out_plates_of_bbbc021_that_are_not_there(screen, tmp_path, capsys):
+    for path in screen.root.glob("BBBC021*.csv"):
+        shutil.copy(path, tmp_path)
+    with pytest.raises(InputError, match="holds no image of BBBC021: fetch plates with make data SCREEN=bbbc021"):
+        pipeline.open_screen("bbbc021", tmp_path, tmp_path)
+    plates = sorted(set(screen.table["Metadata_Plate"]))
+    place = screen.table.loc[screen.table["Metadata_Plate"] == plates[1], "PathName_DAPI"].iloc[0]
+    shutil.copytree(screen.root / place, tmp_path / place)
+    part = pipeline.open_screen("bbbc021", tmp_path, tmp_path)
+    assert set(part.table["Metadata_Plate"]) == {plates[1]} and check_headers(part) == (64, 96)
+    others = [plate for plate in plates if plate != plates[1]]
+    assert capsys.readouterr().out == f"{len(others)} plates of BBBC021 are not in {tmp_path} and are left out: {', '.join(others)}\n"
+    assert pipeline.pixel_size(part, 1024, bin=2) == 2 * simulate.MICROSCOPE_PIXEL
+    whole = pipeline.open_screen("bbbc021", screen.root, tmp_path)
+    assert len(whole.table) == len(screen.table) and not capsys.readouterr().out
 
 
 def test_training_fields_are_annotated_treatments_else_all(screen):

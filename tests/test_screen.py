@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mcnn_core.errors import InputError
 from mcnn_core.pipeline import training_fields
-from mcnn_core.screen import (_well, concentration_key, load_screen, read_bbbc021, read_loaddata, save_screen, summary,
+from mcnn_core.screen import (_well, concentration_key, fetched, load_screen, read_bbbc021, read_loaddata, save_screen, summary,
                               treatment_key)
 
 
@@ -264,3 +264,18 @@ def test_a_screen_is_saved_and_loaded(tmp_path):
     assert (again.name, again.channels, again.root, again.simulated) == (screen.name, screen.channels, screen.root, screen.simulated)
     screen.table.head(3).to_parquet(tmp_path / "out" / "fields.parquet", index=False)
     assert "3 rows and screen.json says 8" in refused(load_screen, tmp_path / "out")
+
+
+def test_a_partly_fetched_screen_is_the_plates_that_are_there(tmp_path):
+    whole = read_loaddata(write_screen(tmp_path, tiny_rows(plates=3)))
+    same, absent = fetched(whole)
+    pd.testing.assert_frame_equal(same.table, whole.table)
+    assert absent == []
+    for path in [*(tmp_path / "images" / "P1").glob("*"), *sorted((tmp_path / "images" / "P3").glob("*"))[:-1]]:
+        path.unlink()
+    part, absent = fetched(whole)
+    assert absent == ["P1"] and list(part.table.index) == list(range(8)) and part.name == whole.name
+    pd.testing.assert_frame_equal(part.table, whole.table[whole.table["Metadata_Plate"] != "P1"].reset_index(drop=True))
+    for path in (tmp_path / "images").rglob("*.tif"):
+        path.unlink()
+    assert "make data SCREEN=bbbc021 DATA=DIR" in refused(fetched, whole)
