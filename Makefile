@@ -8,18 +8,20 @@ OUT ?= _build
 SEED ?= 0
 SURROGATE ?=
 PARAMS ?=
-export PROFILE SCREEN DATA OUT SEED SURROGATE PARAMS
+ONLY ?=
+export PROFILE SCREEN DATA OUT SEED SURROGATE PARAMS ONLY
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help book test study simulate notebooks clean
+.PHONY: help book data test study simulate notebooks clean
 
 help:
 	@echo 'make book       build the book; prints the path of its first page'
 	@echo '                PROFILE=tiny|default|paper  SCREEN=simulated|bbbc021|kimorph|PATH.csv  DATA=DIR'
 	@echo '                OUT=DIR  SEED=N  SURROGATE=column,column  PARAMS="key=value ..."'
+	@echo 'make data       fetch a public screen: SCREEN=bbbc021 DATA=DIR  ONLY=Week1,Week2_24381 for a part of it'
 	@echo 'make test       run the test suite, with coverage and the reason of every skip'
 	@echo 'make study      run seeds, variants and baselines; writes book/recorded (SCREEN=PATH.csv: on that screen)'
 	@echo 'make simulate   write a simulated screen alone: OUT=DIR SEED=N'
@@ -37,6 +39,9 @@ $(INSTALLED): requirements.txt pyproject.toml
 book: $(INSTALLED)
 	@$(BIN)/python -m doit run
 	@$(BIN)/python -c 'import os; print(os.path.realpath(os.path.expanduser(os.environ["OUT"]) + "/html/index.html"))'
+
+data: $(INSTALLED)
+	@$(BIN)/python -m mcnn_core.download --screen "$$SCREEN" --data "$$DATA" --only "$$ONLY"
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered

@@ -133,9 +133,10 @@ def shown_compounds(points: pd.DataFrame, wanted: Sequence[str], most: int = 4) 
 
 
 def fields_of(table: pd.DataFrame, treatment: str, plate: str = "", most: int = 1) -> list[int]:
-    """Return the first rows of the screen's table that show a treatment, positive controls left out; on one plate if named."""
-    here = (table["Metadata_Treatment"] == treatment) & (table["Metadata_control_type"] != "poscon")
-    return np.flatnonzero(here & ((table["Metadata_Plate"] == plate) | (plate == "")))[:most].tolist()
+    """Return the first rows of the screen's table that show a treatment, those of positive controls last; on one plate if named."""
+    here = np.flatnonzero((table["Metadata_Treatment"] == treatment) & ((table["Metadata_Plate"] == plate) | (plate == "")))
+    control = (table["Metadata_control_type"] == "poscon").to_numpy()[here]
+    return here[np.argsort(control, kind="stable")][:most].tolist()
 
 
 def thumbnails(store, table: pd.DataFrame, clusters: pd.DataFrame) -> list[np.ndarray]:

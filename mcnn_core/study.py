@@ -33,6 +33,8 @@ from mcnn_core.workspace import find_root, provenance
 
 FRESH_SEEDS = (101, 102, 103)
 TUNED_SEED = 0
+RANGES = ["potency.median_error", "potency.coverage", "potency.no_fit", "potency.median_width", "clusters.recovered", "clusters.hidden",
+          "novel.precision.clusters", "novel.recall.clusters", "novel.precision.chance", "suspects.rank"]  #: grades the prose quotes
 FOLDS = 4
 CELLS = replace(RECIPES["default"], batch=64, crop=0.75)
 """For crops of one cell each: a quarter of a cell says little, so the views are larger."""
@@ -135,6 +137,13 @@ def recorded_grades(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
     """Return the grades of the runs of `whole_screen`, one column per seed, one row per grade."""
     runs = {seed: run["grades"] for record in records.values() for seed, run in record["runs"].items()}
     return pd.DataFrame(runs, columns=list(runs))
+
+
+def worst_and_best(found: pd.DataFrame) -> dict[str, float | str]:
+    """Return the lowest and the highest value of each grade over the seeds, "not available" where a seed has none."""
+    table = found.apply(pd.to_numeric, errors="coerce").reindex(RANGES)
+    ends = {"lowest": table.min(axis=1, skipna=False), "highest": table.max(axis=1, skipna=False)}
+    return {f"{grade}.{end}": NOT_AVAILABLE if pd.isna(values[grade]) else values[grade] for end, values in ends.items() for grade in RANGES}
 
 
 def margins(comparison: pd.DataFrame) -> dict[str, float | str]:

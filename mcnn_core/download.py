@@ -1,0 +1,327 @@
+"""Fetch a public screen: one archive per plate, several at a time, checked and then unpacked (``make data``).
+
+BBBC021v1 (Ljosa, Sokolnicki & Carpenter 2012, Nature Methods 9, 637) is three tables and 55 archives. Only the image
+table says where an image is written; the paths inside an archive have no say. An archive, and the folder of a plate,
+exists whole or not at all, so that a stopped run goes on with what is not there. The publisher gives no checksums:
+the SHA-256 of each file is recorded in ``fetched.json`` when it is first seen, and a file that differs later is refused.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import stat
+import sys
+import threading
+import zipfile
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import requests
+from tqdm import tqdm
+
+from mcnn_core.errors import InputError
+from mcnn_core.files import atomic, read_json, sha256, write_json
+from mcnn_core.screen import Screen, read_bbbc021
+
+BBBC021 = "https://data.broadinstitute.org/bbbc/BBBC021/"
+TABLES = ("BBBC021_v1_image.csv", "BBBC021_v1_moa.csv", "BBBC021_v1_compound.csv")
+ARCHIVE = "BBBC021_v1_images_{}.zip"
+RECORD = "fetched.json"
+#: Most bytes that an image may unpack to, and what each counts for on the disk: 1024 x 1280 pixels of 16 bit are 2.6 MB.
+IMAGE_BYTES = 3 * 2**20
+#: How often a file is asked for, seconds between, seconds that a server may be silent, bytes at a time.
+ATTEMPTS, WAIT, TIMEOUT, CHUNK = 3, 5.0, 30, 2**18
+#: Sizes are compared, so nothing may be compressed on the way.
+HEADERS = {"Accept-Encoding": "identity"}
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the threads of one run share."""
+
+    folder: Path
+    address: str
+    workers: int
+    bar: tqdm
+    records: dict[str, Any]
+    lock: Any = field(default_factory=threading.Lock)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def advance(self, count: int) -> None:
+        with self.lock:
+            self.bar.update(count)
+
+
+def _records(folder: Path) -> dict[str, Any]:
+    try:
+        records = read_json(folder / RECORD) if (folder / RECORD).exists() else {}
+        return {name: {**entry, "sha256": entry["sha256"]} for name, entry in records.items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{folder / RECORD} does not hold bytes and sha256 of each file: delete it to record anew") from error
+
+
+def _checked(run: _Run, name: str, path: Path) -> str:
+    """Return the SHA-256 of `path`; refuse it where another one was recorded under `name`."""
+    digest, known = sha256(path), run.records.get(name)
+    if known and known["sha256"] != digest:
+        raise InputError(f"{name}: SHA-256 {digest}, but {known['sha256']} when it was first seen: the file is damaged (delete it if it "
+                         f"lies in the folder), or the publisher replaced it (then delete its entry in {RECORD})")
+    return digest
+
+
+def _remember(run: _Run, name: str, size: int, digest: str, source: str) -> None:
+    with run.lock:
+        today = datetime.now(UTC).date().isoformat()
+        run.records.setdefault(name, {"bytes": size, "sha256": digest, "first_seen": today, "address": source})
+        write_json(run.folder / RECORD, run.records)
+
+
+def _cause(error: BaseException) -> str:
+    """Return the innermost reason, as "[Errno 111] Connection refused": what lies around it repeats the address."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return str(error) or type(error).__name__
+
+
+def _sizes(run: _Run, names: Sequence[str]) -> dict[str, int | str]:
+    """Return the bytes of each file at the address, or why it cannot be had."""
+    sizes: dict[str, int | str] = {}
+    with requests.Session() as session:
+        for name in names:
+            try:
+                answer = session.head(run.address + name, allow_redirects=True, timeout=TIMEOUT, headers=HEADERS)
+                answer.raise_for_status()
+                length = answer.headers.get("Content-Length", "")
+                sizes[name] = int(length) if length.isdecimal() else "the server does not tell its size"
+            except requests.HTTPError as error:
+                sizes[name] = str(error)
+            except requests.RequestException as error:  # nor would the next file be reached
+                return dict.fromkeys(names, _cause(error)) | sizes
+    return sizes
+
+
+def _stream(run: _Run, name: str, size: int, path: Path) -> None:
+    received, reason = 0, ""
+    try:
+        with requests.get(run.address + name, stream=True, timeout=TIMEOUT, headers=HEADERS) as answer, open(path, "wb") as file:
+            answer.raise_for_status()
+            answer.raw.enforce_content_length = False  # it would drop the last bytes of a short answer, which are counted here
+            for chunk in answer.iter_content(CHUNK):
+                if run.stop.is_set():
+                    raise CancelledError
+                file.write(chunk)
+                received += len(chunk)
+                run.advance(len(chunk))
+                if received > size:
+                    break
+    except requests.RequestException as error:
+        reason = f" ({_cause(error)})"
+    if received != size:
+        run.advance(-received)
+        raise InputError(f"{name}: {size:,} bytes expected, {received:,} received{reason}")
+
+
+def _transfer(run: _Run, name: str, size: int | str) -> str:
+    """Bring a file of `size` bytes (or why there are none) into the folder and return its SHA-256."""
+    if isinstance(size, str):
+        raise InputError(f"{name}: {size}")
+    with atomic(run.folder / name) as temporary:
+        for left in reversed(range(ATTEMPTS)):
+            try:
+                _stream(run, name, size, temporary)
+                break
+            except InputError:
+                if not left:
+                    raise
+                run.stop.wait(WAIT)
+        return _checked(run, name, temporary)
+
+
+def _members(archive: str, members: Sequence[zipfile.ZipInfo], images: set[str]) -> dict[str, zipfile.ZipInfo]:
+    """Return the member that holds each image; refuse an archive that lacks one, or has members that are no plain files."""
+    found, problems = {}, []
+    for member in members:
+        path = PureWindowsPath(member.filename)  # knows / and \ and drives
+        wanted = path.name in images and not member.is_dir()
+        wrong = {"leads out of the folder": bool(path.anchor) or ".." in path.parts,
+                 "is a link or a device": stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR),
+                 "is encrypted": bool(member.flag_bits & 1),
+                 # zipfile unpacks the other methods without a bound on memory.
+                 "is not stored or deflated": member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED),
+                 f"has {member.file_size:,} bytes; {IMAGE_BYTES:,} at most are right": wanted and member.file_size > IMAGE_BYTES,
+                 "occurs twice": wanted and path.name in found}
+        problems += [f"{archive}: {member.filename!r} {reason}" for reason, so in wrong.items() if so]
+        if wanted:
+            found[path.name] = member
+    problems += [f"{archive}: {name!r} is missing" for name in sorted(images - set(found))]
+    if problems:
+        raise InputError(f"{archive}: refused for {len(problems)} problems; delete it to have it fetched again", problems)
+    return found
+
+
+def _unpack(archive: Path, place: Path, images: Sequence[str]) -> int:
+    """Write the images of a plate into the new folder `place`; return the number of other files, which are left out."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = _members(archive.name, opened.infolist(), set(images))
+            with atomic(place) as temporary:
+                temporary.mkdir()
+                for name, member in members.items():
+                    with opened.open(member) as source:
+                        content = source.read(IMAGE_BYTES + 1)
+                    if len(content) != member.file_size:
+                        raise zipfile.BadZipFile(f"{member.filename!r} has {len(content):,} bytes and says {member.file_size:,}")
+                    (temporary / name).write_bytes(content)
+            return sum(not member.is_dir() for member in opened.infolist()) - len(members)
+    except InputError:
+        raise
+    # A damaged archive can fail anywhere in zipfile, with whatever exception that line raises.
+    except Exception as error:
+        raise InputError(f"{archive.name}: cannot be unpacked: {type(error).__name__}: {error}; delete it to have it fetched again") from error
+
+
+def _place(plate: str) -> str:
+    return f"{plate.partition('_')[0]}/{plate}"
+
+
+def _plates(screen: Screen, only: Sequence[str]) -> dict[str, list[str]]:
+    """Return the names of the images of each plate in `only`; refuse a table whose plates have no folder of their own."""
+    images, problems = {}, []
+    for plate, rows in screen.table.groupby("Metadata_Plate"):
+        places = {place for channel in screen.channels for place in rows[f"PathName_{channel}"]}
+        images[plate] = [name for channel in screen.channels for name in rows[f"FileName_{channel}"]]
+        if not re.fullmatch("Week[0-9]+_[0-9]+", plate) or places != {_place(plate)}:
+            problems.append(f"plate {plate!r} in {', '.join(map(repr, sorted(places)))}")
+    if problems:
+        raise InputError(f"{screen.root}: a plate of BBBC021 is named as Week1_22123 and lies in Week1/Week1_22123", problems)
+    weeks = {plate: plate.partition("_")[0] for plate in images}
+    known = [*dict.fromkeys(weeks.values()), *images]
+    if not set(only) <= set(known):
+        raise InputError(f"a part of BBBC021 is a week or a plate: {', '.join(known)}", [name for name in only if name not in known])
+    return {plate: names for plate, names in images.items() if not only or {plate, weeks[plate]} & set(only)}
+
+
+def _all(run: _Run, job: Callable[[str], Any], names: Collection[str], also: Sequence[str] = ()) -> None:
+    """Do several jobs at a time, then raise all that went wrong; if this is interrupted, transfers end at their next chunk."""
+    def tried(name: str) -> InputError | None:
+        try:
+            job(name)
+        except InputError as error:
+            return error
+        except OSError as error:
+            return InputError(f"{name}: {error}")
+
+    with ThreadPoolExecutor(run.workers) as pool:
+        try:
+            errors = [error for error in pool.map(tried, names) if error]
+        except BaseException:
+            run.stop.set()
+            raise
+    if errors:
+        raise InputError(f"{len(errors)} of {len(names)} files of BBBC021 could not be fetched or used. What {run.address} does not give can "
+                         f"be downloaded by hand: put it, as it is, into {run.folder.resolve()} and run this again (an archive is deleted "
+                         "once it is unpacked)",
+                         [*(error.what for error in errors), *also, *(problem for error in errors for problem in error.problems)])
+
+
+def _tables(run: _Run) -> Screen:
+    """Fetch the tables that are not there and read the screen."""
+    sizes = _sizes(run, [name for name in TABLES if not any((run.folder / f"{name}{end}").is_file() for end in ("", ".gz"))])
+    digests: dict[str, str] = {}
+    _all(run, lambda name: digests.update({name: _transfer(run, name, sizes[name])}), sizes, [f"{ARCHIVE.format('<plate>')} of each plate"])
+    try:
+        screen = read_bbbc021(run.folder)
+    except InputError as error:
+        raise InputError(f"{error.what} (a table that you delete is fetched again)", error.problems) from error
+    for name, digest in digests.items():
+        _remember(run, name, sizes[name], digest, run.address + name)
+    return screen
+
+
+def _plate(run: _Run, plate: str, images: Sequence[str], size: int | str | None) -> None:
+    """Fetch the archive of a plate unless it is there (`size` None), unpack it, record it and delete it."""
+    archive = run.folder / ARCHIVE.format(plate)
+    digest = _checked(run, archive.name, archive) if size is None else _transfer(run, archive.name, size)
+    others = _unpack(archive, run.folder / _place(plate), images)
+    source = "found in the folder" if size is None else run.address + archive.name
+    _remember(run, archive.name, archive.stat().st_size, digest, source)
+    archive.unlink()
+    if not run.bar.disable:
+        run.bar.write(f"{plate}: {len(images)} images" + f"; {others} files that the image table does not name are left out" * bool(others))
+
+
+def fetch_bbbc021(folder: str | os.PathLike, only: Sequence[str] = (), address: str = BBBC021, workers: int = 4, progress: bool = True) -> list[str]:
+    """Fetch what is not there yet of BBBC021v1, for `mcnn_core.screen.read_bbbc021`.
+
+    Parameters
+    ----------
+    folder : path
+        Gets the tables, ``Week1/Week1_22123`` and so on, and ``fetched.json`` (of each file: bytes, SHA-256, day first seen,
+        address). Tables (also .csv.gz) and archives that lie here are used, not fetched; an archive is deleted once unpacked.
+    only : sequence of str
+        Weeks ("Week1") and plates ("Week2_24381"); all by default.
+    address : str
+        The publisher's, or that of a copy with the same files.
+    workers : int
+        Archives that are fetched and unpacked at the same time.
+    progress : bool
+
+    Returns
+    -------
+    list of str
+        Plates that were not there before.
+
+    Raises
+    ------
+    InputError
+        Before any plate is fetched, for an unknown name in `only` or a disk too small; else at the end, with every file that
+        could not be fetched or was refused. The other plates stay.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tqdm(unit="B", unit_scale=True, desc="fetch", disable=not progress) as bar:
+        run = _Run(folder, address.rstrip("/") + "/", workers, bar, _records(folder))
+        images = _plates(_tables(run), only)
+        absent = {plate: ARCHIVE.format(plate) for plate in images if not (folder / _place(plate)).is_dir()}
+        sizes = _sizes(run, [name for name in absent.values() if not (folder / name).is_file()])
+        known = sorted(size for size in sizes.values() if isinstance(size, int))
+        needed, free = IMAGE_BYTES * sum(len(images[plate]) for plate in absent) + sum(known[-workers:]), shutil.disk_usage(folder).free
+        if free < needed:
+            raise InputError(f"{folder.resolve()}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free; "
+                             "make room, or fetch a part (ONLY=Week1)")
+        bar.reset(total=sum(known))
+        _all(run, lambda plate: _plate(run, plate, images[plate], sizes.get(absent[plate])), absent)
+    return list(absent)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run ``python -m mcnn_core.download --screen bbbc021 --data DIR``."""
+    parser = argparse.ArgumentParser(prog="make data", description="Fetch a public screen.")
+    parser.add_argument("--screen", required=True, help="bbbc021")
+    parser.add_argument("--data", required=True, help="folder to fetch into")
+    parser.add_argument("--only", default="", help="weeks and plates, as in Week1,Week2_24381; all by default")
+    parser.add_argument("--from", default=BBBC021, dest="address", help="address that has the files (default %(default)s)")
+    given = parser.parse_args(arguments)
+    try:
+        if given.screen != "bbbc021":
+            raise InputError("the screen that can be fetched is bbbc021", [f"screen {given.screen!r} cannot"])
+        if not given.data:
+            raise InputError("name the folder to fetch into: make data SCREEN=bbbc021 DATA=DIR")
+        print("The publisher of BBBC021 gives no checksums: the SHA-256 of each file is "
+              f"recorded in {RECORD} when it is first seen, and compared from then on.")
+        only = [name.strip() for name in given.only.split(",") if name.strip()]
+        new = fetch_bbbc021(Path(given.data).expanduser(), only, given.address)
+    except (InputError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("error: stopped; the same command goes on with what is not there yet")
+    print(f"{len(new)} plates are new in {given.data}")
+
+
+if __name__ == "__main__":
+    main()

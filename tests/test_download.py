@@ -1,0 +1,506 @@
+"""Fetching BBBC021, from a server on loopback that holds a tiny copy: three plates of two wells."""
+
+import io
+import os
+import shutil
+import signal
+import stat
+import struct
+import subprocess
+import threading
+import zipfile
+import zlib
+from collections import Counter
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mcnn_core import download
+from mcnn_core.download import ARCHIVE, IMAGE_BYTES, RECORD, TABLES, fetch_bbbc021, main
+from mcnn_core.errors import InputError
+from mcnn_core.files import read_json, sha256, write_json
+from mcnn_core.images import check_headers, read_field
+from mcnn_core.pipeline import open_screen
+from mcnn_core.screen import read_bbbc021
+
+ROOT = Path(__file__).resolve().parents[1]
+PLATES = ("Week10_40111", "Week1_22123", "Week1_22141")
+WELLS = {"B02": ("DMSO", 0), "C03": ("taxol", 3)}
+WHEELS = {"DAPI": 1, "Tubulin": 2, "Actin": 4}
+ARCHIVES = {plate: ARCHIVE.format(plate) for plate in PLATES}
+
+
+# ------------------------------------------------------------------------ the publisher
+
+def image_rows(plate):
+    for well, (compound, dose) in WELLS.items():
+        row = {"TableNumber": 1, "ImageNumber": 1}
+        for channel, wheel in WHEELS.items():
+            row |= {f"Image_FileName_{channel}": f"{plate}_{well}_s1_w{wheel}.tif", f"Image_PathName_{channel}": f"{plate.split('_')[0]}/{plate}"}
+        yield row | {"Image_Metadata_Plate_DAPI": plate, "Image_Metadata_Well_DAPI": well, "Replicate": 1,
+                     "Image_Metadata_Compound": compound, "Image_Metadata_Concentration": dose}
+
+
+def image_names(plate):
+    return [f"{plate}_{well}_s1_w{wheel}.tif" for well in WELLS for wheel in WHEELS.values()]
+
+
+def zipped(members, method=zipfile.ZIP_DEFLATED):
+    """Return an archive of (name or ZipInfo, content) pairs."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def plate_members(plate):
+    """The members of a plate's archive as they should be: a folder of TIFFs with unlike pixels."""
+    members = [(f"{plate}/", b"")]
+    for number, name in enumerate(image_names(plate)):
+        buffer = io.BytesIO()
+        tifffile.imwrite(buffer, np.full((12, 16), 100 * PLATES.index(plate) + number, np.uint16))
+        members.append((f"{plate}/{name}", buffer.getvalue()))
+    return members
+
+
+@pytest.fixture(scope="module")
+def originals():
+    image = pd.DataFrame([row for plate in PLATES for row in image_rows(plate)]).to_csv(index=False)
+    moa = "compound,concentration,moa\rtaxol,3,Microtubule stabilizers"
+    compound = "compound,smiles\nDMSO,CS(=O)C\n"
+    files = dict(zip(TABLES, (image.encode(), moa.encode(), compound.encode()), strict=True))
+    return files | {ARCHIVES[plate]: zipped(plate_members(plate)) for plate in PLATES}
+
+
+class Publisher:
+    """A web server of `files`: `short` ends the n-th answer early, `slow` never ends and is told to have so many bytes, `shy` tells no size."""
+
+    def __init__(self, files):
+        self.files, self.answered = dict(files), Counter()
+        self.short, self.slow, self.shy, self.closing = {}, {}, set(), threading.Event()
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Answer, self))
+        self.address = f"http://127.0.0.1:{self.server.server_port}/bbbc/BBBC021/"
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
+        self.thread.start()
+
+    def close(self):
+        self.closing.set()
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+    def count(self, method="GET"):
+        return sum(count for (asked, _), count in self.answered.items() if asked == method)
+
+
+class Answer(BaseHTTPRequestHandler):
+    def __init__(self, publisher, *arguments):
+        self.publisher = publisher
+        super().__init__(*arguments)
+
+    def do_HEAD(self):
+        name = self.path.removeprefix("/bbbc/BBBC021/")
+        self.publisher.answered[self.command, name] += 1
+        content = self.publisher.files.get(name)
+        self.send_response(404 if content is None else 200)
+        if name not in self.publisher.shy:
+            self.send_header("Content-Length", str(self.publisher.slow.get(name, len(content or b""))))
+        self.end_headers()
+        return name, content or b""
+
+    def do_GET(self):
+        name, content = self.do_HEAD()
+        if name in self.publisher.slow:
+            while not self.publisher.closing.wait(0.01):
+                try:
+                    self.wfile.write(bytes(download.CHUNK))
+                except OSError:
+                    return
+        self.wfile.write(content[:self.publisher.short.get((name, self.publisher.answered["GET", name]), len(content))])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def publisher(originals, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(download, "WAIT", 0)
+    running = Publisher(originals)
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def fetch(publisher, tmp_path):
+    return partial(fetch_bbbc021, tmp_path / "data", address=publisher.address, progress=False)
+
+
+def refused(call, *arguments, **named) -> InputError:
+    with pytest.raises(InputError) as error:
+        call(*arguments, **named)
+    return error.value
+
+
+def left(folder) -> set[str]:
+    """The plates, archives and temporary things in a folder."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if "_" in path.name and path.name not in TABLES and path.suffix != ".tif"}
+
+
+PLATE_FOLDERS = {plate: f"{plate.split('_')[0]}/{plate}" for plate in PLATES}
+
+
+# --------------------------------------------------------------------------- as it should
+
+def test_a_screen_is_fetched_and_read(fetch, publisher, tmp_path, originals):
+    assert sorted(fetch()) == sorted(PLATES)
+    data = tmp_path / "data"
+    assert left(data) == set(PLATE_FOLDERS.values())
+    screen = open_screen("bbbc021", data, tmp_path)
+    assert check_headers(screen) == (12, 16) and len(screen.table) == 6 and (screen.table["Metadata_MoA"] != "").sum() == 3
+    row = screen.table.query("Metadata_Plate == 'Week1_22123' and Metadata_Well == 'C03'").index[0]
+    assert read_field(screen, row)[3, 4].tolist() == [103, 105, 104]  # DAPI, actin, tubulin; the archive has w1, w2, w4
+    record = read_json(data / RECORD)
+    assert set(record) == set(originals)
+    for name, entry in record.items():
+        assert entry["bytes"] == len(originals[name]) and entry["address"] == publisher.address + name
+        assert len(entry["first_seen"]) == 10
+    assert record[TABLES[2]]["sha256"] == sha256(data / TABLES[2])
+    assert publisher.count() == 6 and publisher.count("HEAD") == 6
+
+
+@pytest.mark.parametrize(("only", "plates"), [(["Week1"], PLATES[1:]), (["Week10"], PLATES[:1]), (["Week1_22141"], PLATES[2:]),
+                                              (["Week10", "Week1_22141", "Week10_40111"], (PLATES[0], PLATES[2]))])
+def test_a_part_is_fetched(fetch, tmp_path, only, plates):
+    assert sorted(fetch(only)) == sorted(plates)
+    assert left(tmp_path / "data") == {PLATE_FOLDERS[plate] for plate in plates}
+
+
+def test_an_unknown_part_lists_the_known_ones(fetch, publisher):
+    error = refused(fetch, ["Week1", "Week2", "Week1_2"])
+    assert error.problems == ["Week2", "Week1_2"] and all(name in error.what for name in (*PLATES, "Week1,", "Week10"))
+    assert publisher.count() == len(TABLES)
+
+
+def test_what_is_there_is_not_fetched_again(fetch, publisher):
+    fetch(["Week10"])
+    before = publisher.answered.copy()
+    assert sorted(fetch()) == sorted(PLATES[1:])
+    assert publisher.answered - before == Counter({(method, ARCHIVES[plate]): 1 for method in ("HEAD", "GET") for plate in PLATES[1:]})
+    before = publisher.answered.copy()
+    assert fetch() == [] and publisher.answered == before
+
+
+def test_files_put_there_by_hand_are_used(fetch, publisher, tmp_path, originals):
+    data = tmp_path / "data"
+    data.mkdir()
+    publisher.close()
+    for name in (*TABLES, ARCHIVES[PLATES[1]]):
+        (data / name).write_bytes(originals[name])
+    error = refused(fetch)
+    assert error.problems == [f"{ARCHIVES[plate]}: [Errno 111] Connection refused" for plate in (PLATES[0], PLATES[2])]
+    assert left(data) == {PLATE_FOLDERS[PLATES[1]]}
+    record = read_json(data / RECORD)
+    assert record[ARCHIVES[PLATES[1]]]["address"] == "found in the folder" and set(record) == {ARCHIVES[PLATES[1]]}
+    assert fetch(["Week1_22123"]) == []
+
+
+def test_tables_by_hand_may_be_compressed(fetch, publisher, tmp_path, originals):
+    (tmp_path / "data").mkdir()
+    pd.read_csv(io.BytesIO(originals[TABLES[0]]), dtype=str).to_csv(tmp_path / "data" / f"{TABLES[0]}.gz", index=False)
+    fetch(["Week10"])
+    assert publisher.answered["GET", TABLES[0]] == 0 and TABLES[0] not in read_json(tmp_path / "data" / RECORD)
+
+
+def test_other_files_of_an_archive_are_left_out_and_counted(fetch, publisher, tmp_path, capsys):
+    publisher.files[ARCHIVES[PLATES[0]]] = zipped([*plate_members(PLATES[0]), ("Week10_40111/Thumbs.db", bytes(IMAGE_BYTES + 1)), ("x.tif", b"?")])
+    fetch(["Week10"], progress=True)
+    assert "Week10_40111: 6 images; 2 files that the image table does not name are left out" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "data" / "Week10" / "Week10_40111").iterdir()) == sorted(image_names(PLATES[0]))
+
+
+# ------------------------------------------------------------------------------- transfer
+
+def test_an_address_out_of_reach_says_what_to_do_by_hand(publisher, fetch, tmp_path):
+    publisher.close()
+    error = refused(fetch)
+    assert publisher.address in error.what and str(tmp_path / "data") in error.what and "by hand" in error.what
+    assert error.problems == [*(f"{name}: [Errno 111] Connection refused" for name in TABLES), "BBBC021_v1_images_<plate>.zip of each plate"]
+    assert not list((tmp_path / "data").iterdir())
+
+
+def test_a_truncated_transfer_is_no_file(fetch, publisher, tmp_path):
+    name, size = ARCHIVES[PLATES[0]], len(publisher.files[ARCHIVES[PLATES[0]]])
+    publisher.short = {(name, attempt): 100 for attempt in range(1, 9)}
+    error = refused(fetch)
+    assert len(error.problems) == 1 and error.problems[0].startswith(f"{name}: {size:,} bytes expected, 100 received")
+    assert publisher.answered["GET", name] == download.ATTEMPTS
+    assert left(tmp_path / "data") == {PLATE_FOLDERS[plate] for plate in PLATES[1:]} and name not in read_json(tmp_path / "data" / RECORD)
+    publisher.short = {}
+    assert fetch() == [PLATES[0]]
+
+
+def test_a_transfer_is_tried_again_and_counted_once(fetch, publisher, capsys):
+    publisher.short = {(ARCHIVES[PLATES[0]], 1): 100, (TABLES[0], 1): 0}
+    fetch(progress=True)
+    assert publisher.answered["GET", ARCHIVES[PLATES[0]]] == publisher.answered["GET", TABLES[0]] == 2
+    assert "fetch: 100%" in capsys.readouterr().err.rpartition("\r")[2]
+
+
+def test_files_that_the_publisher_lacks_are_named_and_the_others_stay(fetch, publisher, tmp_path):
+    del publisher.files[ARCHIVES[PLATES[0]]]
+    publisher.shy = {ARCHIVES[PLATES[1]]}
+    error = refused(fetch)
+    assert len(error.problems) == 2 and "404" in error.problems[0] and error.problems[1] == f"{ARCHIVES[PLATES[1]]}: the server does not tell its size"
+    assert left(tmp_path / "data") == {PLATE_FOLDERS[PLATES[2]]}
+
+
+def test_what_comes_must_be_what_was_told(fetch, publisher, monkeypatch):
+    del publisher.files[TABLES[2]]
+    monkeypatch.setattr(download, "_sizes", lambda run, names: dict.fromkeys(names, 10))
+    problems = refused(fetch).problems
+    assert problems[0] == f"{TABLES[0]}: 10 bytes expected, {len(publisher.files[TABLES[0]]):,} received"
+    assert problems[2].startswith(f"{TABLES[2]}: 10 bytes expected, 0 received (404")
+
+
+def test_a_disk_that_fails_is_named_with_the_file(fetch, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(download, "_stream", full)
+    assert refused(fetch).problems[0] == f"{TABLES[0]}: [Errno 28] No space left on device"
+
+
+def test_an_interrupted_run_ends_at_once_and_goes_on_later(fetch, publisher, tmp_path, monkeypatch):
+    """Ctrl-C reaches the main thread; those that fetch must not go on to the end of their archives."""
+    def interrupted(*_):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        raise InputError("stopped before it was unpacked")
+
+    publisher.slow = {ARCHIVES[PLATES[0]]: 2**30}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(download, "_unpack", interrupted)
+        fetch(PLATES[:2])
+    assert left(tmp_path / "data") == {ARCHIVES[PLATES[1]]}
+    before = publisher.count()
+    assert fetch([PLATES[1]]) == [PLATES[1]] and publisher.count() == before
+
+
+def test_a_file_that_changed_is_refused(fetch, publisher, tmp_path):
+    data = tmp_path / "data"
+    fetch(["Week10"])
+    for name in (TABLES[2], PLATE_FOLDERS[PLATES[0]]):
+        shutil.rmtree(data / name) if (data / name).is_dir() else (data / name).unlink()
+    whole = publisher.files[ARCHIVES[PLATES[0]]]
+    publisher.files[TABLES[2]] += b"more"
+    assert f"{TABLES[2]}: SHA-256" in refused(fetch).problems[0] and not (data / TABLES[2]).exists()
+    publisher.files[TABLES[2]] = publisher.files[TABLES[2]][:-4]
+    publisher.files[ARCHIVES[PLATES[0]]] = zipped(plate_members(PLATES[0]), zipfile.ZIP_STORED)
+    (problem,) = refused(fetch).problems
+    assert read_json(data / RECORD)[ARCHIVES[PLATES[0]]]["sha256"] in problem and RECORD in problem
+    assert left(data) == {PLATE_FOLDERS[plate] for plate in PLATES[1:]}
+    (data / ARCHIVES[PLATES[0]]).write_bytes(publisher.files[ARCHIVES[PLATES[0]]])
+    assert refused(fetch).problems == [problem] and (data / ARCHIVES[PLATES[0]]).exists()
+    (data / ARCHIVES[PLATES[0]]).write_bytes(whole)
+    assert fetch() == [PLATES[0]]
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"a": 1}', '{"a": {}}', "\ud800"])
+def test_a_damaged_record_is_refused(fetch, tmp_path, content):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / RECORD).write_bytes(content.encode(errors="surrogatepass"))
+    assert f"{RECORD} does not hold" in refused(fetch).what
+
+
+def test_a_small_disk_is_refused_first(fetch, publisher, monkeypatch, tmp_path):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=18 * IMAGE_BYTES))
+    said = refused(fetch).what
+    assert "0.1 GB are needed, 0.1 GB are free" in said and "ONLY=" in said and str(tmp_path / "data") in said
+    assert publisher.count() == len(TABLES)
+    assert len(fetch(["Week1"])) == 2
+
+
+# ------------------------------------------------------------------------------- archives
+
+def member(name, **fields):
+    """Return a ZipInfo of exactly this name."""
+    info = zipfile.ZipInfo("x")
+    info.filename = name
+    for key, value in fields.items():
+        setattr(info, key, value)
+    return info
+
+
+def patched(content, name, local, central, layout, value):
+    """Overwrite one field of the local and the central header of a member."""
+    content = bytearray(content)
+    for signature, offset, name_at in ((b"PK\3\4", local, 30), (b"PK\1\2", central, 46)):
+        at = -1
+        while (at := content.find(signature, at + 1)) >= 0:
+            if content[at + name_at:at + name_at + len(name)] == name.encode():
+                struct.pack_into(layout, content, at + offset, value)
+    return bytes(content)
+
+
+PLATE = "Week1_22123"
+WHOLE = plate_members(PLATE)
+NAME = WHOLE[1][0]
+LINK = {"create_system": 3, "external_attr": (stat.S_IFLNK | 0o777) << 16}
+BOMB = zipped([(NAME, bytes(50 * IMAGE_BYTES)), *WHOLE[2:]])
+HOSTILE = {
+    "climbing": (zipped([*WHOLE, (member("Week1_22123/../../../escaped.tif"), b"x")]), "'Week1_22123/../../../escaped.tif' leads out of the folder"),
+    "climbing image": (zipped([WHOLE[0], (member(f"../{image_names(PLATE)[0]}"), b"x"), *WHOLE[2:]]), "_w1.tif' leads out of the folder"),
+    "climbing folder": (zipped([*WHOLE, (member("../up/"), b"")]), "'../up/' leads out of the folder"),
+    "absolute": (zipped([*WHOLE, (member("/tmp/escaped.tif"), b"x")]), "'/tmp/escaped.tif' leads out of the folder"),
+    "of Windows": (zipped([*WHOLE, (member("..\\escaped.tif"), b"x"), (member("C:/escaped.tif"), b"x")]), "'C:/escaped.tif' leads out of the folder"),
+    "link": (zipped([WHOLE[0], (member(NAME, **LINK), b"/etc/hostname"), *WHOLE[2:]]), f"{NAME!r} is a link or a device"),
+    "other link": (zipped([(member("Week1_22123", **LINK), b"/tmp"), *WHOLE]), "'Week1_22123' is a link or a device"),
+    "encrypted": (patched(zipped(WHOLE), NAME, 6, 8, "<H", 1), f"{NAME!r} is encrypted"),
+    "other method": (zipped(WHOLE, zipfile.ZIP_BZIP2), f"{NAME!r} is not stored or deflated"),
+    "twice": (zipped([*WHOLE, (f"again/{NAME.split('/')[1]}", b"x")]), f"'again/{NAME.split('/')[1]}' occurs twice"),
+    "missing": (zipped(WHOLE[:-1]), f"{image_names(PLATE)[-1]!r} is missing"),
+    "folder as image": (zipped([(f"{NAME}/", b""), *WHOLE[2:]]), f"{image_names(PLATE)[0]!r} is missing"),
+    "bomb": (BOMB, f"{NAME!r} has {50 * IMAGE_BYTES:,} bytes; {IMAGE_BYTES:,} at most are right"),
+    "lying bomb": (patched(BOMB, NAME, 22, 24, "<I", 300), "BadZipFile"),
+    "lying bomb with its sum": (patched(patched(BOMB, NAME, 22, 24, "<I", 300), NAME, 14, 16, "<I", zlib.crc32(bytes(300))), ""),
+    "less than told": (patched(zipped(WHOLE), NAME, 22, 24, "<I", 999_999), "bytes and says 999,999"),
+    "damaged": (zipped(WHOLE, zipfile.ZIP_STORED).replace(WHOLE[1][1], WHOLE[1][1][:-1] + b"?"), "Bad CRC-32"),
+    "truncated": (zipped(WHOLE)[:-40], "cannot be unpacked: BadZipFile"),
+    "empty": (b"", "cannot be unpacked: BadZipFile"),
+    "no archive": (b"<html>moved</html>", "cannot be unpacked: BadZipFile"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_archive_writes_nothing(fetch, publisher, tmp_path, kind):
+    """Its plate is refused with what is wrong; the other plate is there, and nothing lies outside the plates' folders."""
+    content, said = HOSTILE[kind]
+    publisher.files[ARCHIVES[PLATE]] = content
+    if not said:  # as short as it says and with the sum of that: an image like any other, though a bad one
+        assert fetch(["Week1_22123"]) == [PLATE] and (tmp_path / "data" / "Week1" / NAME).stat().st_size == 300
+        return
+    error = refused(fetch, ["Week1"])
+    assert any(said in problem for problem in error.problems), error.problems
+    assert error.problems[0].startswith(ARCHIVES[PLATE]) and "delete it to have it fetched again" in error.problems[0]
+    assert left(tmp_path / "data") == {PLATE_FOLDERS["Week1_22141"], ARCHIVES[PLATE]}
+    assert not list(tmp_path.rglob("*escaped*")) and not Path("/tmp/escaped.tif").exists() and {path.name for path in tmp_path.iterdir()} == {"data"}
+    (tmp_path / "data" / ARCHIVES[PLATE]).unlink()
+    publisher.files[ARCHIVES[PLATE]] = zipped(WHOLE)
+    assert fetch(["Week1"]) == [PLATE]
+
+
+def test_every_problem_of_every_archive_is_named(fetch, publisher):
+    publisher.files[ARCHIVES[PLATES[0]]] = zipped([(member("../a.tif"), b"")])
+    publisher.files[ARCHIVES[PLATES[2]]] = b"x"
+    error = refused(fetch)
+    assert error.what.startswith("2 of 3 files") and len(error.problems) == 2 + 7
+    assert {problem.split(":")[0] for problem in error.problems[:2]} == {ARCHIVES[PLATES[0]], ARCHIVES[PLATES[2]]}
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    return tmp_path_factory.mktemp("scratch")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, len(zipped(WHOLE)) - 1), st.integers(1, 255))
+def test_any_damaged_byte_is_refused_or_harmless(scratch, at, change):
+    content = bytearray(zipped(WHOLE))
+    content[at] ^= change
+    (scratch / "a.zip").write_bytes(content)
+    place = scratch / "plates" / "P"
+    try:
+        download._unpack(scratch / "a.zip", place, image_names(PLATE))
+    except InputError:
+        assert not place.exists()
+    else:
+        assert {path.name: path.read_bytes() for path in place.iterdir()} == {name.split("/")[1]: pixels for name, pixels in WHOLE[1:]}
+        shutil.rmtree(place)
+    assert not list(scratch.glob("plates/*"))
+
+
+def test_interrupted_unpacking_leaves_no_plate(fetch, publisher, tmp_path, monkeypatch):
+    write, written = Path.write_bytes, []
+
+    def full(path, content):
+        written.append(path)
+        if len(written) > 3:
+            raise OSError(28, "No space left on device")
+        return write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        error = refused(fetch, ["Week10"])
+    assert len(written) == 4 and "No space left on device" in error.problems[0]
+    assert left(tmp_path / "data") == {ARCHIVES[PLATES[0]]} and not written[0].exists()
+    before = publisher.count()
+    assert fetch(["Week10"]) == [PLATES[0]] and publisher.count() == before
+
+
+# --------------------------------------------------------------------------------- tables
+
+def test_a_table_decides_no_folder_but_a_plates_own(fetch, publisher, tmp_path):
+    table = publisher.files[TABLES[0]].decode()
+    for old, new in (("Week10/Week10_40111,Week10_40111", "Week1/Week1_22123,Week10_40111"), ("Week10_40111,B02", "elsewhere,B02"), ("Week10/", "")):
+        publisher.files[TABLES[0]] = table.replace(old, new).encode()
+        assert "lies in Week1/Week1_22123" in refused(fetch).what
+        shutil.rmtree(tmp_path / "data")
+
+
+def test_a_page_instead_of_a_table_is_refused(fetch, publisher, tmp_path):
+    publisher.files[TABLES[1]] = b"<html>please log in</html>"
+    assert "a table that you delete is fetched again" in refused(fetch).what
+    assert not (tmp_path / "data" / RECORD).exists()
+
+
+def test_the_real_table_names_fifty_five_plates(shared_data):
+    images = download._plates(read_bbbc021(shared_data / "bbbc021" / "metadata"), [])
+    assert len(images) == 55 and {len(set(names)) for names in images.values()} == {720}
+    assert len(download._plates(read_bbbc021(shared_data / "bbbc021" / "metadata"), ["Week1", "Week2_24381"])) == 7
+
+
+# -------------------------------------------------------------------------------- command
+
+def test_the_command_fetches_and_says_what_it_cannot_know(publisher, tmp_path, capsys):
+    main(["--screen", "bbbc021", "--data", str(tmp_path), "--only", "Week10, Week1_22123", "--from", publisher.address])
+    said = capsys.readouterr()
+    assert "gives no checksums" in said.out and f"2 plates are new in {tmp_path}" in said.out and "Week10_40111: 6 images\n" in said.out
+    assert "fetch: 100%" in said.err
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["--screen", "kimorph", "--data", "x"], "error: the screen that can be fetched is bbbc021\n  - screen 'kimorph' cannot"),
+    (["--screen", "bbbc021", "--data", ""], "error: name the folder to fetch into: make data SCREEN=bbbc021 DATA=DIR"),
+    (["--screen", "bbbc021", "--data", __file__], f"error: [Errno 17] File exists: '{__file__}'"),
+    (["--screen", "bbbc021", "--data", "x", "--from", "nowhere"], "error: 3 of 3 files of BBBC021 could not be fetched")])
+def test_the_command_ends_with_one_error(tmp_path, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code.startswith(said)
+
+
+def test_the_command_says_how_to_go_on_after_an_interrupt(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(download, "fetch_bbbc021", interrupted)
+    with pytest.raises(SystemExit, match="the same command goes on"):
+        main(["--screen", "bbbc021", "--data", str(tmp_path)])
+
+
+def test_make_data_gives_what_it_is_given(publisher, tmp_path):
+    """The recipe's own line, with an echo in the place of Python."""
+    asked = subprocess.run(["make", "-n", "-o", ".venv/.installed", "data", "SCREEN=bbbc021", "DATA=a dir"], cwd=ROOT, capture_output=True, text=True)
+    line = asked.stdout.strip().replace(".venv/bin/python", "printf '%s|'")
+    given = os.environ | {"SCREEN": "bbbc021", "DATA": "a dir", "ONLY": "Week1"}
+    assert subprocess.run(["sh", "-c", line], env=given, capture_output=True, text=True).stdout == "-m|mcnn_core.download|--screen|bbbc021|--data|a dir|--only|Week1|"
