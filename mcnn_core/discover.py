@@ -35,7 +35,7 @@ def has_controls(wells: pd.DataFrame) -> bool:
 
 def similarity_table(wells: pd.DataFrame, like: pd.DataFrame) -> pd.DataFrame:
     """Return ``similarity.csv``: what each well is, its similarities, and the ``nearest`` of them ("" where there are none)."""
-    nearest = like.idxmax(axis=1) if len(like.columns) else ""
+    nearest = like.dropna(how="all").idxmax(axis=1).reindex(like.index, fill_value="") if len(like.columns) else ""
     return _described(wells).assign(nearest=nearest).join(like)
 
 
@@ -44,7 +44,7 @@ def agreement_of_choices(wells: pd.DataFrame) -> float | str:
     nearest = [similarities(wells, choice) for choice in CHOICES]
     if nearest[0].empty:
         return NOT_AVAILABLE
-    first, *others = (like.idxmax(axis=1) for like in nearest)
+    first, *others = (like.dropna(how="all").idxmax(axis=1) for like in nearest)
     return float(np.mean(np.all([first == other for other in others], axis=0)))
 
 
@@ -154,7 +154,7 @@ def novel_sheet(table: pd.DataFrame, novel: pd.DataFrame, most: int = 3, columns
     negative control of the same plate.
     """
     rows, titles = [], []
-    found = novel[novel["novel"]]
+    found = novel[novel["novel"].astype(bool)]  # a table without rows has no type
     for cluster in found["cluster"].unique()[:most]:
         names = found.loc[found["cluster"] == cluster, "treatment"].tolist()
         shown = [(name, row) for nth in range(columns) for name in names for row in fields_of(table, name, most=columns)[nth:nth + 1]][:columns]

@@ -359,6 +359,13 @@ def similarity_heat(ax: Axes, table: pd.DataFrame) -> Axes:
     return ax
 
 
+def _log_axis(ax: Axes, xlabel: str) -> Axes:
+    """Make x logarithmic, with numbers at powers of ten alone."""
+    ax.set(xscale="log", xlabel=xlabel)
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    return ax
+
+
 def response_curves(ax: Axes, points: pd.DataFrame, most: int = 3) -> Axes:
     """Draw similarity against concentration for one compound (Fig. 4a): medians with MAD, annotated doses ringed.
 
@@ -368,8 +375,8 @@ def response_curves(ax: Axes, points: pd.DataFrame, most: int = 3) -> Axes:
     if points.empty:
         return not_available(ax)
     first = points.loc[points.groupby("concentration")["median"].idxmax(), "mechanism"].value_counts().index
-    chosen = [*dict.fromkeys([*points.loc[points["annotated"], "mechanism"], CONTROL, *first])][:most]
     styles = {value: (colour, marker) for value, colour, marker in _styles(points["mechanism"])}
+    chosen = [name for name in dict.fromkeys([*points.loc[points["annotated"], "mechanism"], CONTROL, *first]) if name in styles][:most]
     for mechanism in chosen:
         part = points[points["mechanism"] == mechanism].sort_values("concentration")
         colour, marker = ("0.35", "s") if mechanism == CONTROL else styles[mechanism]
@@ -377,7 +384,7 @@ def response_curves(ax: Axes, points: pd.DataFrame, most: int = 3) -> Axes:
         ringed = part[part["annotated"]]
         ax.plot(ringed["concentration"], ringed["median"], linestyle="none", marker="o", markersize=11, markerfacecolor="none",
                 markeredgecolor=colour, markeredgewidth=0.8)
-    ax.set(xscale="log", xlabel="concentration (µM)", ylabel="similarity")
+    _log_axis(ax, "concentration (µM)").set(ylabel="similarity")
     ax.set_title(points["compound"].iloc[0], fontsize=9)
     ax.legend(frameon=False, fontsize=7)
     return ax
@@ -397,7 +404,7 @@ def dose_effect(ax: Axes, dose: np.ndarray, effect: np.ndarray, fitted: pd.Serie
         ax.plot(x, hill(x, fitted["bottom"], fitted["top"], np.log10(fitted["ec50"]), fitted["hill"]), color=PALETTE[4])
         ax.axvline(fitted["ec50"], color=PALETTE[4], linestyle=":", label="EC50")
         ax.axvspan(fitted["low"], fitted["high"], color=PALETTE[4], alpha=0.15, linewidth=0)
-    ax.set(xscale="log", xlabel="concentration (µM)", ylabel="effect")
+    _log_axis(ax, "concentration (µM)").set(ylabel="effect")
     ax.set_title(f"{fitted['compound']}: {fitted['status']}", fontsize=9)
     ax.legend(frameon=False, fontsize=7)
     return ax
@@ -415,7 +422,7 @@ def potency_intervals(ax: Axes, potency: pd.DataFrame, true: pd.Series | None = 
         ax.plot(rows["compound"].map(true), rows.index, "x", color=PALETTE[4], markersize=5, label="planted EC50")
     for row, status in rows.loc[rows["status"] != "fit", "status"].items():
         ax.text(0.99, row, status, ha="right", va="center", fontsize=6, color="0.35", transform=ax.get_yaxis_transform())
-    ax.set(xscale="log", xlabel="EC50 (µM)", ylim=(-1, len(rows)))
+    _log_axis(ax, "EC50 (µM)").set(ylim=(-1, len(rows)))
     ax.set_yticks(range(len(rows)), rows["compound"], fontsize=7)
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, 1.0), **SMALL)
     return ax
