@@ -45,8 +45,9 @@ def activity(wells: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     centred = centre(wells)
     values, kind = feature_matrix(centred), centred["Metadata_control_type"].to_numpy()
     named = (kind == "trt") & (centred["Metadata_Treatment"] != "").to_numpy()
-    controls, rng, thresholds = np.flatnonzero(kind == "negcon"), np.random.default_rng(seed), {}
-    rows = {}
+    # the only control of a plate is its own median: it is all zero and has no direction
+    controls = np.flatnonzero((kind == "negcon") & values.any(axis=1))
+    rng, thresholds, rows = np.random.default_rng(seed), {}, {}
     for treatment, part in centred[named].groupby("Metadata_Treatment"):
         n = len(part)
         size = min(n, len(controls))
@@ -60,8 +61,9 @@ def activity(wells: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
 
 def known(treatments: pd.DataFrame) -> np.ndarray:
-    """Return the mask of the profiles that are known: annotated treatments and negative controls."""
-    return ((treatments["Metadata_MoA"] != "") | (treatments["Metadata_control_type"] == "negcon")).to_numpy()
+    """Return the mask of the profiles that are known: annotated treatments and negative controls; positive ones are none."""
+    kind = treatments["Metadata_control_type"]
+    return (((treatments["Metadata_MoA"] != "") & (kind == "trt")) | (kind == "negcon")).to_numpy()
 
 
 def unannotated(treatments: pd.DataFrame) -> np.ndarray:
@@ -90,6 +92,8 @@ def novelty(treatments: pd.DataFrame, clusters: pd.Series, tested: pd.DataFrame)
         has none). Novel ones first, by cluster score, then score.
     """
     is_known, is_new, x = known(treatments), unannotated(treatments), feature_matrix(treatments)
+    if not is_new.any():
+        return pd.DataFrame(columns=COLUMNS)
     distances = cosine_distances(x[is_new], x[is_known], names=row_names(treatments[is_new]))
     table = pd.DataFrame({"treatment": treatments.loc[is_new, "Metadata_Treatment"].to_numpy(), "score": distances.min(axis=1),
                           "cluster": np.asarray(clusters)[is_new]})
