@@ -18,6 +18,7 @@ from mcnn_core.novelty import COLUMNS, activity, novelty
 from mcnn_core.pipeline import NOT_AVAILABLE, possible_normalisations
 from mcnn_core.profiles import feature_matrix, row_names
 from mcnn_core.response import CHOICES, NO_FIT, curves, potency, similarities
+from mcnn_core.screen import in_words
 
 THUMBNAIL = 64  #: rows of a thumbnail, pixels
 DESCRIBED = {"treatment": "Metadata_Treatment", "plate": "Metadata_Plate", "well": "Metadata_Well", "compound": "Metadata_Compound",
@@ -55,7 +56,7 @@ def unannotated_tops(wells: pd.DataFrame, like: pd.DataFrame, most: int = 40) ->
     rest = tested[~tested["Metadata_Compound"].isin(annotated)]
     highest = rest.groupby("Metadata_Compound")["Metadata_Concentration"].transform("max")
     top = rest[(rest["Metadata_Concentration"] == highest) | highest.isna()]
-    return like.loc[top.index].groupby(top["Metadata_Treatment"].str.replace(" | ", " ")).median().head(most)
+    return like.loc[top.index].groupby(top["Metadata_Treatment"].map(in_words)).median().head(most)
 
 
 def potencies(wells: pd.DataFrame) -> pd.DataFrame:
@@ -103,7 +104,7 @@ def cluster_summary(clusters: pd.DataFrame) -> pd.DataFrame:
 def cluster_names(clusters: pd.DataFrame) -> pd.DataFrame:
     """Return ``name``, ``cluster`` and ``Metadata_MoA`` of each row of `cluster_table`, for the interactive matrix."""
     place = clusters[[column for column in ("plate", "well") if column in clusters]].agg(" ".join, axis=1).str.strip()
-    names = (clusters["treatment"].str.replace(" | ", " ") + " " + place.where(clusters["plate"] != "", "")).str.strip()
+    names = (clusters["treatment"].map(in_words) + " " + place.where(clusters["plate"] != "", "")).str.strip()
     return pd.DataFrame({"name": names, "cluster": clusters["cluster"], "Metadata_MoA": clusters["MoA"]}).reset_index(drop=True)
 
 
@@ -163,14 +164,14 @@ def novel_sheet(table: pd.DataFrame, novel: pd.DataFrame, most: int = 3, columns
         beside = [np.flatnonzero(controls & (table["Metadata_Plate"] == table["Metadata_Plate"].iloc[row])) for _, row in shown]
         under = [int(fields[place % len(fields)]) for place, fields in enumerate(beside)]
         rows += [row for _, row in shown] + under
-        titles += [f"cluster {cluster}:\n{name} µM".replace(" | ", " ") for name, _ in shown] + ["control, same plate"] * columns
+        titles += [f"cluster {cluster}:\n{in_words(name)}" for name, _ in shown] + ["control, same plate"] * columns
     return rows, titles
 
 
 def suspect_sheet(table: pd.DataFrame, suspects: pd.DataFrame, columns: int = 4) -> tuple[list[int], list[str]]:
     """Return rows and titles of a contact sheet: the first suspect's compound at each dose (Supplementary Fig. 2), then both mechanisms.
 
-    Of its own and of the nearest other mechanism one field each of up to `columns` other compounds follow. Empty without suspects.
+    Of its own and of the nearest other mechanism `columns` fields of other compounds follow, of as many compounds as there are. Empty without suspects.
     """
     if suspects.empty:
         return [], []
@@ -178,10 +179,11 @@ def suspect_sheet(table: pd.DataFrame, suspects: pd.DataFrame, columns: int = 4)
     here = table[(table["Metadata_Compound"] == suspect["compound"]) & (table["Metadata_control_type"] == "trt")]
     doses = here.drop_duplicates("Metadata_Treatment").sort_values("Metadata_Concentration")
     rows = [fields_of(table, name)[0] for name in doses["Metadata_Treatment"]]
-    titles = [f"{name} µM".replace(" | ", "\n") for name in doses["Metadata_Treatment"]]
+    titles = [f"{in_words(name)}\n" for name in doses["Metadata_Treatment"]]
     for mechanism in (suspect["MoA"], suspect["nearest_other"]):
-        others = table[(table["Metadata_MoA"] == mechanism) & (table["Metadata_Compound"] != suspect["compound"])
-                       & (table["Metadata_control_type"] == "trt")].drop_duplicates("Metadata_Compound")
-        rows += others.index[:columns].tolist()
-        titles += [f"{name} µM\n{mechanism}" for name in others["Metadata_Treatment"].str.replace(" | ", " ")][:columns]
+        others = table[(table["Metadata_MoA"] == mechanism) & (table["Metadata_Compound"] != suspect["compound"]) & (table["Metadata_control_type"] == "trt")]
+        nth = others.groupby("Metadata_Compound").cumcount()
+        others = others.loc[nth.sort_values(kind="stable").index[:columns]]
+        rows += others.index.tolist()
+        titles += [f"{in_words(name)}\n{mechanism}" for name in others["Metadata_Treatment"]]
     return rows, titles

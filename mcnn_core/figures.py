@@ -423,8 +423,9 @@ def potency_intervals(ax: Axes, potency: pd.DataFrame, true: pd.Series | None = 
     for row, status in rows.loc[rows["status"] != "fit", "status"].items():
         ax.text(0.99, row, status, ha="right", va="center", fontsize=6, color="0.35", transform=ax.get_yaxis_transform())
     _log_axis(ax, "EC50 (µM)").set(ylim=(-1, len(rows)))
+    ax.set_xlim(right=ax.get_xlim()[1] * (100 if len(fitted) < len(rows) else 1))  # room for the reasons
     ax.set_yticks(range(len(rows)), rows["compound"], fontsize=7)
-    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, 1.0), **SMALL)
+    ax.legend(frameon=False, loc="upper left", **SMALL)
     return ax
 
 
@@ -452,5 +453,5 @@ def novelty_map(ax: Axes, novel: pd.DataFrame) -> Axes:
     for threshold in novel["threshold"].dropna().unique():
         ax.axvline(threshold, color="0.3", linestyle=":")
     ax.set(xlabel="agreement of replicate wells (cosine)", ylabel="cosine distance to the nearest\nannotated treatment or control")
-    ax.legend(frameon=False, **SMALL)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False, **SMALL)
     return ax

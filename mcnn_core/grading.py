@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score
 
 from mcnn_core.novelty import baselines
 from mcnn_core.pipeline import NOT_AVAILABLE
-from mcnn_core.screen import Screen, treatment_key
+from mcnn_core.screen import Screen, in_words, treatment_key
 
 PURE, HALF = 0.8, 0.5  #: a cluster recovers a mechanism if it is this pure and holds this share of its top doses
 ACTS = 0.5  #: response from which a treatment counts as showing its mechanism
@@ -132,7 +132,7 @@ def suspect_grades(suspects: pd.DataFrame, truth: pd.DataFrame | None) -> dict[s
     first, wrong = suspects.iloc[0], np.zeros(0, int)
     if truth is not None:
         wrong = np.flatnonzero(suspects["treatment"].map(_by(truth, "treatment", "planted")) == "wrong label")
-    return {"suspect": f"{first['treatment']} µM ({first['MoA']})".replace(" | ", " "), "suspect_like": first["nearest_other"],
+    return {"suspect": f"{in_words(first['treatment'])} ({first['MoA']})", "suspect_like": first["nearest_other"],
             "suspects": len(suspects), "rank": int(wrong[0]) + 1 if len(wrong) else NOT_AVAILABLE}
 
 

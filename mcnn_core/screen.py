@@ -101,6 +101,11 @@ def treatment_key(compound: str, concentration: float | str) -> str:
     return f"{compound} | {key}" if key or " | " in compound else compound
 
 
+def in_words(treatment: str) -> str:
+    """Return a treatment as figures write it: "taxol 0.3 µM" for "taxol | 0.3"."""
+    return f"{treatment} µM".replace(" | ", " ") if " | " in treatment else treatment
+
+
 def _well(text: str) -> str:
     """Return "B02" for B2, b02 or B02 (also AF48 of 1,536 wells); "" if it is no well."""
     found = re.fullmatch(r"([A-Z]|A[A-F])0*([1-9]|[1-3]\d|4[0-8])", text.strip().upper(), re.ASCII)
