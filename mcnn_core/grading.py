@@ -5,7 +5,7 @@ The only module that reads ``truth.csv``; nothing that it returns goes back into
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import adjusted_rand_score, average_precision_score
 
 from mcnn_core.novelty import baselines
 from mcnn_core.pipeline import NOT_AVAILABLE
@@ -13,6 +13,7 @@ from mcnn_core.screen import Screen, in_words, treatment_key
 
 PURE, HALF = 0.8, 0.5  #: a cluster recovers a mechanism if it is this pure and holds this share of its top doses
 ACTS = 0.5  #: response from which a treatment counts as showing its mechanism
+RECOVERED, FDR = 0.5, 0.05  #: Jaccard index of a recovered group of genes; false discovery rate at which a term is found
 
 
 def read_truth(screen: Screen) -> pd.DataFrame | None:
@@ -21,6 +22,8 @@ def read_truth(screen: Screen) -> pd.DataFrame | None:
     if not screen.simulated or not path.is_file():
         return None
     truth = pd.read_csv(path, keep_default_na=False)
+    if "concentration" not in truth:  # a simulated KiMorph has no doses
+        return truth
     return truth.assign(treatment=[treatment_key(*one) for one in zip(truth["compound"], truth["concentration"])])
 
 
@@ -134,6 +137,65 @@ def suspect_grades(suspects: pd.DataFrame, truth: pd.DataFrame | None) -> dict[s
         wrong = np.flatnonzero(suspects["treatment"].map(_by(truth, "treatment", "planted")) == "wrong label")
     return {"suspect": f"{in_words(first['treatment'])} ({first['MoA']})", "suspect_like": first["nearest_other"],
             "suspects": len(suspects), "rank": int(wrong[0]) + 1 if len(wrong) else NOT_AVAILABLE}
+
+
+def _jaccard(one: set, other: set) -> float:
+    return len(one & other) / len(one | other)
+
+
+def best_clusters(groups: pd.Series, clusters: pd.Series) -> pd.DataFrame:
+    """Return for each planted group the cluster with the largest Jaccard index; both series are indexed by gene.
+
+    Columns ``genes``, ``cluster``, ``size`` and ``jaccard``; index the group.
+    """
+    rows, members = {}, {cluster: set(part.index) for cluster, part in clusters.groupby(clusters)}
+    for group, part in groups.groupby(groups):
+        best = max(members, key=lambda cluster: _jaccard(set(part.index), members[cluster]))
+        rows[group] = {"genes": len(part), "cluster": best, "size": len(members[best]), "jaccard": _jaccard(set(part.index), members[best])}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["genes", "cluster", "size", "jaccard"]).rename_axis("group")
+
+
+def grade_groups(clusters: pd.DataFrame, enriched: pd.DataFrame, truth: pd.DataFrame | None) -> pd.DataFrame:
+    """Return for each planted group of genes of a simulated KiMorph its best cluster, and whether its term was found there.
+
+    Parameters
+    ----------
+    clusters : DataFrame
+        ``treatment`` and ``cluster``, as of `mcnn_core.controls.sirna_clusters`.
+    enriched : DataFrame
+        What `mcnn_core.enrichment.enrich_clusters` returned.
+    truth : DataFrame or None
+        `read_truth`; no rows without.
+
+    Returns
+    -------
+    DataFrame
+        As `best_clusters`, with ``recovered`` (Jaccard of `RECOVERED` or more) and ``term`` ("found", "missed", or "" where none is
+        planted). The group without an effect is left out.
+    """
+    if truth is None:
+        return pd.DataFrame(columns=["genes", "cluster", "size", "jaccard", "recovered", "term"])
+    planted = truth[(truth["group"] != "") & (truth["phenotype"] != "neutral")].drop_duplicates("compound").set_index("compound")
+    library = clusters.set_index("treatment")["cluster"]
+    table = best_clusters(planted["group"], library[library.index.isin(truth["compound"])])
+    terms = planted.groupby("group")["term"].first()
+    found = enriched[(enriched["algorithm"] == "elim") & (enriched["q"] <= FDR)]
+    pairs = set(zip(found["cluster"], found["name"]))
+    table["recovered"] = table["jaccard"] >= RECOVERED
+    # A group's genes are annotated to its term or to one of its two parts.
+    table["term"] = ["" if not terms[group] else "found" if any(cluster == here and name.startswith(terms[group]) for here, name in pairs) else "missed"
+                     for group, cluster in table["cluster"].items()]
+    return table
+
+
+def group_grades(groups: pd.DataFrame, clusters: pd.DataFrame, truth: pd.DataFrame | None) -> dict[str, float | str]:
+    """Return ``groups``, ``recovered``, ``terms_planted``, ``terms_found`` and ``rand``, the adjusted Rand index of clusters and groups."""
+    if truth is None:
+        return dict.fromkeys(("groups", "recovered", "terms_planted", "terms_found", "rand"), NOT_AVAILABLE)
+    group = clusters["treatment"].map(_by(truth, "compound", "group"))
+    library = group.notna() & (group != "")
+    return {"groups": len(groups), "recovered": int(groups["recovered"].sum()), "terms_planted": int((groups["term"] != "").sum()),
+            "terms_found": int((groups["term"] == "found").sum()), "rand": float(adjusted_rand_score(group[library], clusters.loc[library, "cluster"]))}
 
 
 def grades(tables: dict[str, pd.DataFrame], treatments: pd.DataFrame, truth: pd.DataFrame | None) -> dict[str, float | str]:

@@ -27,7 +27,7 @@ PARAMETERS = {
     "10_potency": ["out", "compounds"],
     "11_clusters": ["out"],
     "12_novel": ["out"],
-    "13_recorded": ["out"],
+    "15_recorded": ["out"],
 }
 
 

@@ -1,0 +1,169 @@
+"""KiMorph: control wells told apart, and siRNAs compared with the controls (paper: *KiMorph analysis and results*, Fig. 2).
+
+The network learns on the wells of four control siRNAs, every plate position a class of its own; it is never told which positions hold the same siRNA.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import ShuffleSplit
+
+from mcnn_core.baselines import handcrafted
+from mcnn_core.clusters import cut_tree, tree
+from mcnn_core.compare import profile
+from mcnn_core.distances import cosine_distances
+from mcnn_core.errors import InputError
+from mcnn_core.features import embed, feature_frame
+from mcnn_core.model import NetworkConfig
+from mcnn_core.profiles import aggregate, feature_matrix, row_names
+from mcnn_core.train import untrained_model
+
+REPEATS, SHARE = 50, 0.9  #: random partitions; share of the wells in the training part (paper: Methods)
+BOOTSTRAPS = 2000
+#: What may not be in the training part when a well is asked: nothing, as in the paper; or the other replicate of its position [ours].
+VARIANTS = {"random wells": "", "other replicate of the position left out": "Metadata_Position"}
+
+
+def control_fields(table: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
+    """Return the mask of the fields whose ``Metadata_Content`` is one of the controls; all of them must occur."""
+    content = table["Metadata_Content"].str.lower()
+    absent = sorted(set(names) - set(content))
+    if absent:
+        raise InputError(f"controls of this screen are {', '.join(sorted(set(content)))}", [f"{name!r} is none of them" for name in absent])
+    return content.isin(list(names)).to_numpy()
+
+
+def hold_out(wells: pd.DataFrame, label: str = "Metadata_Content", apart: str = "", repeats: int = REPEATS, share: float = SHARE, seed: int = 0) -> pd.DataFrame:
+    """Predict the label of random tenths of the wells by their nearest neighbour among the rest (Supplementary Table 1).
+
+    Parameters
+    ----------
+    wells : DataFrame
+        Well profiles of the controls.
+    label : str
+        Column to predict.
+    apart : str
+        Column whose value a well and its neighbour may not share; "" for none. A well without any admissible neighbour is an error.
+    repeats, share, seed
+        Of the random partitions.
+
+    Returns
+    -------
+    DataFrame
+        One row per question: ``repeat``, ``well`` (row of `wells`), ``MoA`` (the label, so that `mcnn_core.neighbors.confusion` reads it) and ``predicted``.
+    """
+    distances, labels = cosine_distances(feature_matrix(wells), names=row_names(wells)).round(12), wells[label].to_numpy()
+    if apart:
+        distances[wells[apart].to_numpy()[:, None] == wells[apart].to_numpy()] = np.inf
+    rows = []
+    for repeat, (known, asked) in enumerate(ShuffleSplit(repeats, train_size=share, random_state=seed).split(labels)):
+        part = distances[np.ix_(asked, known)]
+        if np.isinf(part).all(axis=1).any():
+            raise InputError(f"a well has no neighbour that differs in {apart}")
+        rows.append(pd.DataFrame({"repeat": repeat, "well": asked, "MoA": labels[asked], "predicted": labels[known][part.argmin(axis=1)]}))
+    return pd.concat(rows, ignore_index=True)
+
+
+def accuracy(predictions: pd.DataFrame, seed: int = 0) -> dict[str, float]:
+    """Return ``accuracy`` over all questions and its 95 % interval, ``low`` and ``high``, by drawing wells anew.
+
+    A well is asked about five times in 50 repeats; those answers are not independent, wells nearly are.
+    """
+    right = (predictions["MoA"] == predictions["predicted"]).groupby(predictions["well"]).mean().to_numpy()
+    draws = right[np.random.default_rng(seed).integers(len(right), size=(BOOTSTRAPS, len(right)))].mean(axis=1)
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return {"accuracy": float((predictions["MoA"] == predictions["predicted"]).mean()), "low": float(low), "high": float(high)}
+
+
+def control_frames(table: pd.DataFrame, store: Any, features: pd.DataFrame, labels: np.ndarray, network: NetworkConfig, seed: int,
+                   progress: bool = True) -> dict[str, pd.DataFrame]:
+    """Return the fields of the controls as ``trained``, ``untrained`` and ``handcrafted`` features see them.
+
+    `features` is the trained network's frame of all fields, `labels` the surrogate class of each, -1 where not trained on.
+    """
+    rows = np.flatnonzero(np.asarray(labels) >= 0)
+    part, mark = table.iloc[rows].reset_index(drop=True), np.ones(len(rows), bool)
+    untrained = embed(untrained_model(store, labels, network, seed), store, rows, progress=progress)
+    crafted = handcrafted(store, rows, progress).reset_index(drop=True)
+    metadata = part[[name for name in part if name.startswith("Metadata_")]].assign(Metadata_Training=True)
+    return {"trained": features.iloc[rows].reset_index(drop=True), "untrained": feature_frame(part, untrained, mark),
+            "handcrafted": pd.concat([metadata, crafted], axis=1)}
+
+
+def control_order(wells: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Return the control wells in the order of `names`, then of position and replicate (Fig. 2a)."""
+    held = wells[wells["Metadata_Content"].str.lower().isin(list(names))]
+    place = held["Metadata_Content"].str.lower().map({name: i for i, name in enumerate(names)})
+    return held.assign(place=place).sort_values(["place", "Metadata_Position", "Metadata_Replicate"]).drop(columns="place").reset_index(drop=True)
+
+
+def compare_controls(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return `accuracy` of each method in each of `VARIANTS`, as it is and whitened by the negative control."""
+    rows = []
+    for method, frame in frames.items():
+        for normalisation in ("none", "whiten"):
+            wells, _ = profile(frame, normalisation, units_differ=method == "handcrafted")
+            name = method + ", whitened" * (normalisation == "whiten")
+            rows += [{"method": name, "variant": variant, **accuracy(hold_out(wells, apart=apart))} for variant, apart in VARIANTS.items()]
+    return pd.DataFrame(rows)
+
+
+def sirna_profiles(wells: pd.DataFrame) -> pd.DataFrame:
+    """Return one profile per siRNA, controls among them: medians over its wells (paper: 781 perturbations)."""
+    return aggregate(wells, ["Metadata_Treatment"])
+
+
+def sirna_clusters(sirnas: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame, np.ndarray]:
+    """Cluster siRNAs and measure how far each cluster lies from the controls (Supplementary Tables 2 and 3).
+
+    Returns
+    -------
+    DataFrame
+        In the order of the leaves, the index naming the row of `sirnas`: ``treatment``, ``entrez``, ``content``, ``cluster``, ``holds`` (controls in the
+        cluster) and ``far`` (smallest mean distance of the cluster to any control).
+    (n, n) float64 array
+        Cosine distances in that order.
+    """
+    distances = cosine_distances(feature_matrix(sirnas), names=row_names(sirnas))
+    found, content = cut_tree(tree(distances)), sirnas["Metadata_Content"].str.lower()
+    table = pd.DataFrame({"treatment": sirnas["Metadata_Treatment"], "entrez": sirnas["Metadata_Entrez"], "content": content, "cluster": found["cluster"]})
+    control = content.isin(list(names)).to_numpy()
+    far = pd.DataFrame(distances[:, control]).groupby(found["cluster"]).mean().min(axis=1)
+    holds = content[control].groupby(found["cluster"][control]).agg(", ".join)
+    table = table.assign(holds=found["cluster"].map(holds).fillna(""), far=found["cluster"].map(far))
+    order = np.argsort(found["position"].to_numpy())
+    return table.iloc[order], distances[np.ix_(order, order)]
+
+
+def sirna_summary(clusters: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per cluster, largest first: number of siRNAs, the controls it ``holds`` and how ``far`` it lies from all."""
+    table = clusters.groupby("cluster").agg(siRNAs=("treatment", "size"), holds=("holds", "first"), far=("far", "first"))
+    return table.sort_values("siRNAs", ascending=False, kind="stable").reset_index()
+
+
+def sirna_names(clusters: pd.DataFrame) -> pd.DataFrame:
+    """Return ``name``, ``cluster`` and ``Metadata_MoA`` (the control) of each row of `sirna_clusters`, for the interactive matrix."""
+    control = clusters["content"].where(clusters["entrez"] == "", "")
+    return pd.DataFrame({"name": clusters["treatment"], "cluster": clusters["cluster"], "Metadata_MoA": control}).reset_index(drop=True)
+
+
+def far_clusters(clusters: pd.DataFrame, names: Sequence[str], nearest: bool = False, most: int = 4) -> list[str]:
+    """Return one library siRNA each of the `most` clusters farthest from every control; with `nearest`, of the clusters that hold the controls `names`."""
+    library = clusters[~clusters["content"].isin(list(names))]
+    if nearest:
+        homes = [clusters.loc[clusters["content"] == name, "cluster"].iloc[0] for name in names]
+        return library[library["cluster"].isin(homes)].drop_duplicates("cluster")["treatment"].head(most).tolist()
+    return library[library["holds"] == ""].sort_values("far", ascending=False, kind="stable").drop_duplicates("cluster")["treatment"].head(most).tolist()
+
+
+def replicate_sheet(table: pd.DataFrame, treatments: Sequence[str], most: int = 4) -> tuple[list[int], list[str]]:
+    """Return rows and titles of a contact sheet: the first replicate of up to `most` siRNAs in a line, the second below."""
+    rows, titles = [], []
+    for replicate in sorted(table["Metadata_Replicate"].unique())[:2]:
+        for name in list(treatments)[:most]:
+            here = np.flatnonzero((table["Metadata_Treatment"] == name) & (table["Metadata_Replicate"] == replicate))
+            rows += here[:1].tolist()
+            titles += [f"{name}, replicate {replicate}"] * len(here[:1])
+    return rows, titles
