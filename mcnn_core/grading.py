@@ -16,11 +16,13 @@ ACTS = 0.5  #: response from which a treatment counts as showing its mechanism
 
 
 def read_truth(screen: Screen) -> pd.DataFrame | None:
-    """Return what really acts in each well, with ``treatment``, or None for a real screen."""
+    """Return what really acts in each well, with ``treatment``, or None for a real screen and for one without doses."""
     path = screen.root / "truth.csv"
     if not screen.simulated or not path.is_file():
         return None
     truth = pd.read_csv(path, keep_default_na=False)
+    if "concentration" not in truth:
+        return None
     return truth.assign(treatment=[treatment_key(*one) for one in zip(truth["compound"], truth["concentration"])])
 
 

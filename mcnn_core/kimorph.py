@@ -105,7 +105,7 @@ def draw_sirna(seed: int, name: str, phenotype: str, strength: float, penetrance
     effect, side = np.zeros((2, len(PARAMETERS)))
     for parameter, shift in PHENOTYPES[phenotype].items():
         effect[_INDEX[parameter]] = strength * shift * np.exp(0.15 * rng.standard_normal())
-    if name not in CONTROLS:
+    if name.lower() not in CONTROLS:
         side[:_BIOLOGY] = (0.3 * rng.standard_normal(len(PARAMETERS)) * np.hypot(_TABLE[1], 0.5 * _TABLE[2]))[:_BIOLOGY]
     for parameter, shift in HELA.items():
         side[_INDEX[parameter]] += shift
@@ -118,7 +118,7 @@ def truth_table(seed: int, layout: Layout) -> tuple[pd.DataFrame, dict[str, Comp
     Returns
     -------
     DataFrame
-        One row per replicate and well: plate (barcode), replicate, well, content, name (the gene's symbol or the control), sirna, entrez, group
+        One row per replicate and well: plate (barcode), replicate, well, content, compound (the gene's symbol), sirna, entrez, group
         ("" in controls), phenotype, like (control with that phenotype, "" if none), strength, penetrance, artefact (bool), term
         (name in the toy ontology, "" if none).
     dict of str to Compound
@@ -126,23 +126,23 @@ def truth_table(seed: int, layout: Layout) -> tuple[pd.DataFrame, dict[str, Comp
     rng = generator(seed, "library")
     genes = [(group, *facts) for group, facts in GROUPS.items() for _ in range(layout.groups.get(group, 0))]
     order = rng.permutation(len(genes))
-    library = [{"name": f"SIM{number:03d}", "sirna": f"S-{number:06d}-00", "entrez": str(990_000_000 + number), "group": genes[i][0], "phenotype": genes[i][1],
+    library = [{"compound": f"SIM{number:03d}", "sirna": f"S-{number:06d}-00", "entrez": str(990_000_000 + number), "group": genes[i][0], "phenotype": genes[i][1],
                 "like": genes[i][2], "term": genes[i][3]} for number, i in enumerate(order, 1)]
-    library.append({"name": ARTEFACT, "sirna": f"S-{len(genes) + 1:06d}-00", "entrez": str(990_000_001 + len(genes)), "group": "inactive",
+    library.append({"compound": ARTEFACT, "sirna": f"S-{len(genes) + 1:06d}-00", "entrez": str(990_000_001 + len(genes)), "group": "inactive",
                     "phenotype": "neutral", "like": "rluc", "term": ""})
     for one in library:
         one["strength"] = 0.0 if one["phenotype"] == "neutral" else rng.uniform(*STRENGTHS)
         one["penetrance"] = rng.uniform(0.7, 0.95)
-    controls = {name: {"name": name, "sirna": "", "entrez": "", "group": "", "phenotype": phenotype, "like": name, "term": "", "strength": 1.0,
+    controls = {name: {"compound": name.upper(), "sirna": "", "entrez": "", "group": "", "phenotype": phenotype, "like": name, "term": "", "strength": 1.0,
                        "penetrance": 0.9} for name, phenotype in CONTROL_PHENOTYPES.items()}
     wells = layout.wells().query("content != @EMPTY")
     places = iter(rng.permutation(len(library)))  # where a gene stands says nothing of its group
     acting = [library[next(places)] if content == SAMPLE else controls[content] for content in wells["content"]]
     plate = pd.concat([wells.reset_index(drop=True), pd.DataFrame(acting)], axis=1)
-    truth = pd.concat([plate.assign(plate=f"PK-{name}B-pl1", replicate=replicate, artefact=(plate["name"] == ARTEFACT) & (replicate == 1))
+    truth = pd.concat([plate.assign(plate=f"PK-{name}B-pl1", replicate=replicate, artefact=(plate["compound"] == ARTEFACT) & (replicate == 1))
                        for replicate, name in REPLICATES.items()], ignore_index=True)
-    first = ["plate", "replicate", "well", "content", "name", "sirna", "entrez", "group", "phenotype", "like", "strength", "penetrance", "artefact", "term"]
-    return truth[first], {one["name"]: draw_sirna(seed, one["name"], one["phenotype"], one["strength"], one["penetrance"])
+    first = ["plate", "replicate", "well", "content", "compound", "sirna", "entrez", "group", "phenotype", "like", "strength", "penetrance", "artefact", "term"]
+    return truth[first], {one["compound"]: draw_sirna(seed, one["compound"], one["phenotype"], one["strength"], one["penetrance"])
                           for one in [*library, *controls.values()]}
 
 
@@ -212,7 +212,7 @@ def _write_conf(folder: Path, layout: Layout, truth: pd.DataFrame) -> None:
     facts = truth[truth["replicate"] == 1].set_index("well")
     lines = ["PlateName\tPlate\tWell\tContent\tsiRNAID\tGeneID\tLocusID\tAccession"]
     for well, content in wells.itertuples(index=False):
-        cells = {EMPTY: ("NA",) * 4, SAMPLE: ("sample", *(facts.loc[well, ["sirna", "name", "entrez"]] if content == SAMPLE else ()))}
+        cells = {EMPTY: ("NA",) * 4, SAMPLE: ("sample", *(facts.loc[well, ["sirna", "compound", "entrez"]] if content == SAMPLE else ()))}
         lines.append("\t".join(["P1", "1", well, *cells.get(content, ("control", "NA", content.upper(), "NA")), "NA"]))
     (folder / "annotation.txt").write_text("\n".join(lines) + "\n")
 
@@ -244,8 +244,8 @@ def ontology(seed: int, truth: pd.DataFrame) -> tuple[list[dict], pd.DataFrame]:
         return terms[-1]["id"]
 
     def annotate(mask: np.ndarray, *choices: str, aspect: str = "P", denied: bool = False) -> None:
-        rows.extend({"entrez": one.entrez, "symbol": one.name, "term": str(rng.choice(choices)), "aspect": aspect, "not": denied}
-                    for one in genes[mask][["entrez", "name"]].itertuples(index=False))
+        rows.extend({"entrez": one.entrez, "symbol": one.compound, "term": str(rng.choice(choices)), "aspect": aspect, "not": denied}
+                    for one in genes[mask].itertuples(index=False))
 
     known = rng.random(len(genes)) < 0.95
     roots = {"biological_process": "GO:0008150", "molecular_function": "GO:0003674"}
@@ -308,7 +308,7 @@ def simulate_kimorph(folder: str | Path, seed: int, layout: Layout = LAYOUTS["de
         _write_conf(temporary / "conf", layout, truth)
         _write_ontology(temporary, *ontology(seed, truth))
         truth.to_csv(temporary / "truth.csv", index=False)
-        tasks = [(str(temporary), seed, well, sirnas[well["name"]], layout.grid, height, width) for well in truth.to_dict("records")]
+        tasks = [(str(temporary), seed, well, sirnas[well["compound"]], layout.grid, height, width) for well in truth.to_dict("records")]
         with multiprocessing.get_context("spawn").Pool(workers) if workers > 1 else nullcontext() as pool:
             running = pool.imap(_write_well, tasks, chunksize=4) if pool else map(_write_well, tasks)
             list(tqdm(running, total=len(tasks), desc="simulate", unit="well", disable=not progress))
