@@ -155,7 +155,7 @@ def read_annotation(path: str | os.PathLike) -> pd.DataFrame:
     Raises
     ------
     InputError
-        With every missing column, unknown well, well that occurs twice and sample without gene or Entrez id.
+        With every missing column, unknown well, well that occurs twice and sample without siRNA, gene or Entrez id.
     """
     table, problems = _annotation(Path(path))
     if problems:
@@ -180,8 +180,10 @@ def _annotation(path: Path) -> tuple[pd.DataFrame, list[str]]:
     table = pd.DataFrame({"plate": pd.to_numeric(rows["Plate"], errors="coerce"), "well": rows["Well"].map(_well),
                           "content": status.mask(status == "", EMPTY), "sirna": rows["siRNAID"], "gene": rows["GeneID"], "entrez": rows["LocusID"]})
     places = rows["Plate"] + " " + table["well"]
-    wrong = {"is no plate and well: a number and a name such as A03 are right": ~(table["plate"] >= 1) | (table["plate"] % 1 != 0) | (table["well"] == ""),
+    wrong = {"is no plate and well: a number and a name such as A03 are right":
+                 ~(table["plate"] >= 1) | (table["plate"] % 1 != 0) | (table["well"] == ""),
              "occurs more than once": places.duplicated(keep=False) & (table["well"] != ""),
+             "is a sample without a siRNA: name it in siRNAID": (table["content"] == SAMPLE) & (table["sirna"] == ""),
              "is a sample without a gene: name it in GeneID": (table["content"] == SAMPLE) & (table["gene"] == ""),
              "has a gene without an Entrez id: a whole number in LocusID is right":
                  (table["content"] == SAMPLE) & (table["gene"] != "") & ~table["entrez"].str.fullmatch("[0-9]+")}
@@ -301,7 +303,7 @@ def _grid(path: str, montage: list[str], field: tuple[int, int] | None) -> list[
     rows, columns = height // field[0], width // field[1]
     if not rows * columns:
         raise InputError(f"{path}: {height} x {width} pixels are smaller than one field of {field[0]} x {field[1]}")
-    return [f"{top}:{top + field[0]},{left}:{left + field[1]}" for top in range(0, rows * field[0], field[0]) for left in range(0, columns * field[1], field[1])]
+    return [f"{row * field[0]}:{(row + 1) * field[0]},{column * field[1]}:{(column + 1) * field[1]}" for row in range(rows) for column in range(columns)]
 
 
 def _compounds(wells: pd.DataFrame) -> pd.Series:
@@ -358,7 +360,8 @@ def read_imagehts(folder: str | os.PathLike, field: tuple[int, int] | None = Non
         "Metadata_Concentration": float("nan"), "Metadata_Treatment": [treatment_key(name, "") for name in compound], "Metadata_MoA": "",
         "Metadata_Replicate": wells["replicate"], "Metadata_Batch": "",
         "Metadata_control_type": ["trt" if content == SAMPLE else "negcon" if content in neutral else "poscon" for content in wells["content"]],
-        **{f"{part}Name_{channel}": wells[channel].map(getattr(os.path, find)) for channel in channels for part, find in (("File", "basename"), ("Path", "dirname"))},
+        **{f"{part}Name_{channel}": wells[channel].map(split) for channel in channels
+           for part, split in (("File", os.path.basename), ("Path", os.path.dirname))},
         "Metadata_Gene": wells["gene"], "Metadata_Entrez": wells["entrez"], "Metadata_siRNA": wells["sirna"], "Metadata_Content": wells["content"],
         "Metadata_Position": wells["plate"].astype(str) + " " + wells["well"]})
     if tiles:

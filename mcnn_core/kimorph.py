@@ -70,7 +70,7 @@ HELA = {"radius": 0.5, "elongation": 0.16, "spikes": 0.12, "islands": -0.1, "jun
 # What a siRNA moves at strength 1 in a responding cell.
 PHENOTYPES = {
     "neutral": {},
-    "lethal": {"density": -1.2, "radius": -4.5, "nucleus": -1.0, "apoptosis": 2.8, "elongation": -0.15, "spikes": -0.2},
+    "lethal": {"density": -1.5, "radius": -4.5, "nucleus": -1.0, "apoptosis": 2.8, "elongation": -0.15, "spikes": -0.2},
     "enlarged cells": {"radius": 5.0, "nucleus": 1.9, "density": -0.25},
     "elongated cells": {"elongation": 0.42, "spikes": 0.2, "parallel": 5.0, "radius": 1.0},
     "large nuclei, strong actin": {"nucleus": 1.9, "radius": 4.0, "actin": 0.5, "stress": 0.4, "elongation": -0.15},
