@@ -24,7 +24,7 @@ help:
 	@echo 'make data       fetch a public screen: SCREEN=bbbc021 DATA=DIR  ONLY=Week1,Week2_24381 for a part of it'
 	@echo 'make test       run the test suite, with coverage and the reason of every skip'
 	@echo 'make study      run seeds, variants and baselines; writes book/recorded (SCREEN=PATH.csv: on that screen)'
-	@echo 'make simulate   write a simulated screen alone: OUT=DIR SEED=N'
+	@echo 'make simulate   write a simulated screen alone: OUT=DIR SEED=N  SCREEN=kimorph for that one'
 	@echo 'make notebooks  bring the .md and .ipynb of each notebook into step'
 	@echo 'make clean      remove the default output folder and caches'
 
@@ -50,7 +50,7 @@ study: $(INSTALLED)
 	$(BIN)/python -m mcnn_core.study --screen "$(filter-out simulated,$(SCREEN))"
 
 simulate: $(INSTALLED)
-	$(BIN)/python -m mcnn_core.simulate --out "$$OUT" --seed "$$SEED"
+	$(BIN)/python -m mcnn_core.$(if $(filter kimorph,$(SCREEN)),kimorph,simulate) --out "$$OUT" --seed "$$SEED"
 
 notebooks: $(INSTALLED)
 	$(BIN)/python -c 'from tools.book import sync_pairs; print(*sync_pairs(), sep="\n")'

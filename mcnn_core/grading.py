@@ -16,15 +16,19 @@ ACTS = 0.5  #: response from which a treatment counts as showing its mechanism
 RECOVERED, FDR = 0.5, 0.05  #: Jaccard index of a recovered group of genes; false discovery rate at which a term is found
 
 
-def read_truth(screen: Screen) -> pd.DataFrame | None:
-    """Return what really acts in each well, with ``treatment``, or None for a real screen."""
+def read_truth(screen: Screen, column: str = "concentration") -> pd.DataFrame | None:
+    """Return what really acts in each well; None for a real screen, and for a simulated one without that `column`.
+
+    A simulated BBBC021 has doses ("concentration", and then ``treatment`` is added), a simulated KiMorph has groups of genes ("group").
+    """
     path = screen.root / "truth.csv"
     if not screen.simulated or not path.is_file():
         return None
     truth = pd.read_csv(path, keep_default_na=False)
-    if "concentration" not in truth:  # a simulated KiMorph has no doses
-        return truth
-    return truth.assign(treatment=[treatment_key(*one) for one in zip(truth["compound"], truth["concentration"])])
+    if column not in truth:
+        return None
+    dosed = column == "concentration"
+    return truth.assign(treatment=[treatment_key(*one) for one in zip(truth["compound"], truth["concentration"])]) if dosed else truth
 
 
 def _by(truth: pd.DataFrame, key: str, column: str) -> pd.Series:

@@ -1,10 +1,13 @@
 """Reading one image: checked before it is decoded, refused by name where it is wrong."""
 
 import os
+import re
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 import tifffile
+from PIL.JpegImagePlugin import JpegImageFile
 
 from mcnn_core.errors import InputError
 from mcnn_core.screen import Screen, field_names
@@ -14,6 +17,10 @@ MAX_PIXELS = 100_000_000
 DTYPES = ("uint8", "uint16")
 #: What tifffile decodes without further packages.
 COMPRESSIONS = ("NONE", "ADOBE_DEFLATE", "DEFLATE", "PACKBITS")
+#: Suffixes that are read as JPEG; everything else is read as TIFF.
+JPEG = (".jpeg", ".jpg")
+#: A field within its file: first row, end of the rows, first column, end of the columns, from 0.
+TILE = r"(\d{1,6}):(\d{1,6}),(\d{1,6}):(\d{1,6})"
 
 
 def image_paths(screen: Screen, rows: slice = slice(None)) -> list[tuple[str, ...]]:
@@ -21,6 +28,21 @@ def image_paths(screen: Screen, rows: slice = slice(None)) -> list[tuple[str, ..
     table = screen.table.iloc[rows]
     return list(zip(*[[os.path.join(screen.root, folder, name) for folder, name in
                        zip(table[f"PathName_{channel}"], table[f"FileName_{channel}"], strict=True)] for channel in screen.channels], strict=True))
+
+
+def image_tiles(screen: Screen, rows: slice = slice(None)) -> list[str]:
+    """Return the ``Metadata_Tile`` of each row, "" where a file holds one field; see `tile_slices`."""
+    table = screen.table.iloc[rows]
+    return table["Metadata_Tile"].tolist() if "Metadata_Tile" in table else [""] * len(table)
+
+
+def tile_slices(tile: str) -> tuple[slice, slice]:
+    """Return the rows and columns of a field within its file, from text such as "0:128,160:320"."""
+    found = re.fullmatch(TILE, tile, re.ASCII)
+    if not found:
+        raise InputError(f"Metadata_Tile {tile!r}: the rows and columns of a part are right, as in 0:128,160:320")
+    top, bottom, left, right = map(int, found.groups())
+    return slice(top, bottom), slice(left, right)
 
 
 def describe(screen: Screen, row: int, channel: str) -> str:
@@ -50,23 +72,52 @@ def _page(tiff: tifffile.TiffFile, path: str | os.PathLike) -> tifffile.TiffPage
     return page
 
 
+def _tiff(path: str | os.PathLike, decode: bool) -> np.ndarray | tuple[int, int]:
+    with tifffile.TiffFile(path) as tiff:
+        page = _page(tiff, path)
+        return page.asarray() if decode else page.shape
+
+
+def _jpeg(path: str | os.PathLike, decode: bool) -> np.ndarray | tuple[int, int]:
+    # The class itself and not Image.open: its limit on pixels is not ours, and it guesses the format.
+    with JpegImageFile(path) as image:
+        width, height = image.size
+        if image.mode != "L":
+            raise InputError(f"{path}: mode {image.mode} with {image.layers} samples per pixel; grey (L) is right")
+        if width * height > MAX_PIXELS:
+            raise InputError(f"{path}: {height} x {width} pixels; {MAX_PIXELS} at most are right")
+        return np.array(image) if decode else (height, width)
+
+
 def _open(path: str | os.PathLike, decode: bool) -> np.ndarray | tuple[int, int]:
     """Return the shape of an image from its header, or with `decode` its pixels."""
+    kind, read = ("JPEG", _jpeg) if os.fspath(path).lower().endswith(JPEG) else ("TIFF", _tiff)
     try:
-        with tifffile.TiffFile(path) as tiff:
-            page = _page(tiff, path)
-            return page.asarray() if decode else page.shape
+        return read(path, decode)
     except InputError:
         raise
     except FileNotFoundError:
         raise InputError(f"{path}: the file does not exist") from None
     # A damaged file can fail anywhere in the decoder, with whatever exception that line raises.
     except Exception as error:
-        raise InputError(f"{path}: not a readable TIFF: {type(error).__name__}: {error}") from error
+        raise InputError(f"{path}: not a readable {kind}: {type(error).__name__}: {error}") from error
 
 
-def read_image(path: str | os.PathLike) -> np.ndarray:
-    """Read one grey TIFF of one page.
+@lru_cache(maxsize=12)
+def _montage(path: str, stamp: tuple[int, int]) -> np.ndarray:
+    """Return the pixels of a file; the fields of a montage are read one after another, so it is decoded once."""
+    return _open(path, decode=True)
+
+
+def read_image(path: str | os.PathLike, tile: str = "") -> np.ndarray:
+    """Read one grey TIFF of one page or one grey JPEG, or a part of it.
+
+    Parameters
+    ----------
+    path : path
+        A JPEG where it ends in .jpeg or .jpg, else a TIFF.
+    tile : str
+        Rows and columns of the field within the file (`tile_slices`); "" is all of it.
 
     Returns
     -------
@@ -76,36 +127,77 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     Raises
     ------
     InputError
-        If the file is missing, truncated or no TIFF, has several pages or samples per pixel,
-        is neither uint8 nor uint16, or claims more than `MAX_PIXELS` (found before decoding).
+        If the file is missing, truncated or neither TIFF nor JPEG, has several pages or samples per
+        pixel, is neither uint8 nor uint16, or claims more than `MAX_PIXELS` (found before decoding).
     """
-    return _open(path, decode=True).astype(np.uint16, copy=False)
+    if not tile:
+        return _open(path, decode=True).astype(np.uint16, copy=False)
+    rows, columns = tile_slices(tile)
+    try:
+        facts = os.stat(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: the file does not exist") from None
+    image = _montage(os.fspath(path), (facts.st_mtime_ns, facts.st_size))
+    if not (rows.start < rows.stop <= image.shape[0] and columns.start < columns.stop <= image.shape[1]):
+        raise InputError(f"{path}: Metadata_Tile {tile} is not a part of {image.shape[0]} x {image.shape[1]} pixels")
+    return image[rows, columns].astype(np.uint16)
+
+
+def image_shape(path: str | os.PathLike) -> tuple[int, int]:
+    """Return (height, width) from the header of an image that `read_image` would accept by it."""
+    return _open(path, decode=False)
+
+
+def _field_shape(screen: Screen, shape: tuple[int, int]) -> tuple[tuple[int, int], list[str]]:
+    """Return the common (height, width) of the fields in files of `shape`, and one problem per unusable tile."""
+    rows, problems, sizes = {}, [], {}
+    for row, tile in enumerate(image_tiles(screen)):
+        rows.setdefault(tile, row)
+    for tile, row in rows.items():
+        try:
+            parts = tile_slices(tile) if tile else (slice(0, shape[0]), slice(0, shape[1]))
+        except InputError as error:
+            problems.append(f"{error.what} (row {row} of the table)")
+            continue
+        sizes[tile] = tuple(part.stop - part.start for part in parts)
+        if min(sizes[tile]) < 1 or any(part.stop > side for part, side in zip(parts, shape, strict=True)):
+            problems.append(f"Metadata_Tile {tile} is not a part of {shape[0]} x {shape[1]} pixels (row {row} of the table)")
+    common = pd.Series(list(sizes.values())).mode().iat[0] if sizes else shape
+    problems += [f"Metadata_Tile {tile or 'empty'}: {size[0]} x {size[1]} pixels; {common[0]} x {common[1]} as in most parts is right "
+                 f"(row {rows[tile]} of the table)" for tile, size in sizes.items() if size != common]
+    return common, problems
 
 
 def check_headers(screen: Screen) -> tuple[int, int]:
-    """Open the header of every image of a screen and return their common (height, width).
+    """Open the header of every image of a screen and return the common (height, width) of its fields.
 
     Raises
     ------
     InputError
-        With every file that `read_image` would refuse by its header and every file whose size
-        is not that of most files, each with its row.
+        With every file that `read_image` would refuse by its header, every file whose size
+        is not that of most files and every tile that is not one, each with its first row.
     """
-    shapes, problems = {}, []
+    shapes, problems, first = {}, [], {}
     for row, paths in enumerate(image_paths(screen)):
         for path, channel in zip(paths, screen.channels, strict=True):
-            try:
-                shapes[path, row, channel] = _open(path, decode=False)
-            except InputError as error:
-                problems.append(f"{error.what} ({describe(screen, row, channel)})")
+            first.setdefault(path, (row, channel))
+    for path, (row, channel) in first.items():
+        try:
+            shapes[path] = image_shape(path)
+        except InputError as error:
+            problems.append(f"{error.what} ({describe(screen, row, channel)})")
     common = pd.Series(list(shapes.values())).mode().iat[0] if shapes else (0, 0)
     problems += [f"{path}: {shape[0]} x {shape[1]} pixels; {common[0]} x {common[1]} as in most files is right "
-                 f"({describe(screen, row, channel)})" for (path, row, channel), shape in shapes.items() if shape != common]
+                 f"({describe(screen, *first[path])})" for path, shape in shapes.items() if shape != common]
     if problems:
-        raise InputError(f"{len(problems)} of {len(screen.table) * len(screen.channels)} images cannot be used", problems)
+        raise InputError(f"{len(problems)} of {len(first)} images cannot be used", problems)
+    common, problems = _field_shape(screen, common)
+    if problems:
+        raise InputError("Metadata_Tile: fields of one size that lie within their files are right", problems)
     return common
 
 
 def read_field(screen: Screen, i: int) -> np.ndarray:
     """Return the field in row `i` of the table, (H, W, C) uint16, channels in the order of the screen."""
-    return np.stack([read_image(path) for path in image_paths(screen, slice(i, i + 1))[0]], axis=-1)
+    here = slice(i, i + 1)
+    return np.stack([read_image(path, image_tiles(screen, here)[0]) for path in image_paths(screen, here)[0]], axis=-1)

@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mcnn_core import simulate
+from mcnn_core import kimorph, simulate
 from mcnn_core.baselines import INTENSITY, handcrafted
 from mcnn_core.compare import FLOORS, comparison, evaluate, profile, protocols
 from mcnn_core.distances import cosine_distances
 from mcnn_core.errors import InputError
 from mcnn_core.features import embed, feature_frame
+from mcnn_core.imagehts import EMPTY, KIMORPH_FIELD, read_imagehts, read_wells
 from mcnn_core.images import read_field
 from mcnn_core.model import NetworkConfig
 from mcnn_core.profiles import NORMALISATIONS, feature_matrix, row_names
-from mcnn_core.screen import Screen, fetched, field_names, read_bbbc021, read_loaddata
+from mcnn_core.screen import BBBC021_CHANNELS, Screen, fetched, field_names, read_bbbc021, read_loaddata
 from mcnn_core.statistics import field_statistics
 from mcnn_core.train import Recipe, discard_other, load_model, train, untrained_model
 
@@ -37,13 +38,14 @@ def open_screen(name: str, data: str | os.PathLike, out: Path, seed: int = 0, la
     Parameters
     ----------
     name : str
-        ``"simulated"``, ``"bbbc021"``, or the path of a CellProfiler LoadData CSV.
+        ``"simulated"``, ``"bbbc021"``, ``"kimorph"``, or the path of a CellProfiler LoadData CSV.
     data : path
-        Folder of the real screen, for ``"bbbc021"``; plates that are not there are named and left out.
+        Folder of the real screen, for ``"bbbc021"`` and ``"kimorph"``; plates that are not there are named and left
+        out. Without it ``"kimorph"`` is simulated too.
     out : Path
         Output folder.
     seed, layout, height, width, workers
-        Of the simulated screen (`mcnn_core.simulate.simulate_screen`).
+        Of the simulated screen (`mcnn_core.simulate.simulate_screen`, `mcnn_core.kimorph.simulate_kimorph`).
     taxol : {"ljosa", "all"}
         Which taxol wells count as annotated (`mcnn_core.screen.read_bbbc021`).
 
@@ -52,24 +54,34 @@ def open_screen(name: str, data: str | os.PathLike, out: Path, seed: int = 0, la
     InputError
         If there is no such screen or layout, the screen's own tables are wrong, or none of its plates has been fetched.
     """
-    if name == "simulated":
-        if layout not in simulate.LAYOUTS:
-            raise InputError(f"layout must be one of {', '.join(simulate.LAYOUTS)}", [f"layout {layout!r}"])
+    if name == "simulated" or (name == "kimorph" and not str(data)):
+        module, write = (simulate, simulate.simulate_screen) if name == "simulated" else (kimorph, kimorph.simulate_kimorph)
+        if layout not in module.LAYOUTS:
+            raise InputError(f"layout must be one of {', '.join(module.LAYOUTS)}", [f"layout {layout!r}"])
         folder = Path(out) / "screen"
-        simulate.simulate_screen(folder, seed, simulate.LAYOUTS[layout], height, width, workers=workers)
-        return dataclasses.replace(read_bbbc021(folder, taxol, simulated=True), name=f"the simulated screen (seed {seed})")
-    if name == "bbbc021":
-        screen, absent = fetched(read_bbbc021(data, taxol))
+        write(folder, seed, module.LAYOUTS[layout], height, width, workers=workers)
+        screen = read_bbbc021(folder, taxol, simulated=True) if name == "simulated" else read_imagehts(folder, simulated=True)
+        return dataclasses.replace(screen, name=f"the simulated {'screen' if name == 'simulated' else 'KiMorph'} (seed {seed})")
+    if name in ("bbbc021", "kimorph"):
+        screen, absent = fetched(read_bbbc021(data, taxol) if name == "bbbc021" else _real_kimorph(Path(data)))
         if absent:
             print(f"{len(absent)} plates of {screen.name} are not in {screen.root} and are left out: {', '.join(absent)}")
         return screen
     if name.lower().endswith(".csv"):
         return read_loaddata(name)
-    raise InputError("a screen is simulated, bbbc021, or the path of a LoadData .csv", [f"screen {name!r}"])
+    raise InputError("a screen is simulated, bbbc021, kimorph, or the path of a LoadData .csv", [f"screen {name!r}"])
+
+
+def _real_kimorph(data: Path) -> Screen:
+    """Read KiMorph from `data` and say how many wells are left out."""
+    wells = read_wells(data)
+    empty = wells["content"] == EMPTY
+    print(f"{len(wells)} wells: {empty.sum()} are empty and {(wells['failed'] & ~empty).sum()} failed; they are left out")
+    return read_imagehts(data, KIMORPH_FIELD)
 
 
 def pixel_size(screen: Screen, height: int, bin: int = 1) -> float | None:
-    """Return um per pixel where it is known: of the simulated screen and of BBBC021, for fields of `height` raw pixels."""
+    """Return um per pixel where it is known: of simulated screens and of BBBC021, for fields of `height` raw pixels."""
     if screen.simulated:
         return simulate.pixel_size(height) * bin
     return simulate.MICROSCOPE_PIXEL * bin if screen.name == "BBBC021" else None
@@ -121,6 +133,8 @@ def control_statistics(screen: Screen, height: int, most: int = 60) -> dict[str,
 
     None where the real cells of BBBC021 are no yardstick: for any other screen, real or simulated.
     """
+    if screen.channels != tuple(BBBC021_CHANNELS):
+        return None
     pixel, controls = pixel_size(screen, height), np.flatnonzero(screen.table["Metadata_control_type"] == "negcon")[:most]
     return field_statistics(np.stack([read_field(screen, row) for row in controls]), pixel) if pixel and len(controls) else None
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from mcnn_core.errors import InputError
 from mcnn_core.files import atomic, read_json, sha256, write_json
-from mcnn_core.images import check_headers, describe, image_paths, read_image
+from mcnn_core.images import check_headers, describe, image_paths, image_tiles, read_image
 from mcnn_core.screen import Screen
 
 COUNTS = 65_536
@@ -139,9 +139,9 @@ def _histograms(screen: Screen, paths: list, size: int, bar: tqdm, rows: np.ndar
     """Return the histograms (C, 65536) of the `counted` ones of `rows`, and one problem per unusable image of all of them."""
     total, problems = np.zeros((len(screen.channels), COUNTS), np.int64), []
     for row, use in zip(rows, counted, strict=True):
-        for sums, path, channel in zip(total, paths[row], screen.channels, strict=True):
+        for sums, path, channel in zip(total, paths[row][0], screen.channels, strict=True):
             try:
-                image = bin_counts(read_image(path), size)
+                image = bin_counts(read_image(path, paths[row][1]), size)
                 if image.min() == image.max():
                     raise InputError(f"{path}: constant field: every pixel is {image.flat[0]}")
             except InputError as error:
@@ -157,7 +157,7 @@ def _histograms(screen: Screen, paths: list, size: int, bar: tqdm, rows: np.ndar
 def _write(paths: list, size: int, extra: tuple[int, int], bar: tqdm, rows: np.ndarray, tables: np.ndarray, handle: int, offset: int) -> None:
     """Map `rows` by the look-up `tables` (C, 65536) uint8 and write each at its place in the open file."""
     for row in rows:
-        images = [bin_counts(read_image(path), size) for path in paths[row]]
+        images = [bin_counts(read_image(path, paths[row][1]), size) for path in paths[row][0]]
         field = np.empty((*images[0].shape, len(images)), np.uint8)
         for c, (table, image) in enumerate(zip(tables, images, strict=True)):
             for top in range(0, len(image), ROWS_AT_ONCE):
@@ -226,7 +226,7 @@ def preprocess(screen: Screen, folder: str | os.PathLike, reference: str = "plat
         temporary.mkdir()
         pixels = temporary / "pixels.npy"
         offset = np.lib.format.open_memmap(pixels, mode="w+", dtype=np.uint8, shape=shape).offset
-        paths = image_paths(screen)
+        paths = list(zip(image_paths(screen), image_tiles(screen), strict=True))
         with open(pixels, "r+b") as handle:
             for plate, rows in plates.items():
                 parts = np.array_split(rows, min(workers, len(rows)))

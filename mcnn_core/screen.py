@@ -191,7 +191,8 @@ def _table(path: Path, rows: pd.DataFrame, channels: tuple[str, ...], root: Path
     files = pd.DataFrame({channel: [os.path.realpath(os.path.join(base, *parts).replace("\0", "\ufffd")) for parts in
                                     zip(rows[f"PathName_{channel}"], rows[f"FileName_{channel}"], strict=True)]
                           for channel in channels}, index=rows.index, dtype=str)
-    twice = files.stack().duplicated(keep=False).unstack()
+    tile = rows.get("Metadata_Tile", pd.Series("", rows.index)).str.strip()
+    twice = files.add("\0" + tile, axis=0).stack().duplicated(keep=False).unstack()
     schema = {
         "Metadata_Plate": [FILLED], "Metadata_Site": [A_COUNT], "Metadata_Replicate": [A_COUNT], "Metadata_Concentration": [A_DOSE],
         "Metadata_Well": [Check(lambda text: wells != "", error="is not a well: a row letter and a column, as in B02")],
@@ -203,7 +204,7 @@ def _table(path: Path, rows: pd.DataFrame, channels: tuple[str, ...], root: Path
         schema[f"FileName_{channel}"] = [FILLED]
         schema[f"file of {channel}"] = [
             Check(lambda text: text.str.startswith(inside), error=f"lies outside the data root {home}"),
-            Check(lambda text, channel=channel: ~twice[channel], error="is named more than once: one file per field and channel")]
+            Check(lambda text, channel=channel: ~twice[channel], error="is named more than once: one file, or one Metadata_Tile of it, per field and channel")]
         if must_exist:
             schema[f"file of {channel}"].append(Check(lambda text: text.map(os.path.isfile) | ~text.str.startswith(inside),
                                                       error="does not exist"))
