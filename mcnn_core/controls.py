@@ -121,14 +121,14 @@ def sirna_clusters(sirnas: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataF
     Returns
     -------
     DataFrame
-        In the order of the leaves, the index naming the row of `sirnas`: ``treatment``, ``entrez``, ``content``, ``cluster``, ``holds`` (controls in the
+        In the order of the leaves, the index naming the row of `sirnas`: ``treatment``, ``plate`` (empty: plates are pooled), ``entrez``, ``content``, ``cluster``, ``holds`` (controls in the
         cluster) and ``far`` (smallest mean distance of the cluster to any control).
     (n, n) float64 array
         Cosine distances in that order.
     """
     distances = cosine_distances(feature_matrix(sirnas), names=row_names(sirnas))
     found, content = cut_tree(tree(distances)), sirnas["Metadata_Content"].str.lower()
-    table = pd.DataFrame({"treatment": sirnas["Metadata_Treatment"], "entrez": sirnas["Metadata_Entrez"], "content": content, "cluster": found["cluster"]})
+    table = pd.DataFrame({"treatment": sirnas["Metadata_Treatment"], "plate": "", "entrez": sirnas["Metadata_Entrez"], "content": content, "cluster": found["cluster"]})
     control = content.isin(list(names)).to_numpy()
     far = pd.DataFrame(distances[:, control]).groupby(found["cluster"]).mean().min(axis=1)
     holds = content[control].groupby(found["cluster"][control]).agg(", ".join)
