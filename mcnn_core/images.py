@@ -159,8 +159,9 @@ def _field_shape(screen: Screen, shape: tuple[int, int]) -> tuple[tuple[int, int
         except InputError as error:
             problems.append(f"{error.what} (row {row} of the table)")
             continue
-        sizes[tile] = tuple(part.stop - part.start for part in parts)
-        if min(sizes[tile]) < 1 or any(part.stop > side for part, side in zip(parts, shape, strict=True)):
+        if all(part.start < part.stop <= side for part, side in zip(parts, shape, strict=True)):
+            sizes[tile] = tuple(part.stop - part.start for part in parts)
+        else:
             problems.append(f"Metadata_Tile {tile} is not a part of {shape[0]} x {shape[1]} pixels (row {row} of the table)")
     common = pd.Series(list(sizes.values())).mode().iat[0] if sizes else shape
     problems += [f"Metadata_Tile {tile or 'empty'}: {size[0]} x {size[1]} pixels; {common[0]} x {common[1]} as in most parts is right "

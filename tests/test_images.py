@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import tifffile
 from helpers import tiny_rows, write_screen
+from PIL import Image
 
 from mcnn_core.errors import InputError
-from mcnn_core.images import check_headers, image_paths, read_field, read_image
+from mcnn_core.images import check_headers, image_paths, image_shape, read_field, read_image
 from mcnn_core.screen import read_loaddata
 
 IMAGE = np.arange(12 * 16, dtype=np.uint16).reshape(12, 16)
@@ -116,3 +117,86 @@ def test_all_bad_headers_come_in_one_error(tmp_path):
 def test_real_fields_are_read(shared_data):
     for path in sorted((shared_data / "bbbc021" / "fields").glob("*.tif")):
         assert read_image(path).shape == (1024, 1280)
+
+
+# --------------------------------------------------------------------------------- JPEG
+
+def jpeg(path, pixels, **options):
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.jpeg", "a.JPG"])
+def test_grey_jpegs_are_read_as_16_bit(tmp_path, name):
+    smooth = np.add.outer(np.arange(12), np.arange(16)).astype(np.uint8) * 4
+    read = read_image(jpeg(tmp_path / name, smooth, quality=100))
+    assert read.dtype == np.uint16 and np.abs(read.astype(int) - smooth).max() < 4
+    np.testing.assert_array_equal(read, np.array(Image.open(tmp_path / name)))
+    assert image_shape(tmp_path / name) == (12, 16)
+
+
+def test_other_jpegs_are_refused(tmp_path):
+    colour = np.zeros((12, 16, 3), np.uint8)
+    assert "mode RGB with 3 samples per pixel; grey (L) is right" in said(jpeg(tmp_path / "a.jpeg", colour))
+    tifffile.imwrite(tmp_path / "b.jpeg", IMAGE)
+    assert "not a readable JPEG" in said(tmp_path / "b.jpeg")
+    assert "does not exist" in said(tmp_path / "c.jpeg")
+    whole = jpeg(tmp_path / "d.jpeg", np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)).read_bytes()
+    for kept in (0.9, 0.5, 0.1, 0):
+        (tmp_path / "d.jpeg").write_bytes(whole[:int(kept * len(whole))])
+        assert "not a readable JPEG" in said(tmp_path / "d.jpeg")
+
+
+def test_a_jpegs_claimed_size_is_refused_before_it_is_allocated(tmp_path):
+    hurt = bytearray(jpeg(tmp_path / "a.jpeg", np.zeros((16, 16), np.uint8)).read_bytes())
+    at = hurt.index(b"\xff\xc0") + 5
+    hurt[at:at + 4] = b"\xea\x60\xea\x60"
+    (tmp_path / "a.jpeg").write_bytes(hurt)
+    assert "60000 x 60000 pixels; 100000000 at most" in said(tmp_path / "a.jpeg")
+
+
+# ------------------------------------------------------------------------------ montages
+
+def montage(folder, tiles=("0:12,0:16", "0:12,16:32")):
+    """A screen of two wells whose files hold two fields each."""
+    rows = tiny_rows(plates=1)
+    for channel in ("DNA", "Actin"):
+        rows[f"FileName_{channel}"] = rows[f"FileName_{channel}"].str.replace("_s2", "_s1")
+    rows["Metadata_Tile"] = list(tiles) * 2
+    return read_loaddata(write_screen(folder, rows, shape=(12, 32)))
+
+
+def test_a_file_of_several_fields_is_read_in_parts(tmp_path):
+    screen = montage(tmp_path)
+    whole = tifffile.imread(image_paths(screen)[1][0])
+    assert check_headers(screen) == (12, 16) and image_paths(screen)[0] == image_paths(screen)[1]
+    np.testing.assert_array_equal(read_field(screen, 1)[..., 0], whole[:, 16:])
+    tifffile.imwrite(image_paths(screen)[1][0], whole[::-1])
+    np.testing.assert_array_equal(read_field(screen, 1)[..., 0], whole[::-1, 16:])
+
+
+@pytest.mark.parametrize(("tile", "part"), [
+    ("0:12,20:36", "0:12,20:36 is not a part of 12 x 32 pixels (row 1"), ("5:5,0:16", "5:5,0:16 is not a part"), ("upper left", "'upper left': the rows and columns"),
+    ("0:12,16:30", "12 x 14 pixels; 12 x 16 as in most parts is right (row 1")])
+def test_a_tile_that_is_none_is_named(tmp_path, tile, part):
+    screen = montage(tmp_path)
+    screen.table.loc[1, "Metadata_Tile"] = tile
+    with pytest.raises(InputError) as error:
+        check_headers(screen)
+    assert len(error.value.problems) == 1 and part in error.value.problems[0]
+    if tile != "0:12,16:30":
+        with pytest.raises(InputError):
+            read_field(screen, 1)
+
+
+def test_a_bad_file_of_several_fields_is_named_once(tmp_path):
+    screen = montage(tmp_path)
+    tifffile.imwrite(image_paths(screen)[0][0], np.zeros((5, 5), np.float32))
+    with pytest.raises(InputError) as error:
+        check_headers(screen)
+    assert error.value.what == "1 of 4 images cannot be used" and len(error.value.problems) == 1
+
+
+def test_one_part_of_a_file_is_one_field(tmp_path):
+    with pytest.raises(InputError, match="is named more than once: one file, or one Metadata_Tile of it"):
+        montage(tmp_path, ("0:12,0:16", "0:12,0:16"))
