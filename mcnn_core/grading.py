@@ -1,12 +1,14 @@
 """How well the answers agree with the planted truth of a simulated screen.
 
-The only module that reads ``truth.csv``; nothing that it returns goes back into an analysis.
+The only module that reads ``truth.csv`` and ``effects.csv``; nothing that it returns goes back into an analysis.
 """
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import adjusted_rand_score, average_precision_score
 
+from mcnn_core.clusters import cut_tree, tree
+from mcnn_core.distances import cosine_distances
 from mcnn_core.novelty import baselines
 from mcnn_core.pipeline import NOT_AVAILABLE
 from mcnn_core.screen import Screen, in_words, treatment_key
@@ -14,6 +16,7 @@ from mcnn_core.screen import Screen, in_words, treatment_key
 PURE, HALF = 0.8, 0.5  #: a cluster recovers a mechanism if it is this pure and holds this share of its top doses
 ACTS = 0.5  #: response from which a treatment counts as showing its mechanism
 RECOVERED, FDR = 0.5, 0.05  #: Jaccard index of a recovered group of genes; false discovery rate at which a term is found
+POSSIBLE = 0.8  #: Jaccard index from which a group counts as one that the true effects alone set apart
 
 
 def read_truth(screen: Screen, column: str = "concentration") -> pd.DataFrame | None:
@@ -29,6 +32,12 @@ def read_truth(screen: Screen, column: str = "concentration") -> pd.DataFrame | 
         return None
     dosed = column == "concentration"
     return truth.assign(treatment=[treatment_key(*one) for one in zip(truth["compound"], truth["concentration"])]) if dosed else truth
+
+
+def read_effects(screen: Screen) -> pd.DataFrame | None:
+    """Return the mean shifts of each siRNA of a simulated KiMorph (`mcnn_core.kimorph.effect_table`); None for any other screen."""
+    path = screen.root / "effects.csv"
+    return pd.read_csv(path, keep_default_na=False) if screen.simulated and path.is_file() else None
 
 
 def _by(truth: pd.DataFrame, key: str, column: str) -> pd.Series:
@@ -159,7 +168,15 @@ def best_clusters(groups: pd.Series, clusters: pd.Series) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=["genes", "cluster", "size", "jaccard"]).rename_axis("group")
 
 
-def grade_groups(clusters: pd.DataFrame, enriched: pd.DataFrame, truth: pd.DataFrame | None) -> pd.DataFrame:
+def effect_clusters(effects: pd.DataFrame, inactive: pd.Index) -> pd.Series:
+    """Cluster siRNAs by their true effects, relative to the mean of the `inactive` ones, exactly as profiles are; indexed by siRNA."""
+    shifts = effects.set_index("compound")
+    shifts = shifts - shifts.loc[shifts.index.isin(inactive)].mean()
+    shifts = shifts[(shifts != 0).any(axis=1)]  # a lone inactive siRNA has no direction
+    return pd.Series(cut_tree(tree(cosine_distances(shifts.to_numpy())))["cluster"].to_numpy(), shifts.index)
+
+
+def grade_groups(clusters: pd.DataFrame, enriched: pd.DataFrame, truth: pd.DataFrame | None, effects: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return for each planted group of genes of a simulated KiMorph its best cluster, and whether its term was found there.
 
     Parameters
@@ -170,22 +187,29 @@ def grade_groups(clusters: pd.DataFrame, enriched: pd.DataFrame, truth: pd.DataF
         What `mcnn_core.enrichment.enrich_clusters` returned.
     truth : DataFrame or None
         `read_truth`; no rows without.
+    effects : DataFrame or None
+        `read_effects`.
 
     Returns
     -------
     DataFrame
-        As `best_clusters`, with ``recovered`` (Jaccard of `RECOVERED` or more) and ``term`` ("found", "missed", or "" where none is
+        As `best_clusters`, with ``recovered`` (Jaccard of `RECOVERED` or more), ``possible`` (best Jaccard of the group where the true
+        effects are clustered instead of profiles; missing without `effects`) and ``term`` ("found", "missed", or "" where none is
         planted). The group without an effect is left out.
     """
     if truth is None:
-        return pd.DataFrame(columns=["genes", "cluster", "size", "jaccard", "recovered", "term"])
-    planted = truth[(truth["group"] != "") & (truth["phenotype"] != "neutral")].drop_duplicates("compound").set_index("compound")
-    library = clusters.set_index("treatment")["cluster"]
-    table = best_clusters(planted["group"], library[library.index.isin(truth["compound"])])
+        return pd.DataFrame(columns=["genes", "cluster", "size", "jaccard", "recovered", "possible", "term"])
+    library = truth[truth["group"] != ""].drop_duplicates("compound").set_index("compound")
+    planted = library[library["phenotype"] != "neutral"]
+    found = clusters.set_index("treatment")["cluster"]
+    table = best_clusters(planted["group"], found[found.index.isin(library.index)])
+    table["recovered"], table["possible"] = table["jaccard"] >= RECOVERED, np.nan
+    if effects is not None:
+        best = effect_clusters(effects, library.index[library["phenotype"] == "neutral"])
+        table["possible"] = best_clusters(planted["group"], best[best.index.isin(library.index)])["jaccard"]
     terms = planted.groupby("group")["term"].first()
-    found = enriched[(enriched["algorithm"] == "elim") & (enriched["q"] <= FDR)]
-    pairs = set(zip(found["cluster"], found["name"]))
-    table["recovered"] = table["jaccard"] >= RECOVERED
+    strong = enriched[(enriched["algorithm"] == "elim") & (enriched["q"] <= FDR)]
+    pairs = set(zip(strong["cluster"], strong["name"]))
     # A group's genes are annotated to its term or to one of its two parts.
     table["term"] = ["" if not terms[group] else "found" if any(cluster == here and name.startswith(terms[group]) for here, name in pairs) else "missed"
                      for group, cluster in table["cluster"].items()]
@@ -193,13 +217,23 @@ def grade_groups(clusters: pd.DataFrame, enriched: pd.DataFrame, truth: pd.DataF
 
 
 def group_grades(groups: pd.DataFrame, clusters: pd.DataFrame, truth: pd.DataFrame | None) -> dict[str, float | str]:
-    """Return ``groups``, ``recovered``, ``terms_planted``, ``terms_found`` and ``rand``, the adjusted Rand index of clusters and groups."""
+    """Return `grade_groups`'s table in numbers.
+
+    Returns
+    -------
+    dict
+        ``groups`` and those ``recovered``; ``possible``, groups whose true effects reach `POSSIBLE`, and ``possible_recovered`` of them;
+        ``terms_planted`` and ``terms_found``; ``rand``, the adjusted Rand index of clusters and groups. "not available" without truth.
+    """
     if truth is None:
-        return dict.fromkeys(("groups", "recovered", "terms_planted", "terms_found", "rand"), NOT_AVAILABLE)
+        return dict.fromkeys(("groups", "recovered", "possible", "possible_recovered", "terms_planted", "terms_found", "rand"), NOT_AVAILABLE)
     group = clusters["treatment"].map(_by(truth, "compound", "group"))
-    library = group.notna() & (group != "")
-    return {"groups": len(groups), "recovered": int(groups["recovered"].sum()), "terms_planted": int((groups["term"] != "").sum()),
-            "terms_found": int((groups["term"] == "found").sum()), "rand": float(adjusted_rand_score(group[library], clusters.loc[library, "cluster"]))}
+    library, possible = group.notna() & (group != ""), groups["possible"] >= POSSIBLE
+    known = groups["possible"].notna().any()
+    return {"groups": len(groups), "recovered": int(groups["recovered"].sum()), "possible": int(possible.sum()) if known else NOT_AVAILABLE,
+            "possible_recovered": int((possible & groups["recovered"]).sum()) if known else NOT_AVAILABLE,
+            "terms_planted": int((groups["term"] != "").sum()), "terms_found": int((groups["term"] == "found").sum()),
+            "rand": float(adjusted_rand_score(group[library], clusters.loc[library, "cluster"]))}
 
 
 def grades(tables: dict[str, pd.DataFrame], treatments: pd.DataFrame, truth: pd.DataFrame | None) -> dict[str, float | str]:

@@ -87,6 +87,12 @@ def pixel_size(screen: Screen, height: int, bin: int = 1) -> float | None:
     return simulate.MICROSCOPE_PIXEL * bin if screen.name == "BBBC021" else None
 
 
+def field_scale(screen: Screen, store: Any) -> float | None:
+    """Return um per pixel of the fields in a store, None where it is unknown."""
+    bin = store.manifest["bin"]
+    return pixel_size(screen, store.manifest["field"][0] * bin, bin)
+
+
 def training_fields(table: pd.DataFrame, controls: bool = False) -> np.ndarray:
     """Return the mask of the fields that the network trains on.
 

@@ -34,7 +34,7 @@ from mcnn_core.workspace import find_root, provenance
 FRESH_SEEDS = (101, 102, 103)
 TUNED_SEED = 0
 RANGES = ["potency.median_error", "potency.coverage", "potency.no_fit", "potency.median_width", "clusters.recovered", "clusters.hidden",
-          "novel.precision.clusters", "novel.recall.clusters", "novel.precision.chance", "suspects.rank"]  #: grades the prose quotes
+          "novel.precision.clusters", "novel.recall.clusters", "novel.precision.chance", "novel.precision.nearest_neighbour", "suspects.rank"]  #: grades the prose quotes
 FOLDS = 4
 CELLS = replace(RECIPES["default"], batch=64, crop=0.75)
 """For crops of one cell each: a quarter of a cell says little, so the views are larger."""
