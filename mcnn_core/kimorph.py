@@ -4,7 +4,7 @@ HeLa cells are drawn by `mcnn_core.simulate` with other baselines; here is what 
 in twelve positions each, a library of siRNAs in duplicate among which groups of genes share a phenotype, one siRNA whose
 first replicate is spoilt by an artefact (the paper's LAK, l. 201-205), pictures as JPEG montages of fields, and a Gene Ontology in
 which some of the groups have a term. Phenotypes are those the paper names (l. 187-211). Genes, siRNAs and terms are
-invented. Nothing in the analysis reads ``truth.csv``.
+invented. Nothing in the analysis reads ``truth.csv`` or ``effects.csv``.
 """
 
 import argparse
@@ -146,6 +146,21 @@ def truth_table(seed: int, layout: Layout) -> tuple[pd.DataFrame, dict[str, Comp
                           for one in [*library, *controls.values()]}
 
 
+def effect_table(sirnas: dict[str, Compound]) -> pd.DataFrame:
+    """Return how each siRNA moves the mean cell, its off-target shifts included: what perfect features could know of it.
+
+    Returns
+    -------
+    DataFrame
+        One row per siRNA, controls among them: compound, and for every biological parameter of `PARAMETERS` its mean shift, penetrance x
+        effect + side, relative to the cells of `mcnn_core.simulate` (so that HeLa's own baseline is part of every row), in units of its
+        spread: the root of the summed variances between cells and between fields.
+    """
+    spread, names = np.hypot(_TABLE[1], _TABLE[2])[:_BIOLOGY], list(PARAMETERS)[:_BIOLOGY]
+    shifts = np.array([(one.penetrance * one.effect + one.side)[:_BIOLOGY] / spread for one in sirnas.values()])
+    return pd.concat([pd.DataFrame({"compound": list(sirnas)}), pd.DataFrame(shifts, columns=names)], axis=1)
+
+
 # --------------------------------------------------------------------------- pictures
 
 # Grey levels of a background and counts per level, Hoechst, Tritc, FITC: what the 12 real wells have in the median and the 95th percentile.
@@ -285,7 +300,7 @@ def _write_ontology(folder: Path, terms: list[dict], annotation: pd.DataFrame) -
 
 def simulate_kimorph(folder: str | Path, seed: int, layout: Layout = LAYOUTS["default"], height: int = 128, width: int = 160,
                      workers: int = 2, progress: bool = True) -> None:
-    """Write a screen: JPEG montages below ``source``, ``conf``, ``go.obo``, ``go.gaf`` and ``truth.csv``.
+    """Write a screen: JPEG montages below ``source``, ``conf``, ``go.obo``, ``go.gaf``, ``truth.csv`` (`truth_table`) and ``effects.csv`` (`effect_table`).
 
     The folder appears when the screen is complete, or not at all.
 
@@ -308,6 +323,7 @@ def simulate_kimorph(folder: str | Path, seed: int, layout: Layout = LAYOUTS["de
         _write_conf(temporary / "conf", layout, truth)
         _write_ontology(temporary, *ontology(seed, truth))
         truth.to_csv(temporary / "truth.csv", index=False)
+        effect_table(sirnas).to_csv(temporary / "effects.csv", index=False, float_format="%.6g")
         tasks = [(str(temporary), seed, well, sirnas[well["compound"]], layout.grid, height, width) for well in truth.to_dict("records")]
         with multiprocessing.get_context("spawn").Pool(workers) if workers > 1 else nullcontext() as pool:
             running = pool.imap(_write_well, tasks, chunksize=4) if pool else map(_write_well, tasks)

@@ -59,7 +59,7 @@ def test_pictures_are_grey_jpeg_montages(tiny):
     assert {path.name for path in paths} == {"Hoechst.jpeg", "Tritc.jpeg", "FITC.jpeg"} and len(paths) == 144
     with Image.open(paths[0]) as image:
         assert (image.format, image.mode, image.size) == ("JPEG", "L", (320, 128))
-    assert sorted(path.name for path in tiny.iterdir()) == ["conf", "go.gaf", "go.obo", "source", "truth.csv"]
+    assert sorted(path.name for path in tiny.iterdir()) == ["conf", "effects.csv", "go.gaf", "go.obo", "source", "truth.csv"]
 
 
 def test_default_layout_has_the_counts_of_kimorph():
@@ -137,6 +137,20 @@ def test_controls_measure_like_the_real_wells(control):
     if control == "rluc":
         assert ours["nucleus_area_um2"][1] == pytest.approx(real["nucleus_area_um2"], rel=0.15)
         assert np.percentile(fields, 50, axis=(0, 1, 2)) == pytest.approx([16, 19, 22], abs=3)
+
+
+def test_effects_are_mean_shifts_in_units_of_spread(tiny):
+    truth, sirnas = kimorph.truth_table(0, LAYOUTS["tiny"])
+    table = pd.read_csv(tiny / "effects.csv", keep_default_na=False).set_index("compound")
+    assert table.index.tolist() == list(sirnas) and set(table.index) == set(truth["compound"])
+    assert list(table) == list(kimorph.PARAMETERS)[:list(kimorph.PARAMETERS).index("stain_dna")]
+    _, cells, fields, *_ = kimorph.PARAMETERS["radius"]
+    place = list(kimorph.PARAMETERS).index("radius")
+    for name, one in sirnas.items():
+        expected = (one.penetrance * one.effect[place] + one.side[place]) / (cells**2 + fields**2) ** 0.5
+        assert table.loc[name, "radius"] == pytest.approx(expected, rel=1e-5)
+    # a control has no off-target shifts, and RLUC no effect: what remains of it is HeLa
+    assert table.loc["RLUC"][table.loc["RLUC"] != 0].index.tolist() == [name for name in table if name in kimorph.HELA]
 
 
 # ----------------------------------------------------------------------------- ontology
