@@ -1,10 +1,12 @@
-"""Tiny screens on disk for tests: a LoadData table with one TIFF per field and channel."""
+"""Tiny screens for tests: a LoadData table with one TIFF per field and channel on disk, or well profiles without pixels."""
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import tifffile
+
+from mcnn_core.screen import treatment_key
 
 CHANNELS = ("DNA", "Actin")
 
@@ -36,3 +38,12 @@ def write_screen(folder: Path, rows: pd.DataFrame | None = None, shape: tuple[in
                 tifffile.imwrite(path, rng.poisson(rng.gamma(2, 200, shape)).astype(np.uint16))
     rows.to_csv(folder / "screen.csv", index=False)
     return folder / "screen.csv"
+
+
+def well_table(rows: list[tuple[str, str, float, str, str]], values: np.ndarray) -> pd.DataFrame:
+    """Return well profiles: plate, compound, concentration, mechanism and control type of each row, and its features."""
+    table = pd.DataFrame(rows, columns=[f"Metadata_{name}" for name in ("Plate", "Compound", "Concentration", "MoA", "control_type")])
+    table["Metadata_Well"] = [f"{chr(65 + place // 48)}{place % 48 + 1:02d}" for place in table.groupby("Metadata_Plate").cumcount()]
+    table["Metadata_Treatment"] = [treatment_key(*one) for one in zip(table["Metadata_Compound"], table["Metadata_Concentration"])]
+    features = pd.DataFrame(values, columns=[f"MCNN_{number:03d}" for number in range(1, np.shape(values)[1] + 1)])
+    return pd.concat([table, features], axis=1)

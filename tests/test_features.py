@@ -1,3 +1,9 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -6,8 +12,9 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
+from mcnn_core import features
 from mcnn_core.errors import InputError
-from mcnn_core.features import embed, feature_frame, fit_pca
+from mcnn_core.features import embed, embed_screen, feature_frame, fit_pca
 from mcnn_core.model import CONFIGS, MCNN
 
 
@@ -48,6 +55,113 @@ def test_large_fields_go_one_by_one(store, model, monkeypatch):
     monkeypatch.setattr(model, "embed", lambda x, bf16: sizes.append(len(x)) or embedding(x, bf16))
     embed(model, store, range(10), progress=False)
     assert sizes == [3, 3, 3, 1]
+
+
+# ---------------------------------------------------------------- the whole screen, in parts
+
+PARTS = ["part_00000000.npy", "part_00000004.npy", "part_00000008.npy"]
+
+
+@pytest.fixture
+def in_fours(monkeypatch):
+    """Parts of four fields; returns the list that the rows of each part computed are added to."""
+    computed, plain = [], features.embed
+    monkeypatch.setattr(features, "PART", 4)
+    monkeypatch.setattr(features, "embed", lambda model, store, rows, **rest: computed.append(list(rows)) or plain(model, store, rows, **rest))
+    return computed
+
+
+def test_a_screen_in_parts_is_the_screen(store, model, in_fours, tmp_path):
+    whole = embed_screen(model, store, tmp_path / "new" / "parts", progress=False)
+    assert whole.shape == (10, 128) and whole.dtype == np.float32 and in_fours == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    for rows in in_fours:
+        np.testing.assert_array_equal(whole[rows], embed(model, store, rows, progress=False))
+    np.testing.assert_allclose(whole, embed(model, store, range(10), progress=False), rtol=0.05, atol=0.02)
+    assert sorted(path.name for path in (tmp_path / "new" / "parts").iterdir()) == ["embedding.json", *PARTS]
+
+
+def test_what_is_done_is_not_done_again(store, model, in_fours, monkeypatch, tmp_path):
+    expected = embed_screen(model, store, tmp_path / "once", progress=False)
+    counted = features.embed
+
+    def stops(model, store, rows, **rest):
+        if rows[0] == 8:
+            raise KeyboardInterrupt
+        return counted(model, store, rows, **rest)
+
+    monkeypatch.setattr(features, "embed", stops)
+    with pytest.raises(KeyboardInterrupt):
+        embed_screen(model, store, tmp_path / "twice", progress=False)
+    assert sorted(path.name for path in (tmp_path / "twice").iterdir()) == ["embedding.json", *PARTS[:2]]
+    monkeypatch.setattr(features, "embed", counted)
+    del in_fours[:]
+    np.testing.assert_array_equal(embed_screen(model, store, tmp_path / "twice", progress=False), expected)
+    assert in_fours == [[8, 9]]
+    np.testing.assert_array_equal(embed_screen(model, store, tmp_path / "twice", progress=False), expected)
+    assert in_fours == [[8, 9]]
+
+
+HANGS_IN_THE_THIRD_PART = """
+import sys, time
+import numpy as np, torch
+from types import SimpleNamespace
+from mcnn_core import features
+from mcnn_core.model import CONFIGS, MCNN
+
+torch.set_num_threads(int(sys.argv[2]))
+pixels = np.random.default_rng(0).integers(0, 256, (10, 32, 64, 3), dtype=np.uint8)
+torch.manual_seed(0)
+model, plain = MCNN(CONFIGS["default"], 4, 3, 32, 64).eval(), features.embed
+features.PART = 4
+features.embed = lambda model, store, rows, **rest: plain(model, store, rows, **rest) if rows[0] < 8 else time.sleep(600)
+features.embed_screen(model, SimpleNamespace(pixels=pixels, manifest={"sha256": ""}), sys.argv[1], progress=False)
+"""
+
+
+def test_a_killed_run_goes_on_where_it_was(store, model, in_fours, tmp_path):
+    """Killed by the system, without a chance to tidy up, in a process of its own."""
+    folder = tmp_path / "parts"
+    command = [sys.executable, "-c", HANGS_IN_THE_THIRD_PART, folder, str(torch.get_num_threads())]
+    process = subprocess.Popen(command, cwd=Path(features.__file__).parents[1])
+    try:
+        while not (folder / PARTS[1]).exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    (folder / f".{PARTS[2]}.{process.pid}.part.npy").write_bytes(b"half of it")  # what a kill while writing leaves
+    finished = {name: (folder / name).stat().st_mtime_ns for name in PARTS[:2]}
+    resumed = embed_screen(model, store, folder, progress=False)
+    assert in_fours == [[8, 9]] and {name: (folder / name).stat().st_mtime_ns for name in finished} == finished
+    np.testing.assert_array_equal(resumed, embed_screen(model, store, tmp_path / "at once", progress=False))
+
+
+@pytest.mark.parametrize("changed", ["weights", "statistics", "store", "part"])
+def test_parts_of_anything_else_are_discarded(store, model, in_fours, monkeypatch, tmp_path, changed):
+    embed_screen(model, store, tmp_path, progress=False)
+    stray = tmp_path / "part_00000099.npy"
+    stray.write_bytes(b"")
+    del in_fours[:]
+    other = MCNN(CONFIGS["default"], 4, 3, 32, 64).eval()
+    other.load_state_dict(model.state_dict())
+    again = store
+    if changed == "weights":
+        with torch.no_grad():
+            next(other.parameters()).add_(0.01)
+    if changed == "statistics":  # of the normalisation: part of what the network does, though not trained
+        next(buffer for name, buffer in other.named_buffers() if name.endswith("running_mean")).add_(1)
+    if changed == "store":
+        again = SimpleNamespace(pixels=255 - store.pixels, manifest={"sha256": "other"})
+    if changed == "part":
+        monkeypatch.setattr(features, "PART", 5)
+    got = embed_screen(other, again, tmp_path, progress=False)
+    assert [rows[0] for rows in in_fours] == ([0, 5] if changed == "part" else [0, 4, 8]) and not stray.exists()
+    np.testing.assert_array_equal(got, np.concatenate([embed(other, again, rows, progress=False) for rows in in_fours]))
+    same = MCNN(CONFIGS["default"], 4, 3, 32, 64).eval()
+    same.load_state_dict(other.state_dict())
+    embed_screen(same, again, tmp_path, progress=False)
+    assert len(in_fours) == (2 if changed == "part" else 3)  # equal weights in another object are the same
 
 
 def test_frame_holds_metadata_and_features():

@@ -9,6 +9,8 @@ import pytest
 
 from mcnn_core import figures
 from mcnn_core.distances import cosine_distances
+from mcnn_core.novelty import COLUMNS
+from mcnn_core.response import NO_FIT, hill
 
 GENERATOR = np.random.default_rng(0)
 FIELD = GENERATOR.integers(0, 256, (32, 48, 3), dtype=np.uint8)
@@ -173,3 +175,116 @@ def test_plates_of_1536_wells(ax):
 def test_overview_of_one_treatment(ax):
     figures.method_overview(ax, {"p": [FIELD, FIELD]}, np.ones((1, 3)), np.zeros((1, 1)), ["p"])
     assert "p" in [text.get_text() for text in ax.texts]
+
+
+# --------------------------------------------------------------------- the whole screen
+
+def legend(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_similarity_heat_marks_the_largest_of_each_row(ax):
+    table = pd.DataFrame({"Aur": [1.8, 0.9], "Eg5": [1.2, np.nan], "DMSO": [0.4, 1.1]}, index=["a 1 µM", "b 3 µM"])
+    figures.similarity_heat(ax, table)
+    assert bars(ax) == ["similarity (2 - cosine distance)"] and ax.images[0].get_clim() == (0.4, 2)
+    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in ax.get_lines()] == [(0, 0), (2, 1)]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["Aur", "Eg5", "DMSO"]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["a 1 µM", "b 3 µM"]
+    other, axes = plt.subplots()
+    figures.similarity_heat(axes, table + 0.7)
+    assert axes.images[0].get_clim() == (1, 2)  # similar rows do not spread over all colours
+    plt.close(other)
+
+
+@pytest.fixture
+def points():
+    """One compound at three doses: most like DMSO, then like Eg5, with one dose annotated as Aur and no dose most like KI."""
+    rows = [(dose, mechanism, value) for mechanism, values in {"Aur": (0.9, 1, 1.5), "DMSO": (1.9, 1.2, 0.5), "Eg5": (1, 1.6, 1.8),
+                                                               "KI": (0.5, 0.5, 0.5)}.items() for dose, value in zip((10.0, 0.1, 1.0), values[::-1])]
+    table = pd.DataFrame(rows, columns=["concentration", "mechanism", "median"]).assign(compound="drug", mad=0.1, n=3)
+    return table.assign(annotated=(table["mechanism"] == "Aur") & (table["concentration"] == 10))
+
+
+def test_response_curves_show_annotated_control_and_most_similar(ax, points):
+    figures.response_curves(ax, points)
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_xscale(), ax.get_title()) == ("concentration (µM)", "similarity", "log", "drug")
+    assert legend(ax) == ["Aur", "DMSO", "Eg5"]
+    drawn = [container.lines[0] for container in ax.containers]
+    assert drawn[0].get_xdata().tolist() == [0.1, 1, 10]  # left to right, whatever the order of the rows
+    ringed = [line.get_xdata().tolist() for line in ax.get_lines() if line.get_markersize() == 11]
+    assert ringed == [[10.0], [], []]
+    ax.clear()
+    figures.response_curves(ax, points, most=2)
+    assert legend(ax) == ["Aur", "DMSO"]
+    ax.clear()
+    figures.response_curves(ax, points[points["mechanism"] != "DMSO"])
+    assert legend(ax) == ["Aur", "Eg5"]
+
+
+@pytest.mark.parametrize("status", ["fit", NO_FIT["flat"]])
+def test_dose_effect_draws_a_curve_where_there_is_one(ax, status):
+    dose = np.array([0, 0, 0.1, 1, 1, 10])
+    fitted = pd.Series({"compound": "drug", "status": status, "ec50": 0.5, "low": 0.2, "high": 2.0, "hill": 1.5, "bottom": 0.1, "top": 3.0})
+    fitted = fitted if status == "fit" else fitted.where(fitted.index.isin(["compound", "status"]))
+    figures.dose_effect(ax, dose, np.arange(6.0), fitted)
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_xscale(), ax.get_title()) == ("concentration (µM)", "effect", "log", f"drug: {status}")
+    wells, controls, *rest = ax.get_lines()
+    assert wells.get_xydata().tolist() == [[0.1, 2], [1, 3], [1, 4], [10, 5]]
+    assert controls.get_xydata().tolist() == [[0.01, 0], [0.01, 1]]  # a decade left of the lowest dose
+    assert legend(ax) == ["wells", "controls", *["EC50"] * (status == "fit")] and len(ax.patches) == (status == "fit")
+    if status == "fit":
+        curve, middle = rest
+        assert middle.get_xdata() == [0.5, 0.5] and ax.patches[0].get_x() == 0.2 and ax.patches[0].get_width() == pytest.approx(1.8)
+        x, y = curve.get_data()
+        assert x[-1] == pytest.approx(10) and np.interp(0.5, x, y) == pytest.approx(1.55, abs=0.01)  # half-way at the EC50
+        np.testing.assert_allclose(y, hill(x, 0.1, 3, np.log10(0.5), 1.5))
+
+
+def test_potency_intervals_are_ranked_and_say_why_not(ax):
+    table = pd.DataFrame({"compound": list("abcd"), "ec50": [3.0, np.nan, 0.2, np.nan], "low": [1.0, np.nan, 0.1, np.nan],
+                          "high": [5.0, np.nan, 0.6, np.nan], "status": ["fit", NO_FIT["flat"], "fit", NO_FIT["high"]]})
+    figures.potency_intervals(ax, table)
+    assert (ax.get_xlabel(), ax.get_xscale()) == ("EC50 (µM)", "log") and legend(ax) == ["EC50, 95 % interval"]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["b", "d", "c", "a"] and texts(ax) == [NO_FIT["flat"], NO_FIT["high"]]
+    assert [text.get_position()[1] for text in ax.texts] == [0, 1]
+    (bar,) = ax.containers
+    assert bar.lines[0].get_xydata().tolist() == [[0.2, 2], [3, 3]]
+    ends = [segment[:, 0] for segment in bar.lines[2][0].get_segments()]
+    np.testing.assert_allclose(ends, [[0.1, 0.6], [1, 5]])
+    ax.clear()
+    figures.potency_intervals(ax, table, pd.Series({"a": 2.0, "b": 7.0, "c": 0.3}))
+    crosses = next(line for line in ax.get_lines() if line.get_label() == "planted EC50")
+    np.testing.assert_array_equal(crosses.get_xydata(), [[7, 0], [np.nan, 1], [0.3, 2], [2, 3]])
+    ax.clear()
+    figures.potency_intervals(ax, table[table["status"] != "fit"])
+    assert texts(ax) == [NO_FIT["flat"], NO_FIT["high"]]
+
+
+def test_ordered_matrix_frames_clusters_of_two_or_more(ax):
+    distances = cosine_distances(GENERATOR.normal(size=(6, 3)))
+    figures.ordered_matrix(ax, distances, pd.Series([1, 1, 2, 3, 3, 3], index=range(5, -1, -1)))
+    assert ax.get_xlabel() == ax.get_ylabel() == "treatments, in the order of the leaves" and bars(ax) == ["cosine distance"]
+    assert [(frame.get_x(), frame.get_y(), frame.get_width(), frame.get_height()) for frame in ax.patches] == [(-0.5, -0.5, 2, 2), (2.5, 2.5, 3, 3)]
+    np.testing.assert_array_equal(ax.images[0].get_array(), distances)
+    ax.clear()
+    figures.ordered_matrix(ax, np.zeros((2, 2)), [1, 1])
+    assert ax.images[0].get_clim()[1] > 0
+
+
+def test_novelty_map_tells_three_kinds(ax):
+    table = pd.DataFrame({"treatment": list("abcd"), "agreement": [0.9, 0.8, 0.1, np.nan], "score": [1.0, 0.2, 0.9, 0.5],
+                          "threshold": [0.3, 0.4, 0.3, np.nan], "active": [True, True, False, True], "novel": [True, False, False, False]})
+    figures.novelty_map(ax, table.reindex(columns=COLUMNS))
+    assert ax.get_xlabel() == "agreement of replicate wells (cosine)" and ax.get_ylabel().startswith("cosine distance to the nearest")
+    assert legend(ax) == ["no effect seen (1)", "in a cluster with something known (2)", "novel (1)"]
+    assert [part.get_offsets().data.tolist()[0] for part in ax.collections] == [[0.1, 0.9], [0.8, 0.2], [0.9, 1.0]]
+    assert [line.get_xdata()[0] for line in ax.get_lines()] == [0.3, 0.4]
+
+
+@pytest.mark.parametrize(("draw", "columns"), [
+    (figures.similarity_heat, []), (figures.response_curves, ["compound", "concentration", "mechanism", "median"]),
+    (figures.potency_intervals, ["compound", "ec50", "status"]), (figures.novelty_map, COLUMNS)])
+def test_a_screen_without_an_answer_has_no_figure(ax, draw, columns):
+    assert draw(ax, pd.DataFrame(columns=columns)) is ax and texts(ax) == ["not available"]
+    ax.clear()
+    assert texts(figures.similarity_heat(ax, pd.DataFrame(index=["a", "b"]))) == ["not available"]  # rows, but nothing to compare with

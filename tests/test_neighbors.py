@@ -1,13 +1,16 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import confusion_matrix, pairwise_distances, silhouette_samples
 from sklearn.neighbors import NearestNeighbors
 
 from mcnn_core import neighbors
+from mcnn_core.discover import discover
 from mcnn_core.distances import cosine_distances
 from mcnn_core.errors import InputError
+from mcnn_core.novelty import activity
 from mcnn_core.profiles import feature_columns, treatment_profiles
+from mcnn_core.response import NO_FIT
 
 COLUMNS = ["Metadata_Compound", "Metadata_Concentration", "Metadata_MoA", "Metadata_Batch"]
 
@@ -129,6 +132,60 @@ def test_subgroups_find_compounds_within_a_mechanism():
     assert table.loc["split", "within"] == pytest.approx(np.median(np.concatenate(inside)))
 
 
+def silhouettes(frame):
+    """Judge one treatment at a time; those of its own compound are never looked at."""
+    found, values = {}, frame[feature_columns(frame)].to_numpy(float)
+    for place, one in enumerate(frame[COLUMNS + ["Metadata_Treatment"]].itertuples()):
+        others = (frame.Metadata_Compound != one.Metadata_Compound).to_numpy()
+        distances = pairwise_distances(values[[place]], values[others], metric="cosine")[0]
+        means = pd.Series(distances).groupby(frame.Metadata_MoA[others].to_numpy()).mean()
+        if one.Metadata_MoA in means and len(means) > 1:
+            own, rest = means[one.Metadata_MoA], means.drop(one.Metadata_MoA)
+            found[one.Metadata_Treatment] = (rest.idxmin(), own, rest.min(), (rest.min() - own) / max(own, rest.min()))
+    return found
+
+
+def test_suspects_agree_with_loops(random_profiles):
+    """A compound with two mechanisms and a mechanism of one compound included."""
+    frame = random_profiles.copy()
+    frame.loc[0, "Metadata_MoA"] = "m3"
+    frame.loc[frame.Metadata_Compound == "c07", "Metadata_MoA"] = "alone"
+    expected = silhouettes(frame)
+    assert set(frame.Metadata_Treatment) - set(expected) == set(frame.Metadata_Treatment[frame.Metadata_MoA == "alone"])
+    got = neighbors.suspects(frame.sample(frac=1, random_state=3))
+    assert got.columns.tolist() == neighbors.SUSPECT_COLUMNS and got.silhouette.is_monotonic_increasing
+    assert got.treatment.tolist() == sorted(expected, key=lambda name: expected[name][-1])
+    for row in got.itertuples():
+        nearest, *numbers = expected[row.treatment]
+        assert row.nearest_other == nearest and [row.own, row.other, row.silhouette] == pytest.approx(numbers)
+
+
+def test_suspects_of_single_doses_are_scikit_learns_silhouettes(random_profiles):
+    single = random_profiles.drop_duplicates("Metadata_Compound")
+    got = neighbors.suspects(single).set_index("compound")
+    expected = silhouette_samples(single[feature_columns(single)].to_numpy(), single.Metadata_MoA.to_numpy(), metric="cosine")
+    np.testing.assert_allclose(got.loc[single.Metadata_Compound, "silhouette"], expected)
+
+
+def test_a_planted_wrong_label_is_the_first_suspect():
+    """At all its doses, which vouch for each other and are not asked."""
+    generator = np.random.default_rng(6)
+    rows = [(f"{m}{c}", float(d), m, "W") for m in "xyz" for c in range(4) for d in range(3)]
+    values = np.repeat(np.eye(5)[:3], 12, axis=0) + generator.normal(0, 0.1, (36, 5))
+    values[[3, 4, 5]] += np.eye(5)[2] - np.eye(5)[0]
+    controls = profiles([("DMSO", 0.0, "", "W")], values[:1]).assign(Metadata_control_type="negcon")
+    got = neighbors.suspects(pd.concat([profiles(rows, values), controls], ignore_index=True))
+    assert set(got.compound[:3]) == {"x1"} and set(got.nearest_other[:3]) == {"z"}
+    assert (got.silhouette[:3] < -0.5).all() and (got.silhouette[3:] > 0.3).all() and len(got) == 36
+
+
+def test_nothing_to_suspect():
+    one = profiles([("a", 1.0, "x", "W"), ("b", 1.0, "x", "W")], np.eye(2) + 0.1)
+    assert neighbors.suspects(one).empty and neighbors.suspects(one).columns.tolist() == neighbors.SUSPECT_COLUMNS
+    with pytest.raises(InputError, match="annotated treatments"):
+        neighbors.suspects(one.assign(Metadata_MoA=""))
+
+
 @pytest.fixture(scope="module")
 def ljosa(shared_data):
     """Well profiles of the real BBBC021 (Ljosa 2013), with the metadata of the real screen."""
@@ -174,19 +231,47 @@ def standard(values):
     return values.mean(), values.std()
 
 
+def scaled(ljosa, moments):
+    """Scale every feature by the moments of each plate's DMSO wells."""
+    names = [name for name in feature_columns(ljosa) if name.split("_")[0] in ("Cells", "Nuclei", "Cytoplasm")]
+    values = pd.DataFrame(ljosa[names].to_numpy(float), ljosa.index, names)  # in one piece, which is faster
+    parts = []
+    for _, plate in values.groupby(ljosa.Metadata_Plate):
+        middle, spread = moments(plate[ljosa.Metadata_control_type[plate.index] == "negcon"])
+        parts.append((plate - middle) / spread.replace(0, np.nan))
+    return ljosa.drop(columns=names).join(pd.concat(parts).dropna(axis=1))
+
+
 @pytest.mark.parametrize("moments, overall", [(standard, (0.767, 0.685)), (robust, (0.748, 0.761))])
 def test_real_profiles_reach_the_known_range(ljosa, moments, overall):
     """Scaled by each plate's DMSO wells, Ljosa's profiles are known to reach 68.0-81.6 % (NSC) and 65.2-76.1 % (NSCB)."""
-    names = [name for name in feature_columns(ljosa) if name.split("_")[0] in ("Cells", "Nuclei", "Cytoplasm")]
-    parts = []
-    for _, plate in ljosa.groupby("Metadata_Plate"):
-        middle, spread = moments(plate.loc[plate.Metadata_control_type == "negcon", names])
-        parts.append((plate[names] - middle) / spread.replace(0, np.nan))
-    wells = ljosa.drop(columns=names).join(pd.concat(parts).dropna(axis=1))
-    treatments = treatment_profiles(wells)
+    treatments = treatment_profiles(scaled(ljosa, moments))
     for protocol, n, expected in zip(neighbors.PROTOCOLS, (103, 92), overall):
         got = neighbors.nearest_neighbours(treatments, protocol)
         result = neighbors.scores(got)
         assert result["n"] == n and result["overall"] == pytest.approx(expected, abs=5e-4)
         independently = independent(neighbors.annotated(treatments), protocol)
         assert got.neighbour.tolist() == [neighbour for neighbour, _ in independently.values()]
+
+
+def test_real_profiles_go_through_every_analysis(ljosa, capsys):
+    """Ljosa's wells: 302 annotated, no others treated, and 330 of DMSO; annotated doses only, so most EC50s lie below them."""
+    assert (ljosa.Metadata_MoA != "").sum() == 302 and (ljosa.Metadata_control_type == "negcon").sum() == 330
+    wells = scaled(ljosa, robust)
+    treatments = treatment_profiles(wells)
+    tables = discover(wells, treatments)
+    assert capsys.readouterr() == ("", "")
+    annotated = neighbors.annotated(treatments)
+    mechanisms = sorted(set(annotated.Metadata_MoA))
+    assert (len(annotated), annotated.Metadata_Compound.nunique(), len(mechanisms)) == (103, 38, 12)
+    similarity = tables["similarity"]
+    assert len(similarity) == 632 and similarity.columns[-14:].tolist() == ["nearest", *mechanisms, "DMSO"]
+    assert similarity[mechanisms].notna().all(axis=None) and set(similarity.nearest) == {*mechanisms, "DMSO"}
+    assert tables["potency"].compound.tolist() == sorted(set(annotated.Metadata_Compound))
+    assert set(tables["potency"].status) <= {"fit", *NO_FIT.values()} and (tables["potency"].status == NO_FIT["low"]).sum() > 10
+    assert len(tables["clusters"]) == 103 + 55 and tables["novel"].empty  # one profile of DMSO per plate; nothing unannotated
+    assert activity(wells).active.mean() > 0.8
+    judged = silhouettes(annotated)
+    assert tables["suspects"].treatment.tolist() == sorted(judged, key=lambda name: judged[name][-1]) and len(judged) == 103
+    points = tables["curves"]
+    assert points.n.groupby([points.compound, points.concentration]).first().sum() == 302

@@ -22,7 +22,7 @@ from mcnn_core.model import CONFIGS
 from mcnn_core.preprocess import Store, preprocess
 from mcnn_core.profiles import feature_columns, feature_matrix
 from mcnn_core.screen import read_loaddata
-from mcnn_core.surrogate import default_columns, surrogate_classes
+from mcnn_core.surrogate import BalancedBatches, default_columns, surrogate_classes
 from mcnn_core.train import RECIPES, load_model, train
 from tools import book
 
@@ -102,6 +102,44 @@ def test_training_fields_are_annotated_treatments_else_all(screen):
     assert 0 < len(chosen) < (table["Metadata_control_type"] == "trt").sum()
     bare = table.assign(Metadata_MoA="")
     np.testing.assert_array_equal(pipeline.training_fields(bare), table["Metadata_control_type"] == "trt")
+
+
+def test_negative_controls_train_only_where_asked(screen):
+    table = screen.table.copy()
+    table.loc[table.index[table["Metadata_MoA"] != ""][0], "Metadata_control_type"] = "poscon"
+    kinds = table["Metadata_control_type"]
+    assert set(kinds) == {"negcon", "poscon", "trt"}
+    annotated = (kinds == "trt") & (table["Metadata_MoA"] != "")
+    np.testing.assert_array_equal(pipeline.training_fields(table), annotated)
+    np.testing.assert_array_equal(pipeline.training_fields(table, controls=True), annotated | (kinds == "negcon"))
+    np.testing.assert_array_equal(pipeline.training_fields(table.assign(Metadata_MoA=""), controls=True), kinds != "poscon")
+    without = table[kinds != "negcon"]
+    np.testing.assert_array_equal(pipeline.training_fields(without, controls=True), annotated[without.index])
+
+
+def test_controls_are_one_class_of_all_plates(screen):
+    table = screen.table
+    labels = surrogate_classes(table, default_columns(table), pipeline.training_fields(table, controls=True))["label"]
+    plain = surrogate_classes(table, default_columns(table), pipeline.training_fields(table))["label"]
+    control = table["Metadata_control_type"] == "negcon"
+    assert labels[control].nunique() == 1 and labels[control].iloc[0] not in set(labels[~control]) and labels.max() == plain.max() + 1
+
+
+def test_controls_make_epochs_longer_and_fewer(screen):
+    """Each class is then seen about as often: epochs times fields over classes."""
+    table = screen.table
+    labels = {controls: surrogate_classes(table, default_columns(table), pipeline.training_fields(table, controls))["label"].to_numpy()
+              for controls in (False, True)}
+    plain = dataclasses.replace(RECIPES["default"], epochs=100)
+    recipe = pipeline.with_controls(plain, table)
+    fields = {controls: (found >= 0).sum() for controls, found in labels.items()}
+    assert fields[True] > fields[False] and recipe.epochs == round(100 * fields[False] / fields[True])
+    assert dataclasses.replace(recipe, epochs=100) == plain
+    seen = {controls: epochs * BalancedBatches(labels[controls], 16, 0).per_class for controls, epochs in ((False, 100), (True, recipe.epochs))}
+    classes = {controls: found.max() + 1 for controls, found in labels.items()}
+    assert seen[True] == pytest.approx(seen[False] * classes[False] / classes[True], rel=0.15)
+    assert pipeline.with_controls(dataclasses.replace(plain, epochs=1), table).epochs == 1
+    assert pipeline.with_controls(plain, table[table["Metadata_control_type"] != "negcon"]) == plain
 
 
 def test_examples_show_each_mechanism_once_and_a_control(screen):

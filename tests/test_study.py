@@ -33,6 +33,8 @@ def record(root, name):
 def test_names_and_seeds_of_the_studies(tmp_path):
     planned = study.studies(tmp_path, "")
     assert [seeds for name, (seeds, _) in planned.items() if name.startswith("simulated-")] == [[101], [102], [103]]
+    assert [(name, seeds) for name, (seeds, _) in planned.items() if name.startswith("whole-")] == [
+        ("whole-101", [101]), ("whole-102", [102]), ("whole-103", [103])]
     assert planned["held-out"][0] == [0]
     assert [name for name in planned if name.startswith("variant-")] == [
         "variant-default-default", "variant-default-no-norm-default", "variant-default-three-scales-default",
@@ -86,6 +88,45 @@ def test_a_screen_is_recorded_under_its_name(root):
     assert table[table["method"] == "handcrafted"]["overall"].nunique() == 1
 
 
+def test_the_whole_screen_is_analysed_and_graded(root, monkeypatch):
+    """And nothing but the grades changes when the truth is gone: the tables agree to the bit."""
+    found, real, labels, trained = [], study.discover, [], study.features_of
+    monkeypatch.setattr(study, "discover", lambda wells, treatments: found.append(real(wells, treatments)) or found[-1])
+    monkeypatch.setattr(study, "features_of", lambda table, store, given, *rest: labels.append((table, given)) or trained(table, store, given, *rest))
+    study.main(["--only", "whole-102", "--out", str(root / "work")])
+    made = record(root, "whole-102")
+    run = made["runs"]["102"]
+    assert FACTS <= set(made) and made["seeds"] == [102] and run["screen"]["n_fields"] == 128 and run["recipe"]["seed"] == 102
+    grades = run["grades"]
+    assert grades["potency.graded"] == 8 and grades["clusters.hidden"] == 1 and list(run["clusters"]) == ["Protein synthesis"]
+    assert 0 <= grades["potency.no_fit"] <= 1 and grades["suspects.suspects"] > 0 and grades["clusters.called"] == found[0]["novel"]["novel"].sum()
+    assert found[0]["similarity"].columns[-1] == "DMSO" and len(found[0]["similarity"]) == 64
+    assert (root / "work" / "seed-102" / "whole-102" / "activations" / "part_00000000.npy").exists()
+
+    table, given = labels[0]
+    np.testing.assert_array_equal(given >= 0, training_fields(table, controls=True))
+
+    truth = root / "work" / "seed-102" / "screen" / "truth.csv"
+    truth.unlink()
+    again = study.whole_screen(root / "work" / "seed-102", 102)
+    for name, table in found[0].items():
+        pd.testing.assert_frame_equal(found[1][name], table, check_exact=True)
+    assert again["screen"] == run["screen"] and again["recipe"] == run["recipe"]
+    changed = {key for key, value in again["grades"].items() if value != grades[key]} - {"clusters.hidden", "clusters.recovered"}
+    assert "potency.graded" in changed and {again["grades"][key] for key in changed} == {"not available"} and again["clusters"] == {}
+
+
+def test_controls_are_a_class_of_the_whole_screen(root):
+    table, store = study.prepared("simulated", root / "work", 3)
+    labels = {controls: study.labelled(table, controls=controls) for controls in (False, True)}
+    control = (table["Metadata_control_type"] == "negcon").to_numpy()
+    assert (labels[False][control] == -1).all() and len(set(labels[True][control])) == 1 and labels[True][control][0] >= 0
+    np.testing.assert_array_equal(labels[True] >= 0, control | (labels[False] >= 0))
+    left_out = (table["Metadata_Plate"] == table["Metadata_Plate"].iloc[0]).to_numpy()
+    assert (study.labelled(table, left_out, controls=True)[left_out] == -1).all()
+    assert store.shape[0] == len(table)
+
+
 def test_variants_say_their_size_and_cost(root):
     study.main(["--only", "variant-default-three-scales", "--out", str(root / "work")])
     run = record(root, "variant-default-three-scales-default")["runs"]["0"]
@@ -128,3 +169,26 @@ def test_margins_compare_with_the_best_handcrafted_row_of_each_seed():
     found = study.margins(pd.concat([table, table.assign(protocol="NSCB", overall=0.1)]))
     assert found == pytest.approx({"trained": 0.7, "lead_smallest": -0.02, "lead_largest": 0.1})
     assert set(study.margins(table.head(0)).values()) == {"not available"}
+
+
+GRADES = {"potency.median_error": [0.1, 0.3, 0.2], "potency.coverage": [0.8, 1, 0.9], "suspects.rank": [1, "not available", 2],
+          "clusters.recovered": [0, 2, 1], "suspects.suspect": ["a 1 µM", "b 2 µM", "a 1 µM"]}
+
+
+def test_grades_of_all_seeds_in_one_table():
+    records = {f"whole-{seed}": {"runs": {str(seed): {"grades": {key: values[place] for key, values in GRADES.items()}}}}
+               for place, seed in enumerate((101, 102, 103))}
+    table = study.recorded_grades(records)
+    assert table.columns.tolist() == ["101", "102", "103"] and {key: row.tolist() for key, row in table.iterrows()} == GRADES
+    assert study.recorded_grades({}).empty
+
+
+def test_ranges_of_grades_say_where_a_seed_has_none():
+    table = pd.DataFrame(GRADES, index=["101", "102", "103"]).T
+    found = study.worst_and_best(table)
+    assert set(found) == {f"{grade}.{end}" for grade in study.RANGES for end in ("lowest", "highest")}
+    known = {"potency.median_error.lowest": 0.1, "potency.median_error.highest": 0.3, "potency.coverage.lowest": 0.8, "potency.coverage.highest": 1,
+             "clusters.recovered.lowest": 0, "clusters.recovered.highest": 2}
+    assert {key: value for key, value in found.items() if value != "not available"} == known
+    assert study.worst_and_best(table[["101"]])["suspects.rank.highest"] == 1
+    assert set(study.worst_and_best(study.recorded_grades({})).values()) == {"not available"}
