@@ -17,6 +17,7 @@ from mcnn_core.distances import cosine_distances
 from mcnn_core.errors import InputError
 from mcnn_core.features import embed, feature_frame
 from mcnn_core.model import NetworkConfig
+from mcnn_core.neighbors import wilson
 from mcnn_core.profiles import aggregate, feature_matrix, row_names
 from mcnn_core.train import untrained_model
 
@@ -69,12 +70,17 @@ def hold_out(wells: pd.DataFrame, label: str = "Metadata_Content", apart: str = 
 def accuracy(predictions: pd.DataFrame, seed: int = 0) -> dict[str, float]:
     """Return ``accuracy`` over all questions and its 95 % interval, ``low`` and ``high``, by drawing wells anew.
 
-    A well is asked about five times in 50 repeats; those answers are not independent, wells nearly are.
+    A well is asked about five times in 50 repeats; those answers are not independent, wells nearly are. Where all answers are alike, drawing shows
+    no spread, and the interval is Wilson's with the wells as questions.
     """
-    right = (predictions["MoA"] == predictions["predicted"]).groupby(predictions["well"]).mean().to_numpy()
-    draws = right[np.random.default_rng(seed).integers(len(right), size=(BOOTSTRAPS, len(right)))].mean(axis=1)
-    low, high = np.quantile(draws, (0.025, 0.975))
-    return {"accuracy": float((predictions["MoA"] == predictions["predicted"]).mean()), "low": float(low), "high": float(high)}
+    answers = (predictions["MoA"] == predictions["predicted"]).groupby(predictions["well"]).agg(["sum", "size"]).to_numpy()
+    right, asked = answers.sum(axis=0)
+    if right in (0, asked):
+        low, high = wilson(len(answers) if right else 0, len(answers))
+    else:
+        draws = answers[np.random.default_rng(seed).integers(len(answers), size=(BOOTSTRAPS, len(answers)))].sum(axis=1)
+        low, high = np.quantile(draws[:, 0] / draws[:, 1], (0.025, 0.975))
+    return {"accuracy": float(right / asked), "low": float(low), "high": float(high)}
 
 
 def control_frames(table: pd.DataFrame, store: Any, features: pd.DataFrame, labels: np.ndarray, network: NetworkConfig, seed: int,
@@ -108,6 +114,23 @@ def compare_controls(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
             name = method + ", whitened" * (normalisation == "whiten")
             rows += [{"method": name, "variant": variant, **accuracy(hold_out(wells, apart=apart))} for variant, apart in VARIANTS.items()]
     return pd.DataFrame(rows)
+
+
+def control_grades(comparison: pd.DataFrame) -> dict[str, float]:
+    """Return `compare_controls`'s table by key: ``random.trained``, ``apart.handcrafted_whitened.low``, and so on.
+
+    ``random`` is the paper's hold-out, ``apart`` the other variant; ``random.lead`` is the trained network's accuracy minus that of the best
+    handcrafted row.
+    """
+    found = {}
+    for variant, kind in zip(VARIANTS, ("random", "apart"), strict=True):
+        part = comparison[comparison["variant"] == variant].set_index("method")
+        for method, row in part.iterrows():
+            key = f"{kind}.{method.replace(', ', '_')}"
+            found |= {key: row["accuracy"], f"{key}.low": row["low"], f"{key}.high": row["high"]}
+        crafted = part.index.str.startswith("handcrafted")
+        found[f"{kind}.lead"] = part.loc["trained", "accuracy"] - part.loc[crafted, "accuracy"].max()
+    return found
 
 
 def sirna_profiles(wells: pd.DataFrame) -> pd.DataFrame:

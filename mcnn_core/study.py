@@ -17,11 +17,14 @@ import numpy as np
 import pandas as pd
 
 from mcnn_core.compare import COLUMNS, evaluate, profile
+from mcnn_core.controls import compare_controls, control_fields, control_frames, control_grades, sirna_clusters, sirna_profiles
 from mcnn_core.discover import discover
+from mcnn_core.enrichment import count_enriched, enrich_clusters, load_go, permuted, universe
 from mcnn_core.features import embed_screen, feature_frame
 from mcnn_core.files import read_json, write_json
-from mcnn_core.grading import grade_clusters, grades, read_truth
+from mcnn_core.grading import grade_clusters, grade_groups, grades, group_grades, read_effects, read_truth
 from mcnn_core.images import check_headers
+from mcnn_core.kimorph import ARTEFACT, CONTROLS
 from mcnn_core.model import CONFIGS, NetworkConfig, multiple_of, parameters
 from mcnn_core.neighbors import scores
 from mcnn_core.pipeline import NOT_AVAILABLE, compare_methods, mechanism_results, open_screen, training_fields, with_controls
@@ -35,6 +38,9 @@ FRESH_SEEDS = (101, 102, 103)
 TUNED_SEED = 0
 RANGES = ["potency.median_error", "potency.coverage", "potency.no_fit", "potency.median_width", "clusters.recovered", "clusters.hidden",
           "novel.precision.clusters", "novel.recall.clusters", "novel.precision.chance", "novel.precision.nearest_neighbour", "suspects.rank"]  #: grades the prose quotes
+KIMORPH_RANGES = ["random.trained", "random.handcrafted", "random.handcrafted_whitened", "random.untrained", "random.lead", "apart.trained", "apart.lead",
+                  "groups.groups", "groups.recovered", "groups.possible", "groups.possible_recovered", "groups.terms_planted", "groups.terms_found",
+                  "clusters.multi_gene", "clusters.multi_gene_two_terms", "permuted.classic.share", "permuted.elim.share", "permuted.elim.limit"]
 FOLDS = 4
 CELLS = replace(RECIPES["default"], batch=64, crop=0.75)
 """For crops of one cell each: a quarter of a cell says little, so the views are larger."""
@@ -82,6 +88,28 @@ def whole_screen(folder: Path, seed: int) -> dict[str, Any]:
     tables, truth = discover(wells, treatments), read_truth(load_screen(folder))
     return {"screen": summary(table), "recipe": asdict(recipe), "grades": grades(tables, treatments, truth),
             "clusters": grade_clusters(tables["clusters"], truth).to_dict("index")}
+
+
+def kimorph(folder: Path, seed: int, by: tuple[str, ...] = ("Metadata_Position",)) -> dict[str, Any]:
+    """Train on the control wells of a simulated KiMorph, each value of `by` a class, and grade controls, clusters and terms, as chapters 13 and 14 do."""
+    table, store = prepared("kimorph", folder, seed)
+    classes = surrogate_classes(table, by, control_fields(table, CONTROLS))
+    labels, recipe = classes["label"].to_numpy(), replace(RECIPES["default"], seed=seed)
+    features = features_of(table, store, labels, CONFIGS["default"], recipe, folder / f"model-{'-'.join(by).replace('Metadata_', '').lower()}")
+    comparison = compare_controls(control_frames(table, store, features, labels, CONFIGS["default"], seed))
+    clusters, _ = sirna_clusters(sirna_profiles(profile(features)[0]), CONTROLS)
+    screen, library = load_screen(folder), clusters[clusters["entrez"] != ""]
+    space = universe(load_go(screen.root / "go.obo", screen.root / "go.gaf", folder / "go"), library.set_index("treatment")["entrez"])
+    members = library.set_index("entrez")["cluster"]
+    enriched = enrich_clusters(space, members)
+    counts, dealt, truth = count_enriched(enriched, members), permuted(space, members), read_truth(screen, "group")
+    groups, sizes = grade_groups(clusters, enriched, truth, read_effects(screen)), clusters["cluster"].value_counts()
+    spoilt = sizes[clusters.loc[clusters["treatment"] == ARTEFACT, "cluster"]]
+    found = {**control_grades(comparison), **{f"groups.{key}": value for key, value in group_grades(groups, clusters, truth).items()},
+             "clusters.n": len(sizes), "clusters.of_artefact": int(spoilt.iloc[0]), **{f"clusters.{key}": int(value) for key, value in counts.loc["elim"].items()},
+             **{f"permuted.{name}.{key}": float(row[key]) for name, row in dealt.iterrows() for key in ("share", "limit")}}
+    return {"screen": summary(table), "recipe": asdict(recipe), "classes": int(labels.max()) + 1, "grades": found, "groups": groups.to_dict("index"),
+            "comparison": comparison.to_dict("records"), "enriched": counts.to_dict("index"), "permuted": dealt.to_dict("index")}
 
 
 def variant(folder: Path, network: str, recipe: str) -> dict[str, Any]:
@@ -139,11 +167,11 @@ def recorded_grades(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(runs, columns=list(runs))
 
 
-def worst_and_best(found: pd.DataFrame) -> dict[str, float | str]:
-    """Return the lowest and the highest value of each grade over the seeds, "not available" where a seed has none."""
-    table = found.apply(pd.to_numeric, errors="coerce").reindex(RANGES)
+def worst_and_best(found: pd.DataFrame, wanted: list[str] = RANGES) -> dict[str, float | str]:
+    """Return the lowest and the highest value of each grade `wanted` over the seeds, "not available" where a seed has none."""
+    table = found.apply(pd.to_numeric, errors="coerce").reindex(wanted)
     ends = {"lowest": table.min(axis=1, skipna=False), "highest": table.max(axis=1, skipna=False)}
-    return {f"{grade}.{end}": NOT_AVAILABLE if pd.isna(values[grade]) else values[grade] for end, values in ends.items() for grade in RANGES}
+    return {f"{grade}.{end}": NOT_AVAILABLE if pd.isna(values[grade]) else values[grade] for end, values in ends.items() for grade in wanted}
 
 
 def margins(comparison: pd.DataFrame) -> dict[str, float | str]:
@@ -166,6 +194,8 @@ def studies(work: Path, screen: str) -> dict[str, tuple[list[int], Callable[[int
     named = {f"simulated-{seed}": ([seed], lambda seed: full_comparison("simulated", work / f"seed-{seed}", seed, RECIPES["default"]))
              for seed in FRESH_SEEDS}
     named |= {f"whole-{seed}": ([seed], lambda seed: whole_screen(work / f"seed-{seed}", seed)) for seed in FRESH_SEEDS}
+    named |= {f"kimorph-{seed}": ([seed], lambda seed: kimorph(work / f"kimorph-{seed}", seed)) for seed in FRESH_SEEDS}
+    named |= {f"kimorph96-{seed}": ([seed], lambda seed: kimorph(work / f"kimorph-{seed}", seed, ("Metadata_Plate", "Metadata_Well"))) for seed in FRESH_SEEDS}
     for network, recipe in [("default", "default"), ("default-no-norm", "default"), ("default-three-scales", "default"),
                             ("published-gap", "default"), ("published", "published")]:
         named[f"variant-{network}-{recipe}"] = ([TUNED_SEED], lambda _, n=network, r=recipe: variant(work / "tuned", n, r))
