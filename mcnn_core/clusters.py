@@ -14,10 +14,10 @@ LINKAGE = "average"  #: [ours: the paper names none] Ward's needs Euclidean dist
 
 
 def tree(distances: np.ndarray) -> np.ndarray:
-    """Return the linkage matrix, (n - 1, 4), of an (n, n) distance matrix, its leaves in optimal order.
+    """Return the linkage matrix, (n - 1, 4), of an (n, n) distance matrix, its leaves in a near-optimal order.
 
-    Optimal: the order, of all that the tree allows, in which neighbouring leaves are nearest
-    (Bar-Joseph et al. 2001, Bioinformatics 17, S22).
+    Optimal is the order, of all that the tree allows, in which neighbouring leaves are nearest
+    (Bar-Joseph et al. 2001, Bioinformatics 17, S22); SciPy's implementation sometimes misses it narrowly.
     """
     if len(distances) < 2:
         raise InputError(f"a tree needs two profiles or more, found {len(distances)}")

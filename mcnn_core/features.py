@@ -1,7 +1,6 @@
 """Features: the 128 activations of every field, and their principal components (paper: Methods, "Feature extraction")."""
 
 import hashlib
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +77,8 @@ def embed_screen(model: MCNN, store: Any, folder: str | Path, progress: bool = T
         weights.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
     identity = {"store": store.manifest["sha256"], "weights": weights.hexdigest(), "part": PART, "fields": n}
     if not (folder / "embedding.json").exists() or read_json(folder / "embedding.json") != identity:
-        shutil.rmtree(folder, ignore_errors=True)
+        for part in folder.glob("part_*.npy"):
+            part.unlink()
         write_json(folder / "embedding.json", identity)
     parts = []
     for first in tqdm(range(0, n, PART), disable=not progress, desc="features", unit=f"{PART} fields"):

@@ -17,16 +17,20 @@ QUANTILE = 0.95  #: of them that a treatment must exceed
 COLUMNS = ["treatment", "score", "cluster", "agreement", "threshold", "active", "novel", "cluster_score"]
 
 
-def _agreement(profiles: np.ndarray) -> float:
-    """Return the median cosine between all pairs of rows of (n, d)."""
-    return 1 - float(np.median(cosine_distances(profiles)[np.triu_indices(len(profiles), 1)]))
+def _agreement(profiles: np.ndarray, plates: np.ndarray | None = None) -> float:
+    """Return the median cosine between the pairs of rows of (n, d), of different plates if `plates` are given; NaN without a pair."""
+    pairs = np.triu(np.ones((len(profiles), len(profiles)), bool), 1)
+    if plates is not None:
+        pairs &= plates[:, None] != plates
+    return 1 - float(np.median(cosine_distances(profiles)[pairs])) if pairs.any() else np.nan
 
 
 def activity(wells: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Say of each treatment whether its replicates agree better than negative controls do.
 
     Every well is taken relative to the negative controls of its plate; agreement is the median cosine between
-    pairs of a treatment's wells. The yardstick is the agreement of as many control wells, drawn at random
+    pairs of a treatment's wells on different plates. Wells of one plate share the chance of their plate's controls, and
+    would agree without any effect. The yardstick is the agreement of as many control wells, drawn at random
     `DRAWS` times (cf. "percent replicating", Way et al. 2022, Cell Systems 13, 911).
 
     Parameters
@@ -39,8 +43,8 @@ def activity(wells: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Indexed by treatment (controls left out): ``wells``, ``agreement`` (-1 to 1; NaN for a single well),
-        ``threshold`` and ``active``. A treatment of a single well cannot be tested and counts as active.
+        Indexed by treatment (controls left out): ``wells``, ``agreement`` (-1 to 1; NaN for a single plate),
+        ``threshold`` and ``active``. A treatment on a single plate cannot be tested and counts as active.
     """
     centred = centre(wells)
     values, kind = feature_matrix(centred), centred["Metadata_control_type"].to_numpy()
@@ -54,7 +58,7 @@ def activity(wells: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         if size > 1 and n not in thresholds:
             drawn = [_agreement(values[rng.choice(controls, size, replace=False)]) for _ in range(DRAWS)]
             thresholds[n] = float(np.quantile(drawn, QUANTILE))
-        agreement = _agreement(feature_matrix(part)) if n > 1 else np.nan
+        agreement = _agreement(feature_matrix(part), part["Metadata_Plate"].to_numpy())
         limit = thresholds.get(n, np.nan)
         rows[treatment] = {"wells": n, "agreement": agreement, "threshold": limit, "active": not agreement <= limit}
     return pd.DataFrame.from_dict(rows, orient="index", columns=["wells", "agreement", "threshold", "active"]).rename_axis("treatment")
@@ -69,6 +73,11 @@ def known(treatments: pd.DataFrame) -> np.ndarray:
 def unannotated(treatments: pd.DataFrame) -> np.ndarray:
     """Return the mask of the treatments that nobody annotated; controls of either kind are none."""
     return ((treatments["Metadata_MoA"] == "") & (treatments["Metadata_control_type"] == "trt")).to_numpy()
+
+
+def _names(treatments: pd.DataFrame) -> list[str]:
+    """Return each row's treatment; a well without one is named by its place."""
+    return [treatment or name for treatment, name in zip(treatments["Metadata_Treatment"], row_names(treatments), strict=True)]
 
 
 def novelty(treatments: pd.DataFrame, clusters: pd.Series, tested: pd.DataFrame) -> pd.DataFrame:
@@ -95,7 +104,7 @@ def novelty(treatments: pd.DataFrame, clusters: pd.Series, tested: pd.DataFrame)
     if not is_new.any():
         return pd.DataFrame(columns=COLUMNS)
     distances = cosine_distances(x[is_new], x[is_known], names=row_names(treatments[is_new]))
-    table = pd.DataFrame({"treatment": treatments.loc[is_new, "Metadata_Treatment"].to_numpy(), "score": distances.min(axis=1),
+    table = pd.DataFrame({"treatment": _names(treatments[is_new]), "score": distances.min(axis=1),
                           "cluster": np.asarray(clusters)[is_new]})
     table = table.join(tested[["agreement", "threshold"]], on="treatment")
     table["active"] = ~table["treatment"].isin(tested.index[~tested["active"].astype(bool)])
@@ -117,5 +126,5 @@ def baselines(treatments: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     new, old = x[is_new], x[known(treatments)]
     nearest = np.sqrt(np.maximum(np.square(new).sum(1)[:, None] + np.square(old).sum(1) - 2 * new @ old.T, 0)).min(axis=1)
     forest = IsolationForest(n_estimators=300, random_state=seed).fit(old)
-    return pd.DataFrame({"treatment": treatments.loc[is_new, "Metadata_Treatment"].to_numpy(), "nearest neighbour": nearest,
+    return pd.DataFrame({"treatment": _names(treatments[is_new]), "nearest neighbour": nearest,
                          "isolation forest": -forest.score_samples(new)})

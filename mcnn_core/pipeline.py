@@ -181,11 +181,6 @@ def samples(table: pd.DataFrame, labels: np.ndarray, treatments: pd.DataFrame) -
     return [training_rows(table, labels, profile, 1)[0] for _, profile in chosen.iterrows()], titles
 
 
-def has_controls(table: pd.DataFrame) -> bool:
-    """Whether every plate has negative controls and the screen two or more of them, as centring and activity need."""
-    return "whiten" in possible_normalisations(table) and "centre" in possible_normalisations(table)
-
-
 def possible_normalisations(table: pd.DataFrame) -> list[str]:
     """Return the names in `NORMALISATIONS` that the controls of a screen allow: centring needs some on every plate."""
     controls = table[table["Metadata_control_type"] == "negcon"]

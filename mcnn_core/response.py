@@ -146,7 +146,7 @@ def fit(concentration: np.ndarray, response: np.ndarray) -> dict[str, float | st
     top, bottom = np.polyfit(hill(concentration, 0, 1, tried[at], HILLS[steep]), response, 1)
     limits = ([-np.inf, -np.inf, tried[0], HILLS[0]], [np.inf, np.inf, tried[-1], HILLS[-1]])
     (bottom, top, middle, slope), _ = curve_fit(hill, concentration, response, [bottom, bottom + top, tried[at], HILLS[steep]], bounds=limits)
-    low, high = min(tried[inside[0]], middle), max(tried[inside[-1]], middle)
+    low, high = tried[inside[0] - 1], tried[inside[-1] + 1]  # outward, to the first EC50s that are excluded
     return {"ec50": 10**middle, "low": 10**low, "high": 10**high, "hill": slope, "bottom": bottom, "top": top, "status": "fit"}
 
 
@@ -160,12 +160,12 @@ def effects(wells: pd.DataFrame, compound: str) -> tuple[np.ndarray, np.ndarray]
     control = (wells["Metadata_control_type"] == "negcon") & wells["Metadata_Plate"].isin(wells.loc[here, "Metadata_Plate"])
     used = centre(wells[here | control])
     values, dose = feature_matrix(used), used["Metadata_Concentration"].where(here[used.index], 0.0).to_numpy()
-    top = dose >= np.unique(dose)[-TOP_DOSES:].min()
+    top = dose >= np.unique(dose[dose > 0])[-TOP_DOSES:].min()
     response = []
     for row, value in enumerate(values):
         others = top.copy()
         others[row] = False
-        axis = np.median(values[others], axis=0)
+        axis = np.median(values[others], axis=0) if others.any() else np.zeros(values.shape[1])
         response.append(value @ axis / max(np.linalg.norm(axis), 1e-300))
     return dose, np.array(response)
 
@@ -184,13 +184,5 @@ def potency(wells: pd.DataFrame) -> pd.DataFrame:
         One row per compound, sorted: ``compound`` and what `fit` returned. Nothing in it depends on ``Metadata_MoA``.
     """
     dosed = _dosed(wells)
-    rows = [{"compound": compound, **_fitted(wells, compound)} for compound in sorted(wells.loc[dosed, "Metadata_Compound"].unique())]
+    rows = [{"compound": compound, **fit(*effects(wells, compound))} for compound in sorted(wells.loc[dosed, "Metadata_Compound"].unique())]
     return pd.DataFrame(rows, columns=["compound", "ec50", "low", "high", "status", "hill", "bottom", "top"])
-
-
-def _fitted(wells: pd.DataFrame, compound: str) -> dict[str, float | str]:
-    dose, response = effects(wells, compound)
-    doses = np.unique(dose[dose > 0])
-    if len(doses) < 3 or (dose >= doses[-TOP_DOSES:].min()).sum() < 2:
-        return fit(np.zeros(1), np.zeros(1))
-    return fit(dose, response)
