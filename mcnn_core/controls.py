@@ -3,6 +3,7 @@
 The network learns on the wells of four control siRNAs, every plate position a class of its own; it is never told which positions hold the same siRNA.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -130,6 +131,7 @@ def control_grades(comparison: pd.DataFrame) -> dict[str, float]:
             found |= {key: row["accuracy"], f"{key}.low": row["low"], f"{key}.high": row["high"]}
         crafted = part.index.str.startswith("handcrafted")
         found[f"{kind}.lead"] = part.loc["trained", "accuracy"] - part.loc[crafted, "accuracy"].max()
+    found = {key: float(value) for key, value in found.items()}
     return found
 
 
@@ -190,3 +192,56 @@ def replicate_sheet(table: pd.DataFrame, treatments: Sequence[str], most: int = 
             rows += here[:1].tolist()
             titles += [f"{name}, replicate {replicate}"] * len(here[:1])
     return rows, titles
+
+
+def read_plate(distances: str | os.PathLike, annotation: str | os.PathLike) -> tuple[pd.DataFrame, np.ndarray]:
+    """Read the published distance matrix of KiMorph's plate 1 (of the Bioconductor package phenoDist) with what stands in its wells.
+
+    The distance of two wells is how well a classifier tells their cells apart, from 0.5 (not at all) to 1; 0.5 becomes 0 (and so does what is below it by chance), 1 stays 1. Its two triangles were estimated
+    separately and differ a little: they are averaged. Two positions are as
+    far apart as the four pairs of their replicates are on average.
+
+    Parameters
+    ----------
+    distances : path
+        CSV, also gzip; rows and columns named plate-replicate-well, as ``001-02-P24``. Only the diagonal may be missing.
+    annotation : path
+        CSV with plate, well, controlStatus, GeneID (the symbol) and LocusID (Entrez).
+
+    Returns
+    -------
+    DataFrame
+        One row per position, in the order of the wells: ``well``, ``content``, ``treatment`` (the symbol) and ``entrez`` ("" in controls).
+    (n, n) float64 array
+        Distances.
+
+    Raises
+    ------
+    InputError
+        If the matrix is not square, complete, named as said and within 0 to 1, or a well of it is not in the annotation.
+    """
+    matrix = pd.read_csv(distances, index_col=0)
+    names = matrix.index.astype(str)
+    parts, values = names.str.split("-", expand=True).to_frame(index=False), matrix.to_numpy(np.float64)
+    if parts.shape[1] != 3 or list(names) != list(matrix.columns) or parts[0].nunique() != 1:
+        raise InputError(f"{distances}: expected equal names of rows and columns, plate-replicate-well, of one plate")
+    off = ~np.eye(len(values), dtype=bool)
+    if not ((values[off] >= 0) & (values[off] <= 1)).all():
+        raise InputError(f"{distances}: expected numbers from 0 to 1, none missing beside the diagonal")
+    values[~off] = np.nan
+    pooled = pd.DataFrame(values).groupby(parts[2]).mean().T.groupby(parts[2]).mean()
+    facts = pd.read_csv(annotation, dtype=str, keep_default_na=False).query("plate == @plate", local_dict={"plate": str(int(parts[0][0]))}).set_index("well")
+    strange = sorted(set(pooled.index) - set(facts.index))
+    if strange:
+        raise InputError(f"{annotation}: expected every well of {distances}", [f"well {well}" for well in strange])
+    facts = facts.loc[pooled.index]
+    table = pd.DataFrame({"well": pooled.index, "content": facts["controlStatus"].str.lower(), "treatment": facts["GeneID"],
+                          "entrez": facts["LocusID"].where(facts["controlStatus"] == "sample", "")}).reset_index(drop=True)
+    scaled = np.clip(pooled.to_numpy() + pooled.to_numpy().T - 1, 0, 1)
+    np.fill_diagonal(scaled, 0)
+    return table, scaled
+
+
+def plate_clusters(table: pd.DataFrame, distances: np.ndarray) -> pd.DataFrame:
+    """Return `read_plate`'s table with ``cluster`` and ``position``, as treatments are clustered."""
+    return pd.concat([table, cut_tree(tree(distances))], axis=1)
