@@ -192,3 +192,19 @@ def test_ranges_of_grades_say_where_a_seed_has_none():
     assert {key: value for key, value in found.items() if value != "not available"} == known
     assert study.worst_and_best(table[["101"]])["suspects.rank.highest"] == 1
     assert set(study.worst_and_best(study.recorded_grades({})).values()) == {"not available"}
+
+
+@pytest.mark.parametrize("name, classes", [("kimorph-101", 8), ("kimorph96-101", 16)])
+def test_kimorph_is_analysed_and_graded(root, name, classes):
+    study.main(["--only", name, "--out", str(root / "work")])
+    run = record(root, name)["runs"]["101"]
+    assert run["classes"] == classes and run["recipe"]["seed"] == 101 and run["screen"]["n_fields"] == 96
+    grades = run["grades"]
+    assert set(study.KIMORPH_RANGES) <= set(grades) and grades["groups.groups"] == 4 and len(run["groups"]) == 4
+    assert len(run["comparison"]) == 12 and set(run["permuted"]) == {"classic", "elim"} and run["permuted"]["elim"]["clusters"] == 20 * grades["clusters.clusters"]
+    ends = study.worst_and_best(study.recorded_grades(study.recorded(name)), study.KIMORPH_RANGES)
+    assert ends["random.trained.lowest"] == ends["random.trained.highest"] == grades["random.trained"]
+
+
+def test_kimorph_without_a_record_is_not_available():
+    assert set(study.worst_and_best(study.recorded_grades({}), study.KIMORPH_RANGES).values()) == {"not available"}
