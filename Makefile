@@ -22,6 +22,7 @@ help:
 	@echo '                PROFILE=tiny|default|paper  SCREEN=simulated|bbbc021|kimorph|PATH.csv  DATA=DIR'
 	@echo '                OUT=DIR  SEED=N  SURROGATE=column,column  PARAMS="key=value ..."'
 	@echo 'make data       fetch a public screen: SCREEN=bbbc021 DATA=DIR  ONLY=Week1,Week2_24381 for a part of it'
+	@echo '                or the Gene Ontology: SCREEN=kimorph DATA=DIR'
 	@echo 'make test       run the test suite, with coverage and the reason of every skip'
 	@echo 'make study      run seeds, variants and baselines; writes book/recorded (SCREEN=PATH.csv: on that screen)'
 	@echo 'make simulate   write a simulated screen alone: OUT=DIR SEED=N  SCREEN=kimorph for that one'

@@ -29,6 +29,8 @@ from mcnn_core.files import atomic, read_json, sha256, write_json
 from mcnn_core.screen import Screen, read_bbbc021
 
 BBBC021 = "https://data.broadinstitute.org/bbbc/BBBC021/"
+#: The Gene Ontology Consortium's current release: graph, and human genes by UniProt accession and symbol.
+GO, GO_FILES = "https://current.geneontology.org/", ("ontology/go.obo", "annotations/goa_human.gaf.gz")
 TABLES = ("BBBC021_v1_image.csv", "BBBC021_v1_moa.csv", "BBBC021_v1_compound.csv")
 ARCHIVE = "BBBC021_v1_images_{}.zip"
 RECORD = "fetched.json"
@@ -223,7 +225,7 @@ def _all(run: _Run, job: Callable[[str], Any], names: Collection[str], also: Seq
             run.stop.set()
             raise
     if errors:
-        raise InputError(f"{len(errors)} of {len(names)} files of BBBC021 could not be fetched or used. What {run.address} does not give can "
+        raise InputError(f"{len(errors)} of {len(names)} files could not be fetched or used. What {run.address} does not give can "
                          f"be downloaded by hand: put it, as it is, into {run.folder.resolve()} and run this again (an archive is deleted "
                          "once it is unpacked)",
                          [*(error.what for error in errors), *also, *(problem for error in errors for problem in error.problems)])
@@ -299,28 +301,61 @@ def fetch_bbbc021(folder: str | os.PathLike, only: Sequence[str] = (), address: 
     return list(absent)
 
 
+def fetch_go(folder: str | os.PathLike, address: str = GO, progress: bool = True) -> list[str]:
+    """Fetch the Gene Ontology and its human annotation, for `mcnn_core.enrichment.load_go` with ``column="symbol"``.
+
+    Parameters
+    ----------
+    folder : path
+        Gets `GO_FILES` and ``fetched.json``, as for `fetch_bbbc021`. A file that lies here is used, not fetched.
+    address : str
+        The publisher's, or that of a copy with the same files.
+    progress : bool
+
+    Returns
+    -------
+    list of str
+        Files that were not there before.
+
+    Raises
+    ------
+    InputError
+        With every file that could not be fetched; a disk too small.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tqdm(unit="B", unit_scale=True, desc="fetch", disable=not progress) as bar:
+        run = _Run(folder, address.rstrip("/") + "/", len(GO_FILES), bar, _records(folder))
+        sizes = _sizes(run, [name for name in GO_FILES if not (folder / name).is_file()])
+        needed, free = sum(size for size in sizes.values() if isinstance(size, int)), shutil.disk_usage(folder).free
+        if free < needed:
+            raise InputError(f"{folder.resolve()}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free")
+        bar.reset(total=needed)
+        _all(run, lambda name: _remember(run, name, sizes[name], _transfer(run, name, sizes[name]), run.address + name), sizes)
+    return list(sizes)
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """Run ``python -m mcnn_core.download --screen bbbc021 --data DIR``."""
+    """Run ``python -m mcnn_core.download --screen bbbc021 --data DIR``, or with ``kimorph`` for the Gene Ontology that its chapter needs."""
     parser = argparse.ArgumentParser(prog="make data", description="Fetch a public screen.")
-    parser.add_argument("--screen", required=True, help="bbbc021")
+    parser.add_argument("--screen", required=True, help="bbbc021: plates and tables; kimorph: the Gene Ontology")
     parser.add_argument("--data", required=True, help="folder to fetch into")
     parser.add_argument("--only", default="", help="weeks and plates, as in Week1,Week2_24381; all by default")
-    parser.add_argument("--from", default=BBBC021, dest="address", help="address that has the files (default %(default)s)")
+    parser.add_argument("--from", default="", dest="address", help="address of a copy of the publisher's files")
     given = parser.parse_args(arguments)
     try:
-        if given.screen != "bbbc021":
-            raise InputError("the screen that can be fetched is bbbc021", [f"screen {given.screen!r} cannot"])
+        if given.screen not in ("bbbc021", "kimorph"):
+            raise InputError("what can be fetched is bbbc021, and for kimorph the Gene Ontology", [f"screen {given.screen!r} cannot"])
         if not given.data:
-            raise InputError("name the folder to fetch into: make data SCREEN=bbbc021 DATA=DIR")
-        print("The publisher of BBBC021 gives no checksums: the SHA-256 of each file is "
-              f"recorded in {RECORD} when it is first seen, and compared from then on.")
-        only = [name.strip() for name in given.only.split(",") if name.strip()]
-        new = fetch_bbbc021(Path(given.data).expanduser(), only, given.address)
+            raise InputError(f"name the folder to fetch into: make data SCREEN={given.screen} DATA=DIR")
+        print(f"The publisher gives no checksums: the SHA-256 of each file is recorded in {RECORD} when it is first seen, and compared from then on.")
+        folder, only = Path(given.data).expanduser(), [name.strip() for name in given.only.split(",") if name.strip()]
+        new = fetch_bbbc021(folder, only, given.address or BBBC021) if given.screen == "bbbc021" else fetch_go(folder, given.address or GO)
     except (InputError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("error: stopped; the same command goes on with what is not there yet")
-    print(f"{len(new)} plates are new in {given.data}")
+    print(f"{len(new)} {'plates' if given.screen == 'bbbc021' else 'files of the Gene Ontology'} are new in {given.data}")
 
 
 if __name__ == "__main__":

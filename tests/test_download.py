@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcnn_core import download
-from mcnn_core.download import ARCHIVE, IMAGE_BYTES, RECORD, TABLES, fetch_bbbc021, main
+from mcnn_core.download import ARCHIVE, GO_FILES, IMAGE_BYTES, RECORD, TABLES, fetch_bbbc021, fetch_go, main
 from mcnn_core.errors import InputError
 from mcnn_core.files import read_json, sha256, write_json
 from mcnn_core.images import check_headers, read_field
@@ -478,10 +478,11 @@ def test_the_command_fetches_and_says_what_it_cannot_know(publisher, tmp_path, c
 
 
 @pytest.mark.parametrize(("arguments", "said"), [
-    (["--screen", "kimorph", "--data", "x"], "error: the screen that can be fetched is bbbc021\n  - screen 'kimorph' cannot"),
+    (["--screen", "other", "--data", "x"], "error: what can be fetched is bbbc021, and for kimorph the Gene Ontology\n  - screen 'other' cannot"),
+    (["--screen", "kimorph", "--data", "x", "--from", "nowhere"], "error: 2 of 2 files could not be fetched"),
     (["--screen", "bbbc021", "--data", ""], "error: name the folder to fetch into: make data SCREEN=bbbc021 DATA=DIR"),
     (["--screen", "bbbc021", "--data", __file__], f"error: [Errno 17] File exists: '{__file__}'"),
-    (["--screen", "bbbc021", "--data", "x", "--from", "nowhere"], "error: 3 of 3 files of BBBC021 could not be fetched")])
+    (["--screen", "bbbc021", "--data", "x", "--from", "nowhere"], "error: 3 of 3 files could not be fetched")])
 def test_the_command_ends_with_one_error(tmp_path, monkeypatch, arguments, said):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
@@ -504,3 +505,17 @@ def test_make_data_gives_what_it_is_given(publisher, tmp_path):
     line = asked.stdout.strip().replace(".venv/bin/python", "printf '%s|'")
     given = os.environ | {"SCREEN": "bbbc021", "DATA": "a dir", "ONLY": "Week1"}
     assert subprocess.run(["sh", "-c", line], env=given, capture_output=True, text=True).stdout == "-m|mcnn_core.download|--screen|bbbc021|--data|a dir|--only|Week1|"
+
+
+def test_the_gene_ontology_is_fetched_once_and_refused_where_it_is_short(publisher, tmp_path, capsys):
+    obo, gaf = GO_FILES
+    publisher.files |= {obo: b"format-version: 1.2", gaf: b"packed"}
+    publisher.short |= {(gaf, attempt): 3 for attempt in range(1, download.ATTEMPTS + 1)}
+    error = refused(fetch_go, tmp_path, publisher.address, progress=False)
+    assert f"{gaf}: 6 bytes expected, 3 received" in str(error) and not (tmp_path / gaf).exists()
+    assert (tmp_path / obo).read_bytes() == b"format-version: 1.2"
+    main(["--screen", "kimorph", "--data", str(tmp_path), "--from", publisher.address])
+    assert (tmp_path / gaf).read_bytes() == b"packed" and "1 files of the Gene Ontology are new" in capsys.readouterr().out
+    assert set(read_json(tmp_path / RECORD)) == set(GO_FILES)
+    asked = publisher.count()
+    assert fetch_go(tmp_path, publisher.address, progress=False) == [] and publisher.count() == asked

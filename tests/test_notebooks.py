@@ -28,7 +28,7 @@ PARAMETERS = {
     "11_clusters": ["out"],
     "12_novel": ["out"],
     "13_controls": ["out", "seed", "screen", "data", "layout", "network", "recipe", "epochs", "batch", "max_steps", "by", "controls"],
-    "14_genes": ["out", "controls", "obo", "gaf", "node_size", "real"],
+    "14_genes": ["out", "controls", "obo", "gaf", "gaf_column", "node_size", "real"],
     "15_recorded": ["out"],
 }
 
