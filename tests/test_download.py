@@ -286,9 +286,13 @@ def test_an_interrupted_run_ends_at_once_and_goes_on_later(fetch, publisher, tmp
         raise InputError("stopped before it was unpacked")
 
     publisher.slow = {ARCHIVES[PLATES[0]]: 2**30}
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(download, "_unpack", interrupted)
-        fetch(PLATES[:2])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
+    try:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(download, "_unpack", interrupted)
+            fetch(PLATES[:2])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert left(tmp_path / "data") == {ARCHIVES[PLATES[1]]}
     before = publisher.count()
     assert fetch([PLATES[1]]) == [PLATES[1]] and publisher.count() == before
