@@ -397,7 +397,7 @@ def dose_effect(ax: Axes, dose: np.ndarray, effect: np.ndarray, fitted: pd.Serie
     """
     tested = np.unique(dose[dose > 0])
     left = tested[0] / 10
-    ax.plot(np.where(dose > 0, dose, left)[dose > 0], effect[dose > 0], "o", color=PALETTE[0], markersize=4, label="wells")
+    ax.plot(dose[dose > 0], effect[dose > 0], "o", color=PALETTE[0], markersize=4, label="wells")
     ax.plot(np.full((dose == 0).sum(), left), effect[dose == 0], "s", color="0.5", markersize=3, label="controls")
     if fitted["status"] == "fit":
         x = np.geomspace(left, tested[-1], 200)

@@ -7,20 +7,16 @@ which some of the groups have a term. Phenotypes are those the paper names (l. 1
 invented. Nothing in the analysis reads ``truth.csv`` or ``effects.csv``.
 """
 
-import argparse
-import multiprocessing
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
-from tqdm import tqdm
 
 from mcnn_core.files import atomic
 from mcnn_core.imagehts import EMPTY, KIMORPH_CHANNELS, SAMPLE
-from mcnn_core.simulate import _BIOLOGY, _INDEX, _TABLE, BACKGROUND, PARAMETERS, Compound, draw_field, generator, photograph, pixel_size
+from mcnn_core.simulate import _BIOLOGY, _INDEX, _TABLE, BACKGROUND, PARAMETERS, Compound, command, draw_field, draw_wells, generator, photograph, pixel_size
 
 # --------------------------------------------------------------------------- layout
 
@@ -325,22 +321,12 @@ def simulate_kimorph(folder: str | Path, seed: int, layout: Layout = LAYOUTS["de
         truth.to_csv(temporary / "truth.csv", index=False)
         effect_table(sirnas).to_csv(temporary / "effects.csv", index=False, float_format="%.6g")
         tasks = [(str(temporary), seed, well, sirnas[well["compound"]], layout.grid, height, width) for well in truth.to_dict("records")]
-        with multiprocessing.get_context("spawn").Pool(workers) if workers > 1 else nullcontext() as pool:
-            running = pool.imap(_write_well, tasks, chunksize=4) if pool else map(_write_well, tasks)
-            list(tqdm(running, total=len(tasks), desc="simulate", unit="well", disable=not progress))
+        draw_wells(_write_well, tasks, workers, progress)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run ``python -m mcnn_core.kimorph --out DIR --seed N``."""
-    parser = argparse.ArgumentParser(description="Write a simulated KiMorph in the imageHTS file layout.")
-    parser.add_argument("--out", required=True, help="folder to write (replaced if it exists)")
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--layout", choices=sorted(LAYOUTS), default="default")
-    parser.add_argument("--height", type=int, default=128)
-    parser.add_argument("--width", type=int, default=160)
-    parser.add_argument("--workers", type=int, default=2, help="processes; the pixels do not depend on it")
-    given = parser.parse_args(arguments)
-    simulate_kimorph(given.out, given.seed, LAYOUTS[given.layout], given.height, given.width, given.workers)
+    command("Write a simulated KiMorph in the imageHTS file layout.", LAYOUTS, simulate_kimorph, arguments)
 
 
 if __name__ == "__main__":

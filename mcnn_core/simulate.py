@@ -15,10 +15,12 @@ import argparse
 import multiprocessing
 import uuid
 import zlib
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -549,6 +551,13 @@ def _write_well(task: tuple) -> list[dict]:
     return rows
 
 
+def draw_wells(write: Callable[[tuple], Any], tasks: list[tuple], workers: int, progress: bool) -> list:
+    """Return what `write` makes of each well's task, in order, by so many processes, with a progress bar."""
+    with multiprocessing.get_context("spawn").Pool(workers) if workers > 1 else nullcontext() as pool:
+        running = pool.imap(write, tasks, chunksize=4) if pool else map(write, tasks)
+        return list(tqdm(running, total=len(tasks), desc="simulate", unit="well", disable=not progress))
+
+
 def truth_table(seed: int, layout: Layout) -> tuple[pd.DataFrame, dict[str, Compound]]:
     """Return what really acts in each well, and the compounds of this world.
 
@@ -601,9 +610,7 @@ def simulate_screen(folder: str | Path, seed: int, layout: Layout = LAYOUTS["def
         temporary.mkdir(parents=True)
         tasks = [(str(temporary), seed, well, compounds[well["compound"]], layout.sites, height, width)
                  for well in wells.to_dict("records")]
-        with multiprocessing.get_context("spawn").Pool(workers) if workers > 1 else nullcontext() as pool:
-            running = pool.imap(_write_well, tasks, chunksize=4) if pool else map(_write_well, tasks)
-            done = list(tqdm(running, total=len(tasks), desc="simulate", unit="well", disable=not progress))
+        done = draw_wells(_write_well, tasks, workers, progress)
         images = pd.DataFrame([row for rows in done for row in rows])
         plates = {plate: number for number, plate in enumerate(sorted(wells["plate"].unique()), 1)}
         images.insert(0, "TableNumber", images["Image_Metadata_Plate_DAPI"].map(plates))
@@ -617,17 +624,22 @@ def simulate_screen(folder: str | Path, seed: int, layout: Layout = LAYOUTS["def
         wells.to_csv(temporary / "truth.csv", index=False)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run ``python -m mcnn_core.simulate --out DIR --seed N``."""
-    parser = argparse.ArgumentParser(description="Write a simulated screen in BBBC021's file layout.")
+def command(description: str, layouts: dict[str, Any], write: Callable[..., None], arguments: list[str] | None) -> None:
+    """Read the command line of a simulator and run it: `write` (folder, seed, layout, height, width, workers)."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--out", required=True, help="folder to write (replaced if it exists)")
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--layout", choices=sorted(LAYOUTS), default="default")
+    parser.add_argument("--layout", choices=sorted(layouts), default="default")
     parser.add_argument("--height", type=int, default=128)
     parser.add_argument("--width", type=int, default=160)
     parser.add_argument("--workers", type=int, default=2, help="processes; the pixels do not depend on it")
     given = parser.parse_args(arguments)
-    simulate_screen(given.out, given.seed, LAYOUTS[given.layout], given.height, given.width, given.workers)
+    write(given.out, given.seed, layouts[given.layout], given.height, given.width, given.workers)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run ``python -m mcnn_core.simulate --out DIR --seed N``."""
+    command("Write a simulated screen in BBBC021's file layout.", LAYOUTS, simulate_screen, arguments)
 
 
 if __name__ == "__main__":
