@@ -8,17 +8,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from sklearn.decomposition import PCA
 from tqdm import tqdm
 
+from mcnn_core import engine
 from mcnn_core.errors import InputError
 from mcnn_core.files import atomic, read_json, write_json
 from mcnn_core.model import MCNN
 from mcnn_core.screen import field_names
-from mcnn_core.train import _bfloat16, _device
 
-PIXELS_AT_ONCE = 2 ** 21  # fields of 1024 x 1280 go through one by one: memory stays flat
 PART = 256  #: fields that `embed_screen` keeps together: what a killed run loses at most
 
 
@@ -41,17 +39,8 @@ def embed(model: MCNN, store: Any, rows: Sequence[int], batch: int = 64, progres
     (n, 128) float32 array
         Activations of the fully connected layer after its ReLU, in the order of `rows`.
     """
-    rows = np.asarray(rows)
-    batch = max(1, min(batch, PIXELS_AT_ONCE // (store.pixels.shape[1] * store.pixels.shape[2])))
-    model, bf16 = model.to(_device()).eval(), _bfloat16("auto")
-    activations = np.empty((len(rows), model.config.hidden), dtype=np.float32)
-    with torch.inference_mode(), tqdm(total=len(rows), disable=not progress, desc="features", unit="field") as bar:
-        for start in range(0, len(rows), batch):
-            part = rows[start:start + batch]
-            x = model.standardise(np.stack([store.pixels[row] for row in part]))
-            activations[start:start + batch] = model.embed(x, bf16).cpu().numpy()
-            bar.update(len(part))
-    return activations
+    with tqdm(total=len(rows), disable=not progress, desc="features", unit="field") as bar:
+        return engine.embed(model, engine.Fields(store.pixels), rows, batch, bar.update)
 
 
 def embed_screen(model: MCNN, store: Any, folder: str | Path, progress: bool = True) -> np.ndarray:

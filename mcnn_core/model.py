@@ -9,20 +9,15 @@ The paper's table of layers is not public. Channels, kernels and the 1 x 1 convo
 re-implementation ml-jku/hti-cnn (BSD-2); what nobody states is marked [ours].
 """
 
-import os
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 from torch import nn
 
 from mcnn_core.errors import InputError
-from mcnn_core.files import atomic
 
 
 @dataclass(frozen=True)
@@ -98,14 +93,14 @@ class MCNN(nn.Module):
                     nn.init.zeros_(module.bias)
         self.to(memory_format=torch.channels_last)
 
-    def standardise(self, fields: np.ndarray) -> torch.Tensor:
+    def standardise(self, fields: np.ndarray | torch.Tensor) -> torch.Tensor:
         """Turn 8-bit fields into the network's input: the one place where grey levels become floats.
 
-        (n, H, W, C) uint8 array -> (n, C, H, W) float32 tensor in channels-last order on the model's
+        (n, H, W, C) uint8 array or tensor -> (n, C, H, W) float32 tensor in channels-last order on the model's
         device. Over the training fields each channel has mean 0 and standard deviation 1.
         """
-        pixels = torch.from_numpy(np.ascontiguousarray(fields)).to(self.grey_mean.device)
-        return (pixels.permute(0, 3, 1, 2) - self.grey_mean) / self.grey_std
+        pixels = torch.as_tensor(np.ascontiguousarray(fields) if isinstance(fields, np.ndarray) else fields).to(self.grey_mean.device, non_blocking=True)
+        return pixels.permute(0, 3, 1, 2).float().sub_(self.grey_mean).div_(self.grey_std)
 
     def embed(self, x: torch.Tensor, bf16: bool = False) -> torch.Tensor:
         """Return the features of standardised fields: (n, C, H, W) -> (n, hidden) float32.
@@ -197,23 +192,3 @@ def _trace(model: MCNN) -> list[tuple[str, nn.Module, tuple[int, ...]]]:
                 layer.register_forward_hook(lambda layer, _, y, name=name: seen.append((name, layer, tuple(y.shape))))
         shadow(torch.empty(1, *model.spec[2:]))
     return seen
-
-
-def write_yaml(path: str | os.PathLike, model: MCNN, solver: dict[str, Any]) -> None:
-    """Write the network and the solver's settings as YAML (Supplementary Software), with the table of layers."""
-    network = {**asdict(model.config), "scales": list(model.config.scales)}
-    size = dict(zip(("n_classes", "channels", "height", "width"), model.spec[1:]))
-    layers = architecture_table(model).to_dict("records")
-    text = yaml.safe_dump({"network": network, "input": size, "solver": solver, "layers": layers}, sort_keys=False)
-    with atomic(path) as temporary:
-        temporary.write_text(f"# Solver and network (the paper's Supplementary Software)\n{text}", encoding="utf-8")
-
-
-def read_yaml(path: str | os.PathLike) -> tuple[MCNN, dict[str, Any]]:
-    """Build the network that `write_yaml` described; return it, untrained, and the solver's settings (or InputError)."""
-    try:
-        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        network, size = document["network"], document["input"]
-        return MCNN(NetworkConfig(**{**network, "scales": tuple(network["scales"])}), **size), document["solver"]
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} does not describe a network; train again to write it", [str(error)]) from error

@@ -1,18 +1,22 @@
-"""Training on surrogate classes: one loop for CPU and GPU, a checkpoint per epoch, exact resume.
+"""Training on surrogate classes: a checkpoint per epoch, exact resume, and any number of processes.
 
 The paper (Methods, "Learning details") states SGD, dropout, weight decay, 27 epochs and a rate held
-for 9 epochs at a time; what we had to choose is marked [ours]. All randomness comes from the seed and
-the epoch, so a run that was killed goes on from its last checkpoint to the same weights.
+for 9 epochs at a time; what we had to choose is marked [ours] in `mcnn_core.engine`. All randomness comes from
+the seed and the epoch, so a run that was killed goes on from its last checkpoint to the same weights.
+
+A build folder that has been pre-processed and labelled (chapters 1 to 3) is trained on many GPUs by::
+
+    torchrun --nproc-per-node=8 -m mcnn_core.train --out _build
+
+and ``make book`` then finds the training finished. Without torchrun the same command uses one GPU, or the CPU.
 """
 
+import argparse
 import hashlib
-import json
-import math
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,66 +24,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import nn
-from torch.nn import functional as F
 from tqdm import tqdm
 
+from mcnn_core import checkpoint
+from mcnn_core.engine import (RECIPES, Fields, Recipe, augment, bfloat16, crop_size, device, draw, learning_rate, optimiser_for,
+                              reproducible, run_steps)
 from mcnn_core.errors import InputError, MissingStageError
-from mcnn_core.files import atomic, sha256, write_table
-from mcnn_core.model import MCNN, NetworkConfig, read_yaml, write_yaml
+from mcnn_core.files import write_table
+from mcnn_core.model import CONFIGS, MCNN, NetworkConfig
+from mcnn_core.parallel import Team, team
+from mcnn_core.preprocess import Store
+from mcnn_core.screen import field_names
 from mcnn_core.surrogate import BalancedBatches
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train."""
-
-    epochs: int  #: each draws about as many fields as there are training fields
-    batch: int  #: fields per step
-    optimiser: str  #: "sgd" or "adamw"
-    learning_rate: float  #: the highest rate
-    schedule: str  #: "steps": a tenth after every 9 epochs; "one-cycle": cosine up over 20 % of all steps, and down
-    momentum: float = 0.9  #: of SGD
-    weight_decay: float = 5e-4  #: factor of the squared L2 norm, as Caffe's (the paper prints the norm unsquared)
-    clip: float = 5.0  #: largest norm of the gradient
-    crop: float = 1.0  #: part of each side shown in training, at random places; features see the full field
-    flips: bool = True  #: flip along each axis, and transpose if square: so all right-angle rotations that fit occur
-    jitter_gain: float = 0.0  #: multiply each channel of each field by exp(jitter_gain * N(0, 1))
-    jitter_offset: float = 0.0  #: and add jitter_offset * N(0, 1), in standard units
-    precision: str = "auto"  #: "float32", "bfloat16", or "auto": bfloat16 where the processor computes in it natively
-    seed: int = 0  #: of weights, batches, augmentation and dropout
-    max_steps: int | None = None  #: stop after so many steps, to try things out
-
-    def __post_init__(self) -> None:
-        choices = {"optimiser": ("sgd", "adamw"), "schedule": ("steps", "one-cycle"), "precision": ("auto", "float32", "bfloat16")}
-        problems = [f"{key} {getattr(self, key)!r} is none of {', '.join(values)}"
-                    for key, values in choices.items() if getattr(self, key) not in values]
-        problems += [f"{key} {getattr(self, key)} is not positive"
-                     for key in ("epochs", "batch", "learning_rate", "clip", "crop") if getattr(self, key) <= 0]
-        problems += [f"crop {self.crop} is more than 1"] * (self.crop > 1)
-        if problems:
-            raise InputError("This is no recipe for training", problems)
-
-
-RECIPES = {
-    # [ours] rate, momentum, decay, batch, clip, the factor of 0.1 per 9 epochs, and flips as augmentation.
-    "published": Recipe(epochs=27, batch=16, optimiser="sgd", learning_rate=5e-3, schedule="steps"),
-    "default": Recipe(epochs=120, batch=32, optimiser="adamw", learning_rate=4e-3, schedule="one-cycle",
-                      weight_decay=1e-2, crop=0.5, jitter_gain=0.2, jitter_offset=0.15),
-}
-
-
-def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
-    """Return the rate of a step, counted from 0: a function of the step alone, so it needs no saving."""
-    if recipe.schedule == "steps":
-        return recipe.learning_rate * 0.1 ** (step // steps_per_epoch // 9)
-    last, lowest = recipe.epochs * steps_per_epoch - 1, recipe.learning_rate / 25
-    warm = 0.2 * (last + 1) - 1
-    start, end, part = (lowest, recipe.learning_rate, step / warm) if step < warm else (
-        recipe.learning_rate, lowest * 1e-4, (step - warm) / (last - warm))
-    return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
 
 
 def train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe, folder: str | Path,
@@ -111,45 +67,58 @@ def train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe
         If the folder holds a damaged checkpoint or one of another training, or if the loss is not a
         finite number: the fields of the batch are named, the last good checkpoint stays.
     """
-    folder, labels = Path(folder), np.asarray(labels)
+    with team() as us:
+        return _train(store, np.asarray(labels), network, recipe, Path(folder), names, progress and us.rank == 0, us)
+
+
+def _train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe, folder: Path, names: Sequence[str] | None,
+           progress: bool, us: Team) -> pd.DataFrame:
     if len(labels) != len(store.pixels):
         raise InputError(f"{len(store.pixels)} fields in the store, but {len(labels)} labels: both must come from one table")
     names = names if names is not None else [f"row {row}" for row in range(len(labels))]
-    model = untrained_model(store, labels, network, recipe.seed).to(_device()).train()
-    optimiser, size, bf16 = _optimiser(model, recipe), _crop_size(model, recipe), _bfloat16(recipe.precision)
+    model = untrained_model(store, labels, network, recipe.seed).to(device()).train()
+    optimiser, crop = optimiser_for(model, recipe), crop_size(model, recipe)
     sampler = BalancedBatches(labels, recipe.batch, recipe.seed)
     total = min(recipe.epochs * len(sampler), recipe.max_steps or sys.maxsize)
     identity = _identity(store, labels, model, recipe)
-    state = _resume(folder, identity, model, optimiser)
-    write_yaml(folder / "network.yml", model, asdict(recipe))
+    state = checkpoint.resume(folder, identity, model, optimiser)
+    if recipe.precision == "auto":  # measured once for a whole training, whatever a resumed run would measure
+        measured = "bfloat16" if bfloat16() else "float32"
+        state["precision"] = measured if state["precision"] == "auto" else state["precision"]
+        recipe = replace(recipe, precision=state["precision"])
+    us.wait()  # all have read the folder before one writes to it
+    if us.rank == 0:
+        checkpoint.write_yaml(folder / "network.yml", model, asdict(recipe))
+    if state["step"] >= total:
+        return pd.DataFrame(state["history"])
+    fields, spread = Fields(store.pixels, np.flatnonzero(labels >= 0)), us.spread(model)
     with tqdm(total=total, initial=state["step"], disable=not progress, desc="training", unit="batch") as bar:
         while state["step"] < total:
-            epoch, began = len(state["history"]), time.perf_counter()
-            sums = np.zeros(3)  # summed loss, right answers, fields
-            with _reproducible(recipe.seed, epoch) as rng:
-                for rows in islice(sampler.batches(epoch), total - state["step"]):
-                    optimiser.param_groups[0]["lr"] = rate = learning_rate(recipe, state["step"], len(sampler))
-                    x = _augment(model, _views(store.pixels, rows, size, recipe.flips, rng), recipe, rng)
-                    y = torch.from_numpy(labels[rows]).to(x.device)
-                    optimiser.zero_grad(set_to_none=True)
-                    scores = model(x, bf16)
-                    losses = F.cross_entropy(scores, y, reduction="none")
-                    losses.mean().backward()
-                    norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-                    if not torch.isfinite(losses.sum() + norm):
-                        raise InputError(f"The loss is not a finite number in epoch {epoch + 1}; the last checkpoint was kept. "
-                                         "Look at these fields, or lower the learning rate", [names[row] for row in rows])
-                    optimiser.step()
-                    state["step"] += 1
-                    sums += losses.sum().item(), (scores.argmax(1) == y).sum().item(), len(rows)
-                    bar.update()
-                    loss, accuracy = (sums[:2] / sums[2]).tolist()
-                    bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}", refresh=False)
-            state["history"].append({"epoch": epoch + 1, "loss": loss, "accuracy": accuracy, "learning_rate": rate,
+            epoch, first, began = len(state["history"]), state["step"], time.perf_counter()
+            steps = min(len(sampler), total - first)
+            rates = [learning_rate(recipe, first + step, len(sampler)) for step in range(steps)]
+
+            def seen(done: int, loss: float, accuracy: float) -> None:
+                bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}", refresh=False)
+                bar.update(done)
+
+            try:
+                with reproducible(recipe.seed, epoch, us.rank) as rng:
+                    sums = run_steps(spread, optimiser, fields, labels, islice(sampler.batches(epoch), steps), rates, recipe, rng,
+                                     us.rank, us.size, seen)
+            except FloatingPointError as error:
+                raise InputError(f"The loss is not a finite number in epoch {epoch + 1}; the last checkpoint was kept. "
+                                 "Look at these fields, or lower the learning rate", [names[row] for row in error.args[0]]) from None
+            sums = us.total(sums)
+            loss, accuracy = (sums[:2] / sums[2]).tolist()
+            state["step"] += steps
+            state["history"].append({"epoch": epoch + 1, "loss": loss, "accuracy": accuracy, "learning_rate": rates[-1],
                                      "seconds": time.perf_counter() - began})
             state["finished"] = state["step"] >= total
-            write_table(folder / "history.csv", pd.DataFrame(state["history"]))
-            _save(folder, {**state, "identity": identity}, model, optimiser)
+            if us.rank == 0:
+                write_table(folder / "history.csv", pd.DataFrame(state["history"]))
+                checkpoint.save(folder, {**state, "identity": identity}, model, optimiser)
+            us.wait()
     return pd.DataFrame(state["history"])
 
 
@@ -159,9 +128,9 @@ def discard_other(store: Any, labels: np.ndarray, network: NetworkConfig, recipe
     `train` refuses such a folder. A build folder, whose contents follow from its parameters,
     is cleared instead when they change.
     """
-    found = _checkpoints(Path(folder))
+    found = checkpoint.checkpoints(Path(folder))
     identity = _identity(store, np.asarray(labels), untrained_model(store, labels, network, recipe.seed), recipe)
-    if found and _read(found[-1])[1]["identity"] != identity:
+    if found and checkpoint.read(found[-1])[1]["identity"] != identity:
         for path in found:
             path.with_suffix(".sha256").unlink()
             path.unlink()
@@ -184,9 +153,10 @@ def untrained_model(store: Any, labels: np.ndarray, network: NetworkConfig, seed
 
 def augmented(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe, row: int, n: int) -> list[np.ndarray]:
     """Return `n` views of one field as training shows it, back in grey levels: (h, w, C) uint8, for looking at."""
-    model, rng = untrained_model(store, labels, network), np.random.default_rng(recipe.seed)
-    views = _views(store.pixels, np.full(n, row), _crop_size(model, recipe), recipe.flips, rng)
-    x = _augment(model, views, recipe, rng)
+    model, rng = untrained_model(store, labels, network).to(device()), np.random.default_rng(recipe.seed)
+    size = crop_size(model, recipe)
+    drawn = draw(rng, n, store.pixels.shape[1:], size, recipe.flips)
+    x = augment(model, Fields(store.pixels).views(np.full(n, row), size, drawn), recipe, drawn)
     grey = x * model.grey_std + model.grey_mean
     return list(grey.clamp(0, 255).round().byte().permute(0, 2, 3, 1).cpu().numpy())
 
@@ -196,73 +166,17 @@ def load_model(folder: str | Path) -> MCNN:
 
     Raises MissingStageError if training has not begun or not finished, InputError if a file is damaged.
     """
-    found = _checkpoints(folder := Path(folder))
+    found = checkpoint.checkpoints(folder := Path(folder))
     if not found:
         raise MissingStageError(f"{folder} holds no trained network: run the notebook on training first")
-    tensors, state = _read(found[-1])
+    tensors, state = checkpoint.read(found[-1])
     if not state["finished"]:
         raise MissingStageError(f"Training in {folder} stopped in epoch {len(state['history']) + 1}: run it to its end first")
-    model, _ = read_yaml(folder / "network.yml")
+    model, _ = checkpoint.read_yaml(folder / "network.yml")
     if repr(model.spec) != state["identity"]["network"]:
         raise InputError(f"{folder / 'network.yml'} is not the network of {found[-1]}: run the training again to write it")
-    model.load_state_dict(_part(tensors, "model"))
+    model.load_state_dict(checkpoint.part(tensors, "model"))
     return model.eval()
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _bfloat16(precision: str) -> bool:
-    """Whether to compute convolutions in bfloat16: emulated, it is slower than float32."""
-    if precision != "auto":
-        return precision == "bfloat16"
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
-
-
-def _optimiser(model: MCNN, recipe: Recipe) -> torch.optim.Optimizer:  # its rate is set before every step
-    if recipe.optimiser == "sgd":
-        return torch.optim.SGD(model.parameters(), momentum=recipe.momentum, weight_decay=recipe.weight_decay)
-    return torch.optim.AdamW(model.parameters(), weight_decay=recipe.weight_decay, fused=True)
-
-
-def _crop_size(model: MCNN, recipe: Recipe) -> tuple[int, int]:
-    """Height and width of what training shows, which the scales of the network can halve."""
-    if recipe.crop < 1 and not model.config.average:
-        raise InputError("A network that flattens its last layer takes whole fields: use crop=1, or a network that averages")
-    fit = 2 ** (len(model.config.scales) - 1)
-    _, _, _, height, width = model.spec
-    return max(fit, int(height * recipe.crop) // fit * fit), max(fit, int(width * recipe.crop) // fit * fit)
-
-
-def _views(pixels: np.ndarray, rows: np.ndarray, size: tuple[int, int], flips: bool, rng: np.random.Generator) -> np.ndarray:
-    """Cut random crops, flipped, out of the fields: (n, h, w, C) uint8. Only the pixels of a crop are read."""
-    (high, wide), (height, width) = size, pixels.shape[1:3]
-    corners = rng.integers((height - high, width - wide), size=(len(rows), 2), endpoint=True)
-    fields = []
-    for row, (top, left), (down, across, diagonal) in zip(rows, corners, rng.integers(2, size=(len(rows), 3)) * flips):
-        field = pixels[row][top:top + high, left:left + wide][::-1 if down else 1, ::-1 if across else 1]
-        fields.append(field.transpose(1, 0, 2) if diagonal and high == wide else field)
-    return np.stack(fields)
-
-
-def _augment(model: MCNN, fields: np.ndarray, recipe: Recipe, rng: np.random.Generator) -> torch.Tensor:
-    """Standardise a batch and jitter the gain and offset of each channel of each field."""
-    x = model.standardise(fields)
-    gain, offset = torch.from_numpy(rng.standard_normal((2, *x.shape[:2], 1, 1), dtype=np.float32)).to(x.device)
-    return x.mul_(torch.exp(recipe.jitter_gain * gain)).add_(recipe.jitter_offset * offset)
-
-
-@contextmanager
-def _reproducible(seed: int, epoch: int):
-    """Derive all randomness of an epoch from seed and epoch; yield NumPy's generator (torch's serves dropout)."""
-    devices = list(range(torch.cuda.device_count()))[:1]
-    with torch.random.fork_rng(devices), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-        torch.manual_seed(int(np.random.SeedSequence([seed, 2, epoch]).generate_state(1)[0]))
-        yield np.random.default_rng([seed, 3, epoch])
 
 
 def _identity(store: Any, labels: np.ndarray, model: MCNN, recipe: Recipe) -> dict[str, str]:
@@ -271,64 +185,27 @@ def _identity(store: Any, labels: np.ndarray, model: MCNN, recipe: Recipe) -> di
     return {"network": repr(model.spec), "recipe": repr(recipe), "surrogate classes": classes, "store": store.manifest["sha256"]}
 
 
-def _save(folder: Path, state: dict[str, Any], model: MCNN, optimiser: torch.optim.Optimizer) -> None:
-    """Write tensors, with the scalars as JSON in their header, and last the SHA-256 beside them; keep the two newest.
-
-    A file without its SHA-256 was being written when the run ended, and is ignored.
-    """
-    path = folder / f"epoch_{len(state['history']):03d}.safetensors"
-    tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
-    for index, slots in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{key}": value for key, value in slots.items() if value is not None}
-    bad = [key for key, value in tensors.items() if not torch.isfinite(value).all()]
-    if bad:
-        raise InputError(f"Weights are not finite numbers after {path.stem}; lower the learning rate", bad)
-    with atomic(path) as temporary:
-        save_file({key: value.contiguous() for key, value in tensors.items()}, temporary, metadata={"state": json.dumps(state)})
-    with atomic(path.with_suffix(".sha256")) as temporary:
-        temporary.write_text(f"{sha256(path)}  {path.name}\n", encoding="ascii")
-    for old in _checkpoints(folder)[:-2]:
-        old.with_suffix(".sha256").unlink()
-        old.unlink()
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    """Complete checkpoints, oldest first."""
-    digests = sorted(folder.glob("epoch_*.sha256"), key=lambda path: (len(path.name), path.name))
-    return [path.with_suffix(".safetensors") for path in digests]
-
-
-def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Read a checkpoint's tensors and state, after comparing its SHA-256."""
-    expected = path.with_suffix(".sha256").read_text(encoding="ascii", errors="replace").split()
-    if not path.exists() or [sha256(path), path.name] != expected:
-        raise InputError(f"{path} is damaged, it does not match its SHA-256: delete {path.stem}.* to go on from the one before")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train as chapter 5 does, from the command line: alone, or in each of the processes that torchrun started."""
+    parser = argparse.ArgumentParser(prog="python -m mcnn_core.train", description="Train on the surrogate classes of a build folder.")
+    parser.add_argument("--out", type=Path, required=True, help="folder with store/ and surrogate.parquet (chapters 1 to 3); receives model/")
+    parser.add_argument("--network", choices=CONFIGS, default="default")
+    parser.add_argument("--recipe", choices=RECIPES, default="default")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, help="the recipe's where not given")
+    parser.add_argument("--batch", type=int, help="fields per step of all processes together; the recipe's where not given")
+    parser.add_argument("--max-steps", type=int, help="stop after so many steps")
+    options = parser.parse_args(arguments)
+    given = {key: getattr(options, key) for key in ("epochs", "batch", "max_steps") if getattr(options, key) is not None}
     try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["state"])
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is no checkpoint: delete the folder to train again", [str(error)]) from error
+        if not (options.out / "surrogate.parquet").is_file():
+            raise MissingStageError(f"{options.out} holds no surrogate.parquet: run the notebooks 01 to 03 first")
+        classes = pd.read_parquet(options.out / "surrogate.parquet")
+        train(Store.open(options.out / "store"), classes["label"].to_numpy(), CONFIGS[options.network],
+              replace(RECIPES[options.recipe], seed=options.seed, **given), options.out / "model", field_names(classes))
+    except (ValueError, RuntimeError) as error:
+        sys.exit(f"error: {error}")
 
 
-def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {key.removeprefix(f"{prefix}."): value for key, value in tensors.items() if key.startswith(f"{prefix}.")}
-
-
-def _resume(folder: Path, identity: dict[str, str], model: MCNN, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-    """Put the newest checkpoint into model and optimiser; return its state, or that of a beginning."""
-    found = _checkpoints(folder)
-    if not found:
-        return {"step": 0, "history": [], "finished": False}
-    tensors, state = _read(found[-1])
-    there = state["identity"]
-    other = [f"{key}: {there.get(key)} there, {here} here" for key, here in identity.items() if there.get(key) != here]
-    if other:
-        raise InputError(f"{found[-1]} belongs to another training: choose another folder, or delete this one", other)
-    slots: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in _part(tensors, "optimiser").items():
-        index, slot = key.split(".")
-        # In the memory order of the weights, which the fused optimiser takes for granted.
-        slots.setdefault(int(index), {})[slot] = value.to(memory_format=torch.channels_last) if value.dim() == 4 else value
-    model.load_state_dict(_part(tensors, "model"))
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": slots})
-    return {key: state[key] for key in ("step", "history", "finished")}
+if __name__ == "__main__":
+    main()

@@ -50,7 +50,7 @@ def test_embedding_does_not_depend_on_order_or_state(store, model):
 
 def test_large_fields_go_one_by_one(store, model, monkeypatch):
     sizes = []
-    monkeypatch.setattr("mcnn_core.features.PIXELS_AT_ONCE", 32 * 64 * 3)
+    monkeypatch.setattr("mcnn_core.engine.PIXELS_AT_ONCE", 32 * 64 * 3)
     embedding = model.embed
     monkeypatch.setattr(model, "embed", lambda x, bf16: sizes.append(len(x)) or embedding(x, bf16))
     embed(model, store, range(10), progress=False)

@@ -4,8 +4,8 @@ import torch
 from torch.nn import functional as F
 
 from mcnn_core.errors import InputError
-from mcnn_core.model import (CONFIGS, MCNN, NetworkConfig, architecture_table, macs, multiple_of, parameters, read_yaml,
-                             write_yaml)
+from mcnn_core.checkpoint import read_yaml, write_yaml
+from mcnn_core.model import CONFIGS, MCNN, NetworkConfig, architecture_table, macs, multiple_of, parameters
 
 
 def fields(model, n=2, seed=0):

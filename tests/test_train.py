@@ -14,10 +14,17 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from mcnn_core import checkpoint, engine
 from mcnn_core import train as module
+from mcnn_core.checkpoint import read_yaml
+from mcnn_core.engine import RECIPES, Recipe
 from mcnn_core.errors import InputError, MissingStageError
-from mcnn_core.model import CONFIGS, NetworkConfig, read_yaml
-from mcnn_core.train import RECIPES, Recipe, learning_rate, load_model, train, untrained_model
+from mcnn_core.model import CONFIGS, NetworkConfig
+from mcnn_core.preprocess import preprocess
+from mcnn_core.screen import read_loaddata
+from mcnn_core.surrogate import surrogate_classes
+from mcnn_core.train import load_model, train, untrained_model
+from tests.helpers import write_screen
 
 TINY = NetworkConfig((4, 4), fusion=8, hidden=16, norm=True, pool_between=True, average=True, dropout=0.2)
 RECIPE = replace(RECIPES["default"], epochs=3, batch=6, seed=1)
@@ -127,7 +134,7 @@ def test_finished_training_returns_at_once(tmp_path, monkeypatch):
     store, labels = toy()
     history = train(store, labels, TINY, RECIPE, tmp_path, progress=False)
     before = weights(tmp_path)
-    monkeypatch.setattr(module, "_augment", lambda *_: pytest.fail("it trains again"))
+    monkeypatch.setattr(engine, "augment", lambda *_: pytest.fail("it trains again"))
     pd.testing.assert_frame_equal(train(store, labels, TINY, RECIPE, tmp_path, progress=False), history)
     assert same(weights(tmp_path), before)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -172,7 +179,7 @@ def test_damaged_checkpoint_is_refused(tmp_path, damage):
 def test_checkpoint_with_a_right_digest_and_wrong_contents_is_refused(tmp_path):
     path = tmp_path / "epoch_001.safetensors"
     path.write_bytes(b"not tensors")
-    path.with_suffix(".sha256").write_text(f"{module.sha256(path)}  {path.name}\n")
+    path.with_suffix(".sha256").write_text(f"{checkpoint.sha256(path)}  {path.name}\n")
     with pytest.raises(InputError, match="is no checkpoint"):
         load_model(tmp_path)
     path.unlink()
@@ -193,9 +200,9 @@ def test_load_needs_a_finished_training(tmp_path, monkeypatch):
     with pytest.raises(MissingStageError, match="no trained network"):
         load_model(tmp_path)
     store, labels = toy()
-    sampled = module._augment
+    sampled = engine.augment
     calls = iter(range(100))
-    monkeypatch.setattr(module, "_augment", lambda *args: sampled(*args) if next(calls) < 6 else 1 / 0)
+    monkeypatch.setattr(engine, "augment", lambda *args: sampled(*args) if next(calls) < 6 else 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train(store, labels, TINY, RECIPE, tmp_path, progress=False)
     with pytest.raises(MissingStageError, match="stopped in epoch 2"):
@@ -205,12 +212,12 @@ def test_load_needs_a_finished_training(tmp_path, monkeypatch):
 def test_loss_that_is_not_finite_names_the_fields(tmp_path, monkeypatch):
     store, labels = toy()
     names = [f"plate P, well B{row:02d}, site 1" for row in range(24)]
-    augment, calls = module._augment, iter(range(100))
-    monkeypatch.setattr(module, "_augment", lambda *args: augment(*args) * (1 if next(calls) < 5 else np.nan))
+    augment, calls = engine.augment, iter(range(100))
+    monkeypatch.setattr(engine, "augment", lambda *args: augment(*args) * (1 if next(calls) < 5 else np.nan))
     with pytest.raises(InputError, match="not a finite number in epoch 2") as error:
         train(store, labels, TINY, RECIPE, tmp_path, names=names, progress=False)
     assert len(error.value.problems) == 6 and set(error.value.problems) <= set(names)
-    monkeypatch.setattr(module, "_augment", augment)
+    monkeypatch.setattr(engine, "augment", augment)
     assert len(train(store, labels, TINY, RECIPE, tmp_path, progress=False)) == 3  # goes on from epoch 1
 
 
@@ -220,57 +227,6 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
         train(store, labels, TINY, replace(RECIPE, learning_rate=1e38, max_steps=1, epochs=1, schedule="steps"), tmp_path,
               progress=False)
     assert not list(tmp_path.glob("epoch*"))
-
-
-def test_rates():
-    weight = torch.nn.Parameter(torch.zeros(1))
-    optimiser = torch.optim.SGD([weight], lr=1.0)
-    recipe = replace(RECIPES["default"], epochs=10)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, total_steps=70, pct_start=0.2,
-                                                    cycle_momentum=False)
-    for step in range(70):
-        assert learning_rate(recipe, step, 7) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-9)
-        optimiser.step()
-        if step < 69:
-            scheduler.step()
-    recipe = RECIPES["published"]
-    rates = [learning_rate(recipe, step, 4) / recipe.learning_rate for step in range(27 * 4)]
-    np.testing.assert_allclose(rates, np.repeat([1, 0.1, 0.01], 36))
-
-
-def test_one_step_schedule_does_not_divide_by_zero():
-    assert all(learning_rate(replace(RECIPES["default"], epochs=1), 0, steps) > 0 for steps in range(1, 20))
-
-
-@pytest.mark.parametrize("shape, n_views", [((16, 24), 4), ((16, 16), 8)])
-def test_flips_and_right_angle_rotations(shape, n_views):
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (1, *shape, 2), dtype=np.uint8)
-    store = SimpleNamespace(pixels=np.repeat(pixels, 4, 0), manifest={"sha256": ""})
-    model = untrained_model(store, np.array([0, 0, 1, 1]), TINY)
-    size = module._crop_size(model, replace(RECIPE, crop=1.0))
-    views = module._views(store.pixels, np.zeros(200, int), size, True, rng)
-    assert len({view.tobytes() for view in views}) == n_views
-    assert (np.rot90(pixels[0], 2) == views).all((1, 2, 3)).any()
-    assert (module._views(store.pixels, np.zeros(5, int), size, False, rng) == pixels).all()
-
-
-def test_crops_and_jitter():
-    store, labels = toy(size=32)
-    model = untrained_model(store, labels, TINY)
-    rng = np.random.default_rng(0)
-    crops = module._views(store.pixels, np.arange(24), module._crop_size(model, RECIPE), False, rng)
-    assert crops.shape == (24, 16, 16, 2) and crops.dtype == np.uint8
-    windows = np.lib.stride_tricks.sliding_window_view(store.pixels[3], (16, 16), axis=(0, 1)).transpose(0, 1, 3, 4, 2)
-    assert (windows == crops[3]).all((2, 3, 4)).any()
-    x = model.standardise(crops)
-    jittered = module._augment(model, crops, replace(RECIPE, jitter_gain=0.2, jitter_offset=0.15), rng)
-    gain = jittered.std((2, 3), keepdim=True) / x.std((2, 3), keepdim=True)
-    offset = jittered.mean((2, 3), keepdim=True) - gain * x.mean((2, 3), keepdim=True)
-    torch.testing.assert_close(gain * x + offset, jittered, rtol=1e-3, atol=1e-3)
-    assert 0.1 < gain.log().std() < 0.3 and 0.08 < offset.std() < 0.25
-    with pytest.raises(InputError, match="whole fields"):
-        module._crop_size(untrained_model(store, labels, replace(TINY, average=False)), RECIPE)
 
 
 def test_grey_constants_are_those_of_the_training_fields():
@@ -298,7 +254,7 @@ def test_discard_other_clears_what_another_training_left(tmp_path):
     store, labels = toy()
     train(store, labels, TINY, RECIPE, tmp_path, progress=False)
     module.discard_other(store, labels, TINY, RECIPE, tmp_path)
-    assert len(module._checkpoints(tmp_path)) == 2
+    assert len(checkpoint.checkpoints(tmp_path)) == 2
     module.discard_other(store, labels, TINY, replace(RECIPE, seed=9), tmp_path)
     assert not list(tmp_path.glob("epoch*"))
     module.discard_other(store, labels, TINY, RECIPE, tmp_path / "nothing")
@@ -310,11 +266,6 @@ def test_augmented_views_are_pictures():
     assert len(views) == 4 and {(view.shape, view.dtype.name) for view in views} == {((16, 16, 2), "uint8")}
     plain = replace(RECIPE, crop=1.0, flips=False, jitter_gain=0.0, jitter_offset=0.0)
     assert (module.augmented(store, labels, TINY, plain, 3, 1)[0] == store.pixels[3]).all()
-
-
-def test_precision():
-    assert module._bfloat16("bfloat16") and not module._bfloat16("float32")
-    assert isinstance(module._bfloat16("auto"), bool)
 
 
 def test_progress_bar_shows_loss_and_accuracy(tmp_path, capsys):
@@ -329,3 +280,30 @@ def test_gpu_gives_a_model_that_the_cpu_reads(tmp_path):
     store, labels = toy()
     train(store, labels, TINY, RECIPE, tmp_path, progress=False)
     assert next(load_model(tmp_path).parameters()).device.type == "cpu"
+
+
+def test_precision_is_measured_once_for_a_whole_training(tmp_path, monkeypatch):
+    store, labels = toy()
+    monkeypatch.setattr(engine, "augment", lambda *args, kept=engine.augment, calls=iter(range(6)): kept(*args) if next(calls, None) is not None else 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(store, labels, TINY, RECIPE, tmp_path, progress=False)
+    used = read_yaml(tmp_path / "network.yml")[1]["precision"]
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "bfloat16", lambda: used == "float32")  # now it would measure the opposite
+    train(store, labels, TINY, RECIPE, tmp_path, progress=False)
+    assert read_yaml(tmp_path / "network.yml")[1]["precision"] == used
+
+
+def test_command_line_trains_what_the_chapters_left(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="run the notebooks 01 to 03 first"):
+        module.main(["--out", str(tmp_path)])
+    screen = read_loaddata(write_screen(tmp_path, shape=(32, 32)))
+    preprocess(screen, tmp_path / "store", progress=False)
+    labels = surrogate_classes(screen.table, ["Metadata_Well"], np.ones(len(screen.table), bool))
+    labels.to_parquet(tmp_path / "surrogate.parquet")
+    module.main(["--out", str(tmp_path), "--epochs", "1", "--batch", "4"])
+    assert load_model(tmp_path / "model").spec[1:] == (2, 2, 32, 32)
+    capsys.readouterr()
+    module.main(["--out", str(tmp_path), "--epochs", "1", "--batch", "4"])  # finished: at once
+    with pytest.raises(SystemExit, match="belongs to another training"):
+        module.main(["--out", str(tmp_path), "--epochs", "2", "--batch", "4"])

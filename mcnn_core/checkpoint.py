@@ -1,0 +1,103 @@
+"""Checkpoints: the state of a training in files that are whole or ignored, and the network's description as YAML.
+
+A checkpoint is a safetensors file and its SHA-256 beside it, written last. No pickle is written or loaded.
+"""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from mcnn_core.errors import InputError
+from mcnn_core.files import atomic, sha256
+from mcnn_core.model import MCNN, NetworkConfig, architecture_table
+
+
+def write_yaml(path: str | os.PathLike, model: MCNN, solver: dict[str, Any]) -> None:
+    """Write the network and the solver's settings as YAML (Supplementary Software), with the table of layers."""
+    network = {**asdict(model.config), "scales": list(model.config.scales)}
+    size = dict(zip(("n_classes", "channels", "height", "width"), model.spec[1:]))
+    layers = architecture_table(model).to_dict("records")
+    text = yaml.safe_dump({"network": network, "input": size, "solver": solver, "layers": layers}, sort_keys=False)
+    with atomic(path) as temporary:
+        temporary.write_text(f"# Solver and network (the paper's Supplementary Software)\n{text}", encoding="utf-8")
+
+
+def read_yaml(path: str | os.PathLike) -> tuple[MCNN, dict[str, Any]]:
+    """Build the network that `write_yaml` described; return it, untrained, and the solver's settings (or InputError)."""
+    try:
+        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        network, size = document["network"], document["input"]
+        return MCNN(NetworkConfig(**{**network, "scales": tuple(network["scales"])}), **size), document["solver"]
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} does not describe a network; train again to write it", [str(error)]) from error
+
+
+def save(folder: Path, state: dict[str, Any], model: MCNN, optimiser: torch.optim.Optimizer) -> None:
+    """Write tensors, with the scalars as JSON in their header, and last the SHA-256 beside them; keep the two newest.
+
+    A file without its SHA-256 was being written when the run ended, and is ignored.
+    """
+    path = folder / f"epoch_{len(state['history']):03d}.safetensors"
+    tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
+    for index, slots in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{key}": value for key, value in slots.items() if value is not None}
+    bad = [key for key, value in tensors.items() if not torch.isfinite(value).all()]
+    if bad:
+        raise InputError(f"Weights are not finite numbers after {path.stem}; lower the learning rate", bad)
+    with atomic(path) as temporary:
+        save_file({key: value.contiguous() for key, value in tensors.items()}, temporary, metadata={"state": json.dumps(state)})
+    with atomic(path.with_suffix(".sha256")) as temporary:
+        temporary.write_text(f"{sha256(path)}  {path.name}\n", encoding="ascii")
+    for old in checkpoints(folder)[:-2]:
+        old.with_suffix(".sha256").unlink()
+        old.unlink()
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    digests = sorted(folder.glob("epoch_*.sha256"), key=lambda path: (len(path.name), path.name))
+    return [path.with_suffix(".safetensors") for path in digests]
+
+
+def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read a checkpoint's tensors and state, after comparing its SHA-256."""
+    expected = path.with_suffix(".sha256").read_text(encoding="ascii", errors="replace").split()
+    if not path.exists() or [sha256(path), path.name] != expected:
+        raise InputError(f"{path} is damaged, it does not match its SHA-256: delete {path.stem}.* to go on from the one before")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["state"])
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is no checkpoint: delete the folder to train again", [str(error)]) from error
+
+
+def part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """Return the tensors named ``<prefix>.<key>``, by key."""
+    return {key.removeprefix(f"{prefix}."): value for key, value in tensors.items() if key.startswith(f"{prefix}.")}
+
+
+def resume(folder: Path, identity: dict[str, str], model: MCNN, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    """Put the newest checkpoint into model and optimiser; return its state, or that of a beginning."""
+    found = checkpoints(folder)
+    if not found:
+        return {"step": 0, "history": [], "finished": False, "precision": "auto"}
+    tensors, state = read(found[-1])
+    there = state["identity"]
+    other = [f"{key}: {there.get(key)} there, {here} here" for key, here in identity.items() if there.get(key) != here]
+    if other:
+        raise InputError(f"{found[-1]} belongs to another training: choose another folder, or delete this one", other)
+    slots: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in part(tensors, "optimiser").items():
+        index, slot = key.split(".")
+        # In the memory order of the weights, which the fused optimiser takes for granted.
+        slots.setdefault(int(index), {})[slot] = value.to(memory_format=torch.channels_last) if value.dim() == 4 else value
+    model.load_state_dict(part(tensors, "model"))
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": slots})
+    return {key: state[key] for key in ("step", "history", "finished", "precision")}

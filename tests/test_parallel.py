@@ -1,0 +1,122 @@
+"""Two real processes under torchrun, over gloo on the loopback interface."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from mcnn_core import parallel
+from mcnn_core.train import train
+from tests.test_train import RECIPE, TINY, toy
+
+TWO = replace(TINY, dropout=0.0)  # the one thing that processes draw for themselves
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = """
+import sys
+from dataclasses import replace
+import torch
+from mcnn_core.train import train
+from tests.test_train import RECIPE, TINY, toy
+torch.set_num_threads(1)
+store, labels = toy(26, size=32)  # batches of 6 and 7 fields: parts of unequal size
+store.pixels.setflags(write=False)
+train(store, labels, replace(TINY, dropout=0.0), replace(RECIPE, epochs=int(sys.argv[2]), precision="float32"), sys.argv[1], progress=False)
+"""
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """Return a function that starts two processes which train into a folder for some epochs."""
+    script, started = tmp_path / "run.py", []
+    script.write_text(SCRIPT)
+
+    def start(folder, epochs):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script, folder, str(epochs)]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        started.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def rank_pids(process):
+    """Return the process ids of the ranks, in their order."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(pid) for pid in children if "run.py" in Path(f"/proc/{pid}/cmdline").read_text()]
+
+
+def test_two_processes_train_as_one_does(tmp_path, launch):
+    store, labels = toy(26, size=32)
+    alone = train(store, labels, TWO, replace(RECIPE, epochs=3, precision="float32"), tmp_path / "alone", progress=False)
+    output, _ = (process := launch(tmp_path / "two", 3)).communicate(timeout=120)
+    assert process.returncode == 0, output
+    two = pd.read_csv(tmp_path / "two" / "history.csv")
+    np.testing.assert_allclose(two["loss"], alone["loss"], rtol=1e-3)
+    np.testing.assert_allclose(two["accuracy"], alone["accuracy"], atol=0.04)
+    one, other = (load_file(tmp_path / name / "epoch_003.safetensors") for name in ("alone", "two"))
+    assert one.keys() == other.keys()
+    for key in one:
+        torch.testing.assert_close(other[key].float(), one[key].float(), rtol=0.05, atol=0.02, msg=key)
+    train(store, labels, TWO, replace(RECIPE, epochs=3, precision="float32"), tmp_path / "two", progress=False)  # finished: taken as it is
+
+
+def test_a_killed_process_stops_the_training_and_it_goes_on(tmp_path, launch):
+    process = launch(folder := tmp_path / "killed", 20)
+    began = time.monotonic()
+    while not (folder / "epoch_002.sha256").exists() and time.monotonic() - began < 90 and process.poll() is None:
+        time.sleep(0.02)
+    os.kill(rank_pids(process)[1], signal.SIGKILL)
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode != 0
+    assert "Another process of this training has ended" in output and "goes on from the last checkpoint" in output
+    done = len(pd.read_csv(folder / "history.csv"))
+    assert 2 <= done < 20
+    for name in (folder, tmp_path / "whole"):
+        output, _ = (process := launch(name, 20)).communicate(timeout=120)
+        assert process.returncode == 0, output
+    one, other = (load_file(name / "epoch_020.safetensors") for name in (folder, tmp_path / "whole"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    one, other = (pd.read_csv(name / "history.csv").drop(columns="seconds") for name in (folder, tmp_path / "whole"))
+    pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+def test_shared_norm_is_batch_norm(monkeypatch):
+    monkeypatch.setattr(parallel, "all_reduce", lambda sums: sums)
+    torch.manual_seed(0)
+    for plain, x in ((nn.BatchNorm2d(3), torch.randn(4, 3, 5, 6)), (nn.BatchNorm1d(3), torch.randn(8, 3))):
+        nn.init.uniform_(plain.weight)
+        nn.init.uniform_(plain.bias)
+        shared = nn.Sequential(nn.BatchNorm2d(3) if x.dim() == 4 else nn.BatchNorm1d(3))
+        shared.load_state_dict({f"0.{key}": value for key, value in plain.state_dict().items()})
+        before = dict(shared.named_parameters())
+        parallel._share_norms(shared)
+        assert all(parameter is before[name] for name, parameter in shared.named_parameters())
+        one, other = x.clone().requires_grad_(), x.clone().requires_grad_()
+        weights = torch.randn_like(x)
+        (plain(one) * weights).sum().backward()
+        (shared(other) * weights).sum().backward()
+        torch.testing.assert_close(other.grad, one.grad, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(shared[0].weight.grad, plain.weight.grad, rtol=1e-4, atol=1e-5)
+        for key, value in plain.state_dict().items():
+            torch.testing.assert_close(shared[0].state_dict()[key], value, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(shared.eval()(x), plain.eval()(x), rtol=1e-4, atol=1e-4)
+
+
+def test_alone_nothing_is_joined():
+    with parallel.team() as us:
+        model = nn.Linear(1, 1)
+        assert us == parallel.Team(0, 1) and us.spread(model) is model and us.total(np.ones(2)).tolist() == [1, 1]
+        us.wait()
