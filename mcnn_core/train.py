@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from mcnn_core.errors import InputError, MissingStageError
 from mcnn_core.files import atomic, sha256, write_table
-from mcnn_core.model import MCNN, NetworkConfig, read_yaml, write_yaml
+from mcnn_core.model import MCNN, NetworkConfig, digest, read_yaml, write_yaml
 from mcnn_core.surrogate import BalancedBatches
 
 
@@ -50,7 +50,7 @@ class Recipe:
     jitter_offset: float = 0.0  #: and add jitter_offset * N(0, 1), in standard units
     precision: str = "auto"  #: "float32", "bfloat16", or "auto": bfloat16 where the processor computes in it natively
     seed: int = 0  #: of weights, batches, augmentation and dropout
-    max_steps: int | None = None  #: stop after so many steps, to try things out
+    max_steps: int | None = None  #: stop after so many steps, where the one-cycle schedule then ends
 
     def __post_init__(self) -> None:
         choices = {"optimiser": ("sgd", "adamw"), "schedule": ("steps", "one-cycle"), "precision": ("auto", "float32", "bfloat16")}
@@ -75,15 +75,19 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     """Return the rate of a step, counted from 0: a function of the step alone, so it needs no saving."""
     if recipe.schedule == "steps":
         return recipe.learning_rate * 0.1 ** (step // steps_per_epoch // 9)
-    last, lowest = recipe.epochs * steps_per_epoch - 1, recipe.learning_rate / 25
+    last, lowest = _steps(recipe, steps_per_epoch) - 1, recipe.learning_rate / 25
     warm = 0.2 * (last + 1) - 1
     start, end, part = (lowest, recipe.learning_rate, step / warm) if step < warm else (
         recipe.learning_rate, lowest * 1e-4, (step - warm) / (last - warm))
     return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
 
 
+def _steps(recipe: Recipe, steps_per_epoch: int) -> int:
+    return min(recipe.epochs * steps_per_epoch, recipe.max_steps or sys.maxsize)
+
+
 def train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe, folder: str | Path,
-          names: Sequence[str] | None = None, progress: bool = True) -> pd.DataFrame:
+          names: Sequence[str] | None = None, progress: bool = True, start: MCNN | None = None) -> pd.DataFrame:
     """Train an M-CNN, or go on with one that was interrupted; return at once if it is finished.
 
     Parameters
@@ -99,6 +103,9 @@ def train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe
         Name of each field for messages (`mcnn_core.screen.field_names`).
     progress : bool
         Show a bar with loss, accuracy and the time left.
+    start : MCNN, optional
+        A trained network whose weights to begin with, for the same fields. Its classes are the first of `labels`, which
+        may have more: the score of a new class begins with random weights.
 
     Returns
     -------
@@ -108,18 +115,21 @@ def train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe
     Raises
     ------
     InputError
-        If the folder holds a damaged checkpoint or one of another training, or if the loss is not a
-        finite number: the fields of the batch are named, the last good checkpoint stays.
+        If the folder holds a damaged checkpoint or one of another training, `start` is a network for other fields or
+        more classes, or the loss is not a finite number: the fields of the batch are named, the last good checkpoint stays.
     """
     folder, labels = Path(folder), np.asarray(labels)
     if len(labels) != len(store.pixels):
         raise InputError(f"{len(store.pixels)} fields in the store, but {len(labels)} labels: both must come from one table")
     names = names if names is not None else [f"row {row}" for row in range(len(labels))]
-    model = untrained_model(store, labels, network, recipe.seed).to(_device()).train()
+    model = untrained_model(store, labels, network, recipe.seed)
+    if start is not None:
+        _begin_with(model, start)
+    model = model.to(_device()).train()
     optimiser, size, bf16 = _optimiser(model, recipe), _crop_size(model, recipe), _bfloat16(recipe.precision)
     sampler = BalancedBatches(labels, recipe.batch, recipe.seed)
-    total = min(recipe.epochs * len(sampler), recipe.max_steps or sys.maxsize)
-    identity = _identity(store, labels, model, recipe)
+    total = _steps(recipe, len(sampler))
+    identity = _identity(store, labels, model, recipe) | ({} if start is None else {"start": digest(start)})
     state = _resume(folder, identity, model, optimiser)
     write_yaml(folder / "network.yml", model, asdict(recipe))
     with tqdm(total=total, initial=state["step"], disable=not progress, desc="training", unit="batch") as bar:
@@ -180,6 +190,18 @@ def untrained_model(store: Any, labels: np.ndarray, network: NetworkConfig, seed
     model.grey_mean.copy_(torch.from_numpy(mean)[:, None, None])
     model.grey_std.copy_(torch.from_numpy(np.where(std > 0, std, 1.0))[:, None, None])
     return model.eval()
+
+
+def _begin_with(model: MCNN, start: MCNN) -> None:
+    """Give a network the weights of another one, which may have fewer classes."""
+    (config, classes, *field), (their_config, their_classes, *their_field) = model.spec, start.spec
+    if (config, field) != (their_config, their_field) or their_classes > classes:
+        raise InputError("Training can only begin with a network of the same kind, for the same fields and no more classes",
+                         [f"network to begin with: {start.spec}", f"network to train: {model.spec}"])
+    weights, own = start.state_dict(), model.state_dict()
+    for key in ("classifier.weight", "classifier.bias"):
+        weights[key] = torch.cat([weights[key].to(own[key].device), own[key][their_classes:]])
+    model.load_state_dict(weights)
 
 
 def augmented(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe, row: int, n: int) -> list[np.ndarray]:
