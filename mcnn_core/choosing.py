@@ -19,7 +19,7 @@ from mcnn_core.distances import cosine_distances
 from mcnn_core.errors import InputError
 from mcnn_core.features import embed, feature_frame
 from mcnn_core.model import MCNN, NetworkConfig
-from mcnn_core.neighbors import average_precisions, nearest_neighbours, scores
+from mcnn_core.neighbors import average_precisions, floors, nearest_neighbours, scores
 from mcnn_core.profiles import feature_matrix, row_names, treatment_profiles
 from mcnn_core.screen import field_names
 from mcnn_core.train import Recipe, load_model, train
@@ -32,12 +32,11 @@ GROUPINGS = {"well": ["Metadata_Plate", "Metadata_Well"], "treatment": ["Metadat
 
 @dataclass(frozen=True)
 class Plan:
-    """How classes are added."""
+    """How classes are added: short rounds to choose by, and a long one with all that were chosen."""
 
     first: int = 18  #: classes of the first round
     add: int = 18  #: classes added before each later round
-    rounds: int = 4
-    steps: int = 250  #: batches per round, the same for every way of choosing
+    steps: tuple[int, ...] = (80, 80, 80, 560)  #: batches in each round, the same for every way of choosing
 
 
 def _tested(frame: pd.DataFrame) -> np.ndarray:
@@ -151,6 +150,18 @@ def choose(wells: pd.DataFrame, taken: Sequence[str], n: int) -> pd.DataFrame:
     return pd.DataFrame(chosen, columns=COLUMNS).reset_index(drop=True)
 
 
+def first_choices(wells: pd.DataFrame, n: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return `distinctness` with no class taken, and the first `n` that `choose` would take, fewer if the screen has fewer.
+
+    Both are empty on a screen without negative controls, or without a treatment of two wells.
+    """
+    counts = wells.loc[_tested(wells), "Metadata_Treatment"].value_counts()
+    able = int((counts > 1).sum())
+    if not able or not (wells["Metadata_control_type"] == "negcon").any():
+        return pd.DataFrame(columns=COLUMNS), pd.DataFrame(columns=COLUMNS)
+    return distinctness(wells), choose(wells, [], min(n, able))
+
+
 def grouped(table: pd.DataFrame, grouping: str) -> pd.Series:
     """Return the name of each field's group, by a key of `GROUPINGS`; "" for controls and for wells without a treatment."""
     first, *others = (table[column].astype(str) for column in GROUPINGS[grouping])
@@ -166,7 +177,7 @@ def train_rounds(table: pd.DataFrame, store: Any, groups: pd.Series, classes: Se
                  plan: Plan, network: NetworkConfig, recipe: Recipe, folder: str | Path) -> tuple[MCNN, list[str]]:
     """Train in rounds, each going on with the weights of the one before and with the classes that `add` names after it.
 
-    Each round takes ``plan.steps`` batches, has a learning-rate cycle of its own, and draws all its classes equally often. Rounds
+    Each round takes its ``plan.steps`` batches, has a learning-rate cycle of its own, and draws all its classes equally often. Rounds
     that begin alike are trained once: their folder is named by their labels. A run that was killed goes on.
 
     Parameters
@@ -180,7 +191,7 @@ def train_rounds(table: pd.DataFrame, store: Any, groups: pd.Series, classes: Se
     add : callable
         Given the network and its classes, returns the classes to add; not asked after the last round.
     plan, network, recipe
-        The epochs of `recipe` are those of `plan`.
+        The length of training is that of `plan`.
     folder : path
 
     Returns
@@ -190,11 +201,11 @@ def train_rounds(table: pd.DataFrame, store: Any, groups: pd.Series, classes: Se
         All classes of the last round, in the order of their labels.
     """
     classes, model = list(classes), None
-    for number in range(plan.rounds):
+    for number, steps in enumerate(plan.steps):
         classes += add(model, classes) if model is not None else []
         labels = numbered(groups, classes)
         place = Path(folder) / f"round-{number + 1}-{hashlib.sha256(labels.tobytes()).hexdigest()[:12]}"
-        one = replace(recipe, epochs=plan.steps, max_steps=plan.steps, seed=1000 * recipe.seed + number)
+        one = replace(recipe, epochs=steps, max_steps=steps, seed=1000 * recipe.seed + number)
         train(store, labels, network, one, place, field_names(table), start=model)
         model = load_model(place)
     return model, classes
@@ -229,8 +240,8 @@ def compare_choices(table: pd.DataFrame, store: Any, plan: Plan, network: Networ
     Returns
     -------
     answers : DataFrame
-        One row per way, protocol and annotated treatment that can be asked: ``way, protocol, treatment, compound, MoA, predicted, average_precision``
-        and ``part``: "set aside" (its compound is in no class of any way), "a class" or "no class" (the treatment, in this way).
+        One row per way, protocol and annotated treatment that can be asked: ``way, protocol, treatment, compound, MoA, predicted,
+        average_precision, chance`` and ``part``: "set aside" (its compound is in no class of any way), "a class" or "no class" (the treatment, in this way).
     classes : dict
         The classes of each way.
     """
@@ -270,14 +281,16 @@ def _answers(treatments: pd.DataFrame) -> pd.DataFrame:
     parts = []
     for protocol in protocols(treatments):
         precisions = average_precisions(treatments, protocol)
-        parts.append(nearest_neighbours(treatments, protocol).assign(treatment=precisions.index, average_precision=precisions.to_numpy()))
+        parts.append(nearest_neighbours(treatments, protocol).assign(
+            treatment=precisions.index, average_precision=precisions.to_numpy(), chance=floors(treatments, protocol)["chance"].to_numpy()))
     return pd.concat(parts, ignore_index=True)
 
 
 def graded(answers: pd.DataFrame) -> pd.DataFrame:
-    """Return per way, protocol and part (and "all") the accuracy, as `mcnn_core.neighbors.scores`, and the mean ``average_precision``."""
+    """Return per way, protocol and part (and "all") the accuracy, as `mcnn_core.neighbors.scores`, and means of ``average_precision`` and ``chance``."""
     rows = []
     for (way, protocol), group in answers.groupby(["way", "protocol"], sort=False):
         for part, some in [("all", group), *group.groupby("part")]:
-            rows.append({"way": way, "protocol": protocol, "part": part, **scores(some), "average_precision": float(some["average_precision"].mean())})
+            means = some[["average_precision", "chance"]].mean().to_dict()
+            rows.append({"way": way, "protocol": protocol, "part": part, **scores(some), **means})
     return pd.DataFrame(rows)

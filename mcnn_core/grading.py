@@ -167,9 +167,15 @@ def grade_choice(classes: dict[str, list[str]], truth: pd.DataFrame | None) -> p
         for way, names in classes.items():
             if set(names) <= set(known.index):
                 acting = known.loc[names].query("response >= @ACTS and mechanism not in ('', 'Inactive')")
-                rows[way] = {"classes": len(names), "acting": len(acting) / len(names),
+                rows[way] = {"classes": len(names), "acting": len(acting) / len(names) if names else np.nan,
                              "compounds": acting["compound"].nunique(), "mechanisms": acting["mechanism"].nunique()}
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("way")
+
+
+def choice_grades(classes: dict[str, list[str]], truth: pd.DataFrame | None) -> dict[str, float | str]:
+    """Return ``acting`` and ``mechanisms`` of `grade_choice` by key, ``<way>.acting`` and so on."""
+    table = grade_choice(classes, truth).reindex(list(classes)).astype(float)
+    return _available({f"{way}.{kind}": float(table.loc[way, kind]) for way in classes for kind in ("acting", "mechanisms")})
 
 
 def _jaccard(one: set, other: set) -> float:

@@ -185,7 +185,7 @@ def recorded_grades(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
 def recorded_choices(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
     """Return the scores of the runs of `choosing` as one table: ``seed``, ``way``, ``protocol``, ``part`` and the scores."""
     rows = [{"seed": int(seed), **row} for record in records.values() for seed, run in record["runs"].items() for row in run["scores"]]
-    return pd.DataFrame(rows, columns=["seed", "way", "protocol", "part", "overall", "class_median", "n", "low", "high", "average_precision"])
+    return pd.DataFrame(rows, columns=["seed", "way", "protocol", "part", "overall", "class_median", "n", "low", "high", "average_precision", "chance"])
 
 
 def worst_and_best(found: pd.DataFrame, wanted: list[str] = RANGES) -> dict[str, float | str]:
@@ -193,6 +193,25 @@ def worst_and_best(found: pd.DataFrame, wanted: list[str] = RANGES) -> dict[str,
     table = found.apply(pd.to_numeric, errors="coerce").reindex(wanted)
     ends = {"lowest": table.min(axis=1, skipna=False), "highest": table.max(axis=1, skipna=False)}
     return {f"{grade}.{end}": NOT_AVAILABLE if pd.isna(values[grade]) else values[grade] for end, values in ends.items() for grade in wanted}
+
+
+def choice_gains(table: pd.DataFrame) -> dict[str, float | str]:
+    """Return by how much the ``chosen`` classes of `recorded_choices` are better than others: the lowest and the highest over the seeds.
+
+    Keys ``<measure>.<rival>.lowest`` and ``.highest``, fractions. Measures: accuracy under NSC (``nsc``) and NSCB (``nscb``), that under NSC
+    on the compounds set aside (``aside``), and their mean average precision (``aside_precision``). Rivals: the mean of both ``random``
+    draws, ``every_treatment`` and ``annotated``. "not available" where nothing is recorded.
+    """
+    measures = {"nsc": ("overall", "NSC", "all"), "nscb": ("overall", "NSCB", "all"),
+                "aside": ("overall", "NSC", "set aside"), "aside_precision": ("average_precision", "NSC", "set aside")}
+    rivals = {"random": ["random 1", "random 2"], "every_treatment": ["every treatment"], "annotated": ["annotated"]}
+    found = {}
+    for measure, (column, protocol, part) in measures.items():
+        wide = table[(table["protocol"] == protocol) & (table["part"] == part)].pivot(index="seed", columns="way", values=column)
+        for rival, ways in rivals.items():
+            gain = wide["chosen"] - wide[ways].mean(axis=1) if len(wide) else []
+            found |= {f"{measure}.{rival}.{end}": float(value(gain)) if len(gain) else NOT_AVAILABLE for end, value in (("lowest", min), ("highest", max))}
+    return found
 
 
 def margins(comparison: pd.DataFrame) -> dict[str, float | str]:

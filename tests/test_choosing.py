@@ -21,7 +21,7 @@ from mcnn_core.train import RECIPES, load_model
 PLATES = ["P1", "P2", "P3"]
 FEATURES = 20
 RECIPE = replace(RECIPES["default"], batch=8, precision="float32", seed=1)
-PLAN = Plan(first=4, add=2, rounds=3, steps=2)
+PLAN = Plan(first=4, add=2, steps=(2, 2, 3))
 
 
 def axis(number):
@@ -200,7 +200,7 @@ def test_ways_of_choosing_are_asked_alike_and_what_is_set_aside_is_never_a_class
     monkeypatch.setattr(choosing, "train", lambda store, labels, *rest, **more: trained.append(labels) or real(store, labels, *rest, **more))
     answers, classes = compare_choices(table, store, PLAN, CONFIGS["default"], RECIPE, tmp_path)
     ways = ["chosen", "random 1", "random 2", "every well", "every treatment", "every compound", "annotated"]
-    assert list(classes) == ways and list(answers["way"].unique()) == ways and len(trained) == PLAN.rounds * len(ways)
+    assert list(classes) == ways and list(answers["way"].unique()) == ways and len(trained) == len(PLAN.steps) * len(ways)
     aside = set(set_aside(table, RECIPE.seed))
     assert len(aside) == round(table.loc[table["Metadata_control_type"] == "trt", "Metadata_Compound"].nunique() / 3)
     assert not any(table.loc[labels >= 0, "Metadata_Compound"].isin(aside).any() for labels in trained)
