@@ -32,11 +32,11 @@ GROUPINGS = {"well": ["Metadata_Plate", "Metadata_Well"], "treatment": ["Metadat
 
 @dataclass(frozen=True)
 class Plan:
-    """How classes are added: short rounds to choose by, and a long one with all that were chosen."""
+    """How classes are added."""
 
     first: int = 18  #: classes of the first round
     add: int = 18  #: classes added before each later round
-    steps: tuple[int, ...] = (80, 80, 80, 560)  #: batches in each round, the same for every way of choosing
+    steps: tuple[int, ...] = (250, 250, 250, 250)  #: batches in each round, the same for every way of choosing
 
 
 def _tested(frame: pd.DataFrame) -> np.ndarray:
