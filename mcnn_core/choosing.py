@@ -226,8 +226,8 @@ def compare_choices(table: pd.DataFrame, store: Any, plan: Plan, network: Networ
                     folder: str | Path) -> tuple[pd.DataFrame, dict[str, list[str]]]:
     """Train with classes chosen in several ways, for the same number of batches, and ask each network the same questions.
 
-    The ways: ``chosen`` (`choose`), ``random 1`` and ``random 2``, all three beginning with the same random classes; ``every well``, ``every
-    treatment`` and ``every compound``; and ``annotated``, as in the paper: every treatment that has an annotation. The compounds of
+    The ways: ``chosen`` (`choose`), ``random 1`` and ``random 2``, all three beginning with the same random classes; ``every well``,
+    ``every treatment`` and ``every compound``; and ``annotated``, as in the paper: every treatment that has an annotation. The compounds of
     `set_aside` are in no class of any of them.
 
     Parameters
@@ -241,14 +241,23 @@ def compare_choices(table: pd.DataFrame, store: Any, plan: Plan, network: Networ
     -------
     answers : DataFrame
         One row per way, protocol and annotated treatment that can be asked: ``way, protocol, treatment, compound, MoA, predicted,
-        average_precision, chance`` and ``part``: "set aside" (its compound is in no class of any way), "a class" or "no class" (the treatment, in this way).
+        average_precision, chance`` and ``part``: "set aside" (its compound is in no class of any way), "a class" or "no class" (the
+        treatment, in this way).
     classes : dict
         The classes of each way.
+
+    Raises
+    ------
+    InputError
+        If the plan needs more treatments than the screen has.
     """
     aside = set_aside(table, recipe.seed)
     free = _tested(table) & ~table["Metadata_Compound"].isin(aside).to_numpy()
     groups = {name: grouped(table, name).where(free, "") for name in GROUPINGS}
     every = {name: sorted(set(groups[name]) - {""}) for name in GROUPINGS}
+    needed = plan.first + plan.add * (len(plan.steps) - 1)
+    if needed > len(every["treatment"]):
+        raise InputError(f"The plan needs {needed} treatments, but the screen has {len(every['treatment'])} that are not set aside")
     annotated = (table["Metadata_MoA"] != "").to_numpy() & _tested(table)
     candidates = np.flatnonzero(free | (table["Metadata_control_type"] == "negcon").to_numpy())
     draws = [np.random.default_rng([recipe.seed, 5, k]) for k in range(3)]
@@ -287,7 +296,7 @@ def _answers(treatments: pd.DataFrame) -> pd.DataFrame:
 
 
 def graded(answers: pd.DataFrame) -> pd.DataFrame:
-    """Return per way, protocol and part (and "all") the accuracy, as `mcnn_core.neighbors.scores`, and means of ``average_precision`` and ``chance``."""
+    """Return per way, protocol and part (and "all") `mcnn_core.neighbors.scores`, and the means of ``average_precision`` and ``chance``."""
     rows = []
     for (way, protocol), group in answers.groupby(["way", "protocol"], sort=False):
         for part, some in [("all", group), *group.groupby("part")]:

@@ -472,6 +472,7 @@ def distinctness_map(ax: Axes, scored: pd.DataFrame, chosen: pd.DataFrame) -> Ax
     ax.scatter(here["own"], here["other"], s=30, color=PALETTE[4], marker="^", linewidths=0, label=f"the first {len(here)} chosen")
     for number, (own, other) in enumerate(here[["own", "other"]].to_numpy(), 1):
         ax.annotate(str(number), (own, other), xytext=(4, 2), textcoords="offset points", fontsize=7)
-    ax.set(xlabel="mean cosine distance to the own replicates", ylabel="mean cosine distance to the\nnearest negative controls", xlim=(0, end), ylim=(0, end))
+    ax.set(xlabel="mean cosine distance to the own replicates", ylabel="mean cosine distance to the\nnearest negative controls",
+           xlim=(0, end), ylim=(0, end))
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False, **SMALL)
     return ax

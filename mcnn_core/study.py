@@ -117,7 +117,7 @@ def kimorph(folder: Path, seed: int, by: tuple[str, ...] = ("Metadata_Position",
 
 
 def choosing(folder: Path, seed: int) -> dict[str, Any]:
-    """Compare ways of choosing surrogate classes, as chapter 16 shows it: each way is trained for as many batches, fewer than in the other chapters."""
+    """Compare ways of choosing surrogate classes, each trained for the same number of batches, fewer than in the other chapters."""
     table, store = prepared("simulated", folder, seed)
     recipe = replace(RECIPES["default"], seed=seed)
     answers, classes = compare_choices(table, store, PLAN, CONFIGS["default"], recipe, folder / "choosing")
@@ -185,7 +185,8 @@ def recorded_grades(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
 def recorded_choices(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
     """Return the scores of the runs of `choosing` as one table: ``seed``, ``way``, ``protocol``, ``part`` and the scores."""
     rows = [{"seed": int(seed), **row} for record in records.values() for seed, run in record["runs"].items() for row in run["scores"]]
-    return pd.DataFrame(rows, columns=["seed", "way", "protocol", "part", "overall", "class_median", "n", "low", "high", "average_precision", "chance"])
+    columns = ["seed", "way", "protocol", "part", "overall", "class_median", "n", "low", "high", "average_precision", "chance"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def worst_and_best(found: pd.DataFrame, wanted: list[str] = RANGES) -> dict[str, float | str]:
@@ -210,7 +211,8 @@ def choice_gains(table: pd.DataFrame) -> dict[str, float | str]:
         wide = table[(table["protocol"] == protocol) & (table["part"] == part)].pivot(index="seed", columns="way", values=column)
         for rival, ways in rivals.items():
             gain = wide["chosen"] - wide[ways].mean(axis=1) if len(wide) else []
-            found |= {f"{measure}.{rival}.{end}": float(value(gain)) if len(gain) else NOT_AVAILABLE for end, value in (("lowest", min), ("highest", max))}
+            for end, value in (("lowest", min), ("highest", max)):
+                found[f"{measure}.{rival}.{end}"] = float(value(gain)) if len(gain) else NOT_AVAILABLE
     return found
 
 

@@ -9,7 +9,9 @@ from helpers import well_table
 from scipy.spatial.distance import cosine
 
 from mcnn_core import choosing
-from mcnn_core.choosing import COLUMNS, GROUPINGS, Plan, choose, compare_choices, distinctness, graded, grouped, numbered, set_aside, train_rounds
+from mcnn_core.choosing import (
+    COLUMNS, GROUPINGS, Plan, choose, compare_choices, distinctness, first_choices, graded, grouped, numbered, set_aside, train_rounds,
+)
 from mcnn_core.errors import InputError
 from mcnn_core.model import CONFIGS
 from mcnn_core.pipeline import open_screen
@@ -145,6 +147,17 @@ def test_what_cannot_be_chosen_is_said(wells):
         choose(wells, sorted(set(wells.loc[wells["Metadata_control_type"] == "trt", "Metadata_Treatment"])), 1)
 
 
+def test_first_choices_of_any_screen(wells):
+    scored, chosen = first_choices(wells, 3)
+    pd.testing.assert_frame_equal(scored, distinctness(wells))
+    pd.testing.assert_frame_equal(chosen, choose(wells, [], 3))
+    assert first_choices(wells, 100)[1]["treatment"].nunique() == 7  # no more than there are
+    uncontrolled, single = wells[wells["Metadata_control_type"] != "negcon"], wells[wells["Metadata_Plate"] == "P1"]
+    unnamed = wells.assign(Metadata_Treatment=wells["Metadata_Treatment"].where(wells["Metadata_control_type"] != "trt", ""))
+    for other in (uncontrolled, single, unnamed):
+        assert all(table.empty and table.columns.tolist() == COLUMNS for table in first_choices(other, 3))
+
+
 # -------------------------------------------------------------------------- rounds of training
 
 @pytest.fixture(scope="module")
@@ -217,6 +230,13 @@ def test_ways_of_choosing_are_asked_alike_and_what_is_set_aside_is_never_a_class
     everything = answers[(answers["way"] == "chosen") & (answers["protocol"] == "NSC")]
     assert scored.loc[("chosen", "NSC", "all"), "overall"] == pytest.approx((everything["MoA"] == everything["predicted"]).mean())
     assert scored.loc[("chosen", "NSC", "all"), "average_precision"] == pytest.approx(everything["average_precision"].mean())
+
+
+def test_a_plan_for_a_larger_screen_is_refused(tiny, tmp_path):
+    table, store = tiny
+    with pytest.raises(InputError, match="The plan needs 72 treatments, but the screen has 15"):
+        compare_choices(table, store, Plan(), CONFIGS["default"], RECIPE, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_an_annotation_says_changes_no_class(tiny, tmp_path):

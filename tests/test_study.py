@@ -176,8 +176,8 @@ def test_ways_of_choosing_classes_are_compared(root, monkeypatch):
 def test_gains_are_those_of_the_worst_and_the_best_seed():
     values = {1: {"chosen": 0.5, "random 1": 0.3, "random 2": 0.5, "every treatment": 0.6, "annotated": 0.5},
               2: {"chosen": 0.4, "random 1": 0.4, "random 2": 0.6, "every treatment": 0.1, "annotated": 0.1}}
-    rows = [(seed, way, protocol, part, value + (protocol == "NSCB") * (way == "chosen"), value / 2) for seed, ways in values.items() for way, value in ways.items()
-            for protocol in ("NSC", "NSCB") for part in ("all", "set aside")]
+    rows = [(seed, way, protocol, part, value + (protocol == "NSCB") * (way == "chosen"), value / 2)
+            for seed, ways in values.items() for way, value in ways.items() for protocol in ("NSC", "NSCB") for part in ("all", "set aside")]
     found = study.choice_gains(pd.DataFrame(rows, columns=["seed", "way", "protocol", "part", "overall", "average_precision"]))
     assert found["nsc.random.lowest"] == pytest.approx(-0.1) and found["nsc.random.highest"] == pytest.approx(0.1)
     assert found["nscb.random.lowest"] == pytest.approx(0.9) and found["aside.every_treatment.highest"] == pytest.approx(0.3)
