@@ -9,6 +9,7 @@ every device, and every number of processes, sees the same views. What we had to
 import ctypes
 import math
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -49,7 +50,7 @@ class Recipe:
     jitter_offset: float = 0.0  #: and add jitter_offset * N(0, 1), in standard units
     precision: str = "auto"  #: "float32", "bfloat16", or "auto": bfloat16 where it is measured to be faster
     seed: int = 0  #: of weights, batches, augmentation and dropout
-    max_steps: int | None = None  #: stop after so many steps, to try things out
+    max_steps: int | None = None  #: stop after so many steps, where the one-cycle schedule then ends
 
     def __post_init__(self) -> None:
         choices = {"optimiser": ("sgd", "adamw"), "schedule": ("steps", "one-cycle"), "precision": ("auto", "float32", "bfloat16")}
@@ -74,11 +75,16 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     """Return the rate of a step, counted from 0: a function of the step alone, so it needs no saving."""
     if recipe.schedule == "steps":
         return recipe.learning_rate * 0.1 ** (step // steps_per_epoch // 9)
-    last, lowest = recipe.epochs * steps_per_epoch - 1, recipe.learning_rate / 25
+    last, lowest = total_steps(recipe, steps_per_epoch) - 1, recipe.learning_rate / 25
     warm = 0.2 * (last + 1) - 1
     start, end, part = (lowest, recipe.learning_rate, step / warm) if step < warm else (
         recipe.learning_rate, lowest * 1e-4, (step - warm) / (last - warm))
     return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
+
+
+def total_steps(recipe: Recipe, steps_per_epoch: int) -> int:
+    """Return the number of steps of a whole training."""
+    return min(recipe.epochs * steps_per_epoch, recipe.max_steps or sys.maxsize)
 
 
 # The machine ---------------------------------------------------------------

@@ -1,6 +1,5 @@
 """Features: the 128 activations of every field, and their principal components (paper: Methods, "Feature extraction")."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from tqdm import tqdm
 from mcnn_core import engine
 from mcnn_core.errors import InputError
 from mcnn_core.files import atomic, read_json, write_json
-from mcnn_core.model import MCNN
+from mcnn_core.model import MCNN, digest
 from mcnn_core.screen import field_names
 
 PART = 256  #: fields that `embed_screen` keeps together: what a killed run loses at most
@@ -61,10 +60,7 @@ def embed_screen(model: MCNN, store: Any, folder: str | Path, progress: bool = T
         As `embed`, row i for row i of the store.
     """
     folder, n = Path(folder), len(store.pixels)
-    weights = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        weights.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-    identity = {"store": store.manifest["sha256"], "weights": weights.hexdigest(), "part": PART, "fields": n}
+    identity = {"store": store.manifest["sha256"], "weights": digest(model), "part": PART, "fields": n}
     if not (folder / "embedding.json").exists() or read_json(folder / "embedding.json") != identity:
         for part in folder.glob("part_*.npy"):
             part.unlink()

@@ -455,3 +455,24 @@ def novelty_map(ax: Axes, novel: pd.DataFrame) -> Axes:
     ax.set(xlabel="agreement of replicate wells (cosine)", ylabel="cosine distance to the nearest\nannotated treatment or control")
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False, **SMALL)
     return ax
+
+
+def distinctness_map(ax: Axes, scored: pd.DataFrame, chosen: pd.DataFrame) -> Axes:
+    """Set the distance of each treatment to the nearest reference against that to its own replicates, the chosen ones numbered in their order.
+
+    `scored` and `chosen` are what `mcnn_core.choosing.distinctness` and `mcnn_core.choosing.choose` returned. On the line both distances are equal.
+    """
+    if scored.empty:
+        return not_available(ax)
+    end = 1.05 * float(scored[["own", "other"]].max().max())
+    ax.plot([0, end], [0, end], color="0.3", linestyle=":", label="both equal")
+    here = scored.set_index("treatment").loc[chosen["treatment"]]
+    rest = scored[~scored["treatment"].isin(chosen["treatment"])]
+    ax.scatter(rest["own"], rest["other"], s=16, color="0.6", linewidths=0, label="other treatments")
+    ax.scatter(here["own"], here["other"], s=30, color=PALETTE[4], marker="^", linewidths=0, label=f"the first {len(here)} chosen")
+    for number, (own, other) in enumerate(here[["own", "other"]].to_numpy(), 1):
+        ax.annotate(str(number), (own, other), xytext=(4, 2), textcoords="offset points", fontsize=7)
+    ax.set(xlabel="mean cosine distance to the own replicates", ylabel="mean cosine distance to the\nnearest negative controls",
+           xlim=(0, end), ylim=(0, end))
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False, **SMALL)
+    return ax

@@ -152,6 +152,32 @@ def suspect_grades(suspects: pd.DataFrame, truth: pd.DataFrame | None) -> dict[s
             "suspects": len(suspects), "rank": int(wrong[0]) + 1 if len(wrong) else NOT_AVAILABLE}
 
 
+def grade_choice(classes: dict[str, list[str]], truth: pd.DataFrame | None) -> pd.DataFrame:
+    """Say of treatments chosen as classes in several ways what they really are; no rows without truth.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by way: number of ``classes``, ``acting`` (share whose mechanism acts with a response of `ACTS` or more), and how many different
+        ``compounds`` and ``mechanisms`` these have. A way whose classes are no treatments is left out.
+    """
+    columns, rows = ["classes", "acting", "compounds", "mechanisms"], {}
+    if truth is not None:
+        known = truth.drop_duplicates("treatment").set_index("treatment")
+        for way, names in classes.items():
+            if set(names) <= set(known.index):
+                acting = known.loc[names].query("response >= @ACTS and mechanism not in ('', 'Inactive')")
+                rows[way] = {"classes": len(names), "acting": len(acting) / len(names) if names else np.nan,
+                             "compounds": acting["compound"].nunique(), "mechanisms": acting["mechanism"].nunique()}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("way")
+
+
+def choice_grades(classes: dict[str, list[str]], truth: pd.DataFrame | None) -> dict[str, float | str]:
+    """Return ``acting`` and ``mechanisms`` of `grade_choice` by key, ``<way>.acting`` and so on."""
+    table = grade_choice(classes, truth).reindex(list(classes)).astype(float)
+    return _available({f"{way}.{kind}": float(table.loc[way, kind]) for way in classes for kind in ("acting", "mechanisms")})
+
+
 def _jaccard(one: set, other: set) -> float:
     return len(one & other) / len(one | other)
 

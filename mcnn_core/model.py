@@ -9,6 +9,7 @@ The paper's table of layers is not public. Channels, kernels and the 1 x 1 convo
 re-implementation ml-jku/hti-cnn (BSD-2); what nobody states is marked [ours].
 """
 
+import hashlib
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -148,6 +149,14 @@ def _halve(x: torch.Tensor) -> torch.Tensor:
 
 def _activation(config: NetworkConfig, norm: nn.Module) -> list[nn.Module]:
     return [norm, nn.ReLU(inplace=True)] if config.norm else [nn.ReLU(inplace=True)]
+
+
+def digest(model: MCNN) -> str:
+    """Return the SHA-256 of all weights and buffers, which tells networks apart."""
+    weights = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        weights.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return weights.hexdigest()
 
 
 def parameters(model: MCNN) -> int:

@@ -7,7 +7,7 @@ allowed neighbour cannot be answered and is left out; `answerable` says which th
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import silhouette_score
+from sklearn.metrics import average_precision_score, silhouette_score
 
 from mcnn_core.distances import cosine_distances
 from mcnn_core.errors import InputError
@@ -90,6 +90,24 @@ def nearest_neighbours(profiles: pd.DataFrame, protocol: str = "NSC") -> pd.Data
         "predicted": rows["Metadata_MoA"].to_numpy()[nearest], "neighbour": rows["Metadata_Treatment"].to_numpy()[nearest],
         "distance": distances[np.arange(len(rows)), nearest], "protocol": protocol})
     return predictions[answerable(profiles, protocol).to_numpy()].reset_index(drop=True)
+
+
+def average_precisions(profiles: pd.DataFrame, protocol: str = "NSC") -> pd.Series:
+    """Say how early each annotated treatment meets those of its own mechanism, going from its nearest allowed neighbour outwards.
+
+    Finer than `nearest_neighbours`, which looks at the first only.
+
+    Returns
+    -------
+    Series
+        Average precision (0 to 1; 1 where all of the own mechanism come first) of each answerable treatment, the index, in the order of
+        `nearest_neighbours`.
+    """
+    rows = annotated(profiles)
+    distances, allowed = cosine_distances(feature_matrix(rows), names=row_names(rows)).round(12), _allowed(rows, protocol)
+    same, asked = _same(rows["Metadata_MoA"].to_numpy()), answerable(profiles, protocol)
+    found = [average_precision_score(same[row, allowed[row]], -distances[row, allowed[row]]) for row in np.flatnonzero(asked)]
+    return pd.Series(found, asked.index[asked], name="average_precision", dtype=float)
 
 
 def wilson(correct: int, n: int) -> tuple[float, float]:

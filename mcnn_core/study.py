@@ -2,7 +2,8 @@
 
 Each study writes one file in ``book/recorded`` and is skipped where that file exists, so a
 stopped run goes on where it was; delete a file to measure anew. Training resumes from its
-own checkpoints. Seeds 101 to 103 are those on which the frozen simulator and recipe are judged.
+own checkpoints. Seeds 101 to 103 are those on which the frozen simulator and recipe are judged; seeds 104 to 106
+those on which ways of choosing surrogate classes are.
 """
 
 import argparse
@@ -16,13 +17,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mcnn_core.choosing import Plan, compare_choices, graded
 from mcnn_core.compare import COLUMNS, evaluate, profile
 from mcnn_core.controls import compare_controls, control_fields, control_frames, control_grades, sirna_clusters, sirna_profiles
 from mcnn_core.discover import discover
 from mcnn_core.enrichment import count_enriched, enrich_clusters, load_go, permuted, universe
 from mcnn_core.features import embed_screen, feature_frame
 from mcnn_core.files import read_json, write_json
-from mcnn_core.grading import grade_clusters, grade_groups, grades, group_grades, read_effects, read_truth
+from mcnn_core.grading import grade_choice, grade_clusters, grade_groups, grades, group_grades, read_effects, read_truth
 from mcnn_core.images import check_headers
 from mcnn_core.kimorph import ARTEFACT, CONTROLS
 from mcnn_core.model import CONFIGS, NetworkConfig, multiple_of, parameters
@@ -35,7 +37,9 @@ from mcnn_core.train import RECIPES, Recipe, load_model, train
 from mcnn_core.workspace import find_root, provenance
 
 FRESH_SEEDS = (101, 102, 103)
+CHOICE_SEEDS = (104, 105, 106)
 TUNED_SEED = 0
+PLAN = Plan()
 RANGES = ["potency.median_error", "potency.coverage", "potency.no_fit", "potency.median_width", "clusters.recovered", "clusters.hidden",
           "novel.precision.clusters", "novel.recall.clusters", "novel.precision.chance", "novel.precision.nearest_neighbour", "suspects.rank"]  #: grades the prose quotes
 KIMORPH_RANGES = ["random.trained", "random.handcrafted", "random.handcrafted_whitened", "random.untrained", "random.lead", "apart.trained", "apart.lead",
@@ -112,6 +116,17 @@ def kimorph(folder: Path, seed: int, by: tuple[str, ...] = ("Metadata_Position",
             "comparison": comparison.to_dict("records"), "enriched": counts.to_dict("index"), "permuted": dealt.to_dict("index")}
 
 
+def choosing(folder: Path, seed: int) -> dict[str, Any]:
+    """Compare ways of choosing surrogate classes, each trained for the same number of batches, fewer than in the other chapters."""
+    table, store = prepared("simulated", folder, seed)
+    recipe = replace(RECIPES["default"], seed=seed)
+    answers, classes = compare_choices(table, store, PLAN, CONFIGS["default"], recipe, folder / "choosing")
+    taught = grade_choice(classes, read_truth(load_screen(folder)))
+    return {"screen": summary(table), "recipe": asdict(recipe), "plan": asdict(PLAN), "scores": graded(answers).to_dict("records"),
+            "classes": {way: len(names) for way, names in classes.items()}, "taught": taught.to_dict("index"),
+            "chosen": classes["chosen"], "set_aside": sorted(set(answers.loc[answers["part"] == "set aside", "compound"]))}
+
+
 def variant(folder: Path, network: str, recipe: str) -> dict[str, Any]:
     """Train one named network with one named recipe on the screen that was tuned on, each for the paper's 27 epochs."""
     config, chosen = CONFIGS[network], replace(RECIPES[recipe], epochs=RECIPES["published"].epochs, seed=TUNED_SEED)
@@ -167,11 +182,38 @@ def recorded_grades(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(runs, columns=list(runs))
 
 
+def recorded_choices(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """Return the scores of the runs of `choosing` as one table: ``seed``, ``way``, ``protocol``, ``part`` and the scores."""
+    rows = [{"seed": int(seed), **row} for record in records.values() for seed, run in record["runs"].items() for row in run["scores"]]
+    columns = ["seed", "way", "protocol", "part", "overall", "class_median", "n", "low", "high", "average_precision", "chance"]
+    return pd.DataFrame(rows, columns=columns)
+
+
 def worst_and_best(found: pd.DataFrame, wanted: list[str] = RANGES) -> dict[str, float | str]:
     """Return the lowest and the highest value of each grade `wanted` over the seeds, "not available" where a seed has none."""
     table = found.apply(pd.to_numeric, errors="coerce").reindex(wanted)
     ends = {"lowest": table.min(axis=1, skipna=False), "highest": table.max(axis=1, skipna=False)}
     return {f"{grade}.{end}": NOT_AVAILABLE if pd.isna(values[grade]) else values[grade] for end, values in ends.items() for grade in wanted}
+
+
+def choice_gains(table: pd.DataFrame) -> dict[str, float | str]:
+    """Return by how much the ``chosen`` classes of `recorded_choices` are better than others: the lowest and the highest over the seeds.
+
+    Keys ``<measure>.<rival>.lowest`` and ``.highest``, fractions. Measures: accuracy under NSC (``nsc``) and NSCB (``nscb``), that under NSC
+    on the compounds set aside (``aside``), and their mean average precision (``aside_precision``). Rivals: the mean of both ``random``
+    draws, ``every_treatment`` and ``annotated``. "not available" where nothing is recorded.
+    """
+    measures = {"nsc": ("overall", "NSC", "all"), "nscb": ("overall", "NSCB", "all"),
+                "aside": ("overall", "NSC", "set aside"), "aside_precision": ("average_precision", "NSC", "set aside")}
+    rivals = {"random": ["random 1", "random 2"], "every_treatment": ["every treatment"], "annotated": ["annotated"]}
+    found = {}
+    for measure, (column, protocol, part) in measures.items():
+        wide = table[(table["protocol"] == protocol) & (table["part"] == part)].pivot(index="seed", columns="way", values=column)
+        for rival, ways in rivals.items():
+            gain = wide["chosen"] - wide[ways].mean(axis=1) if len(wide) else []
+            for end, value in (("lowest", min), ("highest", max)):
+                found[f"{measure}.{rival}.{end}"] = float(value(gain)) if len(gain) else NOT_AVAILABLE
+    return found
 
 
 def margins(comparison: pd.DataFrame) -> dict[str, float | str]:
@@ -199,6 +241,7 @@ def studies(work: Path, screen: str) -> dict[str, tuple[list[int], Callable[[int
     for network, recipe in [("default", "default"), ("default-no-norm", "default"), ("default-three-scales", "default"),
                             ("published-gap", "default"), ("published", "published")]:
         named[f"variant-{network}-{recipe}"] = ([TUNED_SEED], lambda _, n=network, r=recipe: variant(work / "tuned", n, r))
+    named |= {f"choosing-{seed}": ([seed], lambda seed: choosing(work / f"seed-{seed}", seed)) for seed in CHOICE_SEEDS}
     named["held-out"] = ([TUNED_SEED], lambda seed: held_out_compounds(work / "tuned", seed))
     return named
 

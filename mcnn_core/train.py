@@ -28,10 +28,10 @@ from tqdm import tqdm
 
 from mcnn_core import checkpoint
 from mcnn_core.engine import (RECIPES, Fields, Recipe, augment, bfloat16, crop_size, device, draw, learning_rate, optimiser_for,
-                              reproducible, run_steps)
+                              reproducible, run_steps, total_steps)
 from mcnn_core.errors import InputError, MissingStageError
 from mcnn_core.files import write_table
-from mcnn_core.model import CONFIGS, MCNN, NetworkConfig
+from mcnn_core.model import CONFIGS, MCNN, NetworkConfig, digest
 from mcnn_core.parallel import Team, team
 from mcnn_core.preprocess import Store
 from mcnn_core.screen import field_names
@@ -39,7 +39,7 @@ from mcnn_core.surrogate import BalancedBatches
 
 
 def train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe, folder: str | Path,
-          names: Sequence[str] | None = None, progress: bool = True) -> pd.DataFrame:
+          names: Sequence[str] | None = None, progress: bool = True, start: MCNN | None = None) -> pd.DataFrame:
     """Train an M-CNN, or go on with one that was interrupted; return at once if it is finished.
 
     Parameters
@@ -55,6 +55,9 @@ def train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe
         Name of each field for messages (`mcnn_core.screen.field_names`).
     progress : bool
         Show a bar with loss, accuracy and the time left.
+    start : MCNN, optional
+        A trained network whose weights to begin with, for the same fields. Its classes are the first of `labels`, which
+        may have more: the score of a new class begins with random weights.
 
     Returns
     -------
@@ -64,23 +67,26 @@ def train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe
     Raises
     ------
     InputError
-        If the folder holds a damaged checkpoint or one of another training, or if the loss is not a
-        finite number: the fields of the batch are named, the last good checkpoint stays.
+        If the folder holds a damaged checkpoint or one of another training, `start` is a network for other fields or
+        more classes, or the loss is not a finite number: the fields of the batch are named, the last good checkpoint stays.
     """
     with team() as us:
-        return _train(store, np.asarray(labels), network, recipe, Path(folder), names, progress and us.rank == 0, us)
+        return _train(store, np.asarray(labels), network, recipe, Path(folder), names, progress and us.rank == 0, start, us)
 
 
 def _train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe, folder: Path, names: Sequence[str] | None,
-           progress: bool, us: Team) -> pd.DataFrame:
+           progress: bool, start: MCNN | None, us: Team) -> pd.DataFrame:
     if len(labels) != len(store.pixels):
         raise InputError(f"{len(store.pixels)} fields in the store, but {len(labels)} labels: both must come from one table")
     names = names if names is not None else [f"row {row}" for row in range(len(labels))]
-    model = untrained_model(store, labels, network, recipe.seed).to(device()).train()
-    optimiser, crop = optimiser_for(model, recipe), crop_size(model, recipe)
+    model = untrained_model(store, labels, network, recipe.seed)
+    if start is not None:
+        _begin_with(model, start)
+    model = model.to(device()).train()
+    optimiser = optimiser_for(model, recipe)
     sampler = BalancedBatches(labels, recipe.batch, recipe.seed)
-    total = min(recipe.epochs * len(sampler), recipe.max_steps or sys.maxsize)
-    identity = _identity(store, labels, model, recipe)
+    total = total_steps(recipe, len(sampler))
+    identity = _identity(store, labels, model, recipe) | ({} if start is None else {"start": digest(start)})
     state = checkpoint.resume(folder, identity, model, optimiser)
     if recipe.precision == "auto":  # measured once for a whole training, whatever a resumed run would measure
         measured = "bfloat16" if bfloat16() else "float32"
@@ -149,6 +155,18 @@ def untrained_model(store: Any, labels: np.ndarray, network: NetworkConfig, seed
     model.grey_mean.copy_(torch.from_numpy(mean)[:, None, None])
     model.grey_std.copy_(torch.from_numpy(np.where(std > 0, std, 1.0))[:, None, None])
     return model.eval()
+
+
+def _begin_with(model: MCNN, start: MCNN) -> None:
+    """Give a network the weights of another one, which may have fewer classes."""
+    (config, classes, *field), (their_config, their_classes, *their_field) = model.spec, start.spec
+    if (config, field) != (their_config, their_field) or their_classes > classes:
+        raise InputError("Training can only begin with a network of the same kind, for the same fields and no more classes",
+                         [f"network to begin with: {start.spec}", f"network to train: {model.spec}"])
+    weights, own = start.state_dict(), model.state_dict()
+    for key in ("classifier.weight", "classifier.bias"):
+        weights[key] = torch.cat([weights[key].to(own[key].device), own[key][their_classes:]])
+    model.load_state_dict(weights)
 
 
 def augmented(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe, row: int, n: int) -> list[np.ndarray]:

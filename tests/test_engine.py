@@ -31,6 +31,13 @@ def test_rates():
     np.testing.assert_allclose(rates, np.repeat([1, 0.1, 0.01], 36))
 
 
+def test_one_cycle_ends_where_training_is_stopped(tmp_path):
+    recipe = replace(RECIPES["default"], epochs=50, max_steps=30)
+    assert learning_rate(recipe, 29, 7) == pytest.approx(recipe.learning_rate / 25e4)
+    assert max(learning_rate(recipe, step, 7) for step in range(30)) == pytest.approx(recipe.learning_rate)
+    assert learning_rate(replace(recipe, max_steps=10_000), 3, 7) == learning_rate(replace(recipe, max_steps=None), 3, 7)
+
+
 def test_one_step_schedule_does_not_divide_by_zero():
     assert all(learning_rate(replace(RECIPES["default"], epochs=1), 0, steps) > 0 for steps in range(1, 20))
 

@@ -281,6 +281,19 @@ def test_novelty_map_tells_three_kinds(ax):
     assert [line.get_xdata()[0] for line in ax.get_lines()] == [0.3, 0.4]
 
 
+def test_distinctness_map_numbers_the_chosen(ax):
+    scored = pd.DataFrame({"treatment": list("abc"), "own": [0.1, 0.4, 0.2], "other": [0.9, 0.3, 0.8]})
+    figures.distinctness_map(ax, scored, scored.iloc[[2, 0]])
+    rest, chosen = (part.get_offsets().data.tolist() for part in ax.collections)
+    assert rest == [[0.4, 0.3]] and chosen == [[0.2, 0.8], [0.1, 0.9]]
+    assert [(text.get_text(), tuple(text.xy)) for text in ax.texts] == [("1", (0.2, 0.8)), ("2", (0.1, 0.9))]
+    line = ax.get_lines()[0]
+    assert (line.get_xdata() == line.get_ydata()).all() and legend(ax) == ["both equal", "other treatments", "the first 2 chosen"]
+    ax.clear()
+    empty = scored.head(0)
+    assert figures.distinctness_map(ax, empty, empty) is ax and texts(ax) == ["not available"]
+
+
 @pytest.mark.parametrize(("draw", "columns"), [
     (figures.similarity_heat, []), (figures.response_curves, ["compound", "concentration", "mechanism", "median"]),
     (figures.potency_intervals, ["compound", "ec50", "status"]), (figures.novelty_map, COLUMNS)])

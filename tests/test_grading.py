@@ -12,7 +12,7 @@ from scipy.spatial.distance import cdist
 import mcnn_core
 from mcnn_core.files import read_json, write_json
 from mcnn_core.grading import (
-    grade_clusters, grade_novelty, grade_potency, grades, novelty_grades, planted_ec50, read_truth, suspect_grades,
+    choice_grades, grade_choice, grade_clusters, grade_novelty, grade_potency, grades, novelty_grades, planted_ec50, read_truth, suspect_grades,
 )
 from mcnn_core.novelty import COLUMNS, baselines
 from mcnn_core.profiles import treatment_profiles
@@ -50,6 +50,17 @@ def test_truth_belongs_to_simulated_screens(folder, truth, tmp_path):
     assert read_truth(Screen("real", pd.DataFrame(), ("DNA",), folder, False)) is None
     assert read_truth(Screen("simulated", pd.DataFrame(), ("DNA",), tmp_path, True)) is None
     assert planted_ec50(truth)[["h1", "w"]].tolist() == [1.0, 0.1] and planted_ec50(None) is None
+
+
+def test_choices_by_hand(truth):
+    classes = {"some": ["h1 | 10", "h2 | 1", "h2 | 10", "w | 0.1", "n | 10"], "wells": ["P1 C03"], "few": ["k | 1"], "none": []}
+    found = grade_choice(classes, truth)
+    assert found.index.tolist() == ["some", "few", "none"]
+    assert found.loc["some"].tolist() == [5, 0.6, 2, 1]  # a weak dose and an inactive compound do not act
+    assert found.loc["few"].tolist() == [1, 1.0, 1, 1] and grade_choice(classes, None).empty
+    told = choice_grades(classes, truth)
+    assert told["some.acting"] == 0.6 and told["some.mechanisms"] == 1 and told["wells.acting"] == told["none.acting"] == "not available"
+    assert set(choice_grades(classes, None).values()) == {"not available"}
 
 
 def test_potency_by_hand(truth):

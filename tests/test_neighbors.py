@@ -105,6 +105,30 @@ def test_wilson_interval_and_scores():
     assert neighbors.scores(answers) | {"low": 0, "high": 0} == {"overall": 5 / 7, "class_median": 0.75, "n": 7, "low": 0, "high": 0}
 
 
+def test_average_precision_by_hand():
+    """The query "a 1" meets one of its own mechanism, a wrong one, its own compound (which does not count), one of its own, a wrong one."""
+    angles = {("a", 1.0): 0.0, ("b", 1.0): 0.1, ("x", 1.0): 0.2, ("a", 2.0): 0.25, ("c", 1.0): 0.3, ("y", 1.0): 1.0}
+    rows = [(compound, dose, "M" if compound in "abc" else "N", "Week1") for compound, dose in angles]
+    frame = profiles(rows, [[np.cos(angle), np.sin(angle)] for angle in angles.values()])
+    found = neighbors.average_precisions(frame)
+    assert found["a | 1"] == pytest.approx((1 + 2 / 3) / 2) and found["x | 1"] == pytest.approx(1 / 5)
+    assert [name.split(" | ")[0] for name in found.index] == neighbors.nearest_neighbours(frame)["compound"].tolist()
+
+
+@pytest.mark.parametrize("protocol", ["NSC", "NSCB"])
+def test_average_precision_agrees_with_loops(random_profiles, protocol):
+    found, columns = neighbors.average_precisions(random_profiles, protocol), feature_columns(random_profiles)
+    for _, query in random_profiles.iterrows():
+        allowed = random_profiles[random_profiles["Metadata_Compound"] != query["Metadata_Compound"]]
+        if protocol == "NSCB":
+            allowed = allowed[allowed["Metadata_Batch"] != query["Metadata_Batch"]]
+        far = pairwise_distances(query[columns].to_numpy(float)[None], allowed[columns].to_numpy(float), metric="cosine")[0]
+        ranks = np.flatnonzero((allowed["Metadata_MoA"] == query["Metadata_MoA"]).to_numpy()[np.argsort(far)]) + 1
+        assert (query["Metadata_Treatment"] in found.index) == (len(ranks) > 0)
+        if len(ranks):
+            assert found[query["Metadata_Treatment"]] == pytest.approx(np.mean(np.arange(1, len(ranks) + 1) / ranks))
+
+
 def test_floors_agree_with_simulation(random_profiles):
     generator = np.random.default_rng(2)
     rows = neighbors.annotated(random_profiles)

@@ -30,6 +30,7 @@ PARAMETERS = {
     "13_controls": ["out", "seed", "screen", "data", "layout", "network", "recipe", "epochs", "batch", "max_steps", "by", "controls"],
     "14_genes": ["out", "controls", "obo", "gaf", "gaf_column", "node_size", "real"],
     "15_recorded": ["out"],
+    "16_choosing": ["out", "n"],
 }
 
 

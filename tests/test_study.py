@@ -36,6 +36,7 @@ def test_names_and_seeds_of_the_studies(tmp_path):
     assert [(name, seeds) for name, (seeds, _) in planned.items() if name.startswith("whole-")] == [
         ("whole-101", [101]), ("whole-102", [102]), ("whole-103", [103])]
     assert planned["held-out"][0] == [0]
+    assert [seeds for name, (seeds, _) in planned.items() if name.startswith("choosing-")] == [[104], [105], [106]]
     assert [name for name in planned if name.startswith("variant-")] == [
         "variant-default-default", "variant-default-no-norm-default", "variant-default-three-scales-default",
         "variant-published-gap-default", "variant-published-published"]
@@ -153,6 +154,34 @@ def test_held_out_compounds_are_in_no_training(root, monkeypatch):
     known = table.loc[training_fields(table), ["Metadata_Treatment", "Metadata_Compound", "Metadata_MoA"]].drop_duplicates()
     compounds = known.groupby("Metadata_MoA")["Metadata_Compound"].transform("nunique")
     assert found["nsc"]["n"] == (compounds > 1).sum()  # each treatment that can be asked is asked once
+
+
+def test_ways_of_choosing_classes_are_compared(root, monkeypatch):
+    monkeypatch.setattr(study, "PLAN", study.Plan(first=4, add=2, steps=(1, 2)))
+    study.main(["--only", "choosing-105", "--out", str(root / "work")])
+    run = record(root, "choosing-105")["runs"]["105"]
+    assert run["recipe"]["seed"] == 105 and run["plan"] == {"first": 4, "add": 2, "steps": [1, 2]}
+    assert run["classes"]["chosen"] == run["classes"]["random 1"] == 6 == len(run["chosen"]) and len(run["classes"]) == 7
+    assert set(run["taught"]) == {"chosen", "random 1", "random 2", "every treatment", "annotated"}
+    table = study.recorded_choices(study.recorded("choosing-"))
+    assert set(table["way"]) == set(run["classes"]) and set(table["seed"]) == {105} and {"all", "set aside"} <= set(table["part"])
+    assert table[["overall", "low", "high", "average_precision", "chance"]].apply(lambda one: one.between(0, 1)).all(axis=None)
+    gains = study.choice_gains(table)
+    everything = table[(table["protocol"] == "NSC") & (table["part"] == "all")].set_index("way")["overall"]
+    expected = everything["chosen"] - (everything["random 1"] + everything["random 2"]) / 2
+    assert gains["nsc.random.lowest"] == gains["nsc.random.highest"] == pytest.approx(expected)
+    assert set(study.choice_gains(study.recorded_choices({})).values()) == {"not available"}
+
+
+def test_gains_are_those_of_the_worst_and_the_best_seed():
+    values = {1: {"chosen": 0.5, "random 1": 0.3, "random 2": 0.5, "every treatment": 0.6, "annotated": 0.5},
+              2: {"chosen": 0.4, "random 1": 0.4, "random 2": 0.6, "every treatment": 0.1, "annotated": 0.1}}
+    rows = [(seed, way, protocol, part, value + (protocol == "NSCB") * (way == "chosen"), value / 2)
+            for seed, ways in values.items() for way, value in ways.items() for protocol in ("NSC", "NSCB") for part in ("all", "set aside")]
+    found = study.choice_gains(pd.DataFrame(rows, columns=["seed", "way", "protocol", "part", "overall", "average_precision"]))
+    assert found["nsc.random.lowest"] == pytest.approx(-0.1) and found["nsc.random.highest"] == pytest.approx(0.1)
+    assert found["nscb.random.lowest"] == pytest.approx(0.9) and found["aside.every_treatment.highest"] == pytest.approx(0.3)
+    assert found["aside_precision.annotated.highest"] == pytest.approx(0.15) and len(found) == 24
 
 
 def test_nothing_recorded_is_an_empty_table(root):

@@ -63,6 +63,53 @@ def test_learning_happens(tmp_path):
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "history.csv"), history)
 
 
+def test_training_begins_with_another_network_and_adds_classes(tmp_path):
+    store, labels = toy(24)
+    few = np.where(labels < 3, labels, -1)
+    train(store, few, TINY, RECIPE, tmp_path / "few", progress=False)
+    first = load_model(tmp_path / "few")
+    still = replace(RECIPE, epochs=1, max_steps=1, learning_rate=1e-30, weight_decay=0.0)
+    train(store, labels, TINY, still, tmp_path / "more", progress=False, start=first)
+    one, other = first.state_dict(), load_model(tmp_path / "more").state_dict()
+    trained = {name for name, _ in first.named_parameters()} | {"grey_mean", "grey_std"}
+    for name in trained - {"classifier.weight", "classifier.bias"}:
+        torch.testing.assert_close(other[name], one[name], rtol=0, atol=1e-7)
+    torch.testing.assert_close(other["classifier.weight"][:3], one["classifier.weight"], rtol=0, atol=1e-7)
+    assert other["classifier.weight"].shape[0] == 4
+    fresh = untrained_model(store, labels, TINY, still.seed).state_dict()
+    torch.testing.assert_close(other["classifier.weight"][3], fresh["classifier.weight"][3], rtol=0, atol=1e-7)
+
+
+def test_training_from_another_network_resumes_and_refuses_a_third(tmp_path):
+    store, labels = toy(24)
+    for name, seed in (("a", 1), ("b", 2)):
+        train(store, labels, TINY, replace(RECIPE, seed=seed), tmp_path / name, progress=False)
+    a, b = load_model(tmp_path / "a"), load_model(tmp_path / "b")
+    train(store, labels, TINY, RECIPE, tmp_path / "on", progress=False, start=a)
+    expected = weights(tmp_path / "on")
+    newest = sorted((tmp_path / "on").glob("epoch_*"))[-2:]
+    for path in newest:
+        path.unlink()
+    train(store, labels, TINY, RECIPE, tmp_path / "on", progress=False, start=a)
+    assert same(weights(tmp_path / "on"), expected)
+    for start in (b, None):
+        if start is None:  # one that began with random weights is another training too
+            train(store, labels, TINY, RECIPE, tmp_path / "off", progress=False)
+            with pytest.raises(InputError, match="belongs to another training"):
+                train(store, labels, TINY, RECIPE, tmp_path / "off", progress=False, start=a)
+        else:
+            with pytest.raises(InputError, match="belongs to another training"):
+                train(store, labels, TINY, RECIPE, tmp_path / "on", progress=False, start=start)
+
+
+def test_a_network_for_other_fields_or_more_classes_is_no_beginning(tmp_path):
+    store, labels = toy(24)
+    larger, _ = toy(24, size=32)
+    for fields, classes in ((larger, labels), (store, np.where(labels < 3, labels, -1))):
+        with pytest.raises(InputError, match="can only begin with a network of the same kind"):
+            train(fields, classes, TINY, RECIPE, tmp_path, progress=False, start=untrained_model(store, labels, TINY))
+
+
 def test_published_recipe_runs_and_is_capped(tmp_path):
     store, labels = toy(8, 2, size=128)
     recipe = replace(RECIPES["published"], batch=4, max_steps=2)
