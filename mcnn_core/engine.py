@@ -337,7 +337,8 @@ def run_steps(network: nn.Module, optimiser: torch.optim.Optimizer, fields: Fiel
     return sums
 
 
-def embed(model: MCNN, fields: Fields, rows: Sequence[int], batch: int = 64, seen: Callable[[int], object] = lambda n: None) -> np.ndarray:
+def embed(model: MCNN, fields: Fields, rows: Sequence[int], batch: int = 64, seen: Callable[[int], object] = lambda n: None,
+          precision: str = "auto") -> np.ndarray:
     """Send whole fields, not augmented, through the network.
 
     Parameters
@@ -350,6 +351,8 @@ def embed(model: MCNN, fields: Fields, rows: Sequence[int], batch: int = 64, see
         Fields at a time, fewer where they are large.
     seen : function
         Called with the number of fields done since the last call.
+    precision : str
+        As in `Recipe`.
 
     Returns
     -------
@@ -357,7 +360,7 @@ def embed(model: MCNN, fields: Fields, rows: Sequence[int], batch: int = 64, see
         Activations of the fully connected layer after its ReLU, in the order of `rows`.
     """
     rows = np.asarray(rows)
-    model, bf16 = model.to(device()).eval(), bfloat16()
+    model, bf16 = model.to(device()).eval(), bfloat16(precision)
     at_once = PIXELS_AT_ONCE * (1 if device().type == "cpu" else 32)
     batch = max(1, min(batch, at_once // int(np.prod(fields.pixels.shape[1:3]))))
     activations = np.empty((len(rows), model.config.hidden), dtype=np.float32)

@@ -1,25 +1,34 @@
 """Features: the 128 activations of every field, and their principal components (paper: Methods, "Feature extraction")."""
 
+import argparse
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from safetensors.torch import load_file, save_file
 from sklearn.decomposition import PCA
 from tqdm import tqdm
 
 from mcnn_core import engine
-from mcnn_core.errors import InputError
+from mcnn_core.checkpoint import read_yaml, write_yaml
+from mcnn_core.cluster import pool
+from mcnn_core.errors import InputError, MissingStageError
 from mcnn_core.files import atomic, read_json, write_json
 from mcnn_core.model import MCNN, digest
+from mcnn_core.preprocess import Store
 from mcnn_core.screen import field_names
+from mcnn_core.train import load_model
 
 PART = 256  #: fields that `embed_screen` keeps together: what a killed run loses at most
 
 
-def embed(model: MCNN, store: Any, rows: Sequence[int], batch: int = 64, progress: bool = True) -> np.ndarray:
+def embed(model: MCNN, store: Any, rows: Sequence[int], batch: int = 64, precision: str = "auto", progress: bool = True) -> np.ndarray:
     """Send whole fields, not augmented, through the network.
 
     Parameters
@@ -31,6 +40,8 @@ def embed(model: MCNN, store: Any, rows: Sequence[int], batch: int = 64, progres
         Rows of the store.
     batch : int
         Fields at a time, fewer where they are large.
+    precision : str
+        As in `mcnn_core.engine.Recipe`.
     progress : bool
 
     Returns
@@ -39,10 +50,10 @@ def embed(model: MCNN, store: Any, rows: Sequence[int], batch: int = 64, progres
         Activations of the fully connected layer after its ReLU, in the order of `rows`.
     """
     with tqdm(total=len(rows), disable=not progress, desc="features", unit="field") as bar:
-        return engine.embed(model, engine.Fields(store.pixels), rows, batch, bar.update)
+        return engine.embed(model, engine.Fields(store.pixels), rows, batch, bar.update, precision)
 
 
-def embed_screen(model: MCNN, store: Any, folder: str | Path, progress: bool = True) -> np.ndarray:
+def embed_screen(model: MCNN, store: Store, folder: str | Path, scheduler: str = "", progress: bool = True) -> np.ndarray:
     """Send every field of a store through the network, and keep what is done: a run that was killed goes on.
 
     Parameters
@@ -50,29 +61,65 @@ def embed_screen(model: MCNN, store: Any, folder: str | Path, progress: bool = T
     model : MCNN
     store : Store
     folder : path
-        Receives ``part_<first row>.npy`` for every `PART` fields, each written whole or not at all, and
-        ``embedding.json``, which says of which store and which weights they are. Parts of others are deleted.
+        Receives ``part_<first row>.npy`` for every `PART` fields, each written whole or not at all, ``network.yml`` and
+        ``weights.safetensors`` for whoever computes a part, and ``embedding.json``, which says of which store, weights and precision they are.
+        Parts of others are deleted.
+    scheduler : str
+        Address of a cluster that does it instead (`mcnn_core.cluster`).
     progress : bool
 
     Returns
     -------
     (n, 128) float32 array
         As `embed`, row i for row i of the store.
+
+    Raises
+    ------
+    InputError
+        If pixels of the store are not as they were written (`mcnn_core.preprocess.Store.verify`); and what `mcnn_core.cluster.pool` raises.
     """
-    folder, n = Path(folder), len(store.pixels)
-    identity = {"store": store.manifest["sha256"], "weights": digest(model), "part": PART, "fields": n}
-    if not (folder / "embedding.json").exists() or read_json(folder / "embedding.json") != identity:
+    folder, n = Path(folder).resolve(), len(store.pixels)
+    weights = digest(model)
+    identity = {"store": store.manifest["sha256"], "weights": weights, "part": PART, "fields": n}
+    kept = read_json(folder / "embedding.json") if (folder / "embedding.json").exists() else {}
+    # Measured once for the whole screen, whatever a resumed run or a worker would measure.
+    precision = kept.pop("precision", "")
+    if kept != identity:
+        precision = "bfloat16" if engine.bfloat16() else "float32"
         for part in folder.glob("part_*.npy"):
             part.unlink()
-        write_json(folder / "embedding.json", identity)
-    parts = []
-    for first in tqdm(range(0, n, PART), disable=not progress, desc="features", unit=f"{PART} fields"):
-        path = folder / f"part_{first:08d}.npy"
-        if not path.exists():
-            with atomic(path) as temporary:
-                np.save(temporary, embed(model, store, range(first, min(first + PART, n)), progress=False))
-        parts.append(np.load(path, allow_pickle=False))
-    return np.concatenate(parts)
+        write_yaml(folder / "network.yml", model, {})
+        with atomic(folder / "weights.safetensors") as temporary:
+            save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, temporary)
+        write_json(folder / "embedding.json", {**identity, "precision": precision})
+    # The names are listed, not asked for one by one: a network drive would remember for a while that a file was not there.
+    there, parts = set(os.listdir(folder)), {f"part_{first:08d}.npy": range(first, min(first + PART, n)) for first in range(0, n, PART)}
+    missing = {name: rows for name, rows in parts.items() if name not in there}
+    if missing:
+        with (pool(scheduler, 1, folder, [str(store.folder / "pixels.npy")]) as tasks,
+              tqdm(total=sum(map(len, missing.values())), disable=not progress, desc="features", unit="field") as bar):
+            pending = {tasks.submit(_embed_part, folder, weights, precision, store, rows, name): len(rows) for name, rows in missing.items()}
+            while pending:
+                for fields, _ in tasks.finished(pending):
+                    bar.update(fields)
+    return np.concatenate([np.load(folder / name, allow_pickle=False) for name in parts])
+
+
+@lru_cache(maxsize=1)  # a worker computes many parts of one network
+def _sent(folder: Path, weights: str) -> MCNN:
+    """Return the network that `embed_screen` left for the workers."""
+    model, _ = read_yaml(folder / "network.yml")
+    model.load_state_dict(load_file(folder / "weights.safetensors"))
+    if digest(model) != weights:
+        raise InputError(f"{folder / 'weights.safetensors'} is not what was written: delete the folder {folder}")
+    return model
+
+
+def _embed_part(folder: Path, weights: str, precision: str, store: Store, rows: range, name: str) -> None:
+    """Write the activations of some rows, whose pixels are compared with their SHA-256 first; run by a worker."""
+    store.verify(rows)
+    with atomic(folder / name) as temporary:
+        np.save(temporary, embed(_sent(folder, weights), store, rows, precision=precision, progress=False))
 
 
 def feature_frame(table: pd.DataFrame, activations: np.ndarray, training: np.ndarray) -> pd.DataFrame:
@@ -134,5 +181,28 @@ def fit_pca(frame: pd.DataFrame, variance: float = 0.99) -> Projection:
     return Projection(tuple(columns), pca.mean_, np.ascontiguousarray(pca.components_), pca.explained_variance_ratio_)
 
 
+def main(arguments: list[str] | None = None) -> None:
+    """Run ``python -m mcnn_core.features --store DIR --model DIR --out DIR``."""
+    parser = argparse.ArgumentParser(description="Send every field of a store through a trained network.")
+    parser.add_argument("--store", required=True, help="folder that pre-processing wrote")
+    parser.add_argument("--model", required=True, help="folder that training has finished")
+    parser.add_argument("--out", required=True, help="folder of the parts, and of activations.npy: row i for row i of the store")
+    parser.add_argument("--scheduler", default="", help="tcp://HOST:PORT of a cluster that does it instead (mcnn_core.cluster)")
+    given = parser.parse_args(arguments)
+    try:
+        activations = embed_screen(load_model(given.model), Store.open(given.store), given.out, given.scheduler)
+        with atomic(Path(given.out) / "activations.npy") as temporary:
+            np.save(temporary, activations)
+    except (InputError, MissingStageError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("error: stopped; the same command goes on with what is not there yet")
+    print(f"{given.out}/activations.npy: {activations.shape[0]} fields, {activations.shape[1]} activations each")
+
+
 def _numbered(prefix: str, n: int) -> list[str]:
     return [f"{prefix}_{number:03d}" for number in range(1, n + 1)]
+
+
+if __name__ == "__main__":
+    main()

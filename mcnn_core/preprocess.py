@@ -3,27 +3,43 @@
 The paper transforms counts by 2 sqrt(x + 3/8) (Anscombe 1948, Biometrika 35, 246), normalises histograms per plate and keeps
 8 bit; it does not say which reference the histogram is brought to. Both of `REFERENCES` are
 affine maps of the transformed counts, so that one look-up table per plate and channel does all.
+
+The work is cut into blocks of fields, which any thread or machine may do (`mcnn_core.cluster`); what is done is kept
+if a run is killed. The store remembers the SHA-256 of every block, taken as the block was written.
 """
 
+import argparse
 import errno
+import fcntl
+import hashlib
+import json
 import math
 import os
-from concurrent.futures import ThreadPoolExecutor
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
+import pandas as pd
 from tqdm import tqdm
 
+from mcnn_core.cluster import Pool, pool, software
 from mcnn_core.errors import InputError
-from mcnn_core.files import atomic, read_json, sha256, write_json
+from mcnn_core.files import put, read_json, remove, remove_leftovers, write_json
 from mcnn_core.images import check_headers, describe, image_paths, image_tiles, read_image
-from mcnn_core.screen import Screen
+from mcnn_core.screen import Screen, load_screen, read_loaddata
 
 COUNTS = 65_536
 #: Rows that are counted or mapped together: what they need fits a core's cache.
 ROWS_AT_ONCE = 64
+#: Fields that are counted, written and hashed together: of full size 63 MB, a third of a second.
+BLOCK = 16
 #: Percent of a plate's pixels that "plate-percentile" maps to 0 and to 255.
 PERCENTILES = (0.1, 99.9)
 #: Standard deviations from the mean of the plate's DMSO pixels that "dmso" maps to 0 and to 255.
@@ -97,9 +113,15 @@ def padding(shape: tuple[int, int], multiple: int) -> tuple[int, int]:
     return -shape[0] % multiple, -shape[1] % multiple
 
 
+def _identity(manifest: dict[str, Any]) -> str:
+    """Return the SHA-256 of a manifest: of how the pixels came about, and by the hashes of the blocks of every pixel."""
+    told = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
 @dataclass(frozen=True)
 class Store:
-    """The 8-bit fields of a screen.
+    """The 8-bit fields of a screen. Sent to another machine, it is opened there again from the same folder.
 
     Attributes
     ----------
@@ -108,7 +130,8 @@ class Store:
     channels : tuple of str
     manifest : dict
         Shape, channels, reference with its limits per plate and channel (Anscombe values that
-        became 0 and 255), bin, field (height and width before padding), padding, SHA-256.
+        became 0 and 255), bin, field (height and width before padding), padding; ``blocks``, of which each has a
+        plate, the first row, the number of fields and their SHA-256; and ``sha256`` of all of that, which identifies the store.
     """
 
     pixels: np.ndarray
@@ -120,69 +143,257 @@ class Store:
         """Shape of `pixels`, (n, H, W, C)."""
         return self.pixels.shape
 
+    @property
+    def folder(self) -> Path:
+        """Where the store lies."""
+        return Path(self.pixels.filename).parent
+
     @classmethod
     def open(cls, folder: str | os.PathLike) -> "Store":
-        """Open a store that `preprocess` wrote; its size and type must be those of its manifest."""
+        """Open a store that `preprocess` wrote; its size and type must be those of its manifest (`verify` reads the pixels too)."""
         folder = Path(folder)
         try:
             manifest = read_json(folder / "store.json")
-            pixels = np.load(folder / "pixels.npy", mmap_mode="r")
-            told = (tuple(manifest["shape"]), np.dtype(np.uint8))
+            shape, whole = tuple(manifest["shape"]), manifest["sha256"] == _identity(manifest)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{folder} holds no whole store (store.json, pixels.npy): pre-process again") from error
-        if (pixels.shape, pixels.dtype) != told:
-            raise InputError(f"{folder / 'pixels.npy'}: {pixels.dtype} {pixels.shape} where store.json says uint8 {told[0]}: pre-process again")
+        if not whole:
+            raise InputError(f"{folder / 'store.json'} has been altered, it does not match its own SHA-256: pre-process again")
+        pixels = _mapped(folder / "pixels.npy", shape)
         return cls(pixels, tuple(manifest["channels"]), manifest)
 
+    def __reduce__(self) -> tuple:
+        return _same_store, (self.folder, self.manifest["sha256"])
 
-def _histograms(screen: Screen, paths: list, size: int, bar: tqdm, rows: np.ndarray, counted: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Return the histograms (C, 65536) of the `counted` ones of `rows`, and one problem per unusable image of all of them."""
-    total, problems = np.zeros((len(screen.channels), COUNTS), np.int64), []
-    for row, use in zip(rows, counted, strict=True):
-        for sums, path, channel in zip(total, paths[row][0], screen.channels, strict=True):
+    def verify(self, rows: Sequence[int] | None = None) -> None:
+        """Read the blocks that hold `rows` (all of them by default) and compare them with their SHA-256.
+
+        Raises
+        ------
+        InputError
+            With every block that is not as it was written.
+        """
+        blocks = self.manifest["blocks"]
+        if rows is not None:
+            wanted = np.zeros(len(self.pixels), bool)
+            wanted[np.asarray(rows, dtype=int)] = True
+            blocks = [block for block in blocks if wanted[_rows(block)].any()]
+        altered = [f"plate {block['plate']}: fields {block['first']} to {block['first'] + block['fields'] - 1}"
+                   for block in _altered(self.pixels, blocks)]
+        if altered:
+            raise InputError(f"{self.folder / 'pixels.npy'}: {len(altered)} of {len(blocks)} blocks are not as they were written: "
+                             "pre-process again", altered)
+
+
+def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Map a file of uint8 pixels of this shape into memory; InputError if it is none, or has bytes more or less."""
+    try:
+        pixels = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path.parent} holds no whole store (store.json, pixels.npy): pre-process again") from error
+    if (pixels.shape, pixels.dtype) != (shape, np.uint8) or not pixels.flags.c_contiguous:
+        raise InputError(f"{path}: {pixels.dtype} {pixels.shape} where store.json says uint8 {shape}: pre-process again")
+    size, right = path.stat().st_size, pixels.offset + pixels.nbytes
+    if size != right:
+        raise InputError(f"{path}: {size} bytes where {right} are right: pre-process again")
+    return pixels
+
+
+def _same_store(folder: Path, identity: str) -> Store:
+    store = Store.open(folder)
+    if store.manifest["sha256"] != identity:
+        raise InputError(f"{folder} holds another store than the one that was sent: has it been pre-processed anew?")
+    return store
+
+
+def _altered(pixels: np.ndarray, blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the blocks that do not have their hash. Hashing is done in threads: the disk should be what takes time."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        found = threads.map(lambda block: hashlib.sha256(pixels[_rows(block)]).hexdigest(), blocks)
+        return [block for block, digest in zip(blocks, found, strict=True) if digest != block["sha256"]]
+
+
+def _blocks(plates: pd.Series) -> dict[str, list[dict[str, Any]]]:
+    """Cut the rows of a table into blocks of at most `BLOCK` that lie together and on one plate; return them by plate."""
+    edges, blocks = np.flatnonzero((plates != plates.shift()).to_numpy()).tolist(), {}
+    for start, stop in pairwise([*edges, len(plates)]):
+        blocks.setdefault(plates.iat[start], []).extend(
+            {"plate": plates.iat[start], "first": first, "fields": min(BLOCK, stop - first)} for first in range(start, stop, BLOCK))
+    return blocks
+
+
+def _rows(block: dict[str, Any]) -> slice:
+    """Return the rows of a block."""
+    return slice(block["first"], block["first"] + block["fields"])
+
+
+def _count(images: list, size: int, counted: list[bool]) -> tuple[np.ndarray, list[tuple[int, int, str]]]:
+    """Return the histograms (C, n) of the `counted` fields of a block, and what is wrong with which image of all of them.
+
+    `images` holds for each field its paths and its tile. Of the 65,536 counts those above the largest that occurs are left out.
+    """
+    total, problems = np.zeros((len(images[0][0]), COUNTS), np.int64), []
+    for number, ((paths, tile), use) in enumerate(zip(images, counted, strict=True)):
+        for channel, (sums, path) in enumerate(zip(total, paths, strict=True)):
             try:
-                image = bin_counts(read_image(path, paths[row][1]), size)
+                image = bin_counts(read_image(path, tile), size)
                 if image.min() == image.max():
                     raise InputError(f"{path}: constant field: every pixel is {image.flat[0]}")
             except InputError as error:
-                problems.append(f"{error.what} ({describe(screen, row, channel)})")
+                problems.append((number, channel, error.what))
                 continue
             for top in range(0, len(image) if use else 0, ROWS_AT_ONCE):
                 histogram = np.bincount(image[top:top + ROWS_AT_ONCE].ravel())
                 sums[:len(histogram)] += histogram
-        bar.update()
-    return total, problems
+    return total[:, :int(np.flatnonzero(total.any(0)).max(initial=0)) + 1].copy(), problems
 
 
-def _write(paths: list, size: int, extra: tuple[int, int], bar: tqdm, rows: np.ndarray, tables: np.ndarray, handle: int, offset: int) -> None:
-    """Map `rows` by the look-up `tables` (C, 65536) uint8 and write each at its place in the open file."""
-    for row in rows:
-        images = [bin_counts(read_image(path, paths[row][1]), size) for path in paths[row][0]]
-        field = np.empty((*images[0].shape, len(images)), np.uint8)
-        for c, (table, image) in enumerate(zip(tables, images, strict=True)):
-            for top in range(0, len(image), ROWS_AT_ONCE):
-                # mode="clip" spares a checked copy; every uint16 is within the 65,536 entries.
-                field[top:top + ROWS_AT_ONCE, :, c] = table.take(image[top:top + ROWS_AT_ONCE], mode="clip")
-        if any(extra):
-            field = np.pad(field, ((0, extra[0]), (0, extra[1]), (0, 0)), mode="reflect")
-        # Written, not memory-mapped: a full disk then is an error and not a crash.
-        if os.pwrite(handle, field.data, offset + int(row) * field.nbytes) < field.nbytes:
-            raise OSError(errno.ENOSPC, "no space left for the store")
-        bar.update()
+def _write(images: list, size: int, shape: tuple[int, int], extra: tuple[int, int], limits: list, file: str, offset: int) -> str:
+    """Map the fields of a block, write them at `offset` of an existing file, and return their SHA-256."""
+    tables, digest = [_look_up(*pair) for pair in limits], hashlib.sha256()
+    field = np.empty((*shape, len(tables)), np.uint8)
+    # For writing only: where the file is shared, no machine then keeps a copy of what others write beside its block.
+    handle = os.open(file, os.O_WRONLY)
+    try:
+        for paths, tile in images:
+            for c, (table, path) in enumerate(zip(tables, paths, strict=True)):
+                image = bin_counts(read_image(path, tile), size)
+                if image.shape != shape:
+                    raise InputError(f"{path} has changed while the screen was read: {image.shape[0]} x {image.shape[1]} pixels now")
+                for top in range(0, len(image), ROWS_AT_ONCE):
+                    # mode="clip" spares a checked copy; every uint16 is within the 65,536 entries.
+                    field[top:top + ROWS_AT_ONCE, :, c] = table.take(image[top:top + ROWS_AT_ONCE], mode="clip")
+            whole = np.pad(field, ((0, extra[0]), (0, extra[1]), (0, 0)), mode="reflect") if any(extra) else field
+            digest.update(whole)
+            # Written, not memory-mapped: a full disk then is an error and not a crash.
+            if os.pwrite(handle, whole.data, offset) < whole.nbytes:
+                raise OSError(errno.ENOSPC, "no space left for the store", file)
+            offset += whole.nbytes
+    finally:
+        os.close(handle)
+    return digest.hexdigest()
 
 
-def _look_up(limits: np.ndarray) -> np.ndarray:
+@lru_cache(maxsize=24)  # blocks of one plate follow each other
+def _look_up(low: float, high: float) -> np.ndarray:
     """Return the 8-bit value of every count, (65536,) uint8, for the two Anscombe values that become 0 and 255."""
-    stretched = (anscombe(np.arange(COUNTS)) - limits[0]) / (limits[1] - limits[0])
+    stretched = (anscombe(np.arange(COUNTS)) - low) / (high - low)
     return np.rint(np.clip(stretched, 0, 1) * 255).astype(np.uint8)
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be made, of what."""
+
+    screen: Screen
+    reference: str
+    bin: int
+    field: tuple[int, int]  #: height and width after binning
+    extra: tuple[int, int]  #: rows and columns of padding
+    counted: np.ndarray  #: (n,) bool: fields whose pixels set the limits of their plate
+    images: list[tuple[tuple[str, ...], str]]  #: paths and tile of each field
+    stamps: dict[str, tuple[int, int] | None]  #: size and time of change of each file
+    blocks: dict[str, list[dict[str, Any]]]  #: by plate
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape of the store."""
+        height, width = np.add(self.field, self.extra).tolist()
+        return len(self.images), height, width, len(self.screen.channels)
+
+    def identity(self) -> str:
+        """Return the SHA-256 of everything that the store follows from, the contents of the image files aside."""
+        digest = hashlib.sha256(self.counted.tobytes())
+        for part in (software(), self.reference, self.bin, self.shape, self.screen.channels, self.blocks, *self.images, *self.stamps.items()):
+            digest.update(repr(part).encode())
+        return digest.hexdigest()
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    try:
+        facts = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return facts.st_size, facts.st_mtime_ns
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What has been done, kept in a hidden folder beside the store for the run that goes on after one that was killed.
+
+    The journal names in its first line the plan, then the limits of each plate and the hash of each block, as they are
+    done. A line that was cut short is dropped; a block counts only if the file still has its hash.
+    """
+
+    pixels: Path  #: named after the plan: a worker that a killed run has left behind cannot write into the file of another plan
+    journal: TextIO
+    limits: dict[str, list[list[float]]]  #: (low, high) of each channel, by plate
+    hashes: dict[int, str]  #: by first row of the block
+
+    def note(self, **entry: Any) -> None:
+        """Add a line to the journal."""
+        self.journal.write(json.dumps(entry) + "\n")
+        self.journal.flush()
+
+
+def _lines(journal: TextIO) -> list[dict[str, Any]]:
+    """Read a journal and cut off a last line that is not whole."""
+    journal.seek(0)
+    text = journal.read()
+    whole = text[:text.rfind("\n") + 1]
+    journal.truncate(len(whole.encode()))
+    try:
+        return [json.loads(line) for line in whole.splitlines()]
+    except ValueError:
+        return []
+
+
+def _done(lines: list[dict[str, Any]], plan: _Plan, pixels: np.ndarray) -> tuple[dict[str, list[list[float]]], dict[int, str]]:
+    """Return from the lines of a journal the limits of the plates, and the hashes of those blocks that still have them."""
+    told = {line["first"]: line["sha256"] for line in lines if "first" in line}
+    blocks = [{**block, "sha256": told[block["first"]]} for there in plan.blocks.values() for block in there if block["first"] in told]
+    altered = {block["first"] for block in _altered(pixels, blocks)}
+    return ({line["plate"]: line["limits"] for line in lines if "plate" in line},
+            {block["first"]: block["sha256"] for block in blocks if block["first"] not in altered})
+
+
+@contextmanager
+def _work(folder: Path, plan: _Plan) -> Iterator[_Work]:
+    """Yield a working folder with what an interrupted run of the same plan has left in it; anything else in it is deleted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    identity = plan.identity()
+    pixels, mapped = folder / f"{identity[:16]}.npy", None
+    with open(folder / "journal", "a+", encoding="utf-8") as journal:
+        try:
+            fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"{folder}: another run is writing this store; wait for it, or name another folder") from error
+        lines = _lines(journal)
+        if lines[:1] == [{"plan": identity}]:
+            if (folder / "pixels.npy").exists():  # interrupted when all was done
+                os.replace(folder / "pixels.npy", pixels)
+            with suppress(InputError):  # if it has been damaged, all is done again
+                mapped = _mapped(pixels, plan.shape)
+        for item in folder.iterdir():
+            if item.name != "journal" and (mapped is None or item != pixels):
+                remove(item)
+        if mapped is None:
+            np.lib.format.open_memmap(pixels, mode="w+", dtype=np.uint8, shape=plan.shape)
+            journal.truncate(0)
+            work = _Work(pixels, journal, {}, {})
+            work.note(plan=identity)
+        else:
+            work = _Work(pixels, journal, *_done(lines, plan, mapped))
+        yield work
+
+
 def preprocess(screen: Screen, folder: str | os.PathLike, reference: str = "plate-percentile", bin: int = 1, multiple: int = 32,
-               workers: int = 2, progress: bool = True) -> Store:
+               workers: int = 2, scheduler: str = "", progress: bool = True) -> Store:
     """Write the 8-bit store of a screen and open it.
 
     Each plate is read twice: once to count its pixels, once to map them. Memory does not grow
-    with the number of fields. `folder` appears when it is complete.
+    with the number of fields. `folder` appears when it is complete. What is done until then lies in the hidden folder
+    ``.NAME.work`` beside it: a run that was killed goes on from there.
 
     Parameters
     ----------
@@ -195,57 +406,132 @@ def preprocess(screen: Screen, folder: str | os.PathLike, reference: str = "plat
     multiple : int
         Fields are padded at the bottom and right, by reflection, to multiples of this.
     workers : int
-        Threads that share the fields of a plate; the result does not depend on it.
+        Threads that share the blocks of fields; the result does not depend on it.
+    scheduler : str
+        Address of a cluster that does it instead (`mcnn_core.cluster`); the result does not depend on that either.
     progress : bool
 
     Raises
     ------
     InputError
         With every unusable image, every constant field, every plate without negative controls
-        where they are the reference, and every plate whose reference has no spread.
+        where they are the reference, every plate whose reference has no spread, and every image that was changed while the
+        screen was read; if another run is writing the same store; and what `mcnn_core.cluster.pool` raises.
     """
     if reference not in REFERENCES or bin < 1 or multiple < 1 or workers < 1:
         raise InputError(f"reference={reference!r}, bin={bin}, multiple={multiple}, workers={workers}: the reference is one of "
                          f"{', '.join(REFERENCES)} and the numbers are 1 or more")
-    table, folder = screen.table, Path(folder)
+    table, folder = screen.table, Path(folder).resolve()
     height, width = check_headers(screen)
     if min(height, width) < bin:
         raise InputError(f"bin={bin} is larger than a field of {height} x {width} pixels")
     counted = (table["Metadata_control_type"] == "negcon").to_numpy() | (reference != "dmso")
-    plates = {plate: np.flatnonzero(table["Metadata_Plate"] == plate) for plate in dict.fromkeys(table["Metadata_Plate"])}
-    bare = [f"plate {plate}" for plate, rows in plates.items() if not counted[rows].any()]
+    blocks = _blocks(table["Metadata_Plate"])
+    bare = [f"plate {plate}" for plate, there in blocks.items() if not any(counted[_rows(block)].any() for block in there)]
     if bare:
         raise InputError(f"reference {reference!r} needs fields with Metadata_control_type negcon on every plate; "
                          "name them or take plate-percentile", bare)
     field = (height // bin, width // bin)
-    extra = padding(field, multiple)
-    shape = (len(table), field[0] + extra[0], field[1] + extra[1], len(screen.channels))
-
-    limits, problems = {}, []
-    with atomic(folder) as temporary, ThreadPoolExecutor(workers) as pool, tqdm(total=2 * len(table), unit="field", disable=not progress) as bar:
-        temporary.mkdir()
-        pixels = temporary / "pixels.npy"
-        offset = np.lib.format.open_memmap(pixels, mode="w+", dtype=np.uint8, shape=shape).offset
-        paths = list(zip(image_paths(screen), image_tiles(screen), strict=True))
-        with open(pixels, "r+b") as handle:
-            for plate, rows in plates.items():
-                parts = np.array_split(rows, min(workers, len(rows)))
-                found = list(pool.map(lambda part: _histograms(screen, paths, bin, bar, part, counted[part]), parts))
-                problems += [problem for _, wrong in found for problem in wrong]
-                if problems:
-                    continue
-                histograms = sum(histogram for histogram, _ in found)
-                limits[plate] = np.array([REFERENCES[reference](histogram) for histogram in histograms])
-                flat = limits[plate][:, 0] >= limits[plate][:, 1]
-                problems += [f"plate {plate}, channel {channel}: the reference {reference!r} has no spread; take another"
-                             for channel, is_flat in zip(screen.channels, flat, strict=True) if is_flat]
-                if not problems:
-                    tables = np.stack([_look_up(pair) for pair in limits[plate]])
-                    list(pool.map(lambda part, tables=tables: _write(paths, bin, extra, bar, part, tables, handle.fileno(), offset), parts))
+    images = list(zip([tuple(map(os.path.abspath, paths)) for paths in image_paths(screen)], image_tiles(screen), strict=True))
+    stamps = {path: _stamp(path) for paths, _ in images for path in paths}
+    plan = _Plan(screen, reference, bin, field, padding(field, multiple), counted, images, stamps, blocks)
+    remove_leftovers(folder)
+    hidden = folder.with_name(f".{folder.name}.work")
+    with _work(hidden, plan) as work:
+        total = sum(block["fields"] for there in blocks.values() for block in there if block["first"] not in work.hashes)
+        problems = []
+        if total:
+            with (pool(scheduler, workers, hidden, images[0][0]) as tasks,
+                  tqdm(total=total, unit="field", desc="pre-processing", disable=not progress) as bar):
+                problems = _fill(plan, work, tasks, bar)
+        problems += [f"{path} has changed while the screen was read" for path, stamp in stamps.items() if _stamp(path) != stamp]
         if problems:
+            remove(hidden)
             raise InputError(f"{len(problems)} problems in the fields of screen {screen.name!r}; nothing is written", problems)
-        write_json(temporary / "store.json", {
-            "shape": shape, "dtype": "uint8", "channels": list(screen.channels), "reference": reference, "bin": bin, "field": field,
-            "padding": extra, "sha256": sha256(pixels), "limits": {
-                plate: dict(zip(screen.channels, pairs.tolist(), strict=True)) for plate, pairs in limits.items()}})
+        manifest = {
+            "shape": list(plan.shape), "dtype": "uint8", "channels": list(screen.channels), "reference": reference, "bin": bin,
+            "field": list(field), "padding": list(plan.extra),
+            "limits": {plate: dict(zip(screen.channels, work.limits[plate], strict=True)) for plate in blocks},
+            "blocks": [{**block, "sha256": work.hashes[block["first"]]} for there in blocks.values() for block in there]}
+        write_json(hidden / "store.json", {**manifest, "sha256": _identity(manifest)})
+        os.replace(work.pixels, hidden / "pixels.npy")
+        put(hidden, folder)
+        remove(folder / "journal")
     return Store.open(folder)
+
+
+def _fill(plan: _Plan, work: _Work, tasks: Pool, bar: tqdm) -> list[str]:
+    """Count and write the blocks that `work` lacks; return what is wrong with the fields, in their order.
+
+    A plate is written when all of it is counted, while the next is being counted. Once a problem is found, the rest is only counted.
+    """
+    channels, problems, histograms, left = plan.screen.channels, [], {}, {}
+    lacking = {plate: [block for block in there if block["first"] not in work.hashes] for plate, there in plan.blocks.items()}
+    waiting = [plate for plate, there in lacking.items() if there]
+    offset = np.load(work.pixels, mmap_mode="r").offset
+    pending: dict[Future, tuple[bool, dict[str, Any]]] = {}
+
+    def count(plate: str) -> None:
+        histograms[plate], left[plate] = np.zeros((len(channels), COUNTS), np.int64), len(plan.blocks[plate])
+        for block in plan.blocks[plate]:
+            rows = _rows(block)
+            pending[tasks.submit(_count, plan.images[rows], plan.bin, plan.counted[rows].tolist())] = (False, block)
+
+    def write(plate: str) -> None:
+        for block in lacking[plate]:
+            place = offset + block["first"] * math.prod(plan.shape[1:])
+            pending[tasks.submit(_write, plan.images[_rows(block)], plan.bin, plan.field, plan.extra, work.limits[plate],
+                                 str(work.pixels), place)] = (True, block)
+
+    while pending or waiting:
+        while waiting and len(pending) < 2 * tasks.slots:
+            plate = waiting.pop(0)
+            (write if plate in work.limits else count)(plate)
+        for (written, block), result in tasks.finished(pending):
+            plate, first = block["plate"], block["first"]
+            if written:
+                work.hashes[first] = result
+                work.note(first=first, sha256=result)
+                bar.update(block["fields"])
+                continue
+            histograms[plate][:, :result[0].shape[1]] += result[0]
+            problems += [(first + number, f"{what} ({describe(plan.screen, first + number, channels[c])})") for number, c, what in result[1]]
+            left[plate] -= 1
+            if left[plate] or problems:
+                continue
+            pairs = [REFERENCES[plan.reference](histogram).tolist() for histogram in histograms.pop(plate)]
+            problems += [(first, f"plate {plate}, channel {channel}: the reference {plan.reference!r} has no spread; take another")
+                         for channel, (low, high) in zip(channels, pairs, strict=True) if low >= high]
+            if not problems:
+                work.limits[plate] = pairs
+                work.note(plate=plate, limits=pairs)
+                write(plate)
+    return [problem for _, problem in sorted(problems, key=lambda one: one[0])]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run ``python -m mcnn_core.preprocess --screen TABLE.csv --out DIR``."""
+    parser = argparse.ArgumentParser(description="Write the 8-bit store of a screen.")
+    parser.add_argument("--screen", required=True, help="a LoadData .csv, or the output folder of the first chapter")
+    parser.add_argument("--out", required=True, help="folder of the store (replaced if it exists)")
+    parser.add_argument("--reference", choices=sorted(REFERENCES), default="plate-percentile")
+    parser.add_argument("--bin", type=int, default=0, help="join bin x bin pixels; 0: chosen from the size and number of fields")
+    parser.add_argument("--multiple", type=int, default=32, help="pad the sides to multiples of this")
+    parser.add_argument("--workers", type=int, default=2, help="threads")
+    parser.add_argument("--scheduler", default="", help="tcp://HOST:PORT of a cluster that does it instead (mcnn_core.cluster)")
+    given = parser.parse_args(arguments)
+    try:
+        if not (given.screen.lower().endswith(".csv") or (Path(given.screen) / "screen.json").is_file()):
+            raise InputError(f"screen {given.screen!r} is neither a LoadData .csv nor a folder in which the first chapter left screen.json")
+        screen = read_loaddata(given.screen) if given.screen.lower().endswith(".csv") else load_screen(given.screen)
+        size = given.bin or auto_bin(check_headers(screen), len(screen.table))
+        store = preprocess(screen, given.out, given.reference, size, given.multiple, given.workers, given.scheduler)
+    except (InputError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("error: stopped; the same command goes on with what is not there yet")
+    print(f"{given.out}: {' x '.join(map(str, store.shape))} (fields, height, width, channels)")
+
+
+if __name__ == "__main__":
+    main()

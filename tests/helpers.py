@@ -1,11 +1,14 @@
 """Tiny screens for tests: a LoadData table with one TIFF per field and channel on disk, or well profiles without pixels."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import tifffile
 
+from mcnn_core.files import write_json
+from mcnn_core.preprocess import Store, _identity
 from mcnn_core.screen import treatment_key
 
 CHANNELS = ("DNA", "Actin")
@@ -38,6 +41,18 @@ def write_screen(folder: Path, rows: pd.DataFrame | None = None, shape: tuple[in
                 tifffile.imwrite(path, rng.poisson(rng.gamma(2, 200, shape)).astype(np.uint16))
     rows.to_csv(folder / "screen.csv", index=False)
     return folder / "screen.csv"
+
+
+def write_store(folder: Path, pixels: np.ndarray, block: int = 4) -> Store:
+    """Write fields (n, H, W, C) uint8 as the store of one plate, and open it."""
+    folder.mkdir(parents=True)
+    np.save(folder / "pixels.npy", pixels)
+    manifest = {"shape": list(pixels.shape), "dtype": "uint8", "channels": list("DNA Actin Tubulin".split()[:pixels.shape[3]]), "bin": 1,
+                "field": list(pixels.shape[1:3]), "padding": [0, 0], "reference": "plate-percentile", "limits": {},
+                "blocks": [{"plate": "P1", "first": first, "fields": len(part), "sha256": hashlib.sha256(part).hexdigest()}
+                           for first in range(0, len(pixels), block) for part in [pixels[first:first + block]]]}
+    write_json(folder / "store.json", {**manifest, "sha256": _identity(manifest)})
+    return Store.open(folder)
 
 
 def well_table(rows: list[tuple[str, str, float, str, str]], values: np.ndarray) -> pd.DataFrame:

@@ -4,24 +4,25 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import write_store
 from sklearn.decomposition import PCA
 
-from mcnn_core import features
+from mcnn_core import features, files
 from mcnn_core.errors import InputError
-from mcnn_core.features import embed, embed_screen, feature_frame, fit_pca
+from mcnn_core.features import embed, embed_screen, feature_frame, fit_pca, main
 from mcnn_core.model import CONFIGS, MCNN
+from mcnn_core.train import Recipe, load_model, train
 
 
 @pytest.fixture(scope="module")
-def store():
+def store(tmp_path_factory):
     pixels = np.random.default_rng(0).integers(0, 256, (10, 32, 64, 3), dtype=np.uint8)
-    return SimpleNamespace(pixels=pixels, manifest={"sha256": ""})
+    return write_store(tmp_path_factory.mktemp("pixels") / "store", pixels)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def test_embedding_does_not_depend_on_order_or_state(store, model):
     assert (embed(model, store, range(10), progress=False) == one).all()
     np.testing.assert_allclose(embed(model, store, rows=[7, 2], batch=1, progress=False), one[[7, 2]], rtol=0.05, atol=0.02)
     with torch.inference_mode():
-        np.testing.assert_allclose(one, model.embed(model.standardise(store.pixels)), rtol=0.05, atol=0.02)
+        np.testing.assert_allclose(one, model.embed(model.standardise(np.array(store.pixels))), rtol=0.05, atol=0.02)
 
 
 def test_large_fields_go_one_by_one(store, model, monkeypatch):
@@ -77,7 +78,7 @@ def test_a_screen_in_parts_is_the_screen(store, model, in_fours, tmp_path):
     for rows in in_fours:
         np.testing.assert_array_equal(whole[rows], embed(model, store, rows, progress=False))
     np.testing.assert_allclose(whole, embed(model, store, range(10), progress=False), rtol=0.05, atol=0.02)
-    assert sorted(path.name for path in (tmp_path / "new" / "parts").iterdir()) == ["embedding.json", *PARTS]
+    assert sorted(path.name for path in (tmp_path / "new" / "parts").iterdir()) == ["embedding.json", "network.yml", *PARTS, "weights.safetensors"]
 
 
 def test_what_is_done_is_not_done_again(store, model, in_fours, monkeypatch, tmp_path):
@@ -92,7 +93,7 @@ def test_what_is_done_is_not_done_again(store, model, in_fours, monkeypatch, tmp
     monkeypatch.setattr(features, "embed", stops)
     with pytest.raises(KeyboardInterrupt):
         embed_screen(model, store, tmp_path / "twice", progress=False)
-    assert sorted(path.name for path in (tmp_path / "twice").iterdir()) == ["embedding.json", *PARTS[:2]]
+    assert sorted(path.name for path in (tmp_path / "twice").iterdir()) == ["embedding.json", "network.yml", *PARTS[:2], "weights.safetensors"]
     monkeypatch.setattr(features, "embed", counted)
     del in_fours[:]
     np.testing.assert_array_equal(embed_screen(model, store, tmp_path / "twice", progress=False), expected)
@@ -103,25 +104,24 @@ def test_what_is_done_is_not_done_again(store, model, in_fours, monkeypatch, tmp
 
 HANGS_IN_THE_THIRD_PART = """
 import sys, time
-import numpy as np, torch
-from types import SimpleNamespace
+import torch
 from mcnn_core import features
 from mcnn_core.model import CONFIGS, MCNN
+from mcnn_core.preprocess import Store
 
 torch.set_num_threads(int(sys.argv[2]))
-pixels = np.random.default_rng(0).integers(0, 256, (10, 32, 64, 3), dtype=np.uint8)
 torch.manual_seed(0)
 model, plain = MCNN(CONFIGS["default"], 4, 3, 32, 64).eval(), features.embed
 features.PART = 4
 features.embed = lambda model, store, rows, **rest: plain(model, store, rows, **rest) if rows[0] < 8 else time.sleep(600)
-features.embed_screen(model, SimpleNamespace(pixels=pixels, manifest={"sha256": ""}), sys.argv[1], progress=False)
+features.embed_screen(model, Store.open(sys.argv[3]), sys.argv[1], progress=False)
 """
 
 
 def test_a_killed_run_goes_on_where_it_was(store, model, in_fours, tmp_path):
     """Killed by the system, without a chance to tidy up, in a process of its own."""
     folder = tmp_path / "parts"
-    command = [sys.executable, "-c", HANGS_IN_THE_THIRD_PART, folder, str(torch.get_num_threads())]
+    command = [sys.executable, "-c", HANGS_IN_THE_THIRD_PART, folder, str(torch.get_num_threads()), store.folder]
     process = subprocess.Popen(command, cwd=Path(features.__file__).parents[1])
     try:
         while not (folder / PARTS[1]).exists():
@@ -130,9 +130,11 @@ def test_a_killed_run_goes_on_where_it_was(store, model, in_fours, tmp_path):
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    (folder / f".{PARTS[2]}.{process.pid}.part.npy").write_bytes(b"half of it")  # what a kill while writing leaves
+    half = folder / f".{PARTS[2]}.{files._here()}-{process.pid}-99.part.npy"  # what a kill while writing leaves
+    half.write_bytes(b"half of it")
     finished = {name: (folder / name).stat().st_mtime_ns for name in PARTS[:2]}
     resumed = embed_screen(model, store, folder, progress=False)
+    assert not half.exists()
     assert in_fours == [[8, 9]] and {name: (folder / name).stat().st_mtime_ns for name in finished} == finished
     np.testing.assert_array_equal(resumed, embed_screen(model, store, tmp_path / "at once", progress=False))
 
@@ -152,7 +154,7 @@ def test_parts_of_anything_else_are_discarded(store, model, in_fours, monkeypatc
     if changed == "statistics":  # of the normalisation: part of what the network does, though not trained
         next(buffer for name, buffer in other.named_buffers() if name.endswith("running_mean")).add_(1)
     if changed == "store":
-        again = SimpleNamespace(pixels=255 - store.pixels, manifest={"sha256": "other"})
+        again = write_store(tmp_path / "store", 255 - store.pixels)
     if changed == "part":
         monkeypatch.setattr(features, "PART", 5)
     got = embed_screen(other, again, tmp_path, progress=False)
@@ -162,6 +164,41 @@ def test_parts_of_anything_else_are_discarded(store, model, in_fours, monkeypatc
     same.load_state_dict(other.state_dict())
     embed_screen(same, again, tmp_path, progress=False)
     assert len(in_fours) == (2 if changed == "part" else 3)  # equal weights in another object are the same
+
+
+def test_the_precision_of_the_first_run_is_kept(store, model, monkeypatch, tmp_path):
+    """It is measured, so another run, or a worker, might find another; the parts of one screen must be alike."""
+    used, plain = [], features.embed
+    monkeypatch.setattr(features, "PART", 4)
+    monkeypatch.setattr(features, "embed", lambda *given, precision, **rest: used.append(precision) or plain(*given, precision=precision, **rest))
+    monkeypatch.setattr("mcnn_core.engine.bfloat16", lambda precision="auto": precision != "float32")
+    first = embed_screen(model, store, tmp_path, progress=False)
+    (tmp_path / PARTS[1]).unlink()
+    monkeypatch.setattr("mcnn_core.engine.bfloat16", lambda precision="auto": precision == "bfloat16")
+    np.testing.assert_array_equal(embed_screen(model, store, tmp_path, progress=False), first)
+    assert used == ["bfloat16"] * 4
+
+
+def test_altered_pixels_stop_the_embedding_at_their_part(store, model, in_fours, tmp_path):
+    own = write_store(tmp_path / "store", np.array(store.pixels))
+    with open(own.folder / "pixels.npy", "r+b") as file:
+        file.seek(-1, 2)
+        file.write(bytes([int(own.pixels[-1, -1, -1, -1]) ^ 1]))
+    with pytest.raises(InputError) as error:
+        embed_screen(model, own, tmp_path / "parts", progress=False)
+    assert error.value.problems == ["plate P1: fields 8 to 9"] and in_fours == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+def test_altered_weights_are_not_used(store, model, tmp_path, in_fours):
+    embed_screen(model, store, tmp_path, progress=False)
+    (tmp_path / PARTS[1]).unlink()
+    path = tmp_path / "weights.safetensors"
+    whole = bytearray(path.read_bytes())
+    whole[-1] ^= 1
+    path.write_bytes(whole)
+    features._sent.cache_clear()
+    with pytest.raises(InputError, match="weights.safetensors is not what was written"):
+        embed_screen(model, store, tmp_path, progress=False)
 
 
 def test_frame_holds_metadata_and_features():
@@ -237,3 +274,18 @@ def test_any_prefix_is_kept_and_missing_columns_are_named():
     with pytest.raises(InputError) as error:
         projection.transform(features.drop(columns=["HC_002", "HC_004"]))
     assert error.value.problems == ["column 'HC_002' is missing", "column 'HC_004' is missing"]
+
+
+# ------------------------------------------------------------------------- the command line
+
+def test_the_command_line(store, tmp_path, capsys, in_fours):
+    labels, recipe = np.arange(10) % 2, Recipe(epochs=1, batch=4, optimiser="adamw", learning_rate=1e-3, schedule="one-cycle", max_steps=1)
+    train(store, labels, CONFIGS["default"], recipe, tmp_path / "model", progress=False)
+    main(["--store", str(store.folder), "--model", str(tmp_path / "model"), "--out", str(tmp_path / "out")])
+    assert "10 fields, 128 activations each" in capsys.readouterr().out
+    expected = embed_screen(load_model(tmp_path / "model"), store, tmp_path / "again", progress=False)
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "activations.npy"), expected)
+    with pytest.raises(SystemExit, match="^error: .* holds no trained network"):
+        main(["--store", str(store.folder), "--model", str(tmp_path), "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit, match="^error: .* holds no whole store"):
+        main(["--store", str(tmp_path), "--model", str(tmp_path / "model"), "--out", str(tmp_path / "out")])

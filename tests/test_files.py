@@ -1,5 +1,9 @@
 """Writing whole files or none."""
 
+import signal
+import subprocess
+import sys
+
 import pandas as pd
 import pytest
 
@@ -51,3 +55,25 @@ def test_input_error_keeps_all_and_shows_twenty():
     error = InputError("bad", [f"row {i}" for i in range(25)])
     assert len(error.problems) == 25
     assert "row 19" in str(error) and "row 20" not in str(error) and "5 more" in str(error)
+
+
+def test_leftovers_of_processes_that_are_gone_are_removed(tmp_path):
+    """A process is killed while it writes; the next that writes the same path clears up, and touches nothing else."""
+    code = ("import os, signal, sys; from mcnn_core.files import atomic; writing = []\n"
+            "for name in ('a.json', 'folder', 'b.json'):\n"
+            "    writing.append(atomic(os.path.join(sys.argv[1], name))); temporary = writing[-1].__enter__()\n"
+            "    temporary.mkdir() if name == 'folder' else temporary.write_text('half')\n"
+            "os.kill(os.getpid(), signal.SIGKILL)")
+    assert subprocess.run([sys.executable, "-c", code, tmp_path], check=False).returncode == -signal.SIGKILL
+    left = {path.name for path in tmp_path.iterdir()}
+    assert len(left) == 3
+    elsewhere = tmp_path / f".a.json.{'0' * 8}-{2 ** 22 + 1}-0.part.json"  # of another host: whether its process runs cannot be known
+    elsewhere.touch()
+    with atomic(tmp_path / "a.json") as here:
+        here.touch()
+        write_json(tmp_path / "a.json", {"x": 1})  # at the same time, by a process that is alive: this one
+        assert here.exists()
+    with atomic(tmp_path / "folder") as temporary:
+        temporary.mkdir()
+    kept = next(name for name in left if name.startswith(".b.json."))
+    assert {path.name for path in tmp_path.iterdir()} == {"a.json", "folder", kept, elsewhere.name}

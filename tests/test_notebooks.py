@@ -16,14 +16,14 @@ NAMES = book.notebook_names()
 LONGEST_FUNCTION = 5
 PARAMETERS = {
     "01_screen": ["out", "seed", "screen", "data", "layout", "height", "width", "taxol"],
-    "02_preprocessing": ["out", "reference", "bin", "network", "workers"],
+    "02_preprocessing": ["out", "reference", "bin", "network", "workers", "scheduler"],
     "03_surrogate_classes": ["out", "surrogate"],
     "04_network": ["out", "network"],
     "05_training": ["out", "seed", "network", "recipe", "epochs", "batch", "max_steps"],
-    "06_features": ["out"],
+    "06_features": ["out", "scheduler"],
     "07_profiles": ["out", "normalisation"],
     "08_mechanisms": ["out", "seed", "network", "recipe", "epochs", "batch", "max_steps", "supervised"],
-    "09_whole_screen": ["out", "surrogate", "seed", "network", "recipe", "epochs", "batch", "max_steps", "choice"],
+    "09_whole_screen": ["out", "surrogate", "seed", "network", "recipe", "epochs", "batch", "max_steps", "choice", "scheduler"],
     "10_potency": ["out", "compounds"],
     "11_clusters": ["out"],
     "12_novel": ["out"],

@@ -1,6 +1,12 @@
+import hashlib
 import json
+import os
+import pickle
+import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +17,12 @@ from helpers import tiny_rows, write_screen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mcnn_core import preprocess as module
 from mcnn_core.errors import InputError
-from mcnn_core.files import sha256
 from mcnn_core.images import image_paths, read_field
 from mcnn_core.preprocess import (COUNTS, PERCENTILES, REFERENCES, Z_RANGE, Store, anscombe, auto_bin, bin_counts, histogram_percentiles, padding,
                                   preprocess)
-from mcnn_core.screen import read_loaddata
+from mcnn_core.screen import read_loaddata, save_screen
 
 
 @pytest.fixture
@@ -66,7 +72,10 @@ def test_manifest_says_what_was_done(screen, tmp_path):
     assert facts == store.manifest
     assert (facts["shape"], facts["field"], facts["padding"], facts["bin"]) == ([8, 8, 8, 2], [6, 8], [2, 0], 2)
     assert (facts["reference"], facts["channels"], set(facts["limits"])) == ("plate-percentile", ["DNA", "Actin"], {"P1", "P2"})
-    assert facts["sha256"] == sha256(tmp_path / "store" / "pixels.npy")
+    assert [(block["plate"], block["first"], block["fields"]) for block in facts["blocks"]] == [("P1", 0, 4), ("P2", 4, 4)]
+    assert [hashlib.sha256(store.pixels[rows]).hexdigest() for rows in (slice(0, 4), slice(4, 8))] == [block["sha256"] for block in facts["blocks"]]
+    assert sorted(path.name for path in tmp_path.glob("*store*")) == ["store"]
+    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == ["pixels.npy", "store.json"]
     assert all(low < high for plate in facts["limits"].values() for low, high in plate.values())
 
 
@@ -173,27 +182,262 @@ def test_wrong_options_are_refused(screen, tmp_path, options):
     refused(screen, tmp_path / "store", **options)
 
 
+def test_an_image_that_changes_while_it_is_read_is_named(screen, tmp_path, monkeypatch):
+    plain, path = module._write, image_paths(screen)[5][1]
+    monkeypatch.setattr(module, "_write", lambda *arguments: [plain(*arguments), os.utime(path, (1, 1))][0])
+    assert refused(screen, tmp_path / "store").problems == [f"{path} has changed while the screen was read"]
+    monkeypatch.setattr(module, "_write", lambda *arguments: [tifffile.imwrite(path, np.zeros((9, 9), np.uint16)), plain(*arguments)][1])
+    with pytest.raises(InputError, match="has changed while the screen was read: 9 x 9 pixels now"):
+        run(screen, tmp_path / "store")
+
+
+# ------------------------------------------------------------------- interrupted runs
+
+#: Written as a program of its own, so that it can be killed by the system: after the third block it leaves half a block, and dies.
+DIES = """
+import os, signal, sys
+from mcnn_core import preprocess
+from mcnn_core.screen import read_loaddata, save_screen
+
+preprocess.BLOCK, plain, done = 2, preprocess._write, []
+
+def write(images, size, shape, extra, limits, file, offset):
+    if len(done) == int(sys.argv[3]):
+        handle = os.open(file, os.O_WRONLY)
+        os.pwrite(handle, bytes([99]) * 50, offset)
+        os.kill(os.getpid(), signal.SIGKILL)
+    done.append(offset)
+    return plain(images, size, shape, extra, limits, file, offset)
+
+preprocess._write = write
+preprocess.preprocess(read_loaddata(sys.argv[1]), sys.argv[2], reference=sys.argv[4], workers=1, progress=False)
+"""
+
+
+def killed(tmp_path, after=3, reference="plate-percentile"):
+    command = [sys.executable, "-c", DIES, tmp_path / "screen.csv", tmp_path / "store", str(after), reference]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert (tmp_path / ".store.work").is_dir()
+
+
+def interrupted(screen, folder, after=3):
+    """The same in this process, quicker."""
+    plain, done = module._write, []
+
+    def write(*arguments):
+        if len(done) == after:
+            raise KeyboardInterrupt
+        done.append(0)
+        return plain(*arguments)
+
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(module, "_write", write)
+        run(screen, folder, workers=1)
+
+
+@pytest.fixture
+def in_pairs(monkeypatch):
+    """Blocks of two fields; returns the list that the first row of each block written is added to."""
+    written, plain = [], module._write
+    monkeypatch.setattr(module, "BLOCK", 2)
+    monkeypatch.setattr(module, "_write", lambda *arguments: [written.append((arguments[-1] - 128) // (32 * 32 * 2)), plain(*arguments)][1])
+    return written
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def undisturbed(screen, tmp_path, in_pairs):
+    run(screen, tmp_path / "at once")
+    assert sorted(in_pairs) == [0, 2, 4, 6]
+    in_pairs.clear()
+    return contents(tmp_path / "at once")
+
+
 def test_a_killed_run_leaves_no_store_and_an_old_one_stays(screen, tmp_path):
     old = run(screen, tmp_path / "store").manifest["sha256"]
-    code = ("import os, sys; from mcnn_core import preprocess; from mcnn_core.screen import read_loaddata\n"
-            "preprocess._write = lambda *_: os._exit(9)\n"
-            "preprocess.preprocess(read_loaddata(sys.argv[1]), sys.argv[2], reference='dmso', progress=False)")
-    assert subprocess.run([sys.executable, "-c", code, tmp_path / "screen.csv", tmp_path / "store"], check=False).returncode == 9
+    killed(tmp_path, reference="dmso")
     assert Store.open(tmp_path / "store").manifest["sha256"] == old
 
 
-def test_a_damaged_store_is_refused(screen, tmp_path):
+@pytest.mark.parametrize("after", [1, 3])
+def test_a_killed_run_goes_on_where_it_was(screen, tmp_path, undisturbed, in_pairs, after):
+    killed(tmp_path, after)
+    with open(tmp_path / ".store.work" / "journal", "a", encoding="utf-8") as journal:
+        journal.write('{"first": 6, "sha')  # a line cut short
+    (tmp_path / ".store.work" / "shared-5").touch()
+    run(screen, tmp_path / "store")
+    # What was done may have been noted or not when the next block was begun: all that is not noted is done again.
+    assert sorted(in_pairs) in ([0, 2, 4, 6][after:], [0, 2, 4, 6][max(0, after - 1):])
+    assert contents(tmp_path / "store") == undisturbed
+    assert not (tmp_path / ".store.work").exists()
+
+
+def test_a_block_that_the_kill_has_damaged_is_done_again(screen, tmp_path, undisturbed, in_pairs):
+    interrupted(screen, tmp_path / "store")
+    in_pairs.clear()
+    pixels = next((tmp_path / ".store.work").glob("*.npy"))
+    with open(pixels, "r+b") as file:
+        file.seek(128 + 32 * 32 * 2 + 7)
+        byte = file.read(1)[0]
+        file.seek(-1, 1)
+        file.write(bytes([byte ^ 1]))
+    run(screen, tmp_path / "store")
+    assert 0 in in_pairs and contents(tmp_path / "store") == undisturbed
+
+
+@pytest.mark.parametrize("changed", ["image", "options", "journal", "pixels", "size"])
+def test_what_was_done_for_something_else_does_not_count(screen, tmp_path, undisturbed, in_pairs, changed):
+    interrupted(screen, tmp_path / "store")
+    in_pairs.clear()
+    path, pixels = image_paths(screen)[7][0], next((tmp_path / ".store.work").glob("*.npy"))
+    if changed == "image":
+        tifffile.imwrite(path, tifffile.imread(path) + np.uint16(100))
+    if changed == "journal":
+        (tmp_path / ".store.work" / "journal").write_text('{"plan": "altered"\n{"first": 0, "sha256": ""}\n')
+    if changed == "pixels":
+        pixels.write_bytes(b"")
+    if changed == "size":
+        pixels.write_bytes(pixels.read_bytes() + b"x")
+    store = run(screen, tmp_path / "store", reference="dmso" if changed == "options" else "plate-percentile")
+    assert sorted(in_pairs) == [0, 2, 4, 6]
+    store.verify()
+    assert (contents(tmp_path / "store") == undisturbed) == (changed in ("journal", "pixels", "size"))
+
+
+def test_interrupted_when_all_was_done(screen, tmp_path, undisturbed, in_pairs, monkeypatch):
+    def dies(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "put", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run(screen, tmp_path / "store")
+    in_pairs.clear()
+    run(screen, tmp_path / "store")
+    assert not in_pairs and contents(tmp_path / "store") == undisturbed
+
+
+def test_two_runs_of_one_store(screen, tmp_path, undisturbed, monkeypatch):
+    """The second says so and leaves the first alone."""
+    plain, begun, go_on = module._write, threading.Event(), threading.Event()
+
+    def waits(*arguments):
+        begun.set()
+        assert go_on.wait(60)
+        return plain(*arguments)
+
+    monkeypatch.setattr(module, "_write", waits)
+    with ThreadPoolExecutor(1) as thread:
+        first = thread.submit(run, screen, tmp_path / "store")
+        assert begun.wait(60)
+        with pytest.raises(InputError, match="another run is writing this store"):
+            run(screen, tmp_path / "store", reference="dmso")
+        go_on.set()
+        first.result()
+    assert contents(tmp_path / "store") == undisturbed
+
+
+def test_a_full_disk_stops_the_run_which_goes_on_when_there_is_room(screen, tmp_path, undisturbed, in_pairs):
+    code = ("import resource, signal, sys; from mcnn_core import preprocess; from mcnn_core.screen import read_loaddata, save_screen\n"
+            "preprocess.BLOCK = 2; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+            "plain = preprocess._write\n"
+            "preprocess._write = lambda *given: [resource.setrlimit(resource.RLIMIT_FSIZE, (10000, -1)), plain(*given)][1]\n"
+            "preprocess.preprocess(read_loaddata(sys.argv[1]), sys.argv[2], workers=1, progress=False)")
+    found = subprocess.run([sys.executable, "-c", code, tmp_path / "screen.csv", tmp_path / "store"], check=False, capture_output=True, text=True)
+    assert found.returncode == 1 and ("File too large" in found.stderr or "no space left for the store" in found.stderr)
+    assert not (tmp_path / "store").exists()
+    run(screen, tmp_path / "store")
+    assert sorted(in_pairs) in ([4, 6], [2, 4, 6]) and contents(tmp_path / "store") == undisturbed
+
+
+# ------------------------------------------------------------------------ the store itself
+
+def test_altered_blocks_are_named_together(screen, tmp_path, in_pairs):
+    store = run(screen, tmp_path / "store")
+    store.verify()
+    for row in (1, 5):
+        with open(tmp_path / "store" / "pixels.npy", "r+b") as file:
+            file.seek(128 + row * 32 * 32 * 2 + 1000)
+            file.write(bytes([int(store.pixels[row].ravel()[1000]) ^ 1]))
+    store = Store.open(tmp_path / "store")
+    with pytest.raises(InputError) as error:
+        store.verify()
+    assert error.value.problems == ["plate P1: fields 0 to 1", "plate P2: fields 4 to 5"] and "2 of 4 blocks" in error.value.what
+    with pytest.raises(InputError) as error:
+        store.verify([7, 6, 5])
+    assert error.value.problems == ["plate P2: fields 4 to 5"]
+    store.verify([2, 3, 7])
+    store.verify([])
+
+
+def test_fields_of_one_plate_need_not_lie_together(tmp_path):
+    rows = tiny_rows(plates=2).sort_values(["Metadata_Site", "Metadata_Plate"], kind="stable")
+    screen = read_loaddata(write_screen(tmp_path, rows))
+    assert [block["first"] for block in run(screen, tmp_path / "store").manifest["blocks"]] == [0, 4, 2, 6]
+    expected = plain(screen, "plate-percentile", 32)
+    assert (np.abs(Store.open(tmp_path / "store").pixels.astype(int) - expected) <= 1).all()
+
+
+def test_a_store_is_sent_as_its_folder(screen, tmp_path):
+    store = run(screen, tmp_path / "store")
+    sent = pickle.dumps(store)
+    assert len(sent) < 500 and (pickle.loads(sent).pixels == store.pixels).all()
+    run(screen, tmp_path / "store", reference="dmso")
+    with pytest.raises(InputError, match="holds another store than the one that was sent"):
+        pickle.loads(sent)
+
+
+@pytest.mark.parametrize("damage", [lambda whole: whole[:-1], lambda whole: whole + b"x", lambda whole: b"", lambda whole: whole[:60],
+                                    lambda whole: whole.replace(b"False", b"True ", 1)])
+def test_a_file_of_another_size_or_form_is_refused(screen, tmp_path, damage):
     folder = tmp_path / "store"
     with pytest.raises(InputError, match="holds no whole store"):
         Store.open(folder)
     run(screen, folder)
     whole = (folder / "pixels.npy").read_bytes()
-    (folder / "pixels.npy").write_bytes(whole[:-1])
+    (folder / "pixels.npy").write_bytes(damage(whole))
+    with pytest.raises(InputError, match="pre-process again"):
+        Store.open(folder)
+
+
+def test_a_damaged_store_is_refused(screen, tmp_path):
+    folder = tmp_path / "store"
+    run(screen, folder)
+    manifest = (folder / "store.json").read_text()
+    for one, other in (('"bin": 1', '"bin": 2'), ('"fields": 4', '"fields": 3'), ('"sha256": "', '"sha256": "0')):
+        (folder / "store.json").write_text(manifest.replace(one, other, 1))
+        with pytest.raises(InputError, match="has been altered, it does not match its own SHA-256"):
+            Store.open(folder)
+    (folder / "store.json").write_text(manifest[:-20])
     with pytest.raises(InputError, match="holds no whole store"):
         Store.open(folder)
+    (folder / "store.json").write_text(manifest)
     np.save(folder / "pixels.npy", np.zeros((2, 2), np.uint8))
     with pytest.raises(InputError, match="where store.json says"):
         Store.open(folder)
+
+
+# ------------------------------------------------------------------------- the command line
+
+def test_the_command_line(screen, tmp_path, capsys):
+    module.main(["--screen", str(tmp_path / "screen.csv"), "--out", str(tmp_path / "store"), "--multiple", "10", "--bin", "2"])
+    assert capsys.readouterr().out == f"{tmp_path / 'store'}: 8 x 10 x 10 x 2 (fields, height, width, channels)\n"
+    save_screen(screen, tmp_path / "out")
+    module.main(["--screen", str(tmp_path / "out"), "--out", str(tmp_path / "again"), "--multiple", "10", "--bin", "2"])
+    assert contents(tmp_path / "store") == contents(tmp_path / "again")
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    (["--screen", "nowhere"], "neither a LoadData .csv nor a folder"), (["--screen", "nowhere.csv"], "nowhere.csv"),
+    (["--bin", "-1"], "bin=-1"), (["--scheduler", "nonsense"], "no scheduler answers at 'nonsense'")])
+def test_a_wrong_command_line_ends_in_one_message(screen, tmp_path, monkeypatch, given, message):
+    monkeypatch.setattr("mcnn_core.cluster.PATIENCE", 1.0)
+    with pytest.raises(SystemExit, match="^error: ") as error:
+        module.main(["--screen", str(tmp_path / "screen.csv"), "--out", str(tmp_path / "store"), *given])
+    assert message in str(error.value)
 
 
 # --------------------------------------------------------------------------- real pixels
