@@ -15,7 +15,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help book data test study simulate notebooks clean
+.PHONY: help book data test study simulate faults notebooks clean
 
 help:
 	@echo 'make book       build the book; prints the path of its first page'
@@ -26,6 +26,7 @@ help:
 	@echo 'make test       run the test suite, with coverage and the reason of every skip'
 	@echo 'make study      run seeds, variants and baselines; writes book/recorded (SCREEN=PATH.csv: on that screen)'
 	@echo 'make simulate   write a simulated screen alone: OUT=DIR SEED=N  SCREEN=kimorph for that one'
+	@echo 'make faults     kill, fill and damage small runs; print what happened and what was kept'
 	@echo 'make notebooks  bring the .md and .ipynb of each notebook into step'
 	@echo 'make clean      remove the default output folder and caches'
 
@@ -52,6 +53,9 @@ study: $(INSTALLED)
 
 simulate: $(INSTALLED)
 	$(BIN)/python -m mcnn_core.$(if $(filter kimorph,$(SCREEN)),kimorph,simulate) --out "$$OUT" --seed "$$SEED"
+
+faults: $(INSTALLED)
+	@$(BIN)/python -m tests.faults --record
 
 notebooks: $(INSTALLED)
 	$(BIN)/python -c 'from tools.book import sync_pairs; print(*sync_pairs(), sep="\n")'

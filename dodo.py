@@ -1,28 +1,33 @@
 """The graph of the book: execute, weave, merge, stage, render. Run by ``make book``.
 
 Options come from the environment, where the Makefile puts them. Each output
-folder keeps its own state, so that two of them never meet.
+folder keeps its own state, so that two of them never meet, and is built by one
+process at a time.
 """
 
 import sys
+from contextlib import ExitStack
 
 from doit.exceptions import TaskFailed
 
 from mcnn_core.errors import InputError
+from mcnn_core.files import exclusive
 from tools import book
 
+HELD = ExitStack()  # until the process ends
 try:
     BUILD = book.Build.from_environment()
     BUILD.parameters()
-except InputError as error:
+    HELD.enter_context(exclusive(BUILD.out))
+except (InputError, OSError) as error:
     sys.exit(f"error: {error}")
+book.drop_damaged_state(BUILD)
 for written in book.sync_pairs(BUILD.root):
     print(f"notebooks/{written} written anew, from its pair")
 NAMES = book.notebook_names(BUILD.root)
 EXEC, SRC, HTML = (BUILD.out / name for name in ("exec", "src", "html"))
-BUILD.out.mkdir(parents=True, exist_ok=True)
 DOIT_CONFIG = {
-    "dep_file": str(BUILD.out / ".doit.json"),
+    "dep_file": str(book.state_file(BUILD)),
     "backend": "json",
     "default_tasks": ["render"],
     "verbosity": 2,
@@ -36,8 +41,10 @@ def step(function, *args):
     def act():
         try:
             function(*args)
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, OSError) as error:
             return TaskFailed(str(error))
+        except KeyboardInterrupt:
+            return TaskFailed("stopped; the same command goes on with what is not done yet")
 
     return act
 

@@ -62,7 +62,7 @@ def write_zarr(path: Path, fields: np.ndarray, codec: Any) -> None:
 def opened(path: Path) -> Any:
     """Open what one of the two has written."""
     if (path / "pixels.npy").exists():
-        return np.load(path / "pixels.npy", mmap_mode="r")
+        return np.load(path / "pixels.npy", mmap_mode="r", allow_pickle=False)
     import zarr
 
     return zarr.open_array(path / "pixels.zarr", mode="r")

@@ -12,11 +12,16 @@ from typing import Any
 import torch
 import yaml
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as packed
 
 from mcnn_core.errors import InputError
 from mcnn_core.files import atomic, sha256
-from mcnn_core.model import MCNN, NetworkConfig, architecture_table
+from mcnn_core.model import MCNN, NetworkConfig, architecture_table, parameters
+
+#: Weights of the largest network that is built from a file; the published one has 12 million.
+MAX_PARAMETERS = 2**27
+#: What the state of a checkpoint holds.
+STATE = {"step": int, "history": list, "finished": bool, "precision": str, "identity": dict}
 
 
 def write_yaml(path: str | os.PathLike, model: MCNN, solver: dict[str, Any]) -> None:
@@ -34,8 +39,15 @@ def read_yaml(path: str | os.PathLike) -> tuple[MCNN, dict[str, Any]]:
     try:
         document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         network, size = document["network"], document["input"]
-        return MCNN(NetworkConfig(**{**network, "scales": tuple(network["scales"])}), **size), document["solver"]
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        described = (NetworkConfig(**{**network, "scales": tuple(network["scales"])}),
+                     *(size[key] for key in ("n_classes", "channels", "height", "width")))
+        with torch.device("meta"):  # takes no memory, whatever is claimed
+            weights = parameters(MCNN(*described))
+        if weights > MAX_PARAMETERS:
+            raise ValueError(f"{weights:,} weights; {MAX_PARAMETERS:,} at most are right")
+        return MCNN(*described), document["solver"]
+    # What is no description can fail anywhere in building, with whatever exception that line raises.
+    except Exception as error:
         raise InputError(f"{path} does not describe a network; train again to write it", [str(error)]) from error
 
 
@@ -52,7 +64,8 @@ def save(folder: Path, state: dict[str, Any], model: MCNN, optimiser: torch.opti
     if bad:
         raise InputError(f"Weights are not finite numbers after {path.stem}; lower the learning rate", bad)
     with atomic(path) as temporary:
-        save_file({key: value.contiguous() for key, value in tensors.items()}, temporary, metadata={"state": json.dumps(state)})
+        # Packed first and written here: safetensors' own writing leaves a file of another name if it is killed.
+        temporary.write_bytes(packed({key: value.contiguous() for key, value in tensors.items()}, metadata={"state": json.dumps(state)}))
     with atomic(path.with_suffix(".sha256")) as temporary:
         temporary.write_text(f"{sha256(path)}  {path.name}\n", encoding="ascii")
     for old in checkpoints(folder)[:-2]:
@@ -73,14 +86,26 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         raise InputError(f"{path} is damaged, it does not match its SHA-256: delete {path.stem}.* to go on from the one before")
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["state"])
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is no checkpoint: delete the folder to train again", [str(error)]) from error
+            tensors, state = {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["state"])
+        wrong = [f"{key} is not {kind.__name__}" for key, kind in STATE.items() if not isinstance(state[key], kind)]
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        wrong = [f"{type(error).__name__}: {error}"]
+    if wrong:
+        raise InputError(f"{path} is no checkpoint: delete the folder to train again", wrong)
+    return tensors, state
 
 
 def part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     """Return the tensors named ``<prefix>.<key>``, by key."""
     return {key.removeprefix(f"{prefix}."): value for key, value in tensors.items() if key.startswith(f"{prefix}.")}
+
+
+def load_weights(path: Path, tensors: dict[str, torch.Tensor], model: MCNN) -> None:
+    """Put the weights of a checkpoint into a model; InputError if they are of another network."""
+    try:
+        model.load_state_dict(part(tensors, "model"))
+    except RuntimeError as error:
+        raise InputError(f"{path} does not hold the weights of this network: delete the folder to train again", [str(error)]) from error
 
 
 def resume(folder: Path, identity: dict[str, str], model: MCNN, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
@@ -93,11 +118,11 @@ def resume(folder: Path, identity: dict[str, str], model: MCNN, optimiser: torch
     other = [f"{key}: {there.get(key)} there, {here} here" for key, here in identity.items() if there.get(key) != here]
     if other:
         raise InputError(f"{found[-1]} belongs to another training: choose another folder, or delete this one", other)
+    load_weights(found[-1], tensors, model)
     slots: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in part(tensors, "optimiser").items():
         index, slot = key.split(".")
         # In the memory order of the weights, which the fused optimiser takes for granted.
         slots.setdefault(int(index), {})[slot] = value.to(memory_format=torch.channels_last) if value.dim() == 4 else value
-    model.load_state_dict(part(tensors, "model"))
     optimiser.load_state_dict({**optimiser.state_dict(), "state": slots})
     return {key: state[key] for key in ("step", "history", "finished", "precision")}

@@ -14,10 +14,8 @@ more often than those of the library, by one of three algorithms:
 Genes taken from a term are also taken from the library and the cluster for the test of that term.
 """
 
-import gzip
 import hashlib
 import os
-import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,12 +29,11 @@ from scipy.sparse.csgraph import connected_components
 from scipy.stats import false_discovery_control, hypergeom
 
 from mcnn_core.errors import InputError
-from mcnn_core.files import atomic, sha256
+from mcnn_core.files import atomic, read_text, sha256
 
 RELATIONS = ("part_of", "regulates", "positively_regulates", "negatively_regulates")  #: edges beside is_a, as in GO.db
 GENE_COLUMNS = {"id": 1, "symbol": 2}  #: columns of a GAF that can name the gene, counted from 0
 ELIM_CUT = 0.01  #: topGO's default
-MAX_TEXT = 2**30  #: characters of an unpacked file
 TABLES = ("terms", "parents", "annotation")  #: of the cache, in the order of `GeneOntology`
 CACHE_FORMAT = 1  #: another number makes every cache stale; raise it when parsing changes
 COLUMNS = ["cluster", "term", "name", "p", "q", "algorithm", "annotated", "significant", "expected"]
@@ -100,17 +97,8 @@ class Universe:
 
 
 def _lines(path: str | os.PathLike) -> list[str]:
-    """Return the lines of a UTF-8 text, plain or gzip by its content, whatever its line ends."""
-    try:
-        with open(path, "rb") as handle:
-            packed = handle.read(2) == b"\x1f\x8b"
-        with (gzip.open if packed else open)(path, "rt", encoding="utf-8-sig") as handle:
-            text = handle.read(MAX_TEXT + 1)
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a readable text in UTF-8, plain or gzip: {error}") from error
-    if len(text) > MAX_TEXT:
-        raise InputError(f"{path} unpacks to more than {MAX_TEXT:,} characters")
-    return text.split("\n")
+    """Return the lines of a UTF-8 text, plain or gzip, whatever its line ends."""
+    return read_text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def _stanzas(lines: list[str]) -> Iterator[tuple[int, str, dict[str, list[str]]]]:

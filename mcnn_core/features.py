@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as packed
 from sklearn.decomposition import PCA
 from tqdm import tqdm
 
@@ -19,7 +21,7 @@ from mcnn_core import engine
 from mcnn_core.checkpoint import read_yaml, write_yaml
 from mcnn_core.cluster import pool
 from mcnn_core.errors import InputError, MissingStageError
-from mcnn_core.files import atomic, read_json, write_json
+from mcnn_core.files import atomic, exclusive, read_json, sha256, write_array, write_json
 from mcnn_core.model import MCNN, digest
 from mcnn_core.preprocess import Store
 from mcnn_core.screen import field_names
@@ -61,9 +63,9 @@ def embed_screen(model: MCNN, store: Store, folder: str | Path, scheduler: str =
     model : MCNN
     store : Store
     folder : path
-        Receives ``part_<first row>.npy`` for every `PART` fields, each written whole or not at all, ``network.yml`` and
+        Receives ``part_<first row>.npy`` for every `PART` fields with its SHA-256, each written whole or not at all, ``network.yml`` and
         ``weights.safetensors`` for whoever computes a part, and ``embedding.json``, which says of which store, weights and precision they are.
-        Parts of others are deleted.
+        Parts of others are deleted, damaged ones computed again.
     scheduler : str
         Address of a cluster that does it instead (`mcnn_core.cluster`).
     progress : bool
@@ -76,25 +78,32 @@ def embed_screen(model: MCNN, store: Store, folder: str | Path, scheduler: str =
     Raises
     ------
     InputError
-        If pixels of the store are not as they were written (`mcnn_core.preprocess.Store.verify`); and what `mcnn_core.cluster.pool` raises.
+        If another run embeds into this folder; if pixels of the store are not as they were written
+        (`mcnn_core.preprocess.Store.verify`); and what `mcnn_core.cluster.pool` raises.
     """
-    folder, n = Path(folder).resolve(), len(store.pixels)
-    weights = digest(model)
+    folder = Path(folder).resolve()
+    with exclusive(folder):
+        return _embed_screen(model, store, folder, scheduler, progress)
+
+
+def _embed_screen(model: MCNN, store: Store, folder: Path, scheduler: str, progress: bool) -> np.ndarray:
+    n, weights, kept = len(store.pixels), digest(model), {}
     identity = {"store": store.manifest["sha256"], "weights": weights, "part": PART, "fields": n}
-    kept = read_json(folder / "embedding.json") if (folder / "embedding.json").exists() else {}
+    with suppress(FileNotFoundError, ValueError):  # none yet, or damaged: then nothing is known of the parts
+        kept = read_json(folder / "embedding.json")
     # Measured once for the whole screen, whatever a resumed run or a worker would measure.
-    precision = kept.pop("precision", "")
+    precision = kept.pop("precision", "") if isinstance(kept, dict) else ""
     if kept != identity:
         precision = "bfloat16" if engine.bfloat16() else "float32"
-        for part in folder.glob("part_*.npy"):
+        for part in folder.glob("part_*"):
             part.unlink()
         write_yaml(folder / "network.yml", model, {})
         with atomic(folder / "weights.safetensors") as temporary:
-            save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, temporary)
+            temporary.write_bytes(packed({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
         write_json(folder / "embedding.json", {**identity, "precision": precision})
     # The names are listed, not asked for one by one: a network drive would remember for a while that a file was not there.
     there, parts = set(os.listdir(folder)), {f"part_{first:08d}.npy": range(first, min(first + PART, n)) for first in range(0, n, PART)}
-    missing = {name: rows for name, rows in parts.items() if name not in there}
+    missing = {name: rows for name, rows in parts.items() if not {name, f"{name}.sha256"} <= there or not _whole(folder / name)}
     if missing:
         with (pool(scheduler, 1, folder, [str(store.folder / "pixels.npy")]) as tasks,
               tqdm(total=sum(map(len, missing.values())), disable=not progress, desc="features", unit="field") as bar):
@@ -103,6 +112,11 @@ def embed_screen(model: MCNN, store: Store, folder: str | Path, scheduler: str =
                 for fields, _ in tasks.finished(pending):
                     bar.update(fields)
     return np.concatenate([np.load(folder / name, allow_pickle=False) for name in parts])
+
+
+def _whole(part: Path) -> bool:
+    """Whether a part is what was written, by the SHA-256 that was written after it."""
+    return part.with_name(f"{part.name}.sha256").read_text(encoding="ascii", errors="replace").split() == [sha256(part), part.name]
 
 
 @lru_cache(maxsize=1)  # a worker computes many parts of one network
@@ -118,8 +132,9 @@ def _sent(folder: Path, weights: str) -> MCNN:
 def _embed_part(folder: Path, weights: str, precision: str, store: Store, rows: range, name: str) -> None:
     """Write the activations of some rows, whose pixels are compared with their SHA-256 first; run by a worker."""
     store.verify(rows)
-    with atomic(folder / name) as temporary:
-        np.save(temporary, embed(_sent(folder, weights), store, rows, precision=precision, progress=False))
+    write_array(folder / name, embed(_sent(folder, weights), store, rows, precision=precision, progress=False))
+    with atomic(folder / f"{name}.sha256") as temporary:
+        temporary.write_text(f"{sha256(folder / name)}  {name}\n", encoding="ascii")
 
 
 def feature_frame(table: pd.DataFrame, activations: np.ndarray, training: np.ndarray) -> pd.DataFrame:
@@ -191,8 +206,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     try:
         activations = embed_screen(load_model(given.model), Store.open(given.store), given.out, given.scheduler)
-        with atomic(Path(given.out) / "activations.npy") as temporary:
-            np.save(temporary, activations)
+        write_array(Path(given.out) / "activations.npy", activations)
     except (InputError, MissingStageError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

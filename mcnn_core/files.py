@@ -1,20 +1,30 @@
 """Writing files so that what exists is whole: temporary name, fsync, rename."""
 
+import fcntl
+import gzip
 import hashlib
+import io
 import itertools
 import json
 import os
 import platform
 import re
 import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from mcnn_core.errors import InputError
+
+#: Bytes of text that are read at most; a packed text may unpack to `FREE`, and beyond that to `RATIO` times its size.
+#: Tables and ontologies pack to a tenth or a fiftieth; what packs to less has been made to fill the memory.
+MAX_TEXT, FREE, RATIO = 2**30, 2**22, 200
 _NUMBERS = itertools.count()
 
 
@@ -82,6 +92,18 @@ def put(temporary: Path, path: Path) -> None:
 
 
 @contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+    """Let an OSError that names no file, such as that of a full disk, name `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise OSError(f"{path} could not be written: {error}") from error
+        error.filename = error.filename or str(path)
+        raise
+
+
+@contextmanager
 def atomic(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` if the block succeeds.
 
@@ -95,10 +117,62 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     temporary = _temporary(path, path.suffix)
     remove(temporary)
     try:
-        yield temporary
-        put(temporary, path)
+        with naming(path):
+            yield temporary
+            put(temporary, path)
     finally:
         remove(temporary)
+
+
+@contextmanager
+def exclusive(folder: str | os.PathLike) -> Iterator[None]:
+    """Hold a folder for this process alone while the block runs.
+
+    The lock is one of the kernel's (flock) on ``.lock`` in the folder. It ends with its process, however that ends; the file
+    stays and says who held it last. On NFS Linux sends it to the server, so that it holds between machines too, unless the
+    folder is mounted with ``nolock`` or ``local_lock``: then it holds between the processes of one machine.
+
+    Raises
+    ------
+    InputError
+        If another process holds the folder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(lock, 80, 0).decode("ascii", "replace").strip()
+            raise InputError(f"{folder} is in use by another run ({holder}): wait until it has ended, or take another folder") from None
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"process {os.getpid()} on {platform.node()}\n".encode("ascii", "replace"), 0)
+        yield
+    finally:
+        os.close(lock)
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """Return a text in UTF-8, plain or gzip by its content, its line ends as they are.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, is not UTF-8, or is longer than `MAX_TEXT`, `FREE` and `RATIO` allow: memory stays in
+        proportion to the size of the file.
+    """
+    try:
+        with open(path, "rb") as handle:
+            packed, size = handle.read(2) == b"\x1f\x8b", os.fstat(handle.fileno()).st_size
+        most = min(MAX_TEXT, max(FREE, RATIO * size) if packed else size)
+        with (gzip.open if packed else open)(path, "rb") as handle:
+            content = handle.read(most + 1)
+        if len(content) > most:
+            raise InputError(f"{path} {'unpacks to' if packed else 'has'} more than {most:,} bytes; no table is so long")
+        return content.decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a readable text in UTF-8, plain or gzip: {error}") from error
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
@@ -109,8 +183,11 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """Read a JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read a JSON file; InputError if what is there is none."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not whole: {error}") from error
 
 
 def write_table(path: str | os.PathLike, frame: pd.DataFrame) -> None:
@@ -120,6 +197,17 @@ def write_table(path: str | os.PathLike, frame: pd.DataFrame) -> None:
             frame.to_parquet(temporary, index=False)
         else:
             frame.to_csv(temporary, index=False)
+
+
+def write_array(path: str | os.PathLike, array: np.ndarray) -> None:
+    """Write an array as .npy.
+
+    It is packed in memory first: np.save into a file does not see that the last bytes found no room on a full disk.
+    """
+    packed = io.BytesIO()
+    np.save(packed, array, allow_pickle=False)
+    with atomic(path) as temporary:
+        temporary.write_bytes(packed.getbuffer())
 
 
 def sha256(path: str | os.PathLike) -> str:

@@ -5,17 +5,20 @@ Molecular Systems Biology 6, 370) is published: ``imageconf.txt`` says where the
 is in the wells, ``screenlog.txt`` which wells failed and ``annotation.txt`` which gene a siRNA silences.
 """
 
+import math
 import os
 import re
 from collections.abc import Sequence
+from functools import cache
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from mcnn_core.errors import InputError
 from mcnn_core.images import image_shape
-from mcnn_core.screen import MAX_CHANNELS, Screen, _read_csv, _well, treatment_key
+from mcnn_core.screen import MAX_CHANNELS, Screen, _read_csv, _well, repeated, treatment_key
 
 #: Height and width in pixels of one field in KiMorph's sample files, 510 x 1024: the background steps by 0.45 grey
 #: levels at column 672 (by 0.2 at most elsewhere) and each side has its own vignetting, so that a file
@@ -26,6 +29,10 @@ KIMORPH_CHANNELS = ("Hoechst", "Tritc", "FITC")
 #: Contents that are negative controls; all others but these two are positive ones.
 NEGATIVE = ("rluc", "neg")
 SAMPLE, EMPTY = "sample", "empty"
+#: Wells of all plates and replicates; genome-wide screens have some 200,000.
+MAX_WELLS = 2**19
+#: Characters of a wildcard, and repetitions in it: its time grows with a power of both.
+MAX_WILDCARD, MAX_REPEATS = 64, 4
 #: Text that stands for nothing in an annotation.
 NOTHING = ("", "na", "empty")
 
@@ -52,7 +59,7 @@ def _read_tab(path: Path, required: Sequence[str]) -> tuple[pd.DataFrame, list[s
     lines = [(at, [cell.strip() for cell in cells]) for at, cells in lines if not (len(cells) == 1 and ":" in cells[0])]
     header, rows = (lines[0][1], lines[1:]) if lines else ([], [])
     problems = [f"{path}: column {name} is missing" for name in required if name not in header]
-    problems += [f"{path}: column {name} occurs twice" for name in sorted({name for name in header if header.count(name) > 1})]
+    problems += [f"{path}: column {name} occurs twice" for name in repeated(header)]
     if problems:
         return pd.DataFrame(columns=list(required), dtype=str), problems
     problems = [f"{path}, line {at + 1}: {len(cells)} cells where the header has {len(header)}" for at, cells in rows if len(cells) != len(header)]
@@ -75,7 +82,10 @@ def _image_conf(path: Path) -> tuple[dict[str, list[str]], list[str]]:
                      if len(conf[name]) > 1 and f"{{{part}}}" not in pattern]
         problems += [f"SourceFilenamePattern: {{{part}}} is not one of {', '.join(f'{{{name}}}' for name in names)}"
                      for part in re.findall(r"\{([^}]*)\}", pattern) if part not in names]
-        problems += [f"{name}: {value!r} occurs twice" for name in names.values() for value in sorted(set(conf[name])) if conf[name].count(value) > 1]
+        problems += [f"{name}: {value!r} occurs twice" for name in names.values() for value in repeated(conf[name])]
+        wells = math.prod(len(conf[name]) for name in ("PlateNames", "ReplicateNames", "RowNames", "ColNames"))
+        if wells > MAX_WELLS:
+            raise InputError(f"{path}: {wells:,} wells in all; {MAX_WELLS:,} at most are right")
         problems += [f"RowNames and ColNames: {row + column!r} is not a well" for row, column in product(conf["RowNames"], conf["ColNames"])
                      if not _well(row + column)]
         if len(conf["ChannelNames"]) > MAX_CHANNELS:
@@ -91,34 +101,39 @@ def _matcher(pattern: str) -> re.Pattern:
     """Return what a wildcard such as ``*`` or ``[AB]05`` matches; a star stands for any text."""
     if not re.fullmatch(r"[\w\[\]\-*.?|()]+", pattern, re.ASCII):
         raise re.error("letters, digits and [ ] - * . ? | ( ) are right")
+    if len(pattern) > MAX_WILDCARD or len(re.findall("[*?]", pattern)) > MAX_REPEATS:
+        raise re.error(f"{MAX_WILDCARD} characters and {MAX_REPEATS} of * and ? at most are right; take several rows")
     return re.compile(re.sub(r"(?<!\.)\*", ".*", pattern), re.IGNORECASE | re.ASCII)
 
 
-def _contents(path: Path, plates: int, wells: list[str], negative: Sequence[str]) -> tuple[pd.Series, list[str]]:
+def _contents(path: Path, plates: int, wells: list[str], negative: Sequence[str]) -> tuple[dict[tuple[int, str], str], list[str]]:
     """Return the content of every plate and well, the last matching row deciding, and all problems of ``plateconf.txt``."""
-    conf, found = read_conf(path), {}
+    conf, row_of = read_conf(path), np.full((plates, len(wells)), -1)
+    numbers = list(map(str, range(1, plates + 1)))
+    matching = cache(lambda wildcard, of_plates: np.array([bool(_matcher(wildcard).fullmatch(name)) for name in (numbers if of_plates else wells)]))
     rows, problems = _read_tab(path, ("Plate", "Well", "Content"))
     for name, right in (("Wells", len(wells)), ("Plates", plates)):
         if conf.get(name, [str(right)]) != [str(right)]:
             problems.append(f"{path}, {name}: {', '.join(conf[name])} where imageconf.txt has {right}")
-    for at, plate, well, content in zip(rows.index, rows["Plate"], rows["Well"], rows["Content"], strict=True):
+    for row, (at, plate, well, content) in enumerate(zip(rows.index, rows["Plate"], rows["Well"], rows["Content"], strict=True)):
         try:
-            on, here = _matcher(plate), _matcher(well)
+            on, here = matching(plate, True), matching(well, False)
         except re.error as error:
             problems.append(f"{path}, line {at + 1}: {plate!r}, {well!r} is not a wildcard: {error}")
             continue
-        matched = [(number, name) for number in range(1, plates + 1) if on.fullmatch(str(number)) for name in wells if here.fullmatch(name)]
-        if not matched:
+        if not on.any() or not here.any():
             problems.append(f"{path}, line {at + 1}: plate {plate!r}, well {well!r} is no well of this screen")
         if not content:
             problems.append(f"{path}, line {at + 1}: Content is empty")
-        found |= dict.fromkeys(matched, content.lower())
-    open_ = [(number, name) for number in range(1, plates + 1) for name in wells if (number, name) not in found]
-    if open_ and len(rows):
-        problems.append(f"{path}: no row says what is in {len(open_)} wells, such as plate {open_[0][0]}, well {open_[0][1]}")
+        row_of[np.ix_(on, here)] = row
+    open_ = np.argwhere(row_of < 0)
+    if len(open_) and len(rows):
+        problems.append(f"{path}: no row says what is in {len(open_)} wells, such as plate {open_[0][0] + 1}, well {wells[open_[0][1]]}")
+    contents = list(rows["Content"].str.lower())
+    found = {(plate + 1, wells[place]): contents[row_of[plate, place]] for plate, place in np.argwhere(row_of >= 0)}
     if len(rows) and not {name.lower() for name in negative} & set(found.values()):
         problems.append(f"{path}: names no negative control: a row with the Content {' or '.join(negative)} is right")
-    return pd.Series(found, dtype=str), problems
+    return found, problems
 
 
 def _flagged(path: Path, plates: int, replicates: int, wells: list[str]) -> tuple[set[tuple[int, int, str]], list[str]]:
@@ -258,7 +273,7 @@ def read_wells(folder: str | os.PathLike, annotation: str | os.PathLike | None =
     return pd.DataFrame(rows)
 
 
-def _disagreements(path: Path, genes: pd.DataFrame, contents: pd.Series, plates: int, wells: set[str]) -> list[str]:
+def _disagreements(path: Path, genes: pd.DataFrame, contents: dict[tuple[int, str], str], plates: int, wells: set[str]) -> list[str]:
     """Return where the annotation names a well that is not there, lacks one, or sees a sample where conf sees a control."""
     problems = [f"{path}, line {at + 1}: plate {plate}, well {well} is no well of this screen"
                 for at, plate, well in zip(genes.index, genes["plate"], genes["well"], strict=True) if plate <= plates and well not in wells]

@@ -1,5 +1,6 @@
 """Reading one image: checked before it is decoded, refused by name where it is wrong."""
 
+import math
 import os
 import re
 from functools import lru_cache
@@ -69,6 +70,9 @@ def _page(tiff: tifffile.TiffFile, path: str | os.PathLike) -> tifffile.TiffPage
     plain = page.compression == tifffile.COMPRESSION.NONE
     if any(start + length > size for start, length in zip(page.dataoffsets, page.databytecounts, strict=True)) or (plain and stored < page.nbytes):
         raise InputError(f"{path}: truncated: the header names more bytes than the {size} of the file; copy it again")
+    parts = math.prod(page.chunked)
+    if not len(page.dataoffsets) == len(page.databytecounts) == parts or 0 in page.databytecounts:  # absent ones would be read as zeros
+        raise InputError(f"{path}: the header names {len(page.dataoffsets)} strips or tiles of pixels, not empty; {parts} are right")
     return page
 
 

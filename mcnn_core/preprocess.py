@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from mcnn_core.cluster import Pool, pool, software
 from mcnn_core.errors import InputError
-from mcnn_core.files import put, read_json, remove, remove_leftovers, write_json
+from mcnn_core.files import naming, put, read_json, remove, remove_leftovers, write_json
 from mcnn_core.images import check_headers, describe, image_paths, image_tiles, read_image
 from mcnn_core.screen import Screen, load_screen, read_loaddata
 
@@ -188,7 +188,7 @@ class Store:
 def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     """Map a file of uint8 pixels of this shape into memory; InputError if it is none, or has bytes more or less."""
     try:
-        pixels = np.load(path, mmap_mode="r")
+        pixels = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path.parent} holds no whole store (store.json, pixels.npy): pre-process again") from error
     if (pixels.shape, pixels.dtype) != (shape, np.uint8) or not pixels.flags.c_contiguous:
@@ -266,7 +266,9 @@ def _write(images: list, size: int, shape: tuple[int, int], extra: tuple[int, in
             whole = np.pad(field, ((0, extra[0]), (0, extra[1]), (0, 0)), mode="reflect") if any(extra) else field
             digest.update(whole)
             # Written, not memory-mapped: a full disk then is an error and not a crash.
-            if os.pwrite(handle, whole.data, offset) < whole.nbytes:
+            with naming(file):
+                written = os.pwrite(handle, whole.data, offset)
+            if written < whole.nbytes:
                 raise OSError(errno.ENOSPC, "no space left for the store", file)
             offset += whole.nbytes
     finally:
@@ -378,7 +380,8 @@ def _work(folder: Path, plan: _Plan) -> Iterator[_Work]:
             if item.name != "journal" and (mapped is None or item != pixels):
                 remove(item)
         if mapped is None:
-            np.lib.format.open_memmap(pixels, mode="w+", dtype=np.uint8, shape=plan.shape)
+            with naming(pixels):
+                np.lib.format.open_memmap(pixels, mode="w+", dtype=np.uint8, shape=plan.shape)
             journal.truncate(0)
             work = _Work(pixels, journal, {}, {})
             work.note(plan=identity)
@@ -468,7 +471,7 @@ def _fill(plan: _Plan, work: _Work, tasks: Pool, bar: tqdm) -> list[str]:
     channels, problems, histograms, left = plan.screen.channels, [], {}, {}
     lacking = {plate: [block for block in there if block["first"] not in work.hashes] for plate, there in plan.blocks.items()}
     waiting = [plate for plate, there in lacking.items() if there]
-    offset = np.load(work.pixels, mmap_mode="r").offset
+    offset = np.load(work.pixels, mmap_mode="r", allow_pickle=False).offset
     pending: dict[Future, tuple[bool, dict[str, Any]]] = {}
 
     def count(plate: str) -> None:

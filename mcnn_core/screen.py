@@ -6,10 +6,13 @@ LoadData CSV. Both give a `Screen` with the same ``Metadata_*`` columns, so that
 later stage knows where the fields came from.
 """
 
+import csv
+import io
 import math
 import os
 import re
-import zlib
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -19,7 +22,7 @@ from pandera.errors import SchemaErrors
 from pandera.pandas import Check, Column, DataFrameSchema
 
 from mcnn_core.errors import InputError
-from mcnn_core.files import read_json, write_json, write_table
+from mcnn_core.files import read_json, read_text, write_json, write_table
 
 #: What every table must name, and what names a field.
 REQUIRED = ["Metadata_Plate", "Metadata_Well", "Metadata_Site"]
@@ -27,7 +30,7 @@ REQUIRED = ["Metadata_Plate", "Metadata_Well", "Metadata_Site"]
 DEFAULTS = {"Metadata_Compound": "", "Metadata_Concentration": "", "Metadata_MoA": "", "Metadata_Replicate": "1",
             "Metadata_Batch": "", "Metadata_control_type": ""}
 CONTROL_TYPES = ("negcon", "poscon", "trt")
-MAX_CHANNELS = 6
+MAX_CHANNELS, MAX_COLUMNS = 6, 5_000
 #: BBBC021's channels in our order, each with the filter wheel's number in its file names.
 BBBC021_CHANNELS = {"DAPI": 1, "Actin": 4, "Tubulin": 2}
 
@@ -128,16 +131,22 @@ def _treatments(compounds: pd.Series, doses: pd.Series) -> pd.Series:
                       zip(compounds, doses, _is_dose(doses), strict=True)], compounds.index, dtype=str)
 
 
+def repeated(names: Iterable[str]) -> list[str]:
+    """Return the names that occur more than once, sorted."""
+    return sorted(name for name, count in Counter(names).items() if count > 1)
+
+
 def _read_csv(path: Path) -> pd.DataFrame:
     """Read a CSV (also .gz, also CR line ends) as text; row with index k is line k + 1 of the file."""
     try:
-        cells = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, skip_blank_lines=False,
-                            encoding="utf-8-sig").fillna("")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        text = read_text(path)
+        if len(next(csv.reader(io.StringIO(text, newline="")), ())) > MAX_COLUMNS:  # pandas takes minutes for 100,000
+            raise ValueError(f"more than {MAX_COLUMNS:,} columns")
+        cells = pd.read_csv(io.StringIO(text, newline=""), header=None, dtype=str, keep_default_na=False, skip_blank_lines=False).fillna("")
+    except (ValueError, csv.Error) as error:
         raise InputError(f"{path} is not a readable CSV table in UTF-8: {error}") from error
     names = [re.sub(r"^Image_(?=(FileName|PathName|Metadata)_)", "", name.strip()) for name in cells.iloc[0]]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    if twice := repeated(names):
         raise InputError(f"{path}: every column once (with or without Image_)", [f"line 1, column {name!r} occurs twice" for name in twice])
     rows = cells.iloc[1:].set_axis(names, axis=1)
     return rows[(rows != "").any(axis=1)]

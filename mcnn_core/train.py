@@ -16,6 +16,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -30,7 +31,7 @@ from mcnn_core import checkpoint
 from mcnn_core.engine import (RECIPES, Fields, Recipe, augment, bfloat16, crop_size, device, draw, learning_rate, optimiser_for,
                               reproducible, run_steps, total_steps)
 from mcnn_core.errors import InputError, MissingStageError
-from mcnn_core.files import write_table
+from mcnn_core.files import exclusive, write_table
 from mcnn_core.model import CONFIGS, MCNN, NetworkConfig, digest
 from mcnn_core.parallel import Team, team
 from mcnn_core.preprocess import Store
@@ -45,7 +46,7 @@ def train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe
     Parameters
     ----------
     store : Store
-        Pre-processed fields: ``pixels`` (n, H, W, C) uint8, ``manifest["sha256"]``.
+        Pre-processed fields: ``pixels`` (n, H, W, C) uint8, ``manifest["sha256"]``, ``verify``.
     labels : (n,) int array
         Surrogate class of each field of the store; -1 where not trained on.
     network, recipe : NetworkConfig, Recipe
@@ -67,10 +68,11 @@ def train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe
     Raises
     ------
     InputError
-        If the folder holds a damaged checkpoint or one of another training, `start` is a network for other fields or
-        more classes, or the loss is not a finite number: the fields of the batch are named, the last good checkpoint stays.
+        If another run trains in this folder, if pixels to train on are not as they were written, if the folder holds a
+        damaged checkpoint or one of another training, if `start` is a network for other fields or more classes, or if the
+        loss is not a finite number: the fields of the batch are named, the last good checkpoint stays.
     """
-    with team() as us:
+    with team() as us, exclusive(folder) if us.rank == 0 else nullcontext():
         return _train(store, np.asarray(labels), network, recipe, Path(folder), names, progress and us.rank == 0, start, us)
 
 
@@ -97,6 +99,8 @@ def _train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recip
         checkpoint.write_yaml(folder / "network.yml", model, asdict(recipe))
     if state["step"] >= total:
         return pd.DataFrame(state["history"])
+    if us.rank == 0:
+        store.verify(np.flatnonzero(labels >= 0))
     fields, spread = Fields(store.pixels, np.flatnonzero(labels >= 0)), us.spread(model)
     with tqdm(total=total, initial=state["step"], disable=not progress, desc="training", unit="batch") as bar:
         while state["step"] < total:
@@ -193,7 +197,7 @@ def load_model(folder: str | Path) -> MCNN:
     model, _ = checkpoint.read_yaml(folder / "network.yml")
     if repr(model.spec) != state["identity"]["network"]:
         raise InputError(f"{folder / 'network.yml'} is not the network of {found[-1]}: run the training again to write it")
-    model.load_state_dict(checkpoint.part(tensors, "model"))
+    checkpoint.load_weights(found[-1], tensors, model)
     return model.eval()
 
 

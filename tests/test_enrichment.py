@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from scipy.stats import hypergeom
 
-from mcnn_core import enrichment
+from mcnn_core import enrichment, files
 from mcnn_core.enrichment import ALGORITHMS, count_enriched, enrich, enrich_clusters, load_go, read_gaf, read_obo, universe
 from mcnn_core.errors import InputError
 
@@ -318,7 +318,7 @@ def test_hostile_files(tmp_path, monkeypatch, read):
             read(path)
     with pytest.raises(InputError, match=str(tmp_path)):
         read(tmp_path)
-    monkeypatch.setattr(enrichment, "MAX_TEXT", 100_000)
+    monkeypatch.setattr(files, "MAX_TEXT", 100_000)
     path.write_bytes(gzip.compress(bytes(10**6)))
     with pytest.raises(InputError, match="more than 100,000"):
         read(path)

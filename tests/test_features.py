@@ -78,7 +78,8 @@ def test_a_screen_in_parts_is_the_screen(store, model, in_fours, tmp_path):
     for rows in in_fours:
         np.testing.assert_array_equal(whole[rows], embed(model, store, rows, progress=False))
     np.testing.assert_allclose(whole, embed(model, store, range(10), progress=False), rtol=0.05, atol=0.02)
-    assert sorted(path.name for path in (tmp_path / "new" / "parts").iterdir()) == ["embedding.json", "network.yml", *PARTS, "weights.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "new" / "parts").iterdir()) == sorted(
+        [".lock", "embedding.json", "network.yml", *PARTS, *(f"{part}.sha256" for part in PARTS), "weights.safetensors"])
 
 
 def test_what_is_done_is_not_done_again(store, model, in_fours, monkeypatch, tmp_path):
@@ -93,7 +94,8 @@ def test_what_is_done_is_not_done_again(store, model, in_fours, monkeypatch, tmp
     monkeypatch.setattr(features, "embed", stops)
     with pytest.raises(KeyboardInterrupt):
         embed_screen(model, store, tmp_path / "twice", progress=False)
-    assert sorted(path.name for path in (tmp_path / "twice").iterdir()) == ["embedding.json", "network.yml", *PARTS[:2], "weights.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "twice").iterdir()) == sorted(
+        [".lock", "embedding.json", "network.yml", *PARTS[:2], *(f"{part}.sha256" for part in PARTS[:2]), "weights.safetensors"])
     monkeypatch.setattr(features, "embed", counted)
     del in_fours[:]
     np.testing.assert_array_equal(embed_screen(model, store, tmp_path / "twice", progress=False), expected)
@@ -124,7 +126,7 @@ def test_a_killed_run_goes_on_where_it_was(store, model, in_fours, tmp_path):
     command = [sys.executable, "-c", HANGS_IN_THE_THIRD_PART, folder, str(torch.get_num_threads()), store.folder]
     process = subprocess.Popen(command, cwd=Path(features.__file__).parents[1])
     try:
-        while not (folder / PARTS[1]).exists():
+        while not (folder / f"{PARTS[1]}.sha256").exists():
             assert process.poll() is None
             time.sleep(0.05)
     finally:

@@ -1,14 +1,19 @@
 """Writing whole files or none."""
 
+import gzip
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from mcnn_core.errors import InputError
-from mcnn_core.files import atomic, read_json, sha256, write_json, write_table
+from mcnn_core.files import atomic, exclusive, read_json, read_text, sha256, write_json, write_table
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_failure_leaves_the_old_file_and_no_temporary(tmp_path):
@@ -77,3 +82,55 @@ def test_leftovers_of_processes_that_are_gone_are_removed(tmp_path):
         temporary.mkdir()
     kept = next(name for name in left if name.startswith(".b.json."))
     assert {path.name for path in tmp_path.iterdir()} == {"a.json", "folder", kept, elsewhere.name}
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import numpy as np, pandas as pd
+from mcnn_core import files
+resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))
+home, many = Path(sys.argv[1]), np.arange(1000)
+table = lambda path: files.write_table(path, pd.DataFrame({"a": many}))
+for name, write in {"a.json": lambda path: files.write_json(path, many.tolist()), "a.csv": table, "a.parquet": table,
+                    "a.npy": lambda path: files.write_array(path, many)}.items():
+    try:
+        write(home / name)
+    except OSError as error:
+        print(name, error)
+"""
+
+
+def test_a_full_disk_is_an_error_that_names_the_file_and_keeps_the_old_one(tmp_path):
+    """numpy.save into a file, for one, does not see that its last bytes found no room."""
+    names = ["a.json", "a.csv", "a.parquet", "a.npy"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"old")
+    said = subprocess.run([sys.executable, "-c", FULL, tmp_path], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [line.split()[0] for line in said] == names and all(str(tmp_path / name) in line for name, line in zip(names, said, strict=True))
+    assert [(tmp_path / name).read_bytes() for name in names] == [b"old"] * 4 and len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_folder_is_held_by_one_run_until_that_ends(tmp_path):
+    with exclusive(tmp_path / "new"), pytest.raises(InputError, match=rf"new is in use by another run \(process {os.getpid()} on"):
+        with exclusive(tmp_path / "new"):
+            pass
+    with exclusive(tmp_path / "new"):
+        pass
+
+
+def test_what_is_no_json_is_named(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": ')
+    with pytest.raises(InputError, match="a.json is not whole"):
+        read_json(tmp_path / "a.json")
+
+
+def test_text_is_read_whatever_it_is_packed_in_and_refused_where_it_would_fill_the_memory(tmp_path):
+    (tmp_path / "a").write_bytes(b"\xef\xbb\xbfa\r\nb")
+    (tmp_path / "b").write_bytes(gzip.compress(b"a\r\nb"))
+    assert read_text(tmp_path / "a") == read_text(tmp_path / "b") == "a\r\nb"
+    (tmp_path / "c").write_bytes(gzip.compress(bytes(2**22)))
+    assert len(read_text(tmp_path / "c")) == 2**22
+    (tmp_path / "c").write_bytes(gzip.compress(bytes(2**22 + 1)))
+    with pytest.raises(InputError, match="unpacks to more than 4,194,304 bytes"):
+        read_text(tmp_path / "c")

@@ -251,7 +251,7 @@ def test_wrong_columns_are_named_together(tmp_path):
 def test_what_is_no_table_is_refused(tmp_path, content):
     (tmp_path / "screen.csv").write_bytes(content)
     assert "screen.csv" in refused(read_loaddata, tmp_path / "screen.csv")
-    (tmp_path / "screen.csv.gz").write_bytes(b"no gzip")
+    (tmp_path / "screen.csv.gz").write_bytes(b"\x1f\x8bno gzip")
     assert "not a readable CSV" in refused(read_loaddata, tmp_path / "screen.csv.gz")
     assert "not a readable CSV" in refused(read_loaddata, tmp_path / "absent.csv")
 

@@ -38,7 +38,7 @@ def toy(n=24, classes=4, size=16, seed=0):
     fields = [np.sin((x if rng.integers(2) else y) * (0.5, 1.0, 1.6, 2.4)[label] + rng.uniform(0, 6)) for label in labels]
     pixels = 120 + 40 * np.stack(fields)[..., None] + rng.normal(0, 15, (n, size, size, 2)) + rng.normal(0, 20, (n, 1, 1, 1))
     pixels = pixels.clip(0, 255).astype(np.uint8)
-    return SimpleNamespace(pixels=pixels, manifest={"sha256": f"toy {seed}"}), labels
+    return SimpleNamespace(pixels=pixels, manifest={"sha256": f"toy {seed}"}, verify=lambda rows: None), labels
 
 
 def weights(folder):
@@ -185,13 +185,13 @@ def test_finished_training_returns_at_once(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(train(store, labels, TINY, RECIPE, tmp_path, progress=False), history)
     assert same(weights(tmp_path), before)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "epoch_002.safetensors", "epoch_002.sha256", "epoch_003.safetensors", "epoch_003.sha256", "history.csv", "network.yml"]
+        ".lock", "epoch_002.safetensors", "epoch_002.sha256", "epoch_003.safetensors", "epoch_003.sha256", "history.csv", "network.yml"]
 
 
 def test_checkpoint_of_another_training_is_refused(tmp_path):
     store, labels = toy()
     train(store, labels, TINY, RECIPE, tmp_path, progress=False)
-    other = SimpleNamespace(pixels=store.pixels, manifest={"sha256": "other"})
+    other = SimpleNamespace(pixels=store.pixels, manifest={"sha256": "other"}, verify=store.verify)
     for arguments, key in [((store, labels[::-1], TINY, RECIPE), "surrogate classes"), ((other, labels, TINY, RECIPE), "store"),
                            ((store, labels, replace(TINY, fusion=16), RECIPE), "network"),
                            ((store, labels, TINY, replace(RECIPE, epochs=4)), "recipe")]:

@@ -209,6 +209,21 @@ def read_profiles(root: Path = ROOT) -> dict[str, dict]:
     return yaml.safe_load((root / "notebooks" / "profiles.yml").read_text(encoding="utf-8"))
 
 
+def state_file(build: Build) -> Path:
+    """Return where doit keeps what it has done."""
+    return build.out / ".doit.json"
+
+
+def drop_damaged_state(build: Build) -> None:
+    """Delete doit's file if a run was killed while writing it; all it saves is looking at the files again."""
+    try:
+        if state_file(build).exists():
+            read_json(state_file(build))
+    except ValueError:
+        print(f"{state_file(build)} was not whole and is written anew")
+        state_file(build).unlink()
+
+
 # Execute -------------------------------------------------------------------
 
 
@@ -226,7 +241,7 @@ def list_outputs(out: Path) -> dict[str, list[int]]:
     """Return size and time of every file that notebooks have left in `out`, by relative path."""
     files = (
         Path(folder, name)
-        for top in sorted(out.iterdir()) if top.is_dir() and top.name not in NOT_OUTPUTS
+        for top in sorted(out.iterdir()) if top.is_dir() and top.name not in NOT_OUTPUTS and not top.name.startswith(".")
         for folder, _, names in os.walk(top)
         for name in names
     )  # fmt: skip
@@ -235,9 +250,12 @@ def list_outputs(out: Path) -> dict[str, list[int]]:
 
 
 def run_record(build: Build, name: str) -> dict:
-    """Return what is known of a notebook's last successful run: key, seconds, outputs; or nothing."""
+    """Return what is known of a notebook's last successful run: key, seconds, outputs; or nothing, also where that is damaged."""
     path = build.out / "exec" / f"{name}.json"
-    return read_json(path) if path.exists() and path.with_suffix(".ipynb").exists() else {}
+    try:
+        return read_json(path) if path.exists() and path.with_suffix(".ipynb").exists() else {}
+    except InputError:
+        return {}
 
 
 def execution_key(build: Build, name: str) -> str:
@@ -270,10 +288,15 @@ def python_lines(source: str) -> str:
     return "\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!")))
 
 
+def _kept(build: Build, name: str) -> list[str]:
+    """Return the SHA-256 of an executed notebook and of its numbers, "" for what is not there."""
+    return [sha256(path) if path.exists() else "" for path in (build.out / "exec" / f"{name}.ipynb", results_file(build, name))]
+
+
 def is_current(build: Build, name: str) -> bool:
     """Whether the last run of a notebook still holds: same key, and its files as it left them."""
     record = run_record(build, name)
-    if not record or record["key"] != execution_key(build, name) or not results_file(build, name).exists():
+    if not record or record["key"] != execution_key(build, name) or record.get("kept") != _kept(build, name):
         return False
     for relative, stat in record["outputs"].items():
         path = build.out / relative
@@ -328,8 +351,10 @@ def execute(build: Build, name: str) -> None:
     kept = run_record(build, name).get("outputs", {})
     outputs |= {path: after[path] for path in kept if path in after}  # left as they were by a run that resumed
     digests = {path: sha256(build.out / path) for path in sorted(outputs)}
-    os.replace(failed, done)
-    write_json(folder / f"{name}.json", {"key": key, "seconds": round(seconds, 1), "outputs": outputs, "digests": digests})
+    with atomic(done) as temporary:
+        os.replace(failed, temporary)
+    write_json(folder / f"{name}.json", {"key": key, "seconds": round(seconds, 1), "outputs": outputs, "digests": digests,
+                                         "kept": _kept(build, name)})
     print(f"{name}: done in {seconds:.0f} s", flush=True)
 
 
@@ -461,7 +486,7 @@ def sphinx_configuration(source: Path) -> str:
 
 
 def render(build: Build) -> None:
-    """Build the pages with Sphinx, warnings being errors, and check that they stand alone.
+    """Build the pages with Sphinx, warnings being errors, and check that they stand alone; only then they replace the old ones.
 
     Raises
     ------
@@ -471,16 +496,21 @@ def render(build: Build) -> None:
     source, html, doctrees, figures = (build.out / name for name in ("src", "html", "doctrees", "figures"))
     for figure in figures.glob("*.png"):
         _write_if_changed(source / "figures" / figure.name, figure.read_bytes())
-    command = [sys.executable, "-m", "sphinx", "-n", "-W", "--keep-going", "-q", "-a", "-b", "html", "-d", doctrees, source, html]
     print("book: rendering", flush=True)
-    ended = subprocess.run([*map(str, command)], cwd=build.root, env=os.environ | {"MCNN_OUT": str(build.out)})
-    remote = [] if ended.returncode else network_loads(html)
-    if ended.returncode or remote:
-        # Sphinx would not repeat the warnings of pages it has already read.
-        shutil.rmtree(doctrees, ignore_errors=True)
-        raise RuntimeError("\n".join(["the book was not rendered: see the warnings above", *remote]))
-    root_page = yaml.safe_load((build.root / "_toc.yml").read_text(encoding="utf-8"))["root"]
-    _write_if_changed(html / "index.html", f'<meta http-equiv="refresh" content="0; url={root_page}.html">\n'.encode())
+    # Sphinx does not repeat the warnings of pages it has read, so its trees, too, are kept only if all went well.
+    with atomic(doctrees) as trees, atomic(html) as pages:
+        try:
+            if doctrees.exists():
+                shutil.copytree(doctrees, trees)
+        except shutil.Error as error:  # one entry per file
+            raise RuntimeError(f"the book was not rendered: {error.args[0][0][2]}") from error
+        command = [sys.executable, "-m", "sphinx", "-n", "-W", "--keep-going", "-q", "-a", "-b", "html", "-d", trees, source, pages]
+        ended = subprocess.run([*map(str, command)], cwd=build.root, env=os.environ | {"MCNN_OUT": str(build.out)})
+        remote = [] if ended.returncode else network_loads(pages)
+        if ended.returncode or remote:
+            raise RuntimeError("\n".join(["the book was not rendered: see the warnings above", *remote]))
+        root_page = yaml.safe_load((build.root / "_toc.yml").read_text(encoding="utf-8"))["root"]
+        (pages / "index.html").write_text(f'<meta http-equiv="refresh" content="0; url={root_page}.html">\n', encoding="utf-8")
 
 
 LOADING = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src", "video": "src"}

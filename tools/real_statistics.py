@@ -39,7 +39,7 @@ def real_statistics(data: Path) -> dict:
     """Measure the real fields at full size and as small fields, and the nuclei of the real DMSO crops."""
     folder = Path(data) / "bbbc021" / "cells"
     index = np.genfromtxt(folder / "index.csv", delimiter=",", names=True, dtype=None, encoding="utf-8", usecols=("Compound",))
-    crops = np.load(folder / "crops.npz")["crops"][index["Compound"] == "DMSO"]
+    crops = np.load(folder / "crops.npz", allow_pickle=False)["crops"][index["Compound"] == "DMSO"]
     largest = [nucleus_areas(crop[..., 0], MICROSCOPE_PIXEL).max(initial=0) for crop in crops]
     fields = real_fields(data)
     return {"attribution": ATTRIBUTION, "pixel_um": MICROSCOPE_PIXEL, "full": field_statistics(fields, MICROSCOPE_PIXEL),

@@ -1,0 +1,251 @@
+"""What is fuzzed: one target per reader, with files to begin from.
+
+A reader may return or end in `InputError` or `MissingStageError`. Any other exception, `SECONDS` without an end, or more
+than `MEMORY` bytes beyond what the process had before is a finding.
+"""
+
+import gzip
+import io
+import os
+import resource
+import shutil
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import tifffile
+from PIL import Image
+
+from mcnn_core.enrichment import read_gaf, read_obo
+from mcnn_core.errors import InputError, MissingStageError
+from mcnn_core.files import sha256
+from mcnn_core.imagehts import read_wells
+from mcnn_core.images import image_shape, read_image
+from mcnn_core.screen import read_bbbc021, read_loaddata
+
+MEMORY = 2**30  #: bytes of address space that a reader may add
+SECONDS = 10.0  #: seconds of computing that a reader may take
+LONGEST = 2**16  #: bytes of an input
+BREAK = b"\n=====\n"  #: between the files of one input
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reader under test."""
+
+    name: str
+    readers: str  #: the functions that are called
+    read: Callable[[Path, bytes], None]  #: writes the input into an empty folder and reads it
+    seeds: Callable[[], list[bytes]]
+
+
+def attempt(target: Target, folder: Path, data: bytes) -> None:
+    """Let a target read `data` in `folder`; what comes out of here is a finding."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            target.read(folder, data)
+        except (InputError, MissingStageError) as error:
+            cause = error.__cause__ or error.__context__
+            if isinstance(cause, MemoryError) or "allocate" in str(cause):
+                raise MemoryError(str(error)) from error
+
+
+def limit_memory() -> None:
+    """Let this process take `MEMORY` bytes of address space more than it has now."""
+    now = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY, resource.RLIM_INFINITY))
+
+
+def _each(*reads: Callable[[], object]) -> None:
+    """Call all, also after one has refused; raise the last refusal."""
+    refused = None
+    for read in reads:
+        try:
+            read()
+        except InputError as error:
+            refused = error
+    if refused is not None:
+        raise refused
+
+
+# ------------------------------------------------------------------------------ tables
+
+LOADDATA = """\
+Metadata_Plate,Metadata_Well,Metadata_Site,Metadata_Compound,Metadata_Concentration,Metadata_MoA,FileName_DNA,PathName_DNA
+P1,B02,1,DMSO,0,,a.tif,
+P1,B03,1,"taxol, pure",0.3,tubulin,b.tif,.
+P1,b3,2,taxol,3E-1,,c.tif,./
+"""
+BBBC021 = """\
+TableNumber,ImageNumber,Image_FileName_DAPI,Image_PathName_DAPI,Image_FileName_Tubulin,Image_PathName_Tubulin,Image_FileName_Actin,\
+Image_PathName_Actin,Image_Metadata_Plate_DAPI,Image_Metadata_Well_DAPI,Replicate,Image_Metadata_Compound,Image_Metadata_Concentration
+1,1,G10_s1_w1A.tif,Week1/P1,G10_s1_w2B.tif,Week1/P1,G10_s1_w4C.tif,Week1/P1,Week1_P1,G10,1,taxol,0.3
+1,2,G11_s1_w1A.tif,Week1/P1,G11_s1_w2B.tif,Week1/P1,G11_s1_w4C.tif,Week1/P1,Week1_P1,G11,1,DMSO,0
+"""
+MECHANISMS = "compound,concentration,moa\ntaxol,0.300000,Microtubule stabilizers\n"
+
+
+def _read_table(folder: Path, data: bytes) -> None:
+    for name in ("a.tif", "b.tif", "c.tif"):
+        (folder / name).touch()
+    first, second, rest = data.partition(BREAK)
+    packed = ".gz" if data.startswith(b"\x1f\x8b") else ""
+    if not second:
+        path = folder / f"screen.csv{packed}"
+        path.write_bytes(data)
+        read_loaddata(path)
+    else:
+        (folder / f"BBBC021_v1_image.csv{packed}").write_bytes(first)
+        (folder / "BBBC021_v1_moa.csv").write_bytes(rest)
+        read_bbbc021(folder)
+
+
+def _table_seeds() -> list[bytes]:
+    plain, two = LOADDATA.encode(), BBBC021.encode() + BREAK + MECHANISMS.encode()
+    return [plain, plain.replace(b"\n", b"\r"), b"\xef\xbb\xbf" + plain, gzip.compress(plain, mtime=0), two]
+
+
+# ------------------------------------------------------------------------------ images
+
+def _read_picture(name: str) -> Callable[[Path, bytes], None]:
+    def read(folder: Path, data: bytes) -> None:
+        path = folder / name
+        path.write_bytes(data)
+        _each(lambda: image_shape(path), lambda: read_image(path), lambda: read_image(path, "0:2,0:3"))
+
+    return read
+
+
+def _tiff_seeds() -> list[bytes]:
+    image = np.arange(80, dtype=np.uint16).reshape(8, 10)
+    kinds = [{}, {"compression": "zlib"}, {"tile": (16, 16)}, {"bigtiff": True}, {"byteorder": ">"}, {"rowsperstrip": 2},
+             {"photometric": "miniswhite"}, {"description": '{"shape": [8, 10]}'}]
+    packed = io.BytesIO()
+    Image.fromarray(image.astype(np.uint8)).save(packed, "TIFF", compression="packbits")
+    files = [packed.getvalue()]
+    for image_, kind in [(image, kind) for kind in kinds] + [(image.astype(np.uint8), {}), (np.stack([image, image]), {"photometric": "minisblack"})]:
+        buffer = io.BytesIO()
+        tifffile.imwrite(buffer, image_, **kind)
+        files.append(buffer.getvalue())
+    return files
+
+
+def _jpeg_seeds() -> list[bytes]:
+    files, grey = [], Image.fromarray(np.arange(240, dtype=np.uint8).reshape(12, 20))
+    for image, kind in ((grey, {}), (grey, {"progressive": True}), (grey, {"dpi": (72, 72), "comment": "plate"}), (grey.convert("RGB"), {}),
+                        (grey.convert("CMYK"), {}), (grey, {"exif": Image.Exif()})):
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", **kind)
+        files.append(buffer.getvalue())
+    return files
+
+
+# ------------------------------------------------------------------------------ ontology
+
+OBO = """\
+format-version: 1.2
+default-namespace: biological_process
+
+[Term]
+id: GO:1
+name: root
+namespace: biological_process
+
+[Term]
+id: GO:2
+name: leaf ! a comment
+alt_id: GO:9
+is_a: GO:1 ! root
+relationship: part_of GO:1 {source="x"}
+
+[Term]
+id: GO:3
+is_obsolete: true
+
+[Typedef]
+id: part_of
+"""
+GAF = "!gaf-version: 2.2\n" + "\t".join(["DB", "7157", "TP53", "NOT|involved_in", "GO:2", "PMID:1", "IDA", "", "P", "", "", "gene", "taxon:9606",
+                                         "20200101", "X", "", ""]) + "\n"
+GAF += GAF.split("\n")[1].replace("NOT|", "") + "\n"
+
+
+def _read_ontology(folder: Path, data: bytes) -> None:
+    first, _, second = data.partition(BREAK)
+    (folder / "go.obo").write_bytes(first)
+    (folder / "go.gaf").write_bytes(second or first)
+    _each(lambda: read_obo(folder / "go.obo"), lambda: read_gaf(folder / "go.gaf"), lambda: read_gaf(folder / "go.gaf", column="symbol"))
+
+
+def _ontology_seeds() -> list[bytes]:
+    return [OBO.encode() + BREAK + GAF.encode(), gzip.compress(OBO.encode(), mtime=0), GAF.encode(), OBO.replace("\n", "\r\n").encode()]
+
+
+# ------------------------------------------------------------------------------ conf files
+
+CONF = ("PlateNames: P1, P2\nReplicateNames: a, b\nRowNames: A, B\nColNames: 1, 2\nChannelNames: DNA, actin\nMontage: 2, 2\n"
+        "SourceFilenamePattern: images/{plate}-{replicate}/{row}{col}_{channel}.jpeg\n",
+        "Wells: 4\nPlates: 2\nPlate\tWell\tContent\n*\t*\tsample\n*\tA01\tneg\n[12]\tB0?1\tempty\n1|2\t(B02)\tplk1\n",
+        "Plate\tReplicate\tWell\tFlag\n1\t2\tA02\tNA\n",
+        "Plate\tWell\tsiRNAID\tGeneID\tLocusID\tContent\n1\tA02\ts1\tTP53\t7157\tsample\n2\tA02\ts2\tPLK1\t5347\tsample\n"
+        "1\tB02\ts3\tplk1\tNA\tcontrol\n1\tB01\tempty\tempty\tempty\tempty\n")
+
+
+def _read_conf(folder: Path, data: bytes) -> None:
+    (folder / "conf").mkdir()
+    for name, part in zip(("imageconf.txt", "plateconf.txt", "screenlog.txt", "annotation.txt"), data.split(BREAK), strict=False):
+        (folder / "conf" / name).write_bytes(part)
+    read_wells(folder)
+
+
+def _conf_seeds() -> list[bytes]:
+    parts = [part.encode() for part in CONF]
+    return [BREAK.join(parts), BREAK.join([parts[0].replace(b"Montage: 2, 2\n", b""), *parts[1:]]), parts[0]]
+
+
+# ------------------------------------------------------------------------------ checkpoints
+
+def _read_checkpoint(folder: Path, data: bytes) -> None:
+    from mcnn_core.train import load_model
+
+    settings, _, tensors = data.partition(BREAK)
+    (folder / "network.yml").write_bytes(settings)
+    path = folder / "epoch_001.safetensors"
+    path.write_bytes(tensors)
+    path.with_suffix(".sha256").write_text(f"{sha256(path)}  {path.name}\n", encoding="ascii")  # as a forger would
+    load_model(folder)
+
+
+def _checkpoint_seeds() -> list[bytes]:
+    import tempfile
+
+    from mcnn_core.model import NetworkConfig
+    from mcnn_core.train import RECIPES, train
+
+    pixels, labels = np.random.default_rng(0).integers(0, 255, (4, 4, 4, 1), dtype=np.uint8), np.array([0, 1, 0, 1])
+    network = NetworkConfig((1, 1), fusion=1, hidden=1, norm=True, pool_between=True, average=True, dropout=0.2)
+    with tempfile.TemporaryDirectory() as folder:
+        train(SimpleNamespace(pixels=pixels, manifest={"sha256": "seed"}, verify=lambda rows: None), labels, network,
+              replace(RECIPES["default"], epochs=1, batch=4), folder, progress=False)
+        parts = [(Path(folder) / name).read_bytes() for name in ("network.yml", "epoch_001.safetensors")]
+    return [BREAK.join(parts), BREAK.join([parts[0], parts[1][:200]]), parts[0]]
+
+
+TARGETS = {target.name: target for target in (
+    Target("table", "screen.read_loaddata, screen.read_bbbc021", _read_table, _table_seeds),
+    Target("tiff", "images.read_image, images.image_shape", _read_picture("image.tif"), _tiff_seeds),
+    Target("jpeg", "images.read_image, images.image_shape", _read_picture("image.jpeg"), _jpeg_seeds),
+    Target("ontology", "enrichment.read_obo, enrichment.read_gaf", _read_ontology, _ontology_seeds),
+    Target("conf", "imagehts.read_wells", _read_conf, _conf_seeds),
+    Target("checkpoint", "train.load_model, checkpoint.read, checkpoint.read_yaml", _read_checkpoint, _checkpoint_seeds))}
+
+
+def emptied(folder: Path) -> Path:
+    """Return `folder`, there and empty."""
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    return folder
