@@ -9,13 +9,15 @@ SEED ?= 0
 SURROGATE ?=
 PARAMS ?=
 ONLY ?=
+QUICK ?=
+LARGE ?=
 export PROFILE SCREEN DATA OUT SEED SURROGATE PARAMS ONLY
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help book data test study simulate faults notebooks clean
+.PHONY: help book data test study bench simulate faults notebooks clean
 
 help:
 	@echo 'make book       build the book; prints the path of its first page'
@@ -25,6 +27,9 @@ help:
 	@echo '                or the Gene Ontology: SCREEN=kimorph DATA=DIR'
 	@echo 'make test       run the test suite, with coverage and the reason of every skip'
 	@echo 'make study      run seeds, variants and baselines; writes book/recorded (SCREEN=PATH.csv: on that screen)'
+	@echo 'make bench      measure every stage beside a textbook version and the limit; writes book/recorded/bench.json'
+	@echo '                LARGE=1: a screen of 5,000 fields from end to end, bench-large.json  ONLY=stage,stage: printed only'
+	@echo '                QUICK=1: tiny sizes, printed only  OUT=FILE.json: written there'
 	@echo 'make simulate   write a simulated screen alone: OUT=DIR SEED=N  SCREEN=kimorph for that one'
 	@echo 'make faults     kill, fill and damage small runs; print what happened and what was kept'
 	@echo 'make notebooks  bring the .md and .ipynb of each notebook into step'
@@ -50,6 +55,9 @@ test: $(INSTALLED)
 
 study: $(INSTALLED)
 	$(BIN)/python -m mcnn_core.study --screen "$(filter-out simulated,$(SCREEN))"
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(LARGE),--large) --only "$$ONLY" $(if $(filter-out _build,$(OUT)),--out "$$OUT")
 
 simulate: $(INSTALLED)
 	$(BIN)/python -m mcnn_core.$(if $(filter kimorph,$(SCREEN)),kimorph,simulate) --out "$$OUT" --seed "$$SEED"

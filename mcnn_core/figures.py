@@ -476,3 +476,49 @@ def distinctness_map(ax: Axes, scored: pd.DataFrame, chosen: pd.DataFrame) -> Ax
            xlim=(0, end), ylim=(0, end))
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False, **SMALL)
     return ax
+
+
+def _case_names(rows: pd.DataFrame) -> list[str]:
+    return [f"{row.stage}, {row.case}" + f" ({row.network})" * bool(row.network) for row in rows.itertuples()]
+
+
+def bench_ratios(ax: Axes, rows: pd.DataFrame) -> Axes:
+    """Show by how much each case is faster than its textbook version: median and range over repeats (`mcnn_core.cost.bench_rows`)."""
+    rows = rows.dropna(subset="ratio")
+    y = np.arange(len(rows))[::-1]
+    ax.hlines(y, rows["ratio_low"], rows["ratio_high"], color=PALETTE[0])
+    ax.plot(rows["ratio"], y, MARKERS[0], color=PALETTE[0])
+    ax.axvline(1, color="0.6", lw=1)
+    _log_axis(ax, "textbook's time / our time")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(lambda ratio, _: f"{ratio:g}")
+    ax.set_yticks(y, _case_names(rows), fontsize=8)
+    return ax
+
+
+def bench_shares(ax: Axes, rows: pd.DataFrame) -> Axes:
+    """Show how close each case comes to its limit, by what the limit is (`mcnn_core.cost.bench_rows`)."""
+    rows = rows.dropna(subset="share")
+    y = pd.Series(np.arange(len(rows))[::-1], rows.index)
+    for (kind, part), colour, marker in zip(rows.groupby("bound", sort=False), PALETTE, MARKERS):
+        ax.plot(part["share"], y[part.index], marker, color=colour, label=kind)
+    ax.axvline(1, color="0.6", lw=1)
+    _log_axis(ax, "share of the limit's speed")
+    ax.set_yticks(y, _case_names(rows), fontsize=8)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.3, -0.12 - 0.6 / len(rows)), ncols=2, frameon=False, **SMALL)
+    return ax
+
+
+def growth_curves(ax: Axes, table: pd.DataFrame, column: str, ylabel: str, marks: Mapping[str, float], line: float | None = None) -> Axes:
+    """Show a column of `mcnn_core.cost.growth` against the number of fields, a curve per stage; `marks` name some numbers, `line` is a bound."""
+    for (stage, part), colour, marker in zip(table.groupby("stage", sort=False), PALETTE, MARKERS):
+        ax.plot(part["n_fields"], part[column], marker, ls="-", color=colour, label=stage, markevery=4, ms=4)
+    for name, place in marks.items():
+        ax.axvline(place, color="0.6", lw=1)
+        ax.text(place, 0.99, f"{name} ", rotation=90, ha="right", va="top", transform=ax.get_xaxis_transform(), **SMALL)
+    if line is not None:
+        ax.axhline(line, color="0.3", ls="--", lw=1)
+    ax.set(yscale="log", ylabel=ylabel)
+    _log_axis(ax, "fields")
+    _legend(ax)
+    return ax

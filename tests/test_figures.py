@@ -301,3 +301,23 @@ def test_a_screen_without_an_answer_has_no_figure(ax, draw, columns):
     assert draw(ax, pd.DataFrame(columns=columns)) is ax and texts(ax) == ["not available"]
     ax.clear()
     assert texts(figures.similarity_heat(ax, pd.DataFrame(index=["a", "b"]))) == ["not available"]  # rows, but nothing to compare with
+
+
+def test_benchmarks_name_every_case(ax):
+    rows = pd.DataFrame({"stage": ["read", "train", "profiles"], "case": ["8 x 8", "8 x 8", "10 fields"], "network": ["", "default", ""],
+                         "ratio": [1.0, 4.0, np.nan], "ratio_low": [0.9, 3.0, np.nan], "ratio_high": [1.1, 5.0, np.nan],
+                         "share": [0.5, 0.02, np.nan], "bound": ["bytes", "product", ""]})
+    names = ["read, 8 x 8", "train, 8 x 8 (default)"]
+    figures.bench_ratios(ax, rows)
+    assert [label.get_text() for label in ax.get_yticklabels()] == names and ax.lines[0].get_xdata().tolist() == [1.0, 4.0]
+    ax.clear()
+    figures.bench_shares(ax, rows)
+    assert [label.get_text() for label in ax.get_yticklabels()] == names
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["bytes", "product"]
+
+
+def test_growth_has_a_curve_per_stage_and_a_line_per_mark(ax):
+    table = pd.DataFrame({"stage": ["embed", "embed", "train", "train"], "n_fields": [10, 100, 10, 100], "hours": [1.0, 10.0, 2.0, 20.0]})
+    figures.growth_curves(ax, table, "hours", "hours", {"mine": 50}, line=15)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["embed", "train"] and texts(ax) == ["mine "]
+    assert len(ax.lines) == 4 and ax.get_xscale() == ax.get_yscale() == "log" and ax.get_ylabel() == "hours"

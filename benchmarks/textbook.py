@@ -1,0 +1,61 @@
+"""Each stage as a careful reader of tutorials would write it: correct, plain, and with no thought of the hardware.
+
+Float arrays of whole plates, `np.percentile`, a loop over wells, a table for each term; the network is in `plain_network`.
+`tests/test_benchmarks.py` holds these to the same results as the package.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from scipy.cluster.hierarchy import linkage, optimal_leaf_ordering
+from scipy.spatial.distance import pdist
+from scipy.stats import fisher_exact
+
+from mcnn_core.images import image_paths
+from mcnn_core.preprocess import PERCENTILES
+
+
+def read(screen, rows) -> list[np.ndarray]:
+    """Read fields, (H, W, C) uint16."""
+    paths = image_paths(screen)
+    return [np.stack([tifffile.imread(path) for path in paths[row]], axis=-1) for row in rows]
+
+
+def preprocess(screen, path: Path) -> np.ndarray:
+    """Keep a plate as floats, sort it for percentiles, stretch, round, save: (n, H, W, C) uint8."""
+    fields = np.empty(0)
+    for _, rows in screen.table.groupby("Metadata_Plate"):
+        plate = np.stack([2 * np.sqrt(field.astype(np.float32) + 0.375) for field in read(screen, rows.index)])
+        low, high = np.percentile(plate, PERCENTILES, axis=(0, 1, 2))
+        plate = np.rint(np.clip((plate - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+        fields = np.concatenate([fields, plate]) if fields.size else plate
+    np.save(path, fields)
+    return fields
+
+
+def simulate(folder: Path, seed: int, layout, height: int, width: int) -> None:
+    """Draw the wells of a screen one after another, in one process."""
+    from mcnn_core.simulate import field, truth_table
+
+    wells, compounds = truth_table(seed, layout)
+    for well in wells.to_dict("records"):
+        for site in range(1, layout.sites + 1):
+            image = field(seed, well, compounds[well["compound"]], site, height, width)
+            for channel, pixels in enumerate(image):
+                tifffile.imwrite(folder / f"{well['plate']}_{well['well']}_{site}_{channel}.tif", pixels)
+
+
+def ordered_tree(profiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return cosine distances, condensed, and their tree with ordered leaves."""
+    distances = pdist(profiles, "cosine")
+    return distances, optimal_leaf_ordering(linkage(distances, "average"), distances)
+
+
+def fisher(members: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Return the one-sided p of each term, by a table of 2 x 2 for each: `members` (terms, genes) bool, `chosen` (genes,) bool."""
+    p = np.ones(len(members))
+    for term, carried in enumerate(members):
+        table = [[(carried & chosen).sum(), (carried & ~chosen).sum()], [(~carried & chosen).sum(), (~carried & ~chosen).sum()]]
+        p[term] = fisher_exact(table, alternative="greater").pvalue
+    return p
