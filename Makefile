@@ -17,12 +17,13 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help book data test study bench simulate faults notebooks clean
+.PHONY: help book check data test study bench simulate faults notebooks clean
 
 help:
 	@echo 'make book       build the book; prints the path of its first page'
 	@echo '                PROFILE=tiny|default|paper  SCREEN=simulated|bbbc021|kimorph|PATH.csv  DATA=DIR'
 	@echo '                OUT=DIR  SEED=N  SURROGATE=column,column  PARAMS="key=value ..."'
+	@echo 'make check      examine a screen before the book is built on it: SCREEN=PATH.csv, or bbbc021|kimorph DATA=DIR'
 	@echo 'make data       fetch a public screen: SCREEN=bbbc021 DATA=DIR  ONLY=Week1,Week2_24381 for a part of it'
 	@echo '                or the Gene Ontology: SCREEN=kimorph DATA=DIR'
 	@echo 'make test       run the test suite, with coverage and the reason of every skip'
@@ -46,6 +47,9 @@ $(INSTALLED): requirements.txt pyproject.toml
 book: $(INSTALLED)
 	@$(BIN)/python -m doit run
 	@$(BIN)/python -c 'import os; print(os.path.realpath(os.path.expanduser(os.environ["OUT"]) + "/html/index.html"))'
+
+check: $(INSTALLED)
+	@$(BIN)/python -m mcnn_core.doctor --screen "$$SCREEN" --data "$$DATA" --out "$$OUT"
 
 data: $(INSTALLED)
 	@$(BIN)/python -m mcnn_core.download --screen "$$SCREEN" --data "$$DATA" --only "$$ONLY"

@@ -5,6 +5,27 @@ from collections.abc import Sequence
 SHOWN = 20
 
 
+class Problem(str):
+    """One line of an `InputError` that knows its place and kind, for `mcnn_core.doctor`.
+
+    Parameters
+    ----------
+    text : str
+    code : str
+        Name of the kind of problem, one of `mcnn_core.doctor.codes`.
+    file : str
+    row : int, optional
+        Line in the file, the header being line 1.
+    column : str
+    """
+
+    def __new__(cls, text: str, code: str, file: str = "", row: int | None = None, column: str = "") -> "Problem":
+        """Make the line; its place travels beside the text."""
+        self = super().__new__(cls, text)
+        self.code, self.file, self.row, self.column = code, file, row, column
+        return self
+
+
 class InputError(ValueError):
     """Something the user gave is wrong; every bad row is named at once.
 
@@ -13,7 +34,7 @@ class InputError(ValueError):
     what : str
         The problem in one line, with what would be right.
     problems : sequence of str
-        One line per bad file, row or column. All are kept in ``problems``;
+        One line per bad file, row or column (a `Problem` where its place is known). All are kept in ``problems``;
         the message prints the first 20 and the number of the others.
     """
 

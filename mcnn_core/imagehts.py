@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mcnn_core.errors import InputError
+from mcnn_core.errors import InputError, Problem
 from mcnn_core.images import image_shape
 from mcnn_core.screen import MAX_CHANNELS, Screen, _read_csv, _well, repeated, treatment_key
 
@@ -289,7 +289,7 @@ def _disagreements(path: Path, genes: pd.DataFrame, contents: dict[tuple[int, st
 
 # ------------------------------------------------------------------------------ fields
 
-def _files(folder: Path, wells: pd.DataFrame, channels: Sequence[str]) -> tuple[list[str], list[str]]:
+def _files(folder: Path, wells: pd.DataFrame, channels: Sequence[str]) -> tuple[list[str], list[Problem]]:
     """Return the image files that are there, and one problem per file that is absent from a plate that is there, or outside."""
     inside, there, problems = os.path.join(os.path.realpath(folder), ""), [], []
     exists = {channel: [os.path.isfile(folder / name) for name in wells[channel]] for channel in channels}
@@ -297,11 +297,12 @@ def _files(folder: Path, wells: pd.DataFrame, channels: Sequence[str]) -> tuple[
     for channel in channels:
         for barcode, well, name, found in zip(wells["barcode"], wells["well"], wells[channel], exists[channel], strict=True):
             if not os.path.realpath(folder / name).startswith(inside):
-                problems.append(f"{folder / name} lies outside the screen's folder")
+                problems.append(Problem(f"{folder / name} lies outside the screen's folder", "file-outside", str(folder / name)))
             elif found:
                 there.append(str(folder / name))
             elif barcode in fetched:
-                problems.append(f"plate {barcode}, well {well}, channel {channel}: {folder / name} does not exist")
+                text = f"plate {barcode}, well {well}, channel {channel}: {folder / name} does not exist"
+                problems.append(Problem(text, "file-missing", str(folder / name)))
     return there, problems
 
 
@@ -357,6 +358,23 @@ def read_imagehts(folder: str | os.PathLike, field: tuple[int, int] | None = Non
     InputError
         With every problem of the conf files, or every image that is absent.
     """
+    screen, problems = examine_imagehts(folder, field, annotation, negative, simulated)
+    if problems:
+        raise InputError(f"{folder}: {len(problems)} images of this screen are absent", problems)
+    return screen
+
+
+def examine_imagehts(folder: str | os.PathLike, field: tuple[int, int] | None = None, annotation: str | os.PathLike | None = None,
+                     negative: Sequence[str] = NEGATIVE, simulated: bool = False) -> tuple[Screen, list[Problem]]:
+    """Return the screen as `read_imagehts` does, and a problem per image that is absent or outside the folder instead of an error.
+
+    The wells of absent images stay in the table.
+
+    Raises
+    ------
+    InputError
+        With every problem of the conf files; if no image is there; if a file cannot be cut into fields.
+    """
     folder = Path(folder)
     wells = read_wells(folder, annotation, negative)
     conf = read_conf(folder / "conf" / "imageconf.txt")
@@ -366,7 +384,7 @@ def read_imagehts(folder: str | os.PathLike, field: tuple[int, int] | None = Non
     there, problems = _files(folder, wells, channels)
     if not there and not problems:
         problems = [f"such as {folder / wells[channels[0]].iloc[0]}"]
-    if problems:
+    if not there:
         raise InputError(f"{folder}: {len(problems)} images of this screen are absent", problems)
     tiles = _grid(there[0], conf.get("Montage", []), field)
     compound, neutral = _compounds(wells), {name.lower() for name in negative}
@@ -383,4 +401,4 @@ def read_imagehts(folder: str | os.PathLike, field: tuple[int, int] | None = Non
         fields = pd.DataFrame({"Metadata_Site": range(1, len(tiles) + 1), "Metadata_Tile": tiles})
         table = table.drop(columns="Metadata_Site").merge(fields, how="cross")
         table.insert(2, "Metadata_Site", table.pop("Metadata_Site"))
-    return Screen("simulated KiMorph" if simulated else "KiMorph", table, channels, Path(os.path.realpath(folder)), simulated)
+    return Screen("simulated KiMorph" if simulated else "KiMorph", table, channels, Path(os.path.realpath(folder)), simulated), problems

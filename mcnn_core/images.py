@@ -76,13 +76,13 @@ def _page(tiff: tifffile.TiffFile, path: str | os.PathLike) -> tifffile.TiffPage
     return page
 
 
-def _tiff(path: str | os.PathLike, decode: bool) -> np.ndarray | tuple[int, int]:
+def _tiff(path: str | os.PathLike, decode: bool) -> np.ndarray | tuple[int, int, str]:
     with tifffile.TiffFile(path) as tiff:
         page = _page(tiff, path)
-        return page.asarray() if decode else page.shape
+        return page.asarray() if decode else (*page.shape, str(page.dtype))
 
 
-def _jpeg(path: str | os.PathLike, decode: bool) -> np.ndarray | tuple[int, int]:
+def _jpeg(path: str | os.PathLike, decode: bool) -> np.ndarray | tuple[int, int, str]:
     # The class itself and not Image.open: its limit on pixels is not ours, and it guesses the format.
     with JpegImageFile(path) as image:
         width, height = image.size
@@ -90,11 +90,11 @@ def _jpeg(path: str | os.PathLike, decode: bool) -> np.ndarray | tuple[int, int]
             raise InputError(f"{path}: mode {image.mode} with {image.layers} samples per pixel; grey (L) is right")
         if width * height > MAX_PIXELS:
             raise InputError(f"{path}: {height} x {width} pixels; {MAX_PIXELS} at most are right")
-        return np.array(image) if decode else (height, width)
+        return np.array(image) if decode else (height, width, "uint8")
 
 
-def _open(path: str | os.PathLike, decode: bool) -> np.ndarray | tuple[int, int]:
-    """Return the shape of an image from its header, or with `decode` its pixels."""
+def _open(path: str | os.PathLike, decode: bool) -> np.ndarray | tuple[int, int, str]:
+    """Return height, width and type of an image from its header, or with `decode` its pixels."""
     kind, read = ("JPEG", _jpeg) if os.fspath(path).lower().endswith(JPEG) else ("TIFF", _tiff)
     try:
         return read(path, decode)
@@ -147,9 +147,14 @@ def read_image(path: str | os.PathLike, tile: str = "") -> np.ndarray:
     return image[rows, columns].astype(np.uint16)
 
 
+def image_header(path: str | os.PathLike) -> tuple[int, int, str]:
+    """Return height, width and type ("uint8" or "uint16") from the header of an image that `read_image` would accept by it."""
+    return _open(path, decode=False)
+
+
 def image_shape(path: str | os.PathLike) -> tuple[int, int]:
     """Return (height, width) from the header of an image that `read_image` would accept by it."""
-    return _open(path, decode=False)
+    return image_header(path)[:2]
 
 
 def _field_shape(screen: Screen, shape: tuple[int, int]) -> tuple[tuple[int, int], list[str]]:

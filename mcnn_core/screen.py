@@ -21,7 +21,7 @@ import pandas as pd
 from pandera.errors import SchemaErrors
 from pandera.pandas import Check, Column, DataFrameSchema
 
-from mcnn_core.errors import InputError
+from mcnn_core.errors import InputError, Problem
 from mcnn_core.files import read_json, read_text, write_json, write_table
 
 #: What every table must name, and what names a field.
@@ -136,58 +136,93 @@ def repeated(names: Iterable[str]) -> list[str]:
     return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    """Read a CSV (also .gz, also CR line ends) as text; row with index k is line k + 1 of the file."""
+def _rows(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
+    """Read a CSV (also .gz, also CR line ends) as text; row with index k is line k + 1 of the file.
+
+    Lines with more or fewer cells than the header are left out and named.
+    """
+    mark = "\0too long"
     try:
         text = read_text(path)
         if len(next(csv.reader(io.StringIO(text, newline="")), ())) > MAX_COLUMNS:  # pandas takes minutes for 100,000
             raise ValueError(f"more than {MAX_COLUMNS:,} columns")
-        cells = pd.read_csv(io.StringIO(text, newline=""), header=None, dtype=str, keep_default_na=False, skip_blank_lines=False).fillna("")
+        # The slower parser: it tells a line that ends early from one with empty cells, and hands over every line that is too long.
+        cells = pd.read_csv(io.StringIO(text, newline=""), header=None, dtype=str, keep_default_na=False, skip_blank_lines=False, engine="python",
+                            on_bad_lines=lambda line: [mark])
+        if cells.empty:
+            raise ValueError("it has no header")
     except (ValueError, csv.Error) as error:
-        raise InputError(f"{path} is not a readable CSV table in UTF-8: {error}") from error
+        what = f"{path} is not a readable CSV table in UTF-8: {error}"
+        raise InputError(what, [Problem(str(error), "table-unreadable", str(path))]) from error
+    long = cells.index[cells[0] == mark]
+    short = cells.index[cells.isna().any(axis=1) & cells.notna().any(axis=1)].difference(long)
+    cells = cells.fillna("")
     names = [re.sub(r"^Image_(?=(FileName|PathName|Metadata)_)", "", name.strip()) for name in cells.iloc[0]]
-    if twice := repeated(names):
-        raise InputError(f"{path}: every column once (with or without Image_)", [f"line 1, column {name!r} occurs twice" for name in twice])
-    rows = cells.iloc[1:].set_axis(names, axis=1)
-    return rows[(rows != "").any(axis=1)]
+    problems = [Problem(f"{path}, line 1, column {name!r} occurs twice: every column once (with or without Image_) is right",
+                        "column-twice", str(path), 1, name) for name in repeated(names)]
+    problems += [Problem(f"{path}, line {index + 1}: more cells than the {len(names)} of the header: put text with a comma in quotes",
+                         "row-too-long", str(path), index + 1) for index in long]
+    problems += [Problem(f"{path}, line {index + 1}: fewer cells than the {len(names)} of the header", "row-too-short", str(path), index + 1)
+                 for index in short]
+    rows = cells.iloc[1:].drop(index=[*long, *short]).set_axis(names, axis=1).loc[:, ~pd.Index(names).duplicated()]
+    return rows[(rows != "").any(axis=1)], problems
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """Read a CSV as `_rows` does, and refuse it where a column occurs twice or a line has other cells than the header."""
+    rows, problems = _rows(path)
+    if problems:
+        raise InputError(f"{path}: every column once, and as many cells in every line as in the header", problems)
+    return rows
+
+
+def _columns(path: Path, rows: pd.DataFrame, required: list[str]) -> tuple[tuple[str, ...], list[Problem]]:
+    """Return the usable channels, and everything that is wrong in the header."""
+    named = {part: [name[9:] for name in rows if name.startswith(f"{part}Name_") and name[9:]] for part in ("File", "Path")}
+    wrong = [("column-missing", name, f"column {name} is missing") for name in required if name not in rows]
+    for part, other in (("File", "Path"), ("Path", "File")):
+        wrong += [("channel-unpaired", f"{part}Name_{channel}", f"channel {channel!r} has {part}Name_{channel} but no {other}Name_{channel}")
+                  for channel in named[part] if channel not in named[other]]
+    if not 1 <= len(named["File"]) <= MAX_CHANNELS:
+        wrong.append(("channel-count", "", f"{len(named['File'])} channels (FileName_<channel> columns), 1 to {MAX_CHANNELS} are right"))
+    if "Metadata_Treatment" in rows:
+        wrong.append(("column-reserved", "Metadata_Treatment",
+                      "column Metadata_Treatment is made from compound and concentration: give it another name"))
+    if rows.empty:
+        wrong.append(("table-empty", "", "there is no row below the header"))
+    channels = tuple(channel for channel in named["File"] if channel in named["Path"])[:MAX_CHANNELS]
+    return channels, [Problem(text, code, str(path), 1, column) for code, column, text in wrong]
 
 
 def _channels(path: Path, rows: pd.DataFrame, required: list[str]) -> tuple[str, ...]:
     """Return the channel names, or refuse the header with everything that is wrong in it."""
-    named = {part: [name[9:] for name in rows if name.startswith(f"{part}Name_") and name[9:]] for part in ("File", "Path")}
-    problems = [f"column {name} is missing" for name in required if name not in rows]
-    for part, other in (("File", "Path"), ("Path", "File")):
-        problems += [f"channel {channel!r} has {part}Name_{channel} but no {other}Name_{channel}"
-                     for channel in named[part] if channel not in named[other]]
-    if not 1 <= len(named["File"]) <= MAX_CHANNELS:
-        problems.append(f"{len(named['File'])} channels (FileName_<channel> columns), 1 to {MAX_CHANNELS} are right")
-    if "Metadata_Treatment" in rows:
-        problems.append("column Metadata_Treatment is made from compound and concentration: give it another name")
-    if rows.empty:
-        problems.append("there is no row below the header")
+    channels, problems = _columns(path, rows, required)
     if problems:
         raise InputError(f"{path}: the columns of this table are not those of a screen", problems)
-    return tuple(named["File"])
+    return channels
 
 
-def _problems(path: Path, checked: pd.DataFrame, schema: dict[str, list[Check]]) -> list[str]:
-    """Validate lazily, so that every bad cell is named: "file, line, column: value is not ..."."""
+def _problems(path: Path, checked: pd.DataFrame, schema: dict[str, list[tuple[str, Check]]]) -> list[Problem]:
+    """Validate lazily, so that every bad cell is named: "file, line, column: value is not ...". Each check comes with its code."""
     try:
-        DataFrameSchema({name: Column(checks=checks) for name, checks in schema.items()}).validate(checked, lazy=True)
+        DataFrameSchema({name: Column(checks=[check for _, check in checks]) for name, checks in schema.items()}).validate(checked, lazy=True)
     except SchemaErrors as errors:
         cases = errors.failure_cases.sort_values("index", kind="stable").to_dict("records")
-        return [f"{path}, line {case['index'] + 1}, {case['column']}: {str(case['failure_case'])!r} {case['check']}" for case in cases]
+        return [Problem(f"{path}, line {case['index'] + 1}, {case['column']}: {str(case['failure_case'])!r} {case['check']}",
+                        schema[case["column"]][int(case["check_number"])][0], str(path), int(case["index"]) + 1, case["column"]) for case in cases]
     return []
 
 
 def _table(path: Path, rows: pd.DataFrame, channels: tuple[str, ...], root: Path, base: Path,
-           problems: list[str], must_exist: bool) -> pd.DataFrame:
-    """Check the rows of `path`, text in every column, and return them typed and normalised.
+           must_exist: bool) -> tuple[pd.DataFrame, list[Problem], pd.DataFrame]:
+    """Check the rows of `path`, text in every column: return the right ones typed and normalised, every problem, and every row's files.
 
-    Image paths are resolved against `base`, links followed, and must stay inside `root`.
-    `problems` are those already found elsewhere; all are raised together.
+    Image paths are resolved against `base`, links followed, and must stay inside `root`. Where a column of
+    `REQUIRED` is missing, text stands in for it and is not checked. The index is the line in the file less one.
     """
-    rows = rows.assign(**{name: value for name, value in DEFAULTS.items() if name not in rows})
+    missing = [name for name in REQUIRED if name not in rows]
+    places = {"Metadata_Plate": "not named", "Metadata_Well": "A01", "Metadata_Site": [str(index) for index in rows.index]}
+    rows = rows.assign(**{name: value for name, value in DEFAULTS.items() if name not in rows}, **{name: places[name] for name in missing})
     compound, moa, control = (rows[f"Metadata_{name}"].str.strip() for name in ("Compound", "MoA", "control_type"))
     control = control.where(control != "", compound.map(_is_dmso).map({True: "negcon", False: "trt"}))
     moa = moa.where(control != "negcon", "")
@@ -203,31 +238,40 @@ def _table(path: Path, rows: pd.DataFrame, channels: tuple[str, ...], root: Path
     tile = rows.get("Metadata_Tile", pd.Series("", rows.index)).str.strip()
     twice = files.add("\0" + tile, axis=0).stack().duplicated(keep=False).unstack()
     schema = {
-        "Metadata_Plate": [FILLED], "Metadata_Site": [A_COUNT], "Metadata_Replicate": [A_COUNT], "Metadata_Concentration": [A_DOSE],
-        "Metadata_Well": [Check(lambda text: wells != "", error="is not a well: a row letter and a column, as in B02")],
-        "plate, well and site": [Check(lambda text: ~text.duplicated(keep=False), error="occurs more than once")],
-        "Metadata_control_type": [Check.isin(CONTROL_TYPES, error=f"is not one of {', '.join(CONTROL_TYPES)}")],
-        "Metadata_MoA": [Check(lambda text: (moa == "") | (compound != ""), error="annotates no compound: name it in Metadata_Compound"),
-                         Check(lambda text: (moa == "") | (treatment.map(annotations) == 1), error="is one of several for this treatment")]}
+        "Metadata_Plate": [("cell-empty", FILLED)], "Metadata_Site": [("not-a-count", A_COUNT)], "Metadata_Replicate": [("not-a-count", A_COUNT)],
+        "Metadata_Concentration": [("not-a-dose", A_DOSE)],
+        "Metadata_Well": [("not-a-well", Check(lambda text: wells != "", error="is not a well: a row letter and a column, as in B02"))],
+        "plate, well and site": [("field-twice", Check(lambda text: ~text.duplicated(keep=False), error="occurs more than once"))],
+        "Metadata_control_type": [("control-type-unknown", Check.isin(CONTROL_TYPES, error=f"is not one of {', '.join(CONTROL_TYPES)}"))],
+        "Metadata_MoA": [("mechanism-without-compound", Check(lambda text: (moa == "") | (compound != ""),
+                                                              error="annotates no compound: name it in Metadata_Compound")),
+                         ("mechanism-ambiguous", Check(lambda text: (moa == "") | (treatment.map(annotations) == 1),
+                                                       error="is one of several for this treatment"))]}
     for channel in channels:
-        schema[f"FileName_{channel}"] = [FILLED]
+        schema[f"FileName_{channel}"] = [("cell-empty", FILLED)]
         schema[f"file of {channel}"] = [
-            Check(lambda text: text.str.startswith(inside), error=f"lies outside the data root {home}"),
-            Check(lambda text, channel=channel: ~twice[channel], error="is named more than once: one file, or one Metadata_Tile of it, per field and channel")]
+            ("file-outside", Check(lambda text: text.str.startswith(inside), error=f"lies outside the data root {home}")),
+            ("file-shared", Check(lambda text, channel=channel: ~twice[channel],
+                                  error="is named more than once: one file, or one Metadata_Tile of it, per field and channel"))]
         if must_exist:
-            schema[f"file of {channel}"].append(Check(lambda text: text.map(os.path.isfile) | ~text.str.startswith(inside),
-                                                      error="does not exist"))
+            schema[f"file of {channel}"].append(("file-missing", Check(lambda text: text.map(os.path.isfile) | ~text.str.startswith(inside),
+                                                                       error="does not exist")))
+    for name in [*missing, *(["plate, well and site"] if missing else [])]:
+        del schema[name]
     checked = rows.assign(Metadata_control_type=control, **{f"file of {channel}": files[channel] for channel in channels})
     site = rows["Metadata_Site"].str.strip().str.replace(r"^0+(?=\d)|\.0*$", "", regex=True)
     checked["plate, well and site"] = rows["Metadata_Plate"].str.strip() + " " + wells.where(wells != "", rows["Metadata_Well"]) + " site " + site
-    problems = problems + _problems(path, checked, schema)
-    if problems:
-        raise InputError(f"{path}: {len(problems)} problems in the table of the screen", problems)
+    problems = _problems(path, checked, schema)
+    right = rows.index.difference([problem.row - 1 for problem in problems])
+    named = rows[[f"FileName_{channel}" for channel in channels]].ne("").to_numpy()
+    usable = files.where(files.apply(lambda names: names.str.startswith(inside)) & named, "")
+    rows, site, compound, moa, control, treatment, wells, files = (part.loc[right] for part in
+                                                                   (rows, site, compound, moa, control, treatment, wells, files))
 
     dose = pd.to_numeric(rows["Metadata_Concentration"].map(concentration_key))
     known = {"Metadata_Plate": rows["Metadata_Plate"].str.strip(), "Metadata_Well": wells,
              "Metadata_Site": site.astype("int64"),
-             "Metadata_Compound": compound, "Metadata_Concentration": dose.mask(compound.map(_is_dmso) & dose.isna(), 0.0),
+             "Metadata_Compound": compound, "Metadata_Concentration": dose.mask(compound.map(_is_dmso).astype(bool) & dose.isna(), 0.0),
              "Metadata_Treatment": treatment, "Metadata_MoA": moa,
              "Metadata_Replicate": rows["Metadata_Replicate"].astype(float).astype("int64"),
              "Metadata_Batch": rows["Metadata_Batch"].str.strip(), "Metadata_control_type": control}
@@ -236,7 +280,12 @@ def _table(path: Path, rows: pd.DataFrame, channels: tuple[str, ...], root: Path
         known[f"FileName_{channel}"] = relative.map(os.path.basename)
         known[f"PathName_{channel}"] = relative.map(os.path.dirname)
     others = rows.drop(columns=[name for name in rows if name in known])
-    return pd.concat([pd.DataFrame(known), others], axis=1).reset_index(drop=True)
+    return pd.concat([pd.DataFrame(known, index=right), others], axis=1), problems, usable
+
+
+def _refuse(path: Path, problems: list[Problem]) -> None:
+    if problems:
+        raise InputError(f"{path}: {len(problems)} problems in the table of the screen", problems)
 
 
 def read_loaddata(csv_path: str | os.PathLike, root: str | os.PathLike | None = None) -> Screen:
@@ -260,12 +309,46 @@ def read_loaddata(csv_path: str | os.PathLike, root: str | os.PathLike | None = 
     InputError
         With every wrong column, or every wrong cell and its line.
     """
+    screen, problems, _ = examine_loaddata(csv_path, root, must_exist=True)
+    _refuse(Path(csv_path), problems)
+    return replace(screen, table=screen.table.reset_index(drop=True))
+
+
+def examine_loaddata(csv_path: str | os.PathLike, root: str | os.PathLike | None = None,
+                     must_exist: bool = False) -> tuple[Screen, list[Problem], pd.DataFrame]:
+    """Read what is right in a LoadData table and name all the rest.
+
+    Parameters
+    ----------
+    csv_path, root
+        As for `read_loaddata`.
+    must_exist : bool
+        Whether a row whose images do not exist is wrong.
+
+    Returns
+    -------
+    screen : Screen
+        Of the rows without a problem; the index of its table is the line in the file less one. Where a column
+        of `REQUIRED` is missing, its values are stand-ins.
+    problems : list of Problem
+    files : DataFrame
+        Path of every row's image, wrong rows too, one column per channel and the same index; "" where it is empty or outside the root.
+
+    Raises
+    ------
+    InputError
+        If it is no table, has no row or no channel with both its columns.
+    """
     path = Path(csv_path)
-    rows = _read_csv(path)
-    channels = _channels(path, rows, REQUIRED)
+    rows, problems = _rows(path)
+    channels, wrong = _columns(path, rows, REQUIRED)
+    problems += wrong
+    if rows.empty or not channels:
+        _refuse(path, problems)
     root = path.parent if root is None else Path(root)
-    table = _table(path, rows, channels, root, path.parent, [], must_exist=True)
-    return Screen(path.name.removesuffix(".gz").removesuffix(".csv"), table, channels, Path(os.path.realpath(root)), False)
+    table, wrong, files = _table(path, rows, channels, root, path.parent, must_exist)
+    screen = Screen(path.name.removesuffix(".gz").removesuffix(".csv"), table, channels, Path(os.path.realpath(root)), False)
+    return screen, problems + wrong, files
 
 
 def _find(folder: Path, name: str) -> Path:
@@ -274,18 +357,19 @@ def _find(folder: Path, name: str) -> Path:
     raise InputError(f"{folder / name} is missing (also as .gz): give the folder that holds BBBC021; make data SCREEN=bbbc021 DATA=DIR fetches it")
 
 
-def _annotation(path: Path, treatments: pd.Series) -> tuple[pd.Series, list[str]]:
+def _annotation(path: Path, treatments: pd.Series) -> tuple[pd.Series, list[Problem]]:
     """Return the mechanism of each treatment, and one problem per row that annotates nothing or anew."""
     rows = _read_csv(path)
-    missing = [f"column {name} is missing" for name in ("compound", "concentration", "moa") if name not in rows]
+    missing = [Problem(f"column {name} is missing", "column-missing", str(path), 1, name) for name in ("compound", "concentration", "moa")
+               if name not in rows]
     if missing:
         raise InputError(f"{path}: an annotation has the columns compound, concentration, moa", missing)
     checked = rows.assign(treatment=_treatments(rows["compound"], rows["concentration"]))
     problems = _problems(path, checked, {
-        "concentration": [A_DOSE],
-        "moa": [FILLED],
-        "treatment": [Check(lambda text: text.isin(treatments) | (text == ""), error="does not occur in the image table"),
-                      Check(lambda text: ~text.duplicated(keep=False) | (text == ""), error="is annotated more than once")]})
+        "concentration": [("not-a-dose", A_DOSE)],
+        "moa": [("cell-empty", FILLED)],
+        "treatment": [("annotation-of-nothing", Check(lambda text: text.isin(treatments) | (text == ""), error="does not occur in the image table")),
+                      ("mechanism-ambiguous", Check(lambda text: ~text.duplicated(keep=False) | (text == ""), error="is annotated more than once"))]})
     return checked.drop_duplicates("treatment").set_index("treatment")["moa"].str.strip(), problems
 
 
@@ -311,6 +395,19 @@ def read_bbbc021(folder: str | os.PathLike, taxol: str = "ljosa", simulated: boo
     InputError
         With every wrong row of both tables.
     """
+    screen, problems, _ = examine_bbbc021(folder, taxol, simulated)
+    _refuse(Path(folder), problems)
+    return replace(screen, table=screen.table.reset_index(drop=True))
+
+
+def examine_bbbc021(folder: str | os.PathLike, taxol: str = "ljosa", simulated: bool = False) -> tuple[Screen, list[Problem], pd.DataFrame]:
+    """Read what is right in BBBC021's tables and name all the rest, as `examine_loaddata` does; arguments as for `read_bbbc021`.
+
+    Raises
+    ------
+    InputError
+        If a table is missing, is no table or lacks a column.
+    """
     folder = Path(folder)
     if taxol not in ("ljosa", "all"):
         raise InputError(f"taxol={taxol!r}: choose 'ljosa' or 'all'")
@@ -323,7 +420,8 @@ def read_bbbc021(folder: str | os.PathLike, taxol: str = "ljosa", simulated: boo
     site = rows["FileName_DAPI"].str.extract(r"_s(\d+)_w1")[0].fillna("")
     mark = {channel: pd.Series([f"{name}_s{number}_w{wheel}" for name, number in zip(well, site, strict=True)], rows.index)
             for channel, wheel in BBBC021_CHANNELS.items()}
-    problems = [f"{path}, line {index + 1}, FileName_{channel}: {name!r} is not this field in this channel (…{mark[channel][index]}….tif)"
+    problems = [Problem(f"{path}, line {index + 1}, FileName_{channel}: {name!r} is not this field in this channel "
+                        f"(…{mark[channel][index]}….tif)", "file-of-another-field", str(path), index + 1, f"FileName_{channel}")
                 for channel in BBBC021_CHANNELS for index, name in rows[f"FileName_{channel}"].items() if mark[channel][index] not in name]
     treatments = _treatments(rows["Metadata_Compound"], rows["Metadata_Concentration"])
     mechanism, wrong = _annotation(_find(folder, "BBBC021_v1_moa.csv"), treatments)
@@ -331,8 +429,10 @@ def read_bbbc021(folder: str | os.PathLike, taxol: str = "ljosa", simulated: boo
     positive = (treatments == "taxol | 0.3") & ~((batch == "Week1") & (well == "D05")) & (taxol == "ljosa")
     rows = rows.assign(Metadata_Site=site, Metadata_Batch=batch, Metadata_control_type=positive.map({True: "poscon", False: ""}),
                        Metadata_MoA=treatments.map(mechanism).fillna("").mask(positive, ""))
-    table = _table(path, rows, tuple(BBBC021_CHANNELS), folder, folder, problems + wrong, must_exist=False)
-    return Screen("simulated BBBC021" if simulated else "BBBC021", table, tuple(BBBC021_CHANNELS), Path(os.path.realpath(folder)), simulated)
+    table, unfit, files = _table(path, rows, tuple(BBBC021_CHANNELS), folder, folder, must_exist=False)
+    table = table.drop(index=[problem.row - 1 for problem in problems], errors="ignore")
+    name = "simulated BBBC021" if simulated else "BBBC021"
+    return Screen(name, table, tuple(BBBC021_CHANNELS), Path(os.path.realpath(folder)), simulated), problems + wrong + unfit, files
 
 
 def fetched(screen: Screen) -> tuple[Screen, list[str]]:
