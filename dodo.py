@@ -9,6 +9,7 @@ import sys
 from contextlib import ExitStack
 
 from doit.exceptions import TaskFailed
+from doit.tools import config_changed
 
 from mcnn_core.errors import InputError
 from mcnn_core.files import exclusive
@@ -62,12 +63,13 @@ def task_execute():
 
 def task_weave():
     """Lay the present prose over the outputs kept."""
-    for name in NAMES:
+    for index, name in enumerate(NAMES):
         yield {
             "name": name,
             "actions": [step(book.write_woven, BUILD, name)],
             "task_dep": [f"execute:{name}"],
-            "file_dep": [f"notebooks/{name}.md", EXEC / f"{name}.ipynb", "tools/book.py"],
+            "file_dep": [f"notebooks/{name}.md", EXEC / f"{name}.ipynb", "tools/book.py",
+                         *(BUILD.out / "results" / f"{other}.json" for other in NAMES[: index + 1])],
             "targets": [SRC / "notebooks" / f"{name}.ipynb"],
         }
 
@@ -89,6 +91,7 @@ def task_stage():
         "actions": [step(book.stage, BUILD)],
         "file_dep": [*book.prose_files(BUILD.root), *sources, *(f"notebooks/{name}.md" for name in NAMES), "tools/book.py"],
         "targets": [SRC / "conf.py"],
+        "uptodate": [config_changed(BUILD.screen)],
     }
 
 

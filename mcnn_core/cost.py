@@ -94,7 +94,7 @@ def predict(bench: dict[str, Any], n_fields: int, height: int, width: int, chann
     sites : int
         Fields per well: as many fewer profiles are compared.
     network : str
-        Name in `mcnn_core.model.CONFIGS`, trained by the recipe of that kind.
+        Name in ``mcnn_core.model.CONFIGS``, trained by the recipe of that kind.
     bin : int, optional
         As in pre-processing; `mcnn_core.preprocess.auto_bin` by default.
 

@@ -14,7 +14,7 @@ from mcnn_core.compare import protocols
 from mcnn_core.distances import cosine_distances
 from mcnn_core.figures import composite
 from mcnn_core.neighbors import SUSPECT_COLUMNS, suspects
-from mcnn_core.novelty import COLUMNS, activity, novelty
+from mcnn_core.novelty import NOTHING, activity, novelty
 from mcnn_core.pipeline import NOT_AVAILABLE, possible_normalisations
 from mcnn_core.profiles import feature_matrix, row_names
 from mcnn_core.response import CHOICES, NO_FIT, curves, potency, similarities
@@ -35,9 +35,9 @@ def has_controls(wells: pd.DataFrame) -> bool:
 
 
 def similarity_table(wells: pd.DataFrame, like: pd.DataFrame) -> pd.DataFrame:
-    """Return ``similarity.csv``: what each well is, its similarities, and the ``nearest`` of them ("" where there are none)."""
+    """Return ``similarity.csv``: what each well is, the ``nearest`` of its similarities ("" where there are none), and each as ``like <mechanism>``."""
     nearest = like.dropna(how="all").idxmax(axis=1).reindex(like.index, fill_value="") if len(like.columns) else ""
-    return _described(wells).assign(nearest=nearest).join(like)
+    return _described(wells).assign(nearest=nearest).join(like.add_prefix("like "))
 
 
 def agreement_of_choices(wells: pd.DataFrame) -> float | str:
@@ -66,7 +66,8 @@ def potencies(wells: pd.DataFrame) -> pd.DataFrame:
 
 def similarity_columns(similarity: pd.DataFrame) -> pd.DataFrame:
     """Return the similarities alone from ``similarity.csv``, rows as there."""
-    return similarity.iloc[:, similarity.columns.get_loc("nearest") + 1:].apply(pd.to_numeric, errors="coerce")
+    columns = similarity.iloc[:, similarity.columns.get_loc("nearest") + 1:].apply(pd.to_numeric, errors="coerce")
+    return columns.rename(columns=lambda name: name.removeprefix("like "))
 
 
 def potency_summary(potency: pd.DataFrame) -> dict[str, int]:
@@ -111,7 +112,7 @@ def cluster_names(clusters: pd.DataFrame) -> pd.DataFrame:
 def novelties(wells: pd.DataFrame, treatments: pd.DataFrame, clusters: pd.DataFrame) -> pd.DataFrame:
     """Return ``novel.csv``, `mcnn_core.novelty.novelty`, on the clusters of `cluster_table`."""
     if not has_controls(wells):
-        return pd.DataFrame(columns=COLUMNS)
+        return NOTHING
     return novelty(treatments, clusters["cluster"].sort_index(), activity(wells))
 
 
@@ -155,7 +156,7 @@ def novel_sheet(table: pd.DataFrame, novel: pd.DataFrame, most: int = 3, columns
     negative control of the same plate.
     """
     rows, titles = [], []
-    found = novel[novel["novel"].astype(bool)]  # a table without rows has no type
+    found = novel[novel["novel"]]
     for cluster in found["cluster"].unique()[:most]:
         names = found.loc[found["cluster"] == cluster, "treatment"].tolist()
         shown = [(name, row) for nth in range(columns) for name in names for row in fields_of(table, name, most=columns)[nth:nth + 1]][:columns]

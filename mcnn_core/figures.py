@@ -12,13 +12,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter
+from pandas.io.formats.style import Styler
 from scipy.cluster.hierarchy import dendrogram, linkage
 from scipy.spatial.distance import squareform
 
 from mcnn_core.profiles import row_names
-from mcnn_core.response import CONTROL, hill
+from mcnn_core.response import hill
+from mcnn_core.screen import CONTROL
 
 CHANNEL_COLOURS = np.array(
     [(0.2, 0.45, 1), (0.95, 0, 0.85), (0.1, 0.9, 0.2), (1, 0.75, 0), (0, 0.8, 0.9), (0.7, 0.7, 0.7)])
@@ -28,7 +31,37 @@ MARKERS = "osD^vP"
 SMALL = {"fontsize": 8}
 TITLE_LINE = 0.16
 """Height of one line of a title in a contact sheet, inches."""
-plt.rcParams["figure.dpi"] = 150
+LONGEST = 36
+"""Characters of a name in a figure; of a longer one the middle becomes an ellipsis."""
+COLOUR_WORDS = ("blue", "magenta", "green", "amber", "cyan", "grey")
+"""`CHANNEL_COLOURS` in words."""
+plt.rcParams.update({"figure.dpi": 150, "text.parse_math": False})  # a $ in a compound's name is no formula
+
+
+def short(name: object, most: int = LONGEST) -> str:
+    """Return a name as a figure can hold it: each line cut to `most` characters, its end (the dose) kept, and never taken for a hidden label."""
+    lines = [line if len(line) <= most else line[:most - 10] + "…" + line[-9:] for line in str(name).split("\n")]
+    return (" " if lines[0].startswith("_") else "") + "\n".join(lines)
+
+
+def colour_words(channels: Sequence[str]) -> str:
+    """Say in which colours `composite` shows the channels: "DNA blue, actin magenta"."""
+    if len(channels) == 1:
+        return f"{channels[0]} in grey"
+    return ", ".join(f"{channel} {colour}" for channel, colour in zip(channels, COLOUR_WORDS, strict=False))
+
+
+def safe_table(frame: pd.DataFrame, **formats) -> Styler:
+    """Return a table to be shown, formatted as `pandas.io.formats.style.Styler.format` does it, every name as text and never as HTML."""
+    return frame.style.format(escape="html", **formats).format_index(escape="html").format_index(escape="html", axis=1)
+
+
+def panels(n: int, height: float = 2.9, sharey: bool = False) -> tuple[Figure, list[Axes]]:
+    """Return a figure of `n` panels, two in a line, and their axes."""
+    figure, axes = plt.subplots(-(-n // 2), 2, figsize=(7.2, height * -(-n // 2)), sharey=sharey, squeeze=False, layout="constrained")
+    for ax in axes.flat[n:]:
+        ax.remove()
+    return figure, list(axes.flat[:n])
 
 
 def composite(field: np.ndarray) -> np.ndarray:
@@ -59,7 +92,7 @@ def show_field(
     each colour below the field.
     """
     _bare(ax).imshow(composite(field), interpolation="nearest")
-    ax.set_title(title, fontsize=8, pad=3)
+    ax.set_title(short(title), fontsize=8, pad=3)
     height, width = field.shape[:2]
     if pixel_size:
         length, left, bottom = bar / pixel_size, 0.04 * width, 0.94 * height
@@ -67,7 +100,7 @@ def show_field(
         ax.text(left, bottom - 0.02 * height, f"{bar:g} µm", color="white", va="bottom", **SMALL)
     for c, name in enumerate(channels):
         colour = CHANNEL_COLOURS[c] * 0.75 if len(channels) > 1 else "black"
-        ax.text((c + 0.5) / len(channels), -0.03, name, color=colour, ha="center", va="top", transform=ax.transAxes, **SMALL)
+        ax.text((c + 0.5) / len(channels), -0.03, short(name, 60 // len(channels)), color=colour, ha="center", va="top", transform=ax.transAxes, **SMALL)
     return ax
 
 
@@ -111,7 +144,7 @@ def plate_map(ax: Axes, table: pd.DataFrame, column: str, label: str = "") -> Ax
     else:
         for kind, (value, colour, marker) in enumerate(_styles(wells)):
             here = wells == value
-            ax.scatter(x[here], y[here], size**2 * 0.8, color=colour, marker=marker, label=value or "(none)")
+            ax.scatter(x[here], y[here], size**2 * 0.8, color=colour, marker=marker, label=short(value or "(none)"))
         _legend(ax, label, min(1, 7 / size))
     ax.set(xlabel="column", ylabel="row", xticks=list(numbers), yticks=range(len(letters)), yticklabels=letters,
            xlim=(numbers[0] - 0.7, numbers[-1] + 0.7), ylim=(len(letters) - 0.3, -0.7))
@@ -137,7 +170,7 @@ def histograms(ax: Axes, plates: Mapping[str, np.ndarray], bins: np.ndarray, xla
     few = len(plates) <= 8
     for i, (plate, values) in enumerate(plates.items()):
         share = np.histogram(np.ravel(values), bins)[0] / np.size(values)
-        ax.stairs(share * 100, bins, color=PALETTE[i if few else 0], label=plate, alpha=0.8 if few else 0.3)
+        ax.stairs(share * 100, bins, color=PALETTE[i if few else 0], label=short(plate), alpha=0.8 if few else 0.3)
     if few:
         ax.legend(title="plate", frameon=False, **SMALL)
     ax.set(xlabel=xlabel, ylabel="pixels (%)")
@@ -195,7 +228,7 @@ def distance_matrix(
     shown = ax.imshow(distances[first:last, first:last], cmap="cividis", vmin=0, vmax=max(float(distances.max()), 1e-9))
     blocks = _blocks(part["Metadata_MoA"].to_numpy())
     ax.set(xticks=[], xlabel="treatments, in the order of the rows")
-    ax.set_yticks([(start + stop - 1) / 2 for _, start, stop in blocks], [label for label, _, _ in blocks], **SMALL)
+    ax.set_yticks([(start + stop - 1) / 2 for _, start, stop in blocks], [short(label) for label, _, _ in blocks], **SMALL)
     for _, start, _ in blocks[1:]:
         ax.axhline(start - 0.5, color="white", linewidth=0.6)
         ax.axvline(start - 0.5, color="white", linewidth=0.6)
@@ -205,7 +238,7 @@ def distance_matrix(
     if only:
         doses = part["Metadata_Concentration"].map(lambda dose: "" if np.isnan(dose) else f" {dose:g} µM")
         names = part["Metadata_Compound"].where(part["Metadata_Compound"] != "", row_names(part))
-        ax.secondary_yaxis("right").set_yticks(range(len(part)), names + doses, **SMALL)
+        ax.secondary_yaxis("right").set_yticks(range(len(part)), names.map(short) + doses, **SMALL)
     ax.figure.colorbar(shown, ax=ax, label="cosine distance", shrink=0.8)
     return ax
 
@@ -223,8 +256,8 @@ def confusion_matrix(ax: Axes, counts: pd.DataFrame) -> Axes:
         colour = "black" if share[row, column] > 55 else "white"
         ax.text(column, row, values[row, column], ha="center", va="center", color=colour, **SMALL)
     ax.set(xlabel="predicted", ylabel="true")
-    ax.set_xticks(range(len(counts)), counts.columns, rotation=45, ha="right", rotation_mode="anchor", **SMALL)
-    ax.set_yticks(range(len(counts)), counts.index, **SMALL)
+    ax.set_xticks(range(len(counts)), map(short, counts.columns), rotation=45, ha="right", rotation_mode="anchor", **SMALL)
+    ax.set_yticks(range(len(counts)), map(short, counts.index), **SMALL)
     ax.figure.colorbar(shown, ax=ax, label="of the true mechanism (%)", shrink=0.8)
     return ax
 
@@ -266,7 +299,7 @@ def embedding(ax: Axes, points: np.ndarray, labels: pd.Series, xlabel: str, ylab
     labels = np.asarray(labels)
     for value, colour, marker in _styles(labels):
         here = labels == value
-        ax.scatter(*points[here].T, s=22, color=colour, marker=marker, linewidths=0, label=value or "not annotated")
+        ax.scatter(*points[here].T, s=22, color=colour, marker=marker, linewidths=0, label=short(value or "not annotated"))
     _legend(ax)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     return ax
@@ -317,7 +350,7 @@ def method_overview(
         bottom = 0.84 - (g + 1) * step
         for f, field in enumerate(fields):
             show_field(ax.inset_axes((f * 0.26 / len(fields), bottom + 0.05, 0.25 / len(fields), step - 0.06)), field)
-        ax.text(0.13, bottom + 0.045, name, ha="center", va="top", **SMALL)
+        ax.text(0.13, bottom + 0.045, short(name), ha="center", va="top", **SMALL)
     for scale in range(3):  # the same field at several scales, each through its own convolutions
         for layer in range(3):
             height = 0.2 / 1.5**scale
@@ -342,7 +375,7 @@ def method_overview(
         branches.plot(heights, leaves, color="black", linewidth=0.8)
     branches.set(ylim=(10 * len(order), 0))
     for place, row in enumerate(order):
-        ax.text(0.92, 0.84 - (place + 0.5) * 0.74 / len(order), labels[row], va="center", **SMALL)
+        ax.text(0.92, 0.84 - (place + 0.5) * 0.74 / len(order), short(labels[row]), va="center", **SMALL)
     return ax
 
 
@@ -353,8 +386,8 @@ def similarity_heat(ax: Axes, table: pd.DataFrame) -> Axes:
     shown = ax.imshow(table, cmap="cividis", vmin=min(1.0, float(np.nanmin(table))), vmax=2, aspect="auto")
     for row, column in enumerate(np.nanargmax(table.to_numpy(), axis=1)):
         ax.plot(column, row, marker="o", markersize=5, markerfacecolor="none", markeredgecolor="black")
-    ax.set_xticks(range(table.shape[1]), table.columns, rotation=45, ha="right", rotation_mode="anchor", **SMALL)
-    ax.set_yticks(range(len(table)), table.index, **SMALL)
+    ax.set_xticks(range(table.shape[1]), map(short, table.columns), rotation=45, ha="right", rotation_mode="anchor", **SMALL)
+    ax.set_yticks(range(len(table)), map(short, table.index), **SMALL)
     ax.figure.colorbar(shown, ax=ax, label="similarity (2 - cosine distance)", shrink=0.8)
     return ax
 
@@ -362,6 +395,7 @@ def similarity_heat(ax: Axes, table: pd.DataFrame) -> Axes:
 def _log_axis(ax: Axes, xlabel: str) -> Axes:
     """Make x logarithmic, with numbers at powers of ten alone."""
     ax.set(xscale="log", xlabel=xlabel)
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_formatter(NullFormatter())
     return ax
 
@@ -380,12 +414,12 @@ def response_curves(ax: Axes, points: pd.DataFrame, most: int = 3) -> Axes:
     for mechanism in chosen:
         part = points[points["mechanism"] == mechanism].sort_values("concentration")
         colour, marker = ("0.35", "s") if mechanism == CONTROL else styles[mechanism]
-        ax.errorbar(part["concentration"], part["median"], part["mad"], color=colour, marker=marker, markersize=4, capsize=2, linewidth=1, label=mechanism)
+        ax.errorbar(part["concentration"], part["median"], part["mad"], color=colour, marker=marker, markersize=4, capsize=2, linewidth=1, label=short(mechanism))
         ringed = part[part["annotated"]]
         ax.plot(ringed["concentration"], ringed["median"], linestyle="none", marker="o", markersize=11, markerfacecolor="none",
                 markeredgecolor=colour, markeredgewidth=0.8)
     _log_axis(ax, "concentration (µM)").set(ylabel="similarity")
-    ax.set_title(points["compound"].iloc[0], fontsize=9)
+    ax.set_title(short(points["compound"].iloc[0]), fontsize=9)
     ax.legend(frameon=False, fontsize=7)
     return ax
 
@@ -405,7 +439,7 @@ def dose_effect(ax: Axes, dose: np.ndarray, effect: np.ndarray, fitted: pd.Serie
         ax.axvline(fitted["ec50"], color=PALETTE[4], linestyle=":", label="EC50")
         ax.axvspan(fitted["low"], fitted["high"], color=PALETTE[4], alpha=0.15, linewidth=0)
     _log_axis(ax, "concentration (µM)").set(ylabel="effect")
-    ax.set_title(f"{fitted['compound']}: {fitted['status']}", fontsize=9)
+    ax.set_title(f"{short(fitted['compound'])}:\n{fitted['status']}", fontsize=9)
     ax.legend(frameon=False, fontsize=7)
     return ax
 
@@ -424,7 +458,7 @@ def potency_intervals(ax: Axes, potency: pd.DataFrame, true: pd.Series | None = 
         ax.text(0.99, row, status, ha="right", va="center", fontsize=6, color="0.35", transform=ax.get_yaxis_transform())
     _log_axis(ax, "EC50 (µM)").set(ylim=(-1, len(rows)))
     ax.set_xlim(right=ax.get_xlim()[1] * (100 if len(fitted) < len(rows) else 1))  # room for the reasons
-    ax.set_yticks(range(len(rows)), rows["compound"], fontsize=7)
+    ax.set_yticks(range(len(rows)), rows["compound"].map(short), fontsize=7)
     ax.legend(frameon=False, loc="upper left", **SMALL)
     return ax
 

@@ -29,7 +29,7 @@ from PIL import Image
 
 from mcnn_core.errors import InputError
 from mcnn_core.figures import PALETTE
-from mcnn_core.response import CONTROL
+from mcnn_core.screen import CONTROL
 
 COLOURS = [*PALETTE[:7], "#332288", "#117733", "#882255", "#999933", "#AA4499"]
 """One colour each for a dozen mechanisms; the negative control is black."""

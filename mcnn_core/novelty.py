@@ -14,7 +14,9 @@ from mcnn_core.profiles import centre, feature_matrix, row_names
 
 DRAWS = 1000  #: sets of control wells that say how well wells without an effect agree
 QUANTILE = 0.95  #: of them that a treatment must exceed
-COLUMNS = ["treatment", "score", "cluster", "agreement", "threshold", "active", "novel", "cluster_score"]
+TYPES = {"treatment": str, "score": float, "cluster": int, "agreement": float, "threshold": float, "active": bool, "novel": bool, "cluster_score": float}
+COLUMNS = list(TYPES)
+NOTHING = pd.DataFrame(columns=COLUMNS).astype(TYPES)  #: ``novel.csv`` of a screen that cannot answer
 
 
 def _agreement(profiles: np.ndarray, plates: np.ndarray | None = None) -> float:
@@ -102,7 +104,7 @@ def novelty(treatments: pd.DataFrame, clusters: pd.Series, tested: pd.DataFrame)
     """
     is_known, is_new, x = known(treatments), unannotated(treatments), feature_matrix(treatments)
     if not is_new.any():
-        return pd.DataFrame(columns=COLUMNS)
+        return NOTHING
     distances = cosine_distances(x[is_new], x[is_known], names=row_names(treatments[is_new]))
     table = pd.DataFrame({"treatment": _names(treatments[is_new]), "score": distances.min(axis=1),
                           "cluster": np.asarray(clusters)[is_new]})

@@ -24,9 +24,13 @@ from mcnn_core.train import Recipe, discard_other, load_model, train, untrained_
 
 SUFFIXES = {"none": "", "centre": "_centred", "whiten": "_whitened"}
 NOT_AVAILABLE = "not available"
+#: What a contact sheet of `examples` shows one field of, by the column that decides.
+EXAMPLES = {"Metadata_MoA": "mechanism at its highest annotated dose", "Metadata_Treatment": "treatment", "Metadata_Well": "well"}
+#: What colours the fields of a scatter, the first that a screen names, and what a caption says of it.
+COLOUR_COLUMNS = {"Metadata_MoA": "the mechanism, which the network was never told", "Metadata_Treatment": "the treatment", "Metadata_Plate": "the plate"}
 ANSWERED = {
     ("NSC", "NSCB"): "both can be asked of this screen",
-    ("NSC",): "NSCB cannot be asked of this screen: it names no batches, or no mechanism has compounds in two of them",
+    ("NSC",): "NSCB cannot be asked of this screen: it names no batches, or no treatment has a compound of its mechanism in another batch",
     (): "neither can be asked of this screen: it names no mechanism that two compounds share",
 }
 
@@ -119,12 +123,99 @@ def with_controls(recipe: Recipe, table: pd.DataFrame) -> Recipe:
 
 def examples(table: pd.DataFrame, most: int = 13) -> pd.DataFrame:
     """Return one field per mechanism at its highest annotated dose (else per treatment, else per well), and one negative control."""
-    columns = ("Metadata_MoA", "Metadata_Treatment", "Metadata_Well")
-    column = next(name for name in columns if (table[name] != "").any())
-    chosen = table[(table["Metadata_control_type"] == "trt") & (table[column] != "")]
-    chosen = chosen.sort_values([column, "Metadata_Concentration"], kind="stable").drop_duplicates(column, keep="last")
+    column, tested = _example_column(table), table[table["Metadata_control_type"] == "trt"]
+    chosen = tested[tested[column] != ""].sort_values([column, "Metadata_Concentration"], kind="stable").drop_duplicates(column, keep="last")
     control = table[table["Metadata_control_type"] == "negcon"].head(1)
     return pd.concat([chosen.head(most - len(control)), control])
+
+
+def example_rows(table: pd.DataFrame, most: int = 20, each: int = 4) -> list[int]:
+    """Return rows for a small example of a screen: up to `each` fields of the negative control, then of one treatment (else well) after another.
+
+    Annotated treatments come first; of each at least two fields are taken, as a surrogate class needs.
+    """
+    group = table["Metadata_Treatment"].mask(table["Metadata_Treatment"] == "", table["Metadata_Plate"] + " " + table["Metadata_Well"])
+    first = (table["Metadata_control_type"] != "negcon").astype(int) * 2 - (table["Metadata_MoA"] != "")
+    kept = group[table["Metadata_control_type"] != "poscon"]
+    rows: list[int] = []
+    for _, name in sorted(set(zip(first[kept.index], kept))):
+        part = kept.index[kept == name][:each].tolist()
+        rows += part if len(part) > 1 and len(rows) + 2 <= most else []
+    rows = rows[:most]
+    alone = group.iloc[rows].value_counts()
+    return [row for row in rows if alone[group.iloc[row]] > 1]
+
+
+def _example_column(table: pd.DataFrame) -> str:
+    tested = table[table["Metadata_control_type"] == "trt"]
+    return next(name for name in EXAMPLES if (tested[name] != "").any() or name == "Metadata_Well")
+
+
+def example_kind(table: pd.DataFrame) -> str:
+    """Say of what `examples` holds one field each: "treatment, and one of the negative control"."""
+    control = (table["Metadata_control_type"] == "negcon").any()
+    return EXAMPLES[_example_column(table)] + (", and one of the negative control" if control else "")
+
+
+def colour_column(table: pd.DataFrame) -> str:
+    """Return the column of `COLOUR_COLUMNS` that tells the treatments of a screen apart best."""
+    tested = table[table["Metadata_control_type"] == "trt"]
+    return next(name for name in COLOUR_COLUMNS if (tested[name] != "").any())
+
+
+def beside_paper(screen: Screen) -> str:
+    """Say in a sentence how the numbers of a screen stand to the paper's."""
+    if screen.simulated:
+        return f"This build is of {screen.name}."
+    kind = "one of the paper's own screens" if screen.name in ("BBBC021", "KiMorph") else "another screen, so its numbers compare with nothing in the paper"
+    return f"This build is of {screen.name}, {kind}."
+
+
+def known_treatments(table: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per named treatment of a screen, as `mcnn_core.profiles.treatment_profiles` describes it, without features."""
+    tested = table[(table["Metadata_control_type"] == "trt") & (table["Metadata_Treatment"] != "")]
+    groups = tested.groupby("Metadata_Treatment")
+    return groups.first().assign(Metadata_Batch=groups["Metadata_Batch"].agg(lambda batch: ";".join(sorted(set(batch))))).reset_index()
+
+
+def facts(table: pd.DataFrame) -> dict[str, bool]:
+    """Say what a screen names. Pages show or leave out their parts by these (tags such as ``if:screen.has_doses``).
+
+    Returns
+    -------
+    dict
+        ``has_compounds``; ``has_doses``: of compounds, above 0; ``has_mechanisms``; ``has_batches``: two or more;
+        ``has_any_controls``: negative ones; ``has_controls``: on every plate, two fields or more, as centring and whitening need.
+    """
+    tested, negative = (table[table["Metadata_control_type"] == kind] for kind in ("trt", "negcon"))
+    named = tested["Metadata_Compound"] != ""
+    return {"has_compounds": bool(named.any()), "has_doses": bool((named & (tested["Metadata_Concentration"] > 0)).any()),
+            "has_mechanisms": bool((tested["Metadata_MoA"] != "").any()), "has_batches": table["Metadata_Batch"].replace("", pd.NA).nunique() > 1,
+            "has_any_controls": len(negative) > 0, "has_controls": set(possible_normalisations(table)) == set(NORMALISATIONS)}
+
+
+def answers(table: pd.DataFrame) -> pd.DataFrame:
+    """Return what can be asked of a screen: ``question``, ``chapter``, ``answer`` ("yes" or "no") and ``why`` not, with the columns that would help."""
+    has, treatments = facts(table), known_treatments(table)
+    asked = protocols(treatments)
+    doses = treatments[treatments["Metadata_Concentration"] > 0].groupby("Metadata_Compound")["Metadata_Concentration"].nunique()
+    no_controls = "not every plate has a negative control (Metadata_control_type negcon, or the compound DMSO)"
+    shared = "no mechanism has two compounds (Metadata_MoA, Metadata_Compound)"
+    rows = [
+        ("Which treatments or wells look alike?", "7, 11", "" if len(table) else "no field"),
+        ("Is the nearest neighbour's mechanism the right one (NSC)?", "8", "" if "NSC" in asked else shared),
+        ("The same, neighbours of the same batch forbidden (NSCB)?", "8",
+         "" if "NSCB" in asked else "no treatment has a compound of its mechanism in another batch (Metadata_MoA, Metadata_Batch)"),
+        ("What does each well resemble?", "9", "" if has["has_mechanisms"] or has["has_any_controls"] else
+         "there is nothing known to compare with (Metadata_MoA, Metadata_control_type)"),
+        ("At which concentration does a compound act?", "10", no_controls if not has["has_controls"] else
+         "" if (doses >= 3).any() else "no compound has three concentrations (Metadata_Compound, Metadata_Concentration)"),
+        ("Which phenotypes has nobody annotated?", "12", no_controls if not has["has_controls"] else
+         "" if (treatments["Metadata_MoA"] == "").any() else "every treatment is annotated"),
+        ("Which annotations do the images contradict?", "12", shared if "NSC" not in asked else
+         "" if treatments["Metadata_MoA"].replace("", pd.NA).nunique() > 1 else "there is one mechanism alone"),
+    ]
+    return pd.DataFrame([(question, chapter, "no" if why else "yes", why) for question, chapter, why in rows], columns=["question", "chapter", "answer", "why"])
 
 
 def stretched(screen: Screen, row: int) -> np.ndarray:
@@ -266,12 +357,16 @@ def mechanism_results(predictions: pd.DataFrame, treatments: pd.DataFrame) -> tu
              "supervised", "chance", "label_frequency", "batch_only"]
     found: dict[str, float | str] = {f"{protocol}.{kind}.{method}": NOT_AVAILABLE for protocol in ("nsc", "nscb")
                                      for kind in ("overall", "class_median", "n") for method in shown}
-    found["answered"] = ANSWERED[tuple(predictions["protocol"].unique())]
+    asked = tuple(predictions["protocol"].unique())
+    found |= {"answered": ANSWERED[asked], "asked": "NSC" in asked, "asked_nscb": "NSCB" in asked}
     table, floors = comparison(predictions, treatments), {label: name for name, label in FLOORS.items()}
+    for method in ("supervised", "handcrafted_whitened", FLOORS["batch_only"]):
+        found[f"has_{floors.get(method, method)}"] = method in set(table["method"])
     for row in table.itertuples():
         for kind in ("overall", "class_median", "n"):
             key, value = f"{row.protocol.lower()}.{kind}.{floors.get(row.method, row.method)}", getattr(row, kind)
             found[key] = value
             if pd.notna(row.seed):
                 found[f"{key}.seed{row.seed}"] = value
+    found["one"] = 1 / found["nsc.n.trained"] if asked else NOT_AVAILABLE
     return table, found

@@ -4,7 +4,8 @@ A profile frame has ``Metadata_*`` columns and numeric feature columns, one row 
 field of view, well or treatment. Nothing in this module reads ``Metadata_MoA``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -110,6 +111,50 @@ def treatment_profiles(wells: pd.DataFrame) -> pd.DataFrame:
         batches = wells.groupby(by)["Metadata_Batch"].transform(lambda batch: ";".join(sorted(set(batch))))
         wells = wells.assign(Metadata_Batch=batches)
     return aggregate(wells, by)
+
+
+def to_anndata(frame: pd.DataFrame, provenance: Mapping[str, str] = {}) -> Any:
+    """Return features or profiles as an AnnData object, for the tools of single-cell analysis.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Fields, wells or treatments.
+    provenance : mapping of str to str
+        Where they come from, such as `mcnn_core.workspace.provenance`.
+
+    Returns
+    -------
+    anndata.AnnData
+        ``X`` the features (rows, features), float32 where all of them are, else float64; ``var_names`` theirs. ``obs`` the ``Metadata_*``
+        columns: text as text, numbers as numbers, an unknown concentration as NaN. ``obs_names`` are plate_well_site as far as present,
+        before them the treatment where wells were pooled. ``uns["provenance"]`` is `provenance`. ``write_h5ad`` takes it as it is.
+
+    Raises
+    ------
+    InputError
+        If the package anndata is not installed, a feature is not finite, two rows have one name, or a column's name holds a slash,
+        which divides folders in an .h5ad file.
+    """
+    try:
+        from anndata import AnnData
+    except ImportError as error:
+        raise InputError("AnnData needs the package anndata, which is not installed: pip install 'mcnn-core[anndata]'") from error
+    columns, values = feature_columns(frame), feature_matrix(frame)
+    obs = frame[[name for name in frame if name.startswith("Metadata_")]]
+    slashed = [f"column {name!r}" for name in [*obs, *columns] if "/" in name]
+    if slashed:
+        raise InputError("names of columns without a slash are right", slashed)
+    pooled = obs["Metadata_Well"] == "" if "Metadata_Well" in obs else pd.Series(True, obs.index)
+    parts = [obs[name].where(pooled, "") if name == "Metadata_Treatment" else obs[name] for name in NAMING if name in obs]
+    names = pd.Index(["_".join(str(part) for part in row if str(part)) for row in zip(*parts, strict=True)], dtype=object)
+    if names.has_duplicates:
+        raise InputError("rows that plate, well, site or treatment tell apart are right", sorted(set(names[names.duplicated()])))
+    texts = [name for name in obs if not pd.api.types.is_numeric_dtype(obs[name])]
+    obs = obs.astype(dict.fromkeys(texts, str)).astype(dict.fromkeys(texts, object)).set_axis(names)
+    single = all(frame[name].dtype == np.float32 for name in columns)
+    return AnnData(values.astype(np.float32 if single else np.float64), obs=obs, var=pd.DataFrame(index=pd.Index(columns, dtype=object)),
+                   uns={"provenance": dict(provenance)})
 
 
 def _controls(frame: pd.DataFrame) -> np.ndarray:

@@ -13,10 +13,10 @@ from scipy.stats import f as f_distribution
 from mcnn_core.distances import cosine_distances, similarity
 from mcnn_core.errors import InputError
 from mcnn_core.profiles import centre, feature_matrix, row_names
+from mcnn_core.screen import CONTROL
 
 #: How the similarities of a well to the many wells of a mechanism become one number [ours: the paper does not say].
 CHOICES = {"nearest": np.nanmax, "median": np.nanmedian}
-CONTROL = "DMSO"  #: name of the negative control beside the mechanisms, whatever the control of a screen is
 TOP_DOSES = 2  #: highest doses of a compound whose wells say in which direction it acts
 HILLS = np.geomspace(0.5, 4, 16)  #: steepnesses tried
 STEP = 0.02  #: of the EC50s tried, log10 units
@@ -45,7 +45,7 @@ def similarities(wells: pd.DataFrame, choice: str = "nearest") -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Index as `wells`; columns the mechanisms, sorted, then `CONTROL`; from 0 (opposite) to 2 (same direction),
+        Index as `wells`; columns the mechanisms, sorted, then `mcnn_core.screen.CONTROL`; from 0 (opposite) to 2 (same direction),
         NaN where a well is a mechanism's only reference. No columns where a screen has neither annotation nor controls.
     """
     if choice not in CHOICES:
@@ -85,7 +85,10 @@ def curves(wells: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """
     dosed = _dosed(wells)
     keys = ["Metadata_Compound", "Metadata_Concentration", "Metadata_MoA"]
-    long = wells.loc[dosed, keys].join(table).melt(keys, var_name="mechanism", value_name="similarity").dropna(subset="similarity")
+    part = wells.loc[dosed, keys]
+    # Not melt: a mechanism may have the name of any column.
+    parts = [part.assign(mechanism=name, similarity=table[name]) for name in table]
+    long = pd.concat(parts or [part.assign(mechanism="", similarity=np.nan)]).dropna(subset="similarity")
     groups = long.groupby([*keys, "mechanism"])["similarity"]
     found = groups.agg(["median", "count"]).join(groups.agg(lambda x: (x - x.median()).abs().median()).rename("mad")).reset_index()
     found["annotated"] = found.pop("Metadata_MoA") == found["mechanism"]

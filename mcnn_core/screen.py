@@ -11,8 +11,9 @@ import io
 import math
 import os
 import re
+import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -22,7 +23,7 @@ from pandera.errors import SchemaErrors
 from pandera.pandas import Check, Column, DataFrameSchema
 
 from mcnn_core.errors import InputError, Problem
-from mcnn_core.files import read_json, read_text, write_json, write_table
+from mcnn_core.files import atomic, read_json, read_text, write_json, write_table
 
 #: What every table must name, and what names a field.
 REQUIRED = ["Metadata_Plate", "Metadata_Well", "Metadata_Site"]
@@ -31,6 +32,8 @@ DEFAULTS = {"Metadata_Compound": "", "Metadata_Concentration": "", "Metadata_MoA
             "Metadata_Batch": "", "Metadata_control_type": ""}
 CONTROL_TYPES = ("negcon", "poscon", "trt")
 MAX_CHANNELS, MAX_COLUMNS = 6, 5_000
+#: What tables call the negative controls where they stand beside mechanisms.
+CONTROL = "negative control"
 #: BBBC021's channels in our order, each with the filter wheel's number in its file names.
 BBBC021_CHANNELS = {"DAPI": 1, "Actin": 4, "Tubulin": 2}
 
@@ -246,7 +249,9 @@ def _table(path: Path, rows: pd.DataFrame, channels: tuple[str, ...], root: Path
         "Metadata_MoA": [("mechanism-without-compound", Check(lambda text: (moa == "") | (compound != ""),
                                                               error="annotates no compound: name it in Metadata_Compound")),
                          ("mechanism-ambiguous", Check(lambda text: (moa == "") | (treatment.map(annotations) == 1),
-                                                       error="is one of several for this treatment"))]}
+                                                       error="is one of several for this treatment")),
+                         ("mechanism-reserved", Check(lambda text: moa.str.lower() != CONTROL,
+                                                      error="is no mechanism: mark such wells negcon in Metadata_control_type"))]}
     for channel in channels:
         schema[f"FileName_{channel}"] = [("cell-empty", FILLED)]
         schema[f"file of {channel}"] = [
@@ -463,6 +468,34 @@ def save_screen(screen: Screen, out: str | os.PathLike) -> None:
                                            "root": str(screen.root), "n_fields": len(screen.table)})
 
 
+def copy_fields(screen: Screen, folder: str | os.PathLike, rows: Sequence[int]) -> Path:
+    """Write some fields of a screen as a small screen of its own, and return the path of its LoadData table.
+
+    Parameters
+    ----------
+    folder : path
+        Receives ``example.csv`` and a copy of each image in ``images``; what was there before is replaced.
+    rows : sequence of int
+        Rows of the table.
+
+    Returns
+    -------
+    Path
+        What `read_loaddata` reads, with the same ``Metadata_*`` columns.
+    """
+    table = screen.table.iloc[list(rows)].drop(columns="Metadata_Treatment")
+    with atomic(Path(folder)) as temporary:
+        (temporary / "images").mkdir(parents=True)
+        for number, channel in enumerate(screen.channels, 1):
+            places = table[[f"PathName_{channel}", f"FileName_{channel}"]].agg("/".join, axis=1).str.lstrip("/")
+            names = {place: f"{n:03d}_channel{number}{Path(place).suffix}" for n, place in enumerate(dict.fromkeys(places), 1)}
+            for place, name in names.items():
+                shutil.copyfile(screen.root / place, temporary / "images" / name)
+            table = table.assign(**{f"FileName_{channel}": places.map(names), f"PathName_{channel}": "images"})
+        table.to_csv(temporary / "example.csv", index=False)
+    return Path(folder) / "example.csv"
+
+
 def load_screen(out: str | os.PathLike) -> Screen:
     """Read what `save_screen` wrote."""
     facts, table = read_json(Path(out) / "screen.json"), pd.read_parquet(Path(out) / "fields.parquet")
@@ -480,7 +513,7 @@ def summary(table: pd.DataFrame) -> dict[str, int]:
 
     return {"n_fields": len(table), "n_wells": wells(table), "n_annotated_fields": len(annotated),
             "n_annotated_wells": wells(annotated), "n_negative_wells": wells(negative),
-            **{f"n_{name}": table[f"Metadata_{column}"].nunique() for name, column in (
+            **{f"n_{name}": table[f"Metadata_{column}"].replace("", pd.NA).nunique() for name, column in (
                 ("plates", "Plate"), ("batches", "Batch"), ("compounds", "Compound"), ("treatments", "Treatment"))},
             **{f"n_{name}": annotated[f"Metadata_{column}"].nunique() for name, column in (
                 ("annotated", "Treatment"), ("annotated_compounds", "Compound"), ("mechanisms", "MoA"))}}

@@ -20,6 +20,7 @@ from mcnn_core.neighbors import SUSPECT_COLUMNS
 from mcnn_core.novelty import COLUMNS
 from mcnn_core.profiles import feature_columns, feature_matrix, treatment_profiles
 from mcnn_core.response import NO_FIT, potency, similarities
+from mcnn_core.screen import CONTROL
 
 EVIL = "<script>alert('a' + \"b\")</script>"
 MECHANISM = {"a1": "A", "a2": "A", "b1": "B", "b2": "B"}
@@ -84,8 +85,8 @@ def test_what_a_screen_cannot_answer_has_no_rows(kind, tmp_path):
     tables = discover(wells, treatments)
     assert list(tables) == ["similarity", "curves", "potency", "clusters", "novel", "suspects"]
     mechanisms = sorted(set(wells["Metadata_MoA"]) - {""})
-    like = mechanisms + (["DMSO"] if "negcon" in set(wells["Metadata_control_type"]) else [])
-    columns = {"similarity": [*DESCRIBED, "nearest", *like], "curves": CURVES, "potency": POTENCY, "clusters": [*DESCRIBED, "cluster"],
+    like = mechanisms + ([CONTROL] if "negcon" in set(wells["Metadata_control_type"]) else [])
+    columns = {"similarity": [*DESCRIBED, "nearest", *("like " + name for name in like)], "curves": CURVES, "potency": POTENCY, "clusters": [*DESCRIBED, "cluster"],
                "novel": COLUMNS, "suspects": SUSPECT_COLUMNS}
     assert {name: table.columns.tolist() for name, table in tables.items()} == columns
     assert len(tables["similarity"]) == len(wells) and len(tables["clusters"]) == len(treatments)
@@ -120,7 +121,7 @@ def test_what_was_planted_is_found(screen):
     strong = tables["similarity"][tables["similarity"]["MoA"] != ""]
     assert (strong["nearest"] == strong["MoA"]).all() and (tables["suspects"]["silhouette"] > 0.5).all()
     tops = unannotated_tops(wells, similarities(wells))
-    assert tops.index.tolist() == ["new 3 µM", "weak 3 µM"] and tops.loc["weak 3 µM"].idxmax() == "DMSO"
+    assert tops.index.tolist() == ["new 3 µM", "weak 3 µM"] and tops.loc["weak 3 µM"].idxmax() == CONTROL
 
 
 @pytest.mark.parametrize("moa", ["", "A"])
@@ -303,3 +304,18 @@ def test_no_table_changes_what_it_was_given(screen):
     pd.testing.assert_frame_equal(wells, before[0])
     pd.testing.assert_frame_equal(treatments, before[1])
     assert len(feature_columns(wells)) == FEATURES
+
+
+def test_mechanisms_may_have_the_names_of_columns(tmp_path):
+    """Every table of a screen whose mechanisms are called like its columns says the same as with other names."""
+    names = {"A": "well", "B": "similarity"}
+    wells = whole()
+    odd = wells.assign(Metadata_MoA=wells["Metadata_MoA"].replace(names))
+    assert set(odd["Metadata_MoA"]) - {""} <= {"well", "similarity", "nearest", "mechanism"} and set(odd["Metadata_MoA"]) != set(wells["Metadata_MoA"])
+    plain, tables = (discover(one, treatment_profiles(one)) for one in (wells, odd))
+    write_table(tmp_path / "similarity.csv", tables["similarity"])
+    read = pd.read_csv(tmp_path / "similarity.csv", keep_default_na=False)
+    assert read["well"].tolist() == wells["Metadata_Well"].tolist() and "like well" in read
+    pd.testing.assert_frame_equal(similarity_columns(read), similarities(odd), check_exact=False)
+    one, other = (table["curves"].sort_values(["compound", "concentration", "median", "mechanism"], ignore_index=True) for table in (plain, tables))
+    pd.testing.assert_frame_equal(one.replace(names), other)

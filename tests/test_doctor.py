@@ -171,6 +171,7 @@ PLANTS = {
     "control-type-unknown": (set_cell("Metadata_control_type", "neg", 0), 2, "Metadata_control_type"),
     "mechanism-without-compound": (set_cell("Metadata_Compound", "", 8), 10, "Metadata_MoA"),
     "mechanism-ambiguous": (set_cell("Metadata_MoA", "Actin!", 8), 10, "Metadata_MoA"),
+    "mechanism-reserved": (set_cell("Metadata_MoA", "negative control", 8), 10, "Metadata_MoA"),
     "file-outside": (set_cell("PathName_DNA", "../../etc", 2), 4, "file of DNA"),
     "file-shared": (with_rows(lambda rows: rows.assign(FileName_DNA=rows["FileName_DNA"].where(rows.index != 1, rows["FileName_DNA"][0]))), 2,
                     "file of DNA"),

@@ -1,3 +1,5 @@
+import io
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -11,6 +13,7 @@ from mcnn_core import figures
 from mcnn_core.distances import cosine_distances
 from mcnn_core.novelty import COLUMNS
 from mcnn_core.response import NO_FIT, hill
+from mcnn_core.screen import CONTROL
 
 GENERATOR = np.random.default_rng(0)
 FIELD = GENERATOR.integers(0, 256, (32, 48, 3), dtype=np.uint8)
@@ -184,11 +187,11 @@ def legend(ax):
 
 
 def test_similarity_heat_marks_the_largest_of_each_row(ax):
-    table = pd.DataFrame({"Aur": [1.8, 0.9], "Eg5": [1.2, np.nan], "DMSO": [0.4, 1.1]}, index=["a 1 µM", "b 3 µM"])
+    table = pd.DataFrame({"Aur": [1.8, 0.9], "Eg5": [1.2, np.nan], CONTROL: [0.4, 1.1]}, index=["a 1 µM", "b 3 µM"])
     figures.similarity_heat(ax, table)
     assert bars(ax) == ["similarity (2 - cosine distance)"] and ax.images[0].get_clim() == (0.4, 2)
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in ax.get_lines()] == [(0, 0), (2, 1)]
-    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["Aur", "Eg5", "DMSO"]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["Aur", "Eg5", CONTROL]
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["a 1 µM", "b 3 µM"]
     other, axes = plt.subplots()
     figures.similarity_heat(axes, table + 0.7)
@@ -199,7 +202,7 @@ def test_similarity_heat_marks_the_largest_of_each_row(ax):
 @pytest.fixture
 def points():
     """One compound at three doses: most like DMSO, then like Eg5, with one dose annotated as Aur and no dose most like KI."""
-    rows = [(dose, mechanism, value) for mechanism, values in {"Aur": (0.9, 1, 1.5), "DMSO": (1.9, 1.2, 0.5), "Eg5": (1, 1.6, 1.8),
+    rows = [(dose, mechanism, value) for mechanism, values in {"Aur": (0.9, 1, 1.5), CONTROL: (1.9, 1.2, 0.5), "Eg5": (1, 1.6, 1.8),
                                                                "KI": (0.5, 0.5, 0.5)}.items() for dose, value in zip((10.0, 0.1, 1.0), values[::-1])]
     table = pd.DataFrame(rows, columns=["concentration", "mechanism", "median"]).assign(compound="drug", mad=0.1, n=3)
     return table.assign(annotated=(table["mechanism"] == "Aur") & (table["concentration"] == 10))
@@ -208,16 +211,16 @@ def points():
 def test_response_curves_show_annotated_control_and_most_similar(ax, points):
     figures.response_curves(ax, points)
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_xscale(), ax.get_title()) == ("concentration (µM)", "similarity", "log", "drug")
-    assert legend(ax) == ["Aur", "DMSO", "Eg5"]
+    assert legend(ax) == ["Aur", CONTROL, "Eg5"]
     drawn = [container.lines[0] for container in ax.containers]
     assert drawn[0].get_xdata().tolist() == [0.1, 1, 10]  # left to right, whatever the order of the rows
     ringed = [line.get_xdata().tolist() for line in ax.get_lines() if line.get_markersize() == 11]
     assert ringed == [[10.0], [], []]
     ax.clear()
     figures.response_curves(ax, points, most=2)
-    assert legend(ax) == ["Aur", "DMSO"]
+    assert legend(ax) == ["Aur", CONTROL]
     ax.clear()
-    figures.response_curves(ax, points[points["mechanism"] != "DMSO"])
+    figures.response_curves(ax, points[points["mechanism"] != CONTROL])
     assert legend(ax) == ["Aur", "Eg5"]
 
 
@@ -227,7 +230,7 @@ def test_dose_effect_draws_a_curve_where_there_is_one(ax, status):
     fitted = pd.Series({"compound": "drug", "status": status, "ec50": 0.5, "low": 0.2, "high": 2.0, "hill": 1.5, "bottom": 0.1, "top": 3.0})
     fitted = fitted if status == "fit" else fitted.where(fitted.index.isin(["compound", "status"]))
     figures.dose_effect(ax, dose, np.arange(6.0), fitted)
-    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_xscale(), ax.get_title()) == ("concentration (µM)", "effect", "log", f"drug: {status}")
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_xscale(), ax.get_title()) == ("concentration (µM)", "effect", "log", f"drug:\n{status}")
     wells, controls, *rest = ax.get_lines()
     assert wells.get_xydata().tolist() == [[0.1, 2], [1, 3], [1, 4], [10, 5]]
     assert controls.get_xydata().tolist() == [[0.01, 0], [0.01, 1]]  # a decade left of the lowest dose
@@ -321,3 +324,20 @@ def test_growth_has_a_curve_per_stage_and_a_line_per_mark(ax):
     figures.growth_curves(ax, table, "hours", "hours", {"mine": 50}, line=15)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["embed", "train"] and texts(ax) == ["mine "]
     assert len(ax.lines) == 4 and ax.get_xscale() == ax.get_yscale() == "log" and ax.get_ylabel() == "hours"
+
+
+def test_names_are_shown_as_text_and_cut_in_the_middle(ax):
+    assert figures.short("taxol | 0.3") == "taxol | 0.3" and figures.short("_a\nb") == " _a\nb"
+    cut = figures.short("x" * 300 + " | 10")
+    assert len(cut) == figures.LONGEST and cut.endswith("xxxx | 10") and "…" in cut
+    ax.plot([0], [0], label=figures.short("_hidden"))
+    ax.set_title(figures.short("$x_{2$ and $\\frac$"))
+    ax.legend()
+    ax.figure.savefig(io.BytesIO())  # no formula is parsed
+    assert legend(ax) == [" _hidden"]
+    table = figures.safe_table(pd.DataFrame({"<b>c": ["<i>x", "$y$"], "n": [1.234, 2]}, index=["<u>r", "q"]), precision=1).to_html()
+    assert not any(tag in table for tag in ("<i>", "<b>", "<u>")) and "1.2" in table and "&lt;i&gt;x" in table
+    assert figures.colour_words(["DNA", "ER"]) == "DNA blue, ER magenta" and figures.colour_words(["BF"]) == "BF in grey"
+    figure, axes = figures.panels(3)
+    assert len(axes) == 3 == len(figure.axes)
+    plt.close(figure)

@@ -72,7 +72,7 @@ def pictures(n):
 
 def shown_points():
     rows = [(compound, dose, mechanism, 1 + m / 10, 0.1, 3, m == 1 and dose > 1)
-            for compound in ("b", "a") for dose in (10.0, 0.1) for m, mechanism in enumerate(["DMSO", "Eg5", "KI", "PS", "PD"])]
+            for compound in ("b", "a") for dose in (10.0, 0.1) for m, mechanism in enumerate(["negative control", "Eg5", "KI", "PS", "PD"])]
     return pd.DataFrame(rows, columns=["compound", "concentration", "mechanism", "median", "mad", "n", "annotated"])
 
 
@@ -182,7 +182,7 @@ def test_table_of_nothing_and_columns_of_one_name():
 
 def test_curves_hold_every_point_by_rising_concentration():
     shown = interactive.curves(shown_points(), shown_fits())
-    assert arguments(shown, "compounds") == ["b", "a"] and arguments(shown, "mechanisms") == ["Eg5", "KI", "PD", "PS", "DMSO"]
+    assert arguments(shown, "compounds") == ["b", "a"] and arguments(shown, "mechanisms") == ["Eg5", "KI", "PD", "PS", "negative control"]
     first = entries(arguments(shown, "panels")[0][0])
     assert first["x"] == [0.1, 10.0] and first["y"] == [1.1, 1.1] and first["low"] == [1.0, 1.0] and first["n"] == [3, 3]
     assert first["ring"][1] == 1.1 and first["ring"][0] == {"type": "number", "value": "nan"}

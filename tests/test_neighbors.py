@@ -289,8 +289,9 @@ def test_real_profiles_go_through_every_analysis(ljosa, capsys):
     mechanisms = sorted(set(annotated.Metadata_MoA))
     assert (len(annotated), annotated.Metadata_Compound.nunique(), len(mechanisms)) == (103, 38, 12)
     similarity = tables["similarity"]
-    assert len(similarity) == 632 and similarity.columns[-14:].tolist() == ["nearest", *mechanisms, "DMSO"]
-    assert similarity[mechanisms].notna().all(axis=None) and set(similarity.nearest) == {*mechanisms, "DMSO"}
+    like = [f"like {name}" for name in (*mechanisms, "negative control")]
+    assert len(similarity) == 632 and similarity.columns[-14:].tolist() == ["nearest", *like]
+    assert similarity[like].notna().all(axis=None) and set(similarity.nearest) == {*mechanisms, "negative control"}
     assert tables["potency"].compound.tolist() == sorted(set(annotated.Metadata_Compound))
     assert set(tables["potency"].status) <= {"fit", *NO_FIT.values()} and (tables["potency"].status == NO_FIT["low"]).sum() > 10
     assert len(tables["clusters"]) == 103 + 55 and tables["novel"].empty  # one profile of DMSO per plate; nothing unannotated

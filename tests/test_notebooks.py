@@ -31,6 +31,7 @@ PARAMETERS = {
     "14_genes": ["out", "controls", "obo", "gaf", "gaf_column", "node_size", "real"],
     "15_recorded": ["out"],
     "16_choosing": ["out", "n"],
+    "17_own_plates": ["out", "fields"],
     "18_scale": ["out", "cores", "core_hour", "gb_month", "months", "memory", "training_epochs"],
 }
 

@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,7 +8,7 @@ from scipy.stats import median_abs_deviation
 from mcnn_core.errors import InputError
 from mcnn_core.files import write_table
 from mcnn_core.profiles import (
-    aggregate, centre, feature_columns, feature_matrix, treatment_profiles, well_profiles, whiten,
+    aggregate, centre, feature_columns, feature_matrix, to_anndata, treatment_profiles, well_profiles, whiten,
 )
 
 FEATURES = ["MCNN_001", "MCNN_002", "MCNN_003"]
@@ -139,3 +141,42 @@ def test_pycytominer_reads_and_aggregates_the_file(fields, tmp_path):
     controls = ours.loc[ours.Metadata_control_type == "negcon", FEATURES]
     scale = median_abs_deviation(controls, scale="normal")
     np.testing.assert_allclose(normalised[FEATURES], (ours[FEATURES] - controls.median()) / scale, rtol=1e-5)
+
+
+def test_anndata_round_trip(tmp_path):
+    import anndata
+
+    wells = pd.DataFrame({
+        "Metadata_Plate": ["P1", "P1", "P2"], "Metadata_Well": ["B02", "B03", "B02"], "Metadata_Treatment": ["DMSO", "<b> | 0.3", ""],
+        "Metadata_Compound": ["DMSO", "<b>", ""], "Metadata_Concentration": [0.0, 0.3, np.nan], "Metadata_Replicate": [1, 2, 1],
+        "Metadata_Training": [False, True, True], "Metadata_Note": ["=cmd()", "\u05d0\u202e", ""], "MCNN_001": [1.5, -2.0, 0.25], "MCNN_002": [0.0, 1e-9, 3.0]})
+    to_anndata(wells, {"commit": "abc", "version.torch": "2"}).write_h5ad(tmp_path / "x.h5ad")
+    read = anndata.read_h5ad(tmp_path / "x.h5ad")
+    assert read.obs_names.tolist() == ["P1_B02", "P1_B03", "P2_B02"] and read.var_names.tolist() == ["MCNN_001", "MCNN_002"]
+    assert read.X.dtype == np.float64 and np.array_equal(read.X, wells[["MCNN_001", "MCNN_002"]].to_numpy())
+    assert dict(read.uns["provenance"]) == {"commit": "abc", "version.torch": "2"}
+    assert list(read.obs) == [name for name in wells if name.startswith("Metadata_")]
+    for name in read.obs:
+        assert read.obs[name].astype(wells[name].dtype).tolist() == wells[name].tolist() or name == "Metadata_Concentration"
+    assert np.isnan(read.obs["Metadata_Concentration"].iloc[2]) and read.obs["Metadata_Concentration"].tolist()[:2] == [0.0, 0.3]
+
+
+def test_anndata_of_fields_and_of_treatments():
+    fields = pd.DataFrame({"Metadata_Plate": "P", "Metadata_Well": "B02", "Metadata_Site": [1, 2], "MCNN_001": np.float32([1, 2])})
+    assert to_anndata(fields).obs_names.tolist() == ["P_B02_1", "P_B02_2"] and to_anndata(fields).X.dtype == np.float32
+    treatments = pd.DataFrame({"Metadata_Treatment": ["DMSO", "DMSO", "a | 1"], "Metadata_Plate": ["P1", "P2", ""], "Metadata_Well": "", "MCNN_001": [1.0, 2, 3]})
+    assert to_anndata(treatments).obs_names.tolist() == ["DMSO_P1", "DMSO_P2", "a | 1"]
+    with pytest.raises(InputError, match="tell apart") as raised:
+        to_anndata(treatments.assign(Metadata_Plate=""))
+    assert raised.value.problems == ["DMSO"]
+    with pytest.raises(InputError, match="slash") as raised:
+        to_anndata(fields.assign(**{"Metadata_a/b": 1}))
+    assert raised.value.problems == ["column 'Metadata_a/b'"]
+    with pytest.raises(InputError, match="finite"):
+        to_anndata(fields.assign(MCNN_001=[1, np.nan]))
+
+
+def test_anndata_absent_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "anndata", None)
+    with pytest.raises(InputError, match=r"pip install 'mcnn-core\[anndata\]'"):
+        to_anndata(pd.DataFrame({"Metadata_Well": ["B02"], "MCNN_001": [1.0]}))

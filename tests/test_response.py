@@ -14,6 +14,7 @@ from scipy.stats import median_abs_deviation
 from mcnn_core.errors import InputError
 from mcnn_core.profiles import feature_columns
 from mcnn_core.response import CHOICES, HILLS, NO_FIT, STEP, curves, effects, fit, hill, potency, similarities
+from mcnn_core.screen import CONTROL
 
 DOSES = 3.0 ** np.arange(-5, 3)
 CONCENTRATION = np.concatenate([np.zeros(18), np.repeat(DOSES, 3)])
@@ -36,11 +37,11 @@ def similarity_by_hand(wells, choice):
     """Compare every pair of wells, one at a time."""
     values = wells[feature_columns(wells)].to_numpy()
     table = {}
-    for mechanism in ("actin", "kinase", "DMSO"):
+    for mechanism in ("actin", "kinase", CONTROL):
         for i in range(len(wells)):
             found = []
             for j, other in enumerate(wells.itertuples()):
-                member = other.Metadata_control_type == "negcon" if mechanism == "DMSO" else (
+                member = other.Metadata_control_type == "negcon" if mechanism == CONTROL else (
                     other.Metadata_MoA == mechanism and other.Metadata_control_type == "trt")
                 if member and i != j:
                     found.append(2 - cosine(values[i], values[j]))

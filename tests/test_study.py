@@ -101,7 +101,7 @@ def test_the_whole_screen_is_analysed_and_graded(root, monkeypatch):
     grades = run["grades"]
     assert grades["potency.graded"] == 8 and grades["clusters.hidden"] == 1 and list(run["clusters"]) == ["Protein synthesis"]
     assert 0 <= grades["potency.no_fit"] <= 1 and grades["suspects.suspects"] > 0 and grades["clusters.called"] == found[0]["novel"]["novel"].sum()
-    assert found[0]["similarity"].columns[-1] == "DMSO" and len(found[0]["similarity"]) == 64
+    assert found[0]["similarity"].columns[-1] == "like negative control" and len(found[0]["similarity"]) == 64
     assert (root / "work" / "seed-102" / "whole-102" / "activations" / "part_00000000.npy").exists()
 
     table, given = labels[0]

@@ -13,6 +13,7 @@ import copy
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -361,11 +362,26 @@ def execute(build: Build, name: str) -> None:
 # Weave, merge, stage, render -----------------------------------------------
 
 
-def weave(source: NotebookNode, executed: NotebookNode) -> NotebookNode:
+def holds(cell: NotebookNode, facts: dict) -> bool:
+    """Whether a page shows a cell: tags ``if:<key>`` and ``unless:<key>`` ask for results that are true and false.
+
+    Raises
+    ------
+    InputError
+        If a key is not a truth value among the results so far.
+    """
+    asked = [tag.partition(":") for tag in tags(cell) if tag.startswith(("if:", "unless:"))]
+    wrong = [f"{kind}:{key}" for kind, _, key in asked if not isinstance(facts.get(key), bool)]
+    if wrong:
+        raise InputError("a tag of a cell must name a recorded truth value", wrong)
+    return all(facts[key] == (kind == "if") for kind, _, key in asked)
+
+
+def weave(source: NotebookNode, executed: NotebookNode, facts: dict | None = None) -> NotebookNode:
     """Return `source` with the outputs of `executed`: present prose and tags, kept results.
 
     The parameters that were injected follow the parameters cell, hidden until
-    asked for; papermill's time stamps are left out.
+    asked for; papermill's time stamps are left out, and so are cells that `facts` do not call for (`holds`).
     """
     woven = copy.deepcopy(source)
     for cell, run in zip(code_cells(woven), code_cells(executed), strict=True):
@@ -377,14 +393,25 @@ def weave(source: NotebookNode, executed: NotebookNode) -> NotebookNode:
             after = next(index for index, cell in enumerate(woven.cells) if "parameters" in tags(cell))
             woven.cells.insert(after + 1, run)
             break
+    woven.metadata["absent"] = sorted({label for cell in woven.cells if not holds(cell, facts or {}) for label in labels(cell)})
+    woven.cells = [cell for cell in woven.cells if holds(cell, facts or {})]
     return woven
+
+
+def labels(cell: NotebookNode) -> list[str]:
+    """Return what other pages may refer to in a cell: sections, exercises and figures."""
+    figure = cell.metadata.get("mystnb", {}).get("figure", {})
+    written = re.findall(r"^(?:\(|:label: )([\w-]+)(?:\)=)?$", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
+    return [*written, figure["name"]] if "name" in figure else written
 
 
 def write_woven(build: Build, name: str) -> None:
     """Write the page of one notebook into the staged tree."""
-    executed = nbformat.read(build.out / "exec" / f"{name}.ipynb", as_version=4)
+    executed, facts = nbformat.read(build.out / "exec" / f"{name}.ipynb", as_version=4), {}
+    for earlier in notebook_names(build.root):
+        facts |= read_json(results_file(build, earlier)) if earlier <= name else {}
     with atomic(build.out / "src" / "notebooks" / f"{name}.ipynb") as temporary:
-        temporary.write_text(nbformat.writes(weave(read_source(name, build.root), executed)), encoding="utf-8")
+        temporary.write_text(nbformat.writes(weave(read_source(name, build.root), executed, facts)), encoding="utf-8")
 
 
 def merge_results(build: Build) -> None:
@@ -470,16 +497,18 @@ def stage(build: Build) -> None:
         gone = path.stem not in notebook_names(build.root) if path.suffix == ".ipynb" else path not in kept
         if path.is_file() and gone:
             path.unlink()
-    _write_if_changed(source / "conf.py", sphinx_configuration(source).encode())
+    _write_if_changed(source / "conf.py", sphinx_configuration(source, build.screen).encode())
 
 
-def sphinx_configuration(source: Path) -> str:
-    """Return the ``conf.py`` that Jupyter Book makes of ``_config.yml``."""
+def sphinx_configuration(source: Path, screen: str = "simulated") -> str:
+    """Return the ``conf.py`` that Jupyter Book makes of ``_config.yml``; the title of the book names a screen of the reader's own."""
     from jupyter_book.config import get_final_config
 
     settings, _ = get_final_config(
         user_yaml=source / "_config.yml", sourcedir=source, cli_config={"latex_individualpages": False}
     )
+    if screen not in SCREENS:
+        settings["html_title"] += ": " + re.sub(r"[^\w .,()+-]", "_", Path(screen).stem)
     lines = ["import sys", "from pathlib import Path", "sys.path.insert(0, str(Path(__file__).parent / 'book/_ext'))"]
     lines += [f"{name} = {settings[name]!r}" for name in sorted(settings)]
     return "\n".join(lines) + "\n"
