@@ -109,6 +109,15 @@ def cluster_names(clusters: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"name": names, "cluster": clusters["cluster"], "Metadata_MoA": clusters["MoA"]}).reset_index(drop=True)
 
 
+def with_clusters(wells: pd.DataFrame, clusters: pd.DataFrame) -> pd.DataFrame:
+    """Return the wells with ``Metadata_Cluster``, that of their profile in `cluster_table` as text; "" for positive controls outside all profiles."""
+    control, unknown = wells["Metadata_control_type"] == "negcon", wells["Metadata_Treatment"] == ""
+    keys = pd.DataFrame({"treatment": wells["Metadata_Treatment"], "control": wells["Metadata_control_type"],
+                         "plate": wells["Metadata_Plate"].where(control | unknown, ""), "well": wells["Metadata_Well"].where(unknown, "")})
+    found = keys.merge(clusters[[*keys, "cluster"]], how="left", on=list(keys))["cluster"]
+    return wells.assign(Metadata_Cluster=found.astype("Int64").astype("string").fillna("").to_numpy())
+
+
 def novelties(wells: pd.DataFrame, treatments: pd.DataFrame, clusters: pd.DataFrame) -> pd.DataFrame:
     """Return ``novel.csv``, `mcnn_core.novelty.novelty`, on the clusters of `cluster_table`."""
     if not has_controls(wells):

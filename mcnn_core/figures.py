@@ -51,11 +51,6 @@ def colour_words(channels: Sequence[str]) -> str:
     return ", ".join(f"{channel} {colour}" for channel, colour in zip(channels, COLOUR_WORDS, strict=False))
 
 
-def safe_table(frame: pd.DataFrame, **formats) -> Styler:
-    """Return a table to be shown, formatted as `pandas.io.formats.style.Styler.format` does it, every name as text and never as HTML."""
-    return frame.style.format(escape="html", **formats).format_index(escape="html").format_index(escape="html", axis=1)
-
-
 def panels(n: int, height: float = 2.9, sharey: bool = False) -> tuple[Figure, list[Axes]]:
     """Return a figure of `n` panels, two in a line, and their axes."""
     figure, axes = plt.subplots(-(-n // 2), 2, figsize=(7.2, height * -(-n // 2)), sharey=sharey, squeeze=False, layout="constrained")
@@ -69,6 +64,13 @@ def composite(field: np.ndarray) -> np.ndarray:
     channels = field.shape[-1]
     colours = CHANNEL_COLOURS[:channels] * min(1, 3 / channels) if channels > 1 else np.ones((1, 3))
     return np.clip(field.astype(np.float32) / 255 @ colours, 0, 1)
+
+
+def listing(table: pd.DataFrame, index: bool = False, **form) -> Styler:
+    """Return a table for a page, in which every name is text: no markup, no mathematics. `form` goes to ``Styler.format``."""
+    shown = table.style.format(escape="html", **form).format_index(escape="html").format_index(escape="html", axis="columns")
+    shown = shown.set_table_attributes('class="mathjax_ignore"')
+    return shown if index else shown.hide(axis="index")
 
 
 def _bare(ax: Axes) -> Axes:
@@ -109,6 +111,7 @@ def contact_sheet(
 ) -> Axes:
     """Show fields in a grid, each with its title; the first carries the scale bar. `sheet_size` gives the figure that fits."""
     rows = -(-len(fields) // columns)
+    titles = ["\n".join(map(short, title.split("\n")[:3])) for title in titles]
     share = 1 - _title_height(titles) / (ax.figure.get_size_inches()[1] / rows)
     _bare(ax)
     for i, (field, title) in enumerate(zip(fields, titles, strict=True)):
@@ -124,7 +127,7 @@ def sheet_size(fields: Sequence[np.ndarray], titles: Sequence[str], columns: int
 
 
 def _title_height(titles: Sequence[str]) -> float:
-    return 0.1 + TITLE_LINE * (1 + max(title.count("\n") for title in titles))
+    return 0.1 + TITLE_LINE * (1 + min(2, max(title.count("\n") for title in titles)))
 
 
 def plate_map(ax: Axes, table: pd.DataFrame, column: str, label: str = "") -> Axes:
@@ -134,7 +137,7 @@ def plate_map(ax: Axes, table: pd.DataFrame, column: str, label: str = "") -> Ax
     """
     wells = table.drop_duplicates("Metadata_Well").set_index("Metadata_Well")[column]
     rows, columns = wells.index.str[:-2], wells.index.str[-2:].astype(int)
-    label = label or column.removeprefix("Metadata_")
+    label = label or short(column.removeprefix("Metadata_"))
     letters, numbers = sorted(set(rows), key=lambda row: (len(row), row)), range(columns.min(), columns.max() + 1)
     x, y = columns, rows.map(letters.index)
     size = 0.5 * 72 * min(ax.figure.get_size_inches() / (len(numbers) + 3, len(letters) + 2))

@@ -11,7 +11,7 @@ import platform
 import re
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +26,9 @@ from mcnn_core.errors import InputError
 #: Tables and ontologies pack to a tenth or a fiftieth; what packs to less has been made to fill the memory.
 MAX_TEXT, FREE, RATIO = 2**30, 2**22, 200
 _NUMBERS = itertools.count()
+#: Text that a spreadsheet would run, and what looks like it and is a number.
+FORMULA = re.compile(r"'*[=+@\t\r-]")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf", re.IGNORECASE | re.ASCII)
 
 
 def _sync(path: Path) -> None:
@@ -190,13 +193,40 @@ def read_json(path: str | os.PathLike) -> Any:
         raise InputError(f"{path} is not whole: {error}") from error
 
 
+def _guard(text: Any) -> Any:
+    """Put an apostrophe before a text that a spreadsheet would run as a formula; numbers stay numbers."""
+    return f"'{text}" if isinstance(text, str) and FORMULA.match(text) and not NUMBER.fullmatch(text) else text
+
+
+def _unguard(text: Any) -> Any:
+    return text[1:] if isinstance(text, str) and text.startswith("'") and FORMULA.match(text) else text
+
+
+def _each_text(frame: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFrame:
+    """Return a copy with every text and every column name changed."""
+    frame = frame.rename(columns=change)
+    for place, kind in enumerate(frame.dtypes):
+        if not pd.api.types.is_numeric_dtype(kind):
+            frame.isetitem(place, frame.iloc[:, place].map(change))
+    return frame
+
+
 def write_table(path: str | os.PathLike, frame: pd.DataFrame) -> None:
-    """Write a table without its index, as Parquet or CSV by the suffix of `path`."""
+    """Write a table without its index, as Parquet or CSV by the suffix of `path`.
+
+    In CSV a text or a column name that begins like a formula gets an apostrophe, which `read_table` takes away.
+    """
     with atomic(path) as temporary:
         if Path(path).suffix == ".parquet":
             frame.to_parquet(temporary, index=False)
         else:
-            frame.to_csv(temporary, index=False)
+            text = _each_text(frame, _guard).to_csv(index=False, lineterminator="\r\n")  # or a lone "\r" in a name would go unquoted
+            temporary.write_bytes(re.sub(r'("(?:[^"]|"")*")|\r\n', lambda found: found[1] or "\n", text).encode())
+
+
+def read_table(path: str | os.PathLike) -> pd.DataFrame:
+    """Read a CSV that `write_table` wrote, names as they were and empty texts as such; a column of nothing but numbers is one."""
+    return _each_text(pd.read_csv(path, keep_default_na=False), _unguard)
 
 
 def write_array(path: str | os.PathLike, array: np.ndarray) -> None:

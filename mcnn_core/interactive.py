@@ -55,7 +55,9 @@ STYLE = """<style>
 </style>
 """
 SAVE = """
-const quote = (value) => /[",\\r\\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : String(value)
+// A spreadsheet would run a name that begins like a formula; after an apostrophe it is text.
+const plain = (value) => typeof value === "string" && /^'*[=+@\\t\\r-]/.test(value) && !(value.trim() && Number.isFinite(+value)) ? `'${value}` : String(value)
+const quote = (value) => /[",\\r\\n]/.test(value) ? `"${plain(value).replaceAll('"', '""')}"` : plain(value)
 function save(name, rows) {
   const link = document.createElement("a")
   const text = rows.map((row) => row.map(quote).join(",") + "\\r\\n").join("")
@@ -173,11 +175,11 @@ def library() -> str:
     return STYLE + Resources(mode="inline", components=["bokeh", "bokeh-widgets", "bokeh-tables"], log_level="warn").render_js()
 
 
-def data_uri(image: np.ndarray) -> str:
-    """Return a (h, w, 3) uint8 image as an address that holds it, a JPEG of at most `THUMBNAIL` pixels a side."""
+def data_uri(image: np.ndarray, side: int = THUMBNAIL, quality: int = 80) -> str:
+    """Return a (h, w, 3) uint8 image as an address that holds it, a JPEG of at most `side` pixels a side."""
     small, file = Image.fromarray(image), io.BytesIO()
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
-    small.save(file, "JPEG", quality=80)
+    small.thumbnail((side, side))
+    small.save(file, "JPEG", quality=quality, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 

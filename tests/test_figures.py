@@ -335,8 +335,8 @@ def test_names_are_shown_as_text_and_cut_in_the_middle(ax):
     ax.legend()
     ax.figure.savefig(io.BytesIO())  # no formula is parsed
     assert legend(ax) == [" _hidden"]
-    table = figures.safe_table(pd.DataFrame({"<b>c": ["<i>x", "$y$"], "n": [1.234, 2]}, index=["<u>r", "q"]), precision=1).to_html()
-    assert not any(tag in table for tag in ("<i>", "<b>", "<u>")) and "1.2" in table and "&lt;i&gt;x" in table
+    table = figures.listing(pd.DataFrame({"<b>c": ["<i>x", "$y$"], "n": [1.234, 2]}, index=["<u>r", "q"]), index=True, precision=1).to_html()
+    assert not any(tag in table for tag in ("<i>", "<b>", "<u>")) and "1.2" in table and "&lt;i&gt;x" in table and "mathjax_ignore" in table
     assert figures.colour_words(["DNA", "ER"]) == "DNA blue, ER magenta" and figures.colour_words(["BF"]) == "BF in grey"
     figure, axes = figures.panels(3)
     assert len(axes) == 3 == len(figure.axes)

@@ -1,5 +1,6 @@
 """Writing whole files or none."""
 
+import csv
 import gzip
 import os
 import signal
@@ -10,8 +11,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from hostile import NAMES
 from mcnn_core.errors import InputError
-from mcnn_core.files import atomic, exclusive, read_json, read_text, sha256, write_json, write_table
+from mcnn_core.files import atomic, exclusive, read_json, read_table, read_text, sha256, write_json, write_table
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -49,6 +51,16 @@ def test_tables_round_trip(tmp_path, suffix):
     write_table(tmp_path / f"t.{suffix}", frame)
     read = pd.read_csv if suffix == "csv" else pd.read_parquet
     pd.testing.assert_frame_equal(read(tmp_path / f"t.{suffix}"), frame)
+
+
+def test_no_text_in_a_csv_is_a_formula_and_none_is_lost(tmp_path):
+    names = [*NAMES, "x\ry", "\r", "", "'", "'=", "''=1", '"', "-5", "=1", "@a", "\t", "a,b", "+-"]
+    frame = pd.DataFrame([[name, -1.5, -2, True] for name in names], columns=["=a", "b", "-c", "'@d"])
+    write_table(tmp_path / "t.csv", frame)
+    with open(tmp_path / "t.csv", newline="", encoding="utf-8") as handle:
+        head, *rows = csv.reader(handle)
+    assert len(rows) == len(names) and not [text for text in [*head, *(row[0] for row in rows)] if text[:1] in tuple("=+-@\t\r") and text not in ("", "-5")]
+    pd.testing.assert_frame_equal(read_table(tmp_path / "t.csv"), frame, check_dtype=False)
 
 
 def test_sha256(tmp_path):

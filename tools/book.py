@@ -269,13 +269,18 @@ def execution_key(build: Build, name: str) -> str:
     parts = {
         "cells": cells,
         "parameters": {key: value for key, value in build.parameters()[name].items() if key != "out"},
-        "modules": {module: sha256(build.root / "mcnn_core" / f"{module}.py") for module in modules},
+        "modules": {path.name: sha256(path) for path in module_files(build.root, modules)},
         "requirements": sha256(build.root / "requirements.txt"),
         "screen": sha256(screen) if screen.is_file() else "",
         "earlier": {other: run_record(build, other).get("digests") for other in earlier},
         "recorded": {path.name: sha256(path) for path in recorded_files(build.root, cells, modules)},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def module_files(root: Path, modules: set[str]) -> list[Path]:
+    """Return the files of modules: their code, and what lies beside it under the same name."""
+    return sorted(path for path in (root / "mcnn_core").iterdir() if path.is_file() and path.stem in modules)
 
 
 def recorded_files(root: Path, cells: list, modules: set[str]) -> list[Path]:
@@ -538,6 +543,8 @@ def render(build: Build) -> None:
         remote = [] if ended.returncode else network_loads(pages)
         if ended.returncode or remote:
             raise RuntimeError("\n".join(["the book was not rendered: see the warnings above", *remote]))
+        if (build.out / "explore.html").exists():
+            shutil.copy(build.out / "explore.html", pages)
         root_page = yaml.safe_load((build.root / "_toc.yml").read_text(encoding="utf-8"))["root"]
         (pages / "index.html").write_text(f'<meta http-equiv="refresh" content="0; url={root_page}.html">\n', encoding="utf-8")
 

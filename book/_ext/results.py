@@ -52,11 +52,13 @@ class NumberRole(SphinxRole):
         key, _, spec = text.partition(":")
         self.env.note_dependency(str(path))
         try:
-            shown = show(look_up(json.loads(path.read_text(encoding="utf-8")), key), spec)
+            value = look_up(json.loads(path.read_text(encoding="utf-8")), key)
+            shown = show(value, spec)
         except (OSError, KeyError, ValueError) as error:
             logger.warning("no number %r in %s: %s", text, path.name, error, location=self.get_location())
-            shown = f"({key}?)"
-        return [nodes.inline(self.rawtext, shown, classes=["number"])], []
+            value = shown = f"({key}?)"
+        # a text may be a name from the screen's table: never mathematics, and its direction is its own
+        return [nodes.inline(self.rawtext, shown, classes=["name", "mathjax_ignore"] if isinstance(value, str) else ["number"])], []
 
 
 class RecordedRole(NumberRole):
