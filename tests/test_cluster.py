@@ -24,20 +24,24 @@ ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 HOST = ["--host", "127.0.0.1"]
 
-#: Loaded by a worker before it starts: in its second task it leaves half of what it should write, says so, and hangs.
-DOOMED = """
+#: Loaded by both workers before they start. In its second task the doomed one leaves half of what it should write, says so, and hangs;
+#: the other waits for that in its own second task, so that it cannot be done before.
+PRELOAD = """
 import os, pathlib, time
 from mcnn_core import {module}
 
-plain, calls = {module}.{function}, []
+calls, said = [], pathlib.Path(os.environ["SAID"])
+plain = {module}.__dict__.setdefault("plain", {module}.{function})  # a worker loads this file twice
 
 def hang(*arguments, **options):
     calls.append(arguments)
-    if len(calls) == 1:
-        return plain(*arguments, **options)
-    {half}
-    pathlib.Path(os.environ["SAID"]).touch()
-    time.sleep(600)
+    if len(calls) == 2 and "DOOMED" in os.environ:
+        {half}
+        said.touch()
+        time.sleep(600)
+    while len(calls) == 2 and not said.exists():
+        time.sleep(0.02)
+    return plain(*arguments, **options)
 
 {module}.{function} = hang
 """
@@ -55,7 +59,7 @@ def kill(process):
     process.wait()
 
 
-def until(true, process, seconds=60):
+def until(true, process, seconds=300):
     limit = time.monotonic() + seconds
     while not true():
         assert process.poll() is None and time.monotonic() < limit, "the process ended or did nothing"
@@ -107,23 +111,23 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
 
 
-def while_one_of_two_is_killed(address, folder, doomed, task, *arguments, **options):
+def while_one_of_two_is_killed(address, folder, preload, task, *arguments, **options):
     """Return what a task makes of two workers, one of which is killed in the middle of its second piece of it."""
-    (folder / "doomed.py").write_text(doomed)
-    with (working(address, {}, {"DASK_DISTRIBUTED__WORKER__PRELOAD": str(folder / "doomed.py"), "SAID": str(folder / "said")}) as (_, worker),
-          ThreadPoolExecutor(1) as thread):
+    (folder / "preload.py").write_text(preload)
+    both = {"DASK_DISTRIBUTED__WORKER__PRELOAD": str(folder / "preload.py"), "SAID": str(folder / "said")}
+    with working(address, both, both | {"DOOMED": "1"}) as (_, doomed), ThreadPoolExecutor(1) as thread:
         run = thread.submit(task, *arguments, **options, scheduler=address, progress=False)
-        until(lambda: (folder / "said").exists() or run.done(), worker)
+        until(lambda: (folder / "said").exists() or run.done(), doomed)
         assert not run.done(), run.result()
-        kill(worker)
-        return run.result(timeout=120)
+        kill(doomed)
+        return run.result(timeout=300)
 
 
 def test_a_worker_killed_in_preprocessing_leaves_no_trace(address, screen, tmp_path, monkeypatch):
     monkeypatch.setattr(preprocess, "BLOCK", 2)
     here = preprocess.preprocess(screen, tmp_path / "here", multiple=10, progress=False)
-    doomed = DOOMED.format(module="preprocess", function="_write", half=HALF_A_BLOCK)
-    there = while_one_of_two_is_killed(address, tmp_path, doomed, preprocess.preprocess, screen, tmp_path / "there", multiple=10)
+    preload = PRELOAD.format(module="preprocess", function="_write", half=HALF_A_BLOCK)
+    there = while_one_of_two_is_killed(address, tmp_path, preload, preprocess.preprocess, screen, tmp_path / "there", multiple=10)
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
     assert (there.pixels == here.pixels).all()
     there.verify()
@@ -141,18 +145,13 @@ def test_a_worker_killed_in_embedding_leaves_no_trace(address, tmp_path, monkeyp
         here = features.embed_screen(model, store, tmp_path / "here", progress=False)
     finally:
         torch.set_num_threads(threads)
-    doomed = DOOMED.format(module="features", function="embed", half=HALF_A_PART)
-    there = while_one_of_two_is_killed(address, tmp_path, doomed, features.embed_screen, model, store, tmp_path / "there")
+    preload = PRELOAD.format(module="features", function="embed", half=HALF_A_PART)
+    there = while_one_of_two_is_killed(address, tmp_path, preload, features.embed_screen, model, store, tmp_path / "there")
     assert there.shape == (17, 128) and (there == here).all()
     assert {name: text for name, text in contents(tmp_path / "there").items() if not name.startswith(".")} == contents(tmp_path / "here")
 
 
 # ------------------------------------------------------------------ a cluster that cannot do it
-
-@pytest.fixture
-def hurried(monkeypatch):
-    monkeypatch.setattr(cluster, "PATIENCE", 1.0)
-
 
 def refused(address, folder, files=()) -> InputError:
     with pytest.raises(InputError) as error, pool(address, 1, folder, files):
@@ -162,11 +161,13 @@ def refused(address, folder, files=()) -> InputError:
 
 
 @pytest.mark.parametrize("wrong", ["tcp://127.0.0.1:1", "127.0.0.1:1", "nonsense", "ftp://x:1"])
-def test_a_scheduler_that_does_not_answer(hurried, tmp_path, wrong):
+def test_a_scheduler_that_does_not_answer(monkeypatch, tmp_path, wrong):
+    monkeypatch.setattr(cluster, "PATIENCE", 1.0)
     assert f"no scheduler answers at {wrong!r}; start one" in str(refused(wrong, tmp_path))
 
 
-def test_a_scheduler_without_workers(hurried, address, tmp_path):
+def test_a_scheduler_without_workers(monkeypatch, address, tmp_path):
+    monkeypatch.setattr(cluster, "PATIENCE", 4.0)
     assert "has no workers; start workers (dask worker ADDRESS)" in str(refused(address, tmp_path))
 
 
@@ -199,25 +200,25 @@ def late_task(address) -> str:
     return str(error.value)
 
 
-def test_no_worker_is_left(hurried, address, tmp_path):
+def test_no_worker_is_left(monkeypatch, address, tmp_path):
     with working(address, {}) as (worker,), pytest.raises(InputError, match="no worker is left; start workers"), pool(address, 1, tmp_path) as tasks:
         pending = {tasks.submit(time.sleep, 60): "long"}
-        time.sleep(0.5)
+        monkeypatch.setattr(cluster, "PATIENCE", 1.0)
         kill(worker)
         list(tasks.finished(pending))
 
 
-def test_a_task_that_kills_every_worker(address, tmp_path):
+def test_a_task_that_kills_every_worker(monkeypatch, address, tmp_path):
     """As one does that needs more memory than there is: the nanny starts the worker again, and the scheduler gives up in the end."""
+    monkeypatch.setattr(cluster, "PATIENCE", 300.0)
     with working(address, {"NANNY": "--nanny"}), pytest.raises(InputError, match="several workers died of one task"), pool(address, 1, tmp_path) as tasks:
         list(tasks.finished({tasks.submit(os._exit, 1): "deadly"}))
 
 
-def test_the_scheduler_is_lost(hurried, tmp_path):
+def test_the_scheduler_is_lost(tmp_path):
     with (scheduling(tmp_path) as (scheduler, address), working(address, {}), pytest.raises(InputError, match="the scheduler was lost"),
           pool(address, 1, tmp_path) as tasks):
         pending = {tasks.submit(time.sleep, 60): "long"}
-        time.sleep(0.5)
         kill(scheduler)
         list(tasks.finished(pending))
 
