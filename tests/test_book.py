@@ -181,7 +181,7 @@ def test_key_follows_code_parameters_and_modules_but_not_prose(small):
 def test_modules_are_followed_through_imports(small):
     (small / "mcnn_core/deep.py").write_text("import mcnn_core.files\n")
     assert book.imported_directly("from mcnn_core import deep, __version__", small) == ["deep"]
-    assert book.imported_modules("from mcnn_core.deep import x\nimport numpy", small) == {"deep", "files"}
+    assert book.imported_modules("from mcnn_core.deep import x\nimport numpy", small) == {"deep", "files", "errors"}
 
 
 # Weaving -------------------------------------------------------------------

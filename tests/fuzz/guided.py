@@ -19,6 +19,9 @@ LIBRARIES = {"tiff": ["tifffile"], "jpeg": ["PIL"], "checkpoint": ["yaml"]}  # i
 with atheris.instrument_imports(include=["mcnn_core", *LIBRARIES.get(NAME, [])], enable_loader_override=False):
     from tests.fuzz import targets
 
+    if NAME == "checkpoint":
+        from mcnn_core import train  # else first imported, without instruments, by its target
+
 TARGET = targets.TARGETS[NAME]
 CORPUS, FINDINGS = FOLDER / "corpus", FOLDER / "findings.json"
 CORPUS.mkdir(parents=True, exist_ok=True)
