@@ -218,6 +218,54 @@ def test_weave_refuses_other_code(small):
         book.weave(book.read_source("01_first", small), run)
 
 
+def test_weave_shows_what_the_results_call_for(small):
+    text = NOTEBOOK.format(title="First", parameters="x = 1", prose="Kept.", code="1").replace("Kept.\n", """Kept.
+
++++ {"tags": ["if:first.big"]}
+
+(section-big)=
+Big.
+
++++ {"tags": ["unless:first.big", "if:first.whole"]}
+
+Small.
+
+```{exercise}
+:label: ex-small
+```
+
+""").replace("```{code-cell} ipython3\n1\n", "```{code-cell} ipython3\n---\ntags: [\"unless:first.big\"]\nmystnb:\n  figure:\n    name: fig-small\n---\n1\n")
+    (small / "notebooks/01_first.md").write_text(text)
+    source = book.read_source("01_first", small)
+    shown = {big: book.weave(source, copy.deepcopy(source), {"first.big": big, "first.whole": True}) for big in (True, False)}
+    said = {big: "".join(cell.source for cell in page.cells) for big, page in shown.items()}
+    assert "Big." in said[True] and "Small." not in said[True] and shown[True].metadata["absent"] == ["ex-small", "fig-small"]
+    assert "Big." not in said[False] and "Small." in said[False] and shown[False].metadata["absent"] == ["section-big"]
+    assert len(book.code_cells(shown[True])) + 1 == len(book.code_cells(shown[False]))
+    for facts in ({}, {"first.big": "True"}):
+        with pytest.raises(InputError, match="must name a recorded truth value") as raised:
+            book.weave(source, copy.deepcopy(source), facts)
+        assert raised.value.problems[0] == "if:first.big"
+
+
+def test_every_condition_of_a_cell_is_recorded_by_its_chapter_or_an_earlier_one():
+    code = ""
+    for name in book.notebook_names():
+        notebook = book.read_source(name)
+        code += "\n".join(cell.source for cell in book.code_cells(notebook))
+        for cell in notebook.cells:
+            for key in (tag.partition(":")[2] for tag in book.tags(cell) if tag.startswith(("if:", "unless:"))):
+                word = key.partition(".")[2]
+                assert f"{word}=" in code or key.startswith(("screen.has_", "mechanisms.")), (name, key)
+
+
+def test_the_title_names_an_own_screen(small):
+    book.stage(options(small))
+    plain = book.sphinx_configuration(small / "_build/src")
+    own = book.sphinx_configuration(small / "_build/src", "/x/my <b>plates.csv")
+    assert "html_title = 'Phenotypes from pixels'" in plain and "html_title = 'Phenotypes from pixels: my _b_plates'" in own
+
+
 # Staging -------------------------------------------------------------------
 
 
