@@ -4,8 +4,9 @@
     python benchmarks/store.py [--small 2000] [--full 96] [--repeats 5] [--folder DIR] [--json FILE]
 
 All hold the same 8-bit fields: simulated, pre-processed, and repeated up to the number asked for. A Zarr shard holds 16 chunks
-of one field each, as a block of the store has 16 fields; codecs are Zarr's default (zstd), Blosc (lz4 of shuffled bytes) and none. Each number is the median
-of the repeats, with the lowest and the highest. All but "not cached" read files that are in memory already; there the system is asked to forget them first.
+of one field each, as a block of the store has 16 fields; codecs are Zarr's default (zstd), Blosc (lz4 of shuffled bytes)
+and none. Each number is the median of the repeats, with the lowest and the highest. All but "not cached" read files that
+are in memory already; there the system is asked to forget them first.
 Zarr is needed here alone: it is no requirement of the package.
 """
 

@@ -211,7 +211,8 @@ def test_no_worker_is_left(monkeypatch, address, tmp_path):
 def test_a_task_that_kills_every_worker(monkeypatch, address, tmp_path):
     """As one does that needs more memory than there is: the nanny starts the worker again, and the scheduler gives up in the end."""
     monkeypatch.setattr(cluster, "PATIENCE", 300.0)
-    with working(address, {"NANNY": "--nanny"}), pytest.raises(InputError, match="several workers died of one task"), pool(address, 1, tmp_path) as tasks:
+    with (working(address, {"NANNY": "--nanny"}), pytest.raises(InputError, match="several workers died of one task"),
+          pool(address, 1, tmp_path) as tasks):
         list(tasks.finished({tasks.submit(os._exit, 1): "deadly"}))
 
 
