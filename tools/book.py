@@ -527,18 +527,13 @@ def render(build: Build) -> None:
     RuntimeError
         If Sphinx warns or fails, or if a page would load something from the network.
     """
-    source, html, doctrees, figures = (build.out / name for name in ("src", "html", "doctrees", "figures"))
+    source, html, figures = (build.out / name for name in ("src", "html", "figures"))
     for figure in figures.glob("*.png"):
         _write_if_changed(source / "figures" / figure.name, figure.read_bytes())
     print("book: rendering", flush=True)
-    # Sphinx does not repeat the warnings of pages it has read, so its trees, too, are kept only if all went well.
-    with atomic(doctrees) as trees, atomic(html) as pages:
-        try:
-            if doctrees.exists():
-                shutil.copytree(doctrees, trees)
-        except shutil.Error as error:  # one entry per file
-            raise RuntimeError(f"the book was not rendered: {error.args[0][0][2]}") from error
-        command = [sys.executable, "-m", "sphinx", "-n", "-W", "--keep-going", "-q", "-a", "-b", "html", "-d", trees, source, pages]
+    # All pages are read anew: of those that it has read before, Sphinx repeats no warning, and their code loses its links.
+    with tempfile.TemporaryDirectory() as trees, atomic(html) as pages:
+        command = [sys.executable, "-m", "sphinx", "-n", "-W", "--keep-going", "-q", "-E", "-a", "-b", "html", "-d", trees, source, pages]
         ended = subprocess.run([*map(str, command)], cwd=build.root, env=os.environ | {"MCNN_OUT": str(build.out)})
         remote = [] if ended.returncode else network_loads(pages)
         if ended.returncode or remote:
