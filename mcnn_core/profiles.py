@@ -113,6 +113,12 @@ def treatment_profiles(wells: pd.DataFrame) -> pd.DataFrame:
     return aggregate(wells, by)
 
 
+def _categories(texts: pd.Series) -> pd.Categorical:
+    """Return texts as categories of plain Python strings: an .h5ad file takes no other kind."""
+    codes, found = pd.factorize(texts.to_numpy(dtype=object), sort=True)
+    return pd.Categorical.from_codes(codes, pd.Index(found, dtype=object))
+
+
 def to_anndata(frame: pd.DataFrame, provenance: Mapping[str, str] = {}) -> Any:
     """Return features or profiles as an AnnData object, for the tools of single-cell analysis.
 
@@ -127,7 +133,7 @@ def to_anndata(frame: pd.DataFrame, provenance: Mapping[str, str] = {}) -> Any:
     -------
     anndata.AnnData
         ``X`` the features (rows, features), float32 where all of them are, else float64; ``var_names`` theirs. ``obs`` the ``Metadata_*``
-        columns: text as text, numbers as numbers, an unknown concentration as NaN. ``obs_names`` are plate_well_site as far as present,
+        columns: text as categories, numbers as numbers, an unknown concentration as NaN. ``obs_names`` are plate_well_site as far as present,
         before them the treatment where wells were pooled. ``uns["provenance"]`` is `provenance`. ``write_h5ad`` takes it as it is.
 
     Raises
@@ -151,7 +157,7 @@ def to_anndata(frame: pd.DataFrame, provenance: Mapping[str, str] = {}) -> Any:
     if names.has_duplicates:
         raise InputError("rows that plate, well, site or treatment tell apart are right", sorted(set(names[names.duplicated()])))
     texts = [name for name in obs if not pd.api.types.is_numeric_dtype(obs[name])]
-    obs = obs.astype(dict.fromkeys(texts, str)).astype(dict.fromkeys(texts, object)).set_axis(names)
+    obs = obs.assign(**{name: _categories(obs[name].astype(str)) for name in texts}).set_axis(names)
     single = all(frame[name].dtype == np.float32 for name in columns)
     return AnnData(values.astype(np.float32 if single else np.float64), obs=obs, var=pd.DataFrame(index=pd.Index(columns, dtype=object)),
                    uns={"provenance": dict(provenance)})

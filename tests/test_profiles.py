@@ -150,7 +150,8 @@ def test_anndata_round_trip(tmp_path):
         "Metadata_Plate": ["P1", "P1", "P2"], "Metadata_Well": ["B02", "B03", "B02"], "Metadata_Treatment": ["DMSO", "<b> | 0.3", ""],
         "Metadata_Compound": ["DMSO", "<b>", ""], "Metadata_Concentration": [0.0, 0.3, np.nan], "Metadata_Replicate": [1, 2, 1],
         "Metadata_Training": [False, True, True], "Metadata_Note": ["=cmd()", "\u05d0\u202e", ""], "MCNN_001": [1.5, -2.0, 0.25], "MCNN_002": [0.0, 1e-9, 3.0]})
-    to_anndata(wells, {"commit": "abc", "version.torch": "2"}).write_h5ad(tmp_path / "x.h5ad")
+    wells.to_parquet(tmp_path / "wells.parquet")  # whose texts come back as another kind of string
+    to_anndata(pd.read_parquet(tmp_path / "wells.parquet"), {"commit": "abc", "version.torch": "2"}).write_h5ad(tmp_path / "x.h5ad")
     read = anndata.read_h5ad(tmp_path / "x.h5ad")
     assert read.obs_names.tolist() == ["P1_B02", "P1_B03", "P2_B02"] and read.var_names.tolist() == ["MCNN_001", "MCNN_002"]
     assert read.X.dtype == np.float64 and np.array_equal(read.X, wells[["MCNN_001", "MCNN_002"]].to_numpy())
