@@ -4,12 +4,13 @@ import re
 
 import pytest
 
-from mcnn_core.study import FRESH_SEEDS, recorded, recorded_comparison, recorded_grades
+from mcnn_core.study import CHOICE_SEEDS, FRESH_SEEDS, PLAN, recorded, recorded_choices, recorded_comparison, recorded_grades
 from mcnn_core.workspace import find_root
 
 FRESH = recorded("simulated-")
 CELLS = recorded("real-cells")
 WHOLE, KIMORPH = recorded("whole-"), recorded("kimorph-")
+CHOICES = recorded("choosing-")
 
 
 def nsc(records, method, protocol="NSC"):
@@ -18,7 +19,7 @@ def nsc(records, method, protocol="NSC"):
 
 
 def test_every_record_says_where_it_comes_from():
-    for name, record in (FRESH | CELLS | WHOLE | KIMORPH | recorded("held-out") | recorded("variant-")).items():
+    for name, record in (FRESH | CELLS | WHOLE | KIMORPH | CHOICES | recorded("held-out") | recorded("variant-")).items():
         assert record["command"].startswith("make study"), name
         assert len(record["commit"]) == 40 and record["processor"] and record["seconds"] > 0, name
         assert sorted(record["runs"]) == sorted(map(str, record["seeds"])), name
@@ -73,3 +74,28 @@ def test_the_discoveries_were_recorded_at_one_commit_with_one_recipe(name, recor
     assert len({record["commit"] for record in records.values()}) == 1
     recipes = [{**run["recipe"], "seed": 0} for record in records.values() for run in record["runs"].values()]
     assert all(recipe == recipes[0] for recipe in recipes)
+
+
+def test_the_choices_were_recorded_at_one_commit_with_the_plan_of_the_book():
+    assert set(CHOICES) == {f"choosing-{seed}" for seed in CHOICE_SEEDS}
+    assert len({record["commit"] for record in CHOICES.values()}) == 1
+    for record in CHOICES.values():
+        for seed, run in record["runs"].items():
+            assert run["plan"] == {"first": PLAN.first, "add": PLAN.add, "steps": list(PLAN.steps)} and run["recipe"]["seed"] == int(seed)
+            assert run["classes"]["chosen"] == run["classes"]["random 1"] == run["classes"]["random 2"] == len(set(run["chosen"]))
+    table = recorded_choices(CHOICES)
+    asked = table[table["part"].isin(["all", "set aside"])].groupby(["seed", "protocol", "part"])["n"]
+    assert (asked.nunique() == 1).all()  # every way answers the same questions
+    right = table["overall"] * table["n"]
+    assert ((right - right.round()).abs() < 1e-9).all() and set(table.loc[(table["protocol"] == "NSC") & (table["part"] == "all"), "n"]) == {103}
+
+
+def test_the_readme_repeats_the_choices():
+    part = (find_root() / "README.md").read_text(encoding="utf-8").split("<!-- choosing:begin")[1].split("<!-- choosing:end")[0]
+    table = recorded_choices(CHOICES)
+    table = table[table["protocol"] == "NSC"].pivot(index="way", columns=["part", "seed"], values="overall")
+    rows = {cells[1].strip(): cells[2:8] for cells in (line.split("|") for line in part.splitlines()) if len(cells) == 9 and "%" in cells[2]}
+    assert list(rows) == list(recorded_choices(CHOICES)["way"].unique())
+    for way, cells in rows.items():
+        expected = [table.loc[way, (part, seed)] for part in ("all", "set aside") for seed in CHOICE_SEEDS]
+        assert [cell.strip() for cell in cells] == [f"{value:.1%}" for value in expected], way
