@@ -6,6 +6,7 @@ by marker as well as by colour. Backgrounds are white, so pages may be dark. Fig
 ``layout="constrained"`` and a page some 7 inches wide, and drawn at 150 dots per inch.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -40,7 +41,8 @@ plt.rcParams.update({"figure.dpi": 150, "text.parse_math": False})  # a $ in a c
 
 def short(name: object, most: int = LONGEST) -> str:
     """Return a name as a figure can hold it: each line cut to `most` characters, its end (the dose) kept, and never taken for a hidden label."""
-    lines = [line if len(line) <= most else line[:most - 10] + "…" + line[-9:] for line in str(name).split("\n")]
+    lines = [re.sub(r"\s", " ", line) for line in str(name).split("\n")]
+    lines = [line if len(line) <= most else line[:most - 10] + "…" + line[-9:] for line in lines]
     return (" " if lines[0].startswith("_") else "") + "\n".join(lines)
 
 

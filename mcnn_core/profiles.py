@@ -134,13 +134,13 @@ def to_anndata(frame: pd.DataFrame, provenance: Mapping[str, str] = {}) -> Any:
     anndata.AnnData
         ``X`` the features (rows, features), float32 where all of them are, else float64; ``var_names`` theirs. ``obs`` the ``Metadata_*``
         columns: text as categories, numbers as numbers, an unknown concentration as NaN. ``obs_names`` are plate_well_site as far as present,
-        before them the treatment where wells were pooled. ``uns["provenance"]`` is `provenance`. ``write_h5ad`` takes it as it is.
+        before them the treatment where wells were pooled. ``uns["provenance"]`` is `provenance`, ``uns["renamed"]`` the name of each
+        column that has ``_`` for a slash here. ``write_h5ad`` takes it as it is.
 
     Raises
     ------
     InputError
-        If the package anndata is not installed, a feature is not finite, two rows have one name, or a column's name holds a slash,
-        which divides folders in an .h5ad file.
+        If the package anndata is not installed, a feature is not finite, or two rows or two columns have one name.
     """
     try:
         from anndata import AnnData
@@ -148,9 +148,9 @@ def to_anndata(frame: pd.DataFrame, provenance: Mapping[str, str] = {}) -> Any:
         raise InputError("AnnData needs the package anndata, which is not installed: pip install 'mcnn-core[anndata]'") from error
     columns, values = feature_columns(frame), feature_matrix(frame)
     obs = frame[[name for name in frame if name.startswith("Metadata_")]]
-    slashed = [f"column {name!r}" for name in [*obs, *columns] if "/" in name]
-    if slashed:
-        raise InputError("names of columns without a slash are right", slashed)
+    renamed = {name.replace("/", "_"): name for name in obs if "/" in name}  # a slash divides folders in an .h5ad file
+    if taken := sorted(set(renamed) & set(obs)):
+        raise InputError("names of columns that differ in more than a slash are right", [f"column {name!r} and {renamed[name]!r}" for name in taken])
     pooled = obs["Metadata_Well"] == "" if "Metadata_Well" in obs else pd.Series(True, obs.index)
     parts = [obs[name].where(pooled, "") if name == "Metadata_Treatment" else obs[name] for name in NAMING if name in obs]
     names = pd.Index(["_".join(str(part) for part in row if str(part)) for row in zip(*parts, strict=True)], dtype=object)
@@ -158,9 +158,10 @@ def to_anndata(frame: pd.DataFrame, provenance: Mapping[str, str] = {}) -> Any:
         raise InputError("rows that plate, well, site or treatment tell apart are right", sorted(set(names[names.duplicated()])))
     texts = [name for name in obs if not pd.api.types.is_numeric_dtype(obs[name])]
     obs = obs.assign(**{name: _categories(obs[name].astype(str)) for name in texts}).set_axis(names)
+    obs = obs.rename(columns={name: name.replace("/", "_") for name in renamed.values()})
     single = all(frame[name].dtype == np.float32 for name in columns)
     return AnnData(values.astype(np.float32 if single else np.float64), obs=obs, var=pd.DataFrame(index=pd.Index(columns, dtype=object)),
-                   uns={"provenance": dict(provenance)})
+                   uns={"provenance": dict(provenance), "renamed": renamed})
 
 
 def _controls(frame: pd.DataFrame) -> np.ndarray:

@@ -170,9 +170,11 @@ def test_anndata_of_fields_and_of_treatments():
     with pytest.raises(InputError, match="tell apart") as raised:
         to_anndata(treatments.assign(Metadata_Plate=""))
     assert raised.value.problems == ["DMSO"]
-    with pytest.raises(InputError, match="slash") as raised:
-        to_anndata(fields.assign(**{"Metadata_a/b": 1}))
-    assert raised.value.problems == ["column 'Metadata_a/b'"]
+    slashed = to_anndata(fields.assign(**{"Metadata_a/b": ["x", "y"]}))
+    assert slashed.obs["Metadata_a_b"].tolist() == ["x", "y"] and slashed.uns["renamed"] == {"Metadata_a_b": "Metadata_a/b"}
+    with pytest.raises(InputError, match="more than a slash") as raised:
+        to_anndata(fields.assign(**{"Metadata_a/b": 1, "Metadata_a_b": 1}))
+    assert raised.value.problems == ["column 'Metadata_a_b' and 'Metadata_a/b'"]
     with pytest.raises(InputError, match="finite"):
         to_anndata(fields.assign(MCNN_001=[1, np.nan]))
 
