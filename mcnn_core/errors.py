@@ -6,13 +6,13 @@ SHOWN = 20
 
 
 class Problem(str):
-    """One line of an `InputError` that knows its place and kind, for `mcnn_core.doctor`.
+    """One line of an `InputError` that knows its place and kind, for ``mcnn_core.doctor``.
 
     Parameters
     ----------
     text : str
     code : str
-        Name of the kind of problem, one of `mcnn_core.doctor.codes`.
+        Name of the kind of problem, one of ``mcnn_core.doctor.codes``.
     file : str
     row : int, optional
         Line in the file, the header being line 1.
