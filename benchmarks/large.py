@@ -70,7 +70,7 @@ def _stages(folder: Path, quick: bool) -> dict[str, Callable[[], Any]]:
         from mcnn_core.files import write_table
 
         parts = sorted((folder / "embedding").glob("part_*.npy"))
-        activations, table = np.concatenate([np.load(part) for part in parts]), _screen(folder).table
+        activations, table = np.concatenate([np.load(part, allow_pickle=False) for part in parts]), _screen(folder).table
         features = feature_frame(table, activations, np.ones(len(table), bool))
         wells, treatments = profile(features)
         for name, frame in {"features": features, "wells": wells, "treatments": treatments}.items():
