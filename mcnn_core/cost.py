@@ -123,7 +123,7 @@ def predict(bench: dict[str, Any], n_fields: int, height: int, width: int, chann
             raise MissingStageError(f"make bench has not measured stage {stage} of network {network!r}")
         nearest = here.iloc[np.abs(np.log(here["load"] / load)).argmin()]
         seconds = units * read_off(here["work"], here["seconds"], work) * (1 if stage in ALONE else bench["cores"] / cores)
-        return seconds, base + max(nearest["peak"] - base, 0) * load / nearest["load"]
+        return seconds, base + max(nearest["peak"] - base, 0.0) * (load / nearest["load"])  # in this order, or integers overflow
 
     at_once = max(1, min(64, PIXELS_AT_ONCE // pixels))
     found = {

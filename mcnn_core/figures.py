@@ -558,6 +558,7 @@ def growth_curves(ax: Axes, table: pd.DataFrame, column: str, ylabel: str, marks
     if line is not None:
         ax.axhline(line, color="0.3", ls="--", lw=1)
     ax.set(yscale="log", ylabel=ylabel)
+    ax.yaxis.set_major_formatter("{x:g}")
     _log_axis(ax, "fields")
     _legend(ax)
     return ax

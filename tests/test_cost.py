@@ -111,3 +111,9 @@ def test_the_recorded_bench_answers_for_a_screen():
     assert table.columns.tolist() == ["stage", "seconds", "memory_bytes", "disk_bytes"]
     assert table["stage"].tolist() == list(cost.STAGES[1:])
     assert (table["seconds"] > 0).all() and (table["memory_bytes"] > 0).all()
+
+
+def test_memory_of_all_pairs_grows_however_many_there_are():
+    table = cost.growth(cost.read_bench(), [10**6, 10**7, 10**8, 10**9], height=1080, width=1080, channels=5, n_classes=1000, sites=9)
+    memory = table.loc[table["stage"] == "distances", "memory_bytes"].to_numpy(dtype=float)
+    assert memory[1:] / memory[:-1] == pytest.approx(100, rel=0.05)
