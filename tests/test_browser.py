@@ -77,7 +77,12 @@ def window(driver, size, dark=False):
 
 def ask(driver, function):
     """Return what a function of ``browser.js`` says of the open page."""
-    return driver.execute_async_script(f"{ASK}; const done = arguments[0]; (async () => {function}())().then(done, (error) => done(String(error)))")
+    script = f"{ASK}; const done = arguments[0]; (async () => {function}())().then(done, (error) => done(String(error)))"
+    for _ in range(3):  # on a busy machine a page may still be loading what it is asked about
+        if not isinstance(found := driver.execute_async_script(script), str):
+            return found
+        time.sleep(1)
+    raise AssertionError(f"{driver.current_url}: {found}")
 
 
 def wait(driver, condition, seconds=20):
