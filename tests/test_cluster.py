@@ -177,7 +177,7 @@ def test_workers_that_cannot_take_part_are_named_together(address, tmp_path):
         (tmp_path / name / "mcnn_core").mkdir(parents=True)
     for path in (ROOT / "mcnn_core").glob("*.*"):
         (tmp_path / "other" / "mcnn_core" / path.name).write_bytes(path.read_bytes() + b"\n# changed\n" * (path.name == "errors.py"))
-    (tmp_path / "none" / "mcnn_core" / "__init__.py").touch()
+    (tmp_path / "none" / "mcnn_core" / "__init__.py").write_text("raise ModuleNotFoundError('as where it is not installed')\n")
     with working(address, {}, {"PYTHONPATH": str(tmp_path / "other")}, {"PYTHONPATH": str(tmp_path / "none")}):
         problems = refused(address, tmp_path, [str(tmp_path / "a.tif")]).problems
         late = late_task(address)
@@ -194,8 +194,8 @@ def late_task(address) -> str:
     from distributed import Client
 
     with Client(address, set_as_default=False) as client, pytest.raises(InputError) as error:
-        told = client.run(lambda: __import__("mcnn_core").__file__)
-        other = next(worker for worker, path in told.items() if "/other/" in path)
+        told = client.run(lambda: __import__("mcnn_core").__file__, on_error="return")
+        other = next(worker for worker, path in told.items() if "/other/" in str(path))
         client.submit(cluster._task, cluster.software(), os.getcwd, workers=[other], pure=False).result()
     return str(error.value)
 
