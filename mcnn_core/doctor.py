@@ -24,7 +24,7 @@ from scipy.ndimage import gaussian_filter, gaussian_laplace
 from tqdm import tqdm
 
 from mcnn_core.cost import predict, read_bench
-from mcnn_core.errors import InputError, MissingStageError, Problem
+from mcnn_core.errors import InputError, MissingStageError, Problem, reporting
 from mcnn_core.files import atomic, write_json
 from mcnn_core.imagehts import KIMORPH_FIELD, examine_imagehts
 from mcnn_core.images import _field_shape, image_header, image_paths, image_tiles, read_image
@@ -762,11 +762,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     out = Path(given.out or "_build").expanduser()
     name, data = (os.path.expanduser(text) for text in (given.screen, given.data))
-    try:
+    with reporting():
         report = check(name, data, out, progress=sys.stderr.isatty())
         write(report, out)
-    except OSError as error:
-        sys.exit(f"error: {error}")
     print(terminal(report))
     print(f"\nthe whole report: {visible((out / 'check.html').resolve(), 10_000)}\nas a list: {visible((out / 'check.json').resolve(), 10_000)}")
     sys.exit(1 if report.counts()["error"] else 0)

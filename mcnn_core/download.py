@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import stat
-import sys
 import threading
 import zipfile
 from collections.abc import Callable, Collection, Sequence
@@ -24,7 +23,7 @@ from typing import Any
 import requests
 from tqdm import tqdm
 
-from mcnn_core.errors import InputError
+from mcnn_core.errors import InputError, reporting
 from mcnn_core.files import atomic, read_json, sha256, write_json
 from mcnn_core.screen import Screen, read_bbbc021
 
@@ -343,7 +342,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--only", default="", help="weeks and plates, as in Week1,Week2_24381; all by default")
     parser.add_argument("--from", default="", dest="address", help="address of a copy of the publisher's files")
     given = parser.parse_args(arguments)
-    try:
+    with reporting():
         if given.screen not in ("bbbc021", "kimorph"):
             raise InputError("what can be fetched is bbbc021, and for kimorph the Gene Ontology", [f"screen {given.screen!r} cannot"])
         if not given.data:
@@ -351,10 +350,6 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"The publisher gives no checksums: the SHA-256 of each file is recorded in {RECORD} when it is first seen, and compared from then on.")
         folder, only = Path(given.data).expanduser(), [name.strip() for name in given.only.split(",") if name.strip()]
         new = fetch_bbbc021(folder, only, given.address or BBBC021) if given.screen == "bbbc021" else fetch_go(folder, given.address or GO)
-    except (InputError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("error: stopped; the same command goes on with what is not there yet")
     print(f"{len(new)} {'plates' if given.screen == 'bbbc021' else 'files of the Gene Ontology'} are new in {given.data}")
 
 

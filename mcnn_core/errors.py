@@ -1,6 +1,8 @@
-"""The two errors a user can meet: bad input, and a stage that has not been run."""
+"""The errors a user can meet: bad input, a stage that has not been run, and a training whose other processes have ended."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 SHOWN = 20
 
@@ -49,3 +51,18 @@ class InputError(ValueError):
 
 class MissingStageError(RuntimeError):
     """The output of an earlier notebook is missing; the message names that notebook."""
+
+
+class LostProcessError(RuntimeError):
+    """Another of the processes that train one network together has ended."""
+
+
+@contextmanager
+def reporting() -> Iterator[None]:
+    """End a command by one message, not a traceback, where the user can mend what is wrong: these errors, the system's, and Ctrl-C."""
+    try:
+        yield
+    except (InputError, MissingStageError, LostProcessError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("error: stopped; the same command goes on with what is not there yet")

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from tqdm import tqdm
 from mcnn_core import engine
 from mcnn_core.checkpoint import read_yaml, write_yaml
 from mcnn_core.cluster import pool
-from mcnn_core.errors import InputError, MissingStageError
+from mcnn_core.errors import InputError, reporting
 from mcnn_core.files import atomic, exclusive, read_json, sha256, write_array, write_json
 from mcnn_core.model import MCNN, digest
 from mcnn_core.preprocess import Store
@@ -204,13 +203,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", required=True, help="folder of the parts, and of activations.npy: row i for row i of the store")
     parser.add_argument("--scheduler", default="", help="tcp://HOST:PORT of a cluster that does it instead (mcnn_core.cluster)")
     given = parser.parse_args(arguments)
-    try:
+    with reporting():
         activations = embed_screen(load_model(given.model), Store.open(given.store), given.out, given.scheduler)
         write_array(Path(given.out) / "activations.npy", activations)
-    except (InputError, MissingStageError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("error: stopped; the same command goes on with what is not there yet")
     print(f"{given.out}/activations.npy: {activations.shape[0]} fields, {activations.shape[1]} activations each")
 
 

@@ -19,6 +19,7 @@ from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mcnn_core.engine import device
+from mcnn_core.errors import LostProcessError
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def team() -> Iterator[Team]:
 
     Raises
     ------
-    RuntimeError
+    LostProcessError
         If another process ends while this one waits for it.
     """
     if "WORLD_SIZE" not in os.environ:
@@ -75,8 +76,8 @@ def team() -> Iterator[Team]:
 
 
 def _ended(*_: object) -> None:
-    raise RuntimeError("Another process of this training has ended, so all of them stop. "
-                       "Run the same command again: it goes on from the last checkpoint")
+    raise LostProcessError("Another process of this training has ended, so all of them stop. "
+                           "Run the same command again: it goes on from the last checkpoint")
 
 
 class _SharedNorm(_BatchNorm):

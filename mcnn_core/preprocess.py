@@ -15,7 +15,6 @@ import hashlib
 import json
 import math
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -30,7 +29,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from mcnn_core.cluster import Pool, pool, software
-from mcnn_core.errors import InputError
+from mcnn_core.errors import InputError, reporting
 from mcnn_core.files import naming, put, read_json, remove, remove_leftovers, write_json
 from mcnn_core.images import check_headers, describe, image_paths, image_tiles, read_image
 from mcnn_core.screen import Screen, load_screen, read_loaddata
@@ -523,16 +522,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=2, help="threads")
     parser.add_argument("--scheduler", default="", help="tcp://HOST:PORT of a cluster that does it instead (mcnn_core.cluster)")
     given = parser.parse_args(arguments)
-    try:
+    with reporting():
         if not (given.screen.lower().endswith(".csv") or (Path(given.screen) / "screen.json").is_file()):
             raise InputError(f"screen {given.screen!r} is neither a LoadData .csv nor a folder in which the first chapter left screen.json")
         screen = read_loaddata(given.screen) if given.screen.lower().endswith(".csv") else load_screen(given.screen)
         size = given.bin or auto_bin(check_headers(screen), len(screen.table))
         store = preprocess(screen, given.out, given.reference, size, given.multiple, given.workers, given.scheduler)
-    except (InputError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("error: stopped; the same command goes on with what is not there yet")
     print(f"{given.out}: {' x '.join(map(str, store.shape))} (fields, height, width, channels)")
 
 

@@ -28,6 +28,7 @@ import tifffile
 from scipy import ndimage
 from tqdm import tqdm
 
+from mcnn_core.errors import reporting
 from mcnn_core.files import atomic
 
 # --------------------------------------------------------------------------- layout
@@ -634,7 +635,8 @@ def command(description: str, layouts: dict[str, Any], write: Callable[..., None
     parser.add_argument("--width", type=int, default=160)
     parser.add_argument("--workers", type=int, default=2, help="processes; the pixels do not depend on it")
     given = parser.parse_args(arguments)
-    write(given.out, given.seed, layouts[given.layout], given.height, given.width, given.workers)
+    with reporting():
+        write(given.out, given.seed, layouts[given.layout], given.height, given.width, given.workers)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -7,7 +7,6 @@ those on which ways of choosing surrogate classes are.
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -22,6 +21,7 @@ from mcnn_core.compare import COLUMNS, evaluate, profile
 from mcnn_core.controls import compare_controls, control_fields, control_frames, control_grades, sirna_clusters, sirna_profiles
 from mcnn_core.discover import discover
 from mcnn_core.enrichment import count_enriched, enrich_clusters, load_go, permuted, universe
+from mcnn_core.errors import reporting
 from mcnn_core.features import embed_screen, feature_frame
 from mcnn_core.files import read_json, write_json
 from mcnn_core.grading import grade_choice, grade_clusters, grade_groups, grades, group_grades, read_effects, read_truth
@@ -253,21 +253,22 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=find_root() / "_build" / "study", help="working folder")
     parser.add_argument("--only", default="", help="names that contain this text")
     given = parser.parse_args(arguments)
-    for name, (seeds, function) in studies(given.out, given.screen).items():
-        path = find_root() / "book" / "recorded" / f"{name}.json"
-        if given.only not in name:
-            continue
-        if path.exists():
-            print(f"{name}: recorded already in {path.name}; delete it to measure anew")
-            continue
-        start, runs = time.monotonic(), {}
-        for seed in seeds:
-            print(f"{name}: seed {seed}", flush=True)
-            runs[str(seed)] = function(seed)
-        command = "make study" + (f" SCREEN={Path(given.screen).name}" if given.screen else "")
-        write_json(path, {"command": command, "seeds": seeds, "seconds": round(time.monotonic() - start, 1), **provenance(), "runs": runs})
-        print(f"{name}: written to {path}", flush=True)
+    with reporting():
+        for name, (seeds, function) in studies(given.out, given.screen).items():
+            path = find_root() / "book" / "recorded" / f"{name}.json"
+            if given.only not in name:
+                continue
+            if path.exists():
+                print(f"{name}: recorded already in {path.name}; delete it to measure anew")
+                continue
+            start, runs = time.monotonic(), {}
+            for seed in seeds:
+                print(f"{name}: seed {seed}", flush=True)
+                runs[str(seed)] = function(seed)
+            command = "make study" + (f" SCREEN={Path(given.screen).name}" if given.screen else "")
+            write_json(path, {"command": command, "seeds": seeds, "seconds": round(time.monotonic() - start, 1), **provenance(), "runs": runs})
+            print(f"{name}: written to {path}", flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

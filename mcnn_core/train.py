@@ -13,7 +13,6 @@ and ``make book`` then finds the training finished. Without torchrun the same co
 
 import argparse
 import hashlib
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -30,7 +29,7 @@ from tqdm import tqdm
 from mcnn_core import checkpoint
 from mcnn_core.engine import (RECIPES, Fields, Recipe, augment, bfloat16, crop_size, device, draw, learning_rate, optimiser_for,
                               reproducible, run_steps, total_steps)
-from mcnn_core.errors import InputError, MissingStageError
+from mcnn_core.errors import InputError, MissingStageError, reporting
 from mcnn_core.files import exclusive, write_table
 from mcnn_core.model import CONFIGS, MCNN, NetworkConfig, digest
 from mcnn_core.parallel import Team, team
@@ -219,14 +218,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--max-steps", type=int, help="stop after so many steps")
     options = parser.parse_args(arguments)
     given = {key: getattr(options, key) for key in ("epochs", "batch", "max_steps") if getattr(options, key) is not None}
-    try:
+    with reporting():
         if not (options.out / "surrogate.parquet").is_file():
             raise MissingStageError(f"{options.out} holds no surrogate.parquet: run the notebooks 01 to 03 first")
         classes = pd.read_parquet(options.out / "surrogate.parquet")
         train(Store.open(options.out / "store"), classes["label"].to_numpy(), CONFIGS[options.network],
               replace(RECIPES[options.recipe], seed=options.seed, **given), options.out / "model", field_names(classes))
-    except (ValueError, RuntimeError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

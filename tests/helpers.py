@@ -1,6 +1,8 @@
-"""Tiny screens for tests: a LoadData table with one TIFF per field and channel on disk, or well profiles without pixels."""
+"""Tiny screens for tests: a LoadData table with one TIFF per field and channel on disk, or well profiles without pixels; and a tiny book."""
 
 import hashlib
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,37 @@ from mcnn_core.files import write_json
 from mcnn_core.preprocess import Store, _identity
 from mcnn_core.screen import treatment_key
 
+ROOT = Path(__file__).resolve().parents[1]
 CHANNELS = ("DNA", "Actin")
+NOTEBOOK = """\
+---
+jupytext:
+  formats: ipynb,md:myst
+  text_representation:
+    extension: .md
+    format_name: myst
+kernelspec:
+  display_name: Python 3
+  language: python
+  name: python3
+---
+
+# {title}
+
+```{{code-cell}} ipython3
+:tags: [parameters]
+
+out = ""
+seed = 0
+{parameters}
+```
+
+{prose}
+
+```{{code-cell}} ipython3
+{code}
+```
+"""
 
 
 def tiny_rows(plates: int = 2, wells: tuple[str, ...] = ("B02", "C03"), sites: int = 2, channels: tuple[str, ...] = CHANNELS) -> pd.DataFrame:
@@ -62,3 +94,22 @@ def well_table(rows: list[tuple[str, str, float, str, str]], values: np.ndarray)
     table["Metadata_Treatment"] = [treatment_key(*one) for one in zip(table["Metadata_Compound"], table["Metadata_Concentration"])]
     features = pd.DataFrame(values, columns=[f"MCNN_{number:03d}" for number in range(1, np.shape(values)[1] + 1)])
     return pd.concat([table, features], axis=1)
+
+
+def small_repository(root: Path, first: str, second: str, intro: str, profiles: str) -> Path:
+    """Write a repository with this one's build, two notebooks (each a filled-in `NOTEBOOK`) and three modules; return its folder."""
+    for folder in ("notebooks", "mcnn_core", "book/api"):
+        (root / folder).mkdir(parents=True)
+    for name in ("_config.yml", "dodo.py", "requirements.txt", "book/api/index.md"):
+        shutil.copy(ROOT / name, root / name)
+    for folder in ("tools", "book/_ext", "book/_static"):
+        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("__init__", "errors", "files", "workspace"):
+        shutil.copy(ROOT / "mcnn_core" / f"{name}.py", root / "mcnn_core")
+    (root / "book/references.bib").touch()
+    for name, text in {"book/intro": intro, "notebooks/01_first": first, "notebooks/02_second": second}.items():
+        (root / f"{name}.md").write_text(text, encoding="utf-8")
+    (root / "notebooks/profiles.yml").write_text(profiles, encoding="utf-8")
+    chapters = [{"file": "notebooks/01_first"}, {"file": "notebooks/02_second"}, {"file": "book/api/index", "sections": [{"glob": "book/api/[a-z]*"}]}]
+    (root / "_toc.yml").write_text(json.dumps({"format": "jb-book", "root": "book/intro", "chapters": chapters}), encoding="utf-8")
+    return root

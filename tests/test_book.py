@@ -10,42 +10,13 @@ from pathlib import Path
 
 import nbformat
 import pytest
-import yaml
+from helpers import NOTEBOOK, small_repository
 
 from mcnn_core.errors import InputError
 from tools import book
 
 ROOT = Path(__file__).resolve().parents[1]
 
-NOTEBOOK = """\
----
-jupytext:
-  formats: ipynb,md:myst
-  text_representation:
-    extension: .md
-    format_name: myst
-kernelspec:
-  display_name: Python 3
-  language: python
-  name: python3
----
-
-# {title}
-
-```{{code-cell}} ipython3
-:tags: [parameters]
-
-out = ""
-seed = 0
-{parameters}
-```
-
-{prose}
-
-```{{code-cell}} ipython3
-{code}
-```
-"""
 FIRST = NOTEBOOK.format(
     title="First",
     parameters='screen = ""',
@@ -66,31 +37,7 @@ SECOND = NOTEBOOK.format(
 @pytest.fixture
 def small(tmp_path) -> Path:
     """A repository with this one's build, two notebooks and three modules."""
-    root = tmp_path / "repository"
-    for folder in ("notebooks", "mcnn_core", "book/api"):
-        (root / folder).mkdir(parents=True)
-    for name in ("_config.yml", "dodo.py", "requirements.txt", "book/api/index.md"):
-        shutil.copy(ROOT / name, root / name)
-    for folder in ("tools", "book/_ext", "book/_static"):
-        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("__init__", "errors", "files", "workspace"):
-        shutil.copy(ROOT / "mcnn_core" / f"{name}.py", root / "mcnn_core")
-    (root / "book/intro.md").write_text("# Small\n\nOne is {result}`first.n`.\n")
-    (root / "book/references.bib").touch()
-    (root / "notebooks/profiles.yml").write_text("tiny: {epochs: 2}\ndefault: {}\n")
-    (root / "notebooks/01_first.md").write_text(FIRST)
-    (root / "notebooks/02_second.md").write_text(SECOND)
-    toc = {
-        "format": "jb-book",
-        "root": "book/intro",
-        "chapters": [
-            {"file": "notebooks/01_first"},
-            {"file": "notebooks/02_second"},
-            {"file": "book/api/index", "sections": [{"glob": "book/api/[a-z]*"}]},
-        ],
-    }
-    (root / "_toc.yml").write_text(yaml.safe_dump(toc))
-    return root
+    return small_repository(tmp_path / "repository", FIRST, SECOND, "# Small\n\nOne is {result}`first.n`.\n", "tiny: {epochs: 2}\ndefault: {}\n")
 
 
 def options(root: Path, **given: str) -> book.Build:

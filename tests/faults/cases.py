@@ -27,7 +27,7 @@ import torch
 from mcnn_core import files
 from mcnn_core.train import load_model
 from tests.faults.stages import Disturbance, run, start
-from tests.helpers import tiny_rows, write_screen
+from tests.helpers import NOTEBOOK, small_repository, tiny_rows, write_screen
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLED, REFUSED, STOPPED = -signal.SIGKILL, 2, 130
@@ -427,34 +427,6 @@ def _hurt_part(folder: Path, good: Good, hurt: Callable[[Path], None]) -> tuple[
 
 # ------------------------------------------------------------------------------ the book
 
-NOTEBOOK = """\
----
-jupytext:
-  formats: ipynb,md:myst
-  text_representation:
-    extension: .md
-    format_name: myst
-kernelspec:
-  display_name: Python 3
-  language: python
-  name: python3
----
-
-# {title}
-
-```{{code-cell}} ipython3
-:tags: [parameters]
-
-out = ""
-seed = 0
-```
-
-It is {{result}}`{key}.n`.
-
-```{{code-cell}} ipython3
-{code}
-```
-"""
 #: The second notebook waits, if told to, where it can be met: after it has begun, before it has written.
 WAITING = """\
 import os
@@ -472,24 +444,8 @@ space.record(n=2)"""
 FIRST = 'from mcnn_core.workspace import Workspace\\n\\nspace = Workspace(out, "01_first")\\nspace.record(n=1)'.replace("\\n", "\n")
 
 
-def _repository(root: Path) -> None:
-    """Write a repository with this one's build, two small notebooks and three modules."""
-    for folder in ("notebooks", "mcnn_core", "book/api"):
-        (root / folder).mkdir(parents=True)
-    for name in ("_config.yml", "dodo.py", "requirements.txt", "book/api/index.md"):
-        shutil.copy(ROOT / name, root / name)
-    for folder in ("tools", "book/_ext", "book/_static"):
-        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("__init__", "errors", "files", "workspace"):
-        shutil.copy(ROOT / "mcnn_core" / f"{name}.py", root / "mcnn_core")
-    (root / "book/intro.md").write_text("# Small\n", encoding="utf-8")
-    (root / "book/references.bib").touch()
-    (root / "notebooks/profiles.yml").write_text("tiny: {}\ndefault: {}\n", encoding="utf-8")
-    (root / "notebooks/01_first.md").write_text(NOTEBOOK.format(title="First", key="first", code=FIRST), encoding="utf-8")
-    (root / "notebooks/02_second.md").write_text(NOTEBOOK.format(title="Second", key="second", code=WAITING), encoding="utf-8")
-    pages = ["notebooks/01_first", "notebooks/02_second"]
-    (root / "_toc.yml").write_text(json.dumps({"format": "jb-book", "root": "book/intro", "chapters": [
-        *({"file": page} for page in pages), {"file": "book/api/index", "sections": [{"glob": "book/api/[a-z]*"}]}]}), encoding="utf-8")
+def _notebook(title: str, code: str) -> str:
+    return NOTEBOOK.format(title=title, parameters="", prose=f"It is {{result}}`{title.lower()}.n`.", code=code)
 
 
 def _build(root: Path, out: Path, *tasks: str, limit: int = 0, bound: bool = False) -> subprocess.Popen:
@@ -519,6 +475,12 @@ def _built(root: Path, out: Path, *tasks: str) -> str:
     return text
 
 
+def _kill(process: subprocess.Popen) -> None:
+    process.kill()
+    process.wait()
+    process.stdout.close()  # not read to its end: what the build had started may still hold it open
+
+
 def _met(root: Path, process: subprocess.Popen) -> None:
     """Wait until the second notebook waits."""
     while not (root / "met.here").exists():
@@ -537,8 +499,7 @@ def _pages(out: Path) -> dict[str, bytes]:
 
 def _repository_of(folder: Path, good: Good) -> tuple[Path, Path]:
     """Return a repository of the case's own and its output folder, with the numbers of an undisturbed book to compare with."""
-    root = folder / "repository"
-    _repository(root)
+    root = small_repository(folder / "repository", _notebook("First", FIRST), _notebook("Second", WAITING), "# Small\n", "tiny: {}\ndefault: {}\n")
     if not hasattr(good, "results"):
         _built(root, good.folder / "out", "merge")
         good.results = _results(good.folder / "out")
@@ -555,17 +516,20 @@ def _same_numbers(good: Good, root: Path, out: Path) -> str:
     return text
 
 
+def _goes_on(good: Good, root: Path, out: Path) -> str:
+    """Build a stopped book again: what was done before is not done again, and the numbers are the same. Return what was kept."""
+    text = _same_numbers(good, root, out)
+    assert "01_first: running" not in text and "02_second: done" in text, text
+    return "the notebooks before, which did not run again; the same numbers"
+
+
 @case("book", "kill -9 while a notebook of the book runs")
 def _(folder: Path, good: Good) -> tuple[str, str]:
     root, out = _repository_of(folder, good)
     process = _build(root, out, "merge")
     _met(root, process)
-    process.kill()
-    process.wait()
-    process.stdout.close()  # not read to its end: what the build had started may still hold it open
-    text = _same_numbers(good, root, out)
-    assert "01_first: running" not in text and "02_second: done" in text
-    return "the build was gone at once, its notebook a second later", "the notebooks before, which did not run again; the same numbers"
+    _kill(process)
+    return "the build was gone at once, its notebook a second later", _goes_on(good, root, out)
 
 
 @case("book", "Ctrl-C while a notebook of the book runs")
@@ -576,9 +540,7 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     os.killpg(process.pid, signal.SIGINT)
     text = process.communicate(timeout=60)[0]
     assert process.returncode and "Traceback" not in text and "stopped; the same command goes on" in text, text
-    text = _same_numbers(good, root, out)
-    assert "01_first: running" not in text
-    return "the build stopped and said that the same command goes on", "the notebooks before, which did not run again; the same numbers"
+    return "the build stopped and said that the same command goes on", _goes_on(good, root, out)
 
 
 @case("book", "disk full while a notebook of the book runs")
@@ -588,9 +550,7 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     process = _build(root, out, "merge", limit=20_000)
     text = process.communicate(timeout=120)[0]
     assert process.returncode and "notebook 02_second failed" in text and "File too large" in text, text
-    text = _same_numbers(good, root, out)
-    assert "01_first: running" not in text
-    return "notebook 02_second failed: OSError: File too large", "the notebooks before, which did not run again; the same numbers"
+    return "notebook 02_second failed: OSError: File too large", _goes_on(good, root, out)
 
 
 @case("book", "two builds into one output folder at once")
@@ -651,9 +611,7 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     while not [*out.glob(".html.*/book/*.html")]:
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.005)
-    process.kill()
-    process.wait()
-    process.stdout.close()  # not read to its end: what the build had started may still hold it open
+    _kill(process)
     assert _pages(out) == whole
     process = _build(root, out, limit=30_000)
     text_full = process.communicate(timeout=120)[0]
