@@ -6,7 +6,6 @@ data and are shown as text.
 """
 
 import html
-import io
 import json
 import os
 import re

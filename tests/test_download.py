@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from mcnn_core import download
 from mcnn_core.download import ARCHIVE, GO_FILES, IMAGE_BYTES, RECORD, TABLES, fetch_bbbc021, fetch_go, main
 from mcnn_core.errors import InputError
-from mcnn_core.files import read_json, sha256, write_json
+from mcnn_core.files import read_json, sha256
 from mcnn_core.images import check_headers, read_field
 from mcnn_core.pipeline import open_screen
 from mcnn_core.screen import read_bbbc021
