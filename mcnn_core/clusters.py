@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from scipy.cluster.hierarchy import fcluster, leaves_list, linkage, optimal_leaf_ordering
+from scipy.cluster.hierarchy import fcluster, leaves_list, linkage
 from scipy.spatial.distance import squareform
 
 from mcnn_core.errors import InputError
@@ -14,15 +14,88 @@ LINKAGE = "average"  #: [ours: the paper names none] Ward's needs Euclidean dist
 
 
 def tree(distances: np.ndarray) -> np.ndarray:
-    """Return the linkage matrix, (n - 1, 4), of an (n, n) distance matrix, its leaves in a near-optimal order.
-
-    Optimal is the order, of all that the tree allows, in which neighbouring leaves are nearest
-    (Bar-Joseph et al. 2001, Bioinformatics 17, S22); SciPy's implementation sometimes misses it narrowly.
-    """
+    """Return the linkage matrix, (n - 1, 4), of an (n, n) distance matrix, its leaves in the optimal order (`turn_forks`)."""
     if len(distances) < 2:
         raise InputError(f"a tree needs two profiles or more, found {len(distances)}")
-    condensed = squareform(distances, checks=False)
-    return optimal_leaf_ordering(linkage(condensed, LINKAGE), condensed)
+    return turn_forks(linkage(squareform(distances, checks=False), LINKAGE), distances)
+
+
+def turn_forks(branches: np.ndarray, distances: np.ndarray) -> np.ndarray:
+    """Turn the forks of a tree so that neighbouring leaves are as near as it allows.
+
+    Of all orders of the leaves that the tree allows, the one with the least sum of distances between neighbours (Bar-Joseph et al. 2001,
+    Bioinformatics 17, S22). Fork by fork, from the leaves up, the best order is found for every first leaf u in one half and every last leaf w
+    in the other: the best path from u to some m, a step from m to some k across the fork, and the best path from k to w. This is two
+    products of matrices in which sums are products and minima are sums, n^3 additions at most, and 16 n^2 bytes. (SciPy's
+    ``optimal_leaf_ordering`` misses the optimum, https://github.com/scipy/scipy/issues/11227, by some per cent of the sum for a hundred profiles.)
+
+    Parameters
+    ----------
+    branches : (n - 1, 4) array
+        Linkage matrix.
+    distances : (n, n) array
+        Symmetric.
+
+    Returns
+    -------
+    (n - 1, 4) array
+        The same tree; of two children the first stands first.
+    """
+    n, plain, children = len(distances), leaves_list(branches), branches[:, :2].astype(int)
+    distances = distances[np.ix_(plain, plain)]  # so that the leaves of each node stand together
+    sizes = np.r_[np.ones(n, int), branches[:, 3].astype(int)]
+    first = np.zeros(2 * n - 1, int)
+    for node in range(2 * n - 2, n - 1, -1):
+        left, right = children[node - n]
+        first[[left, right]] = first[node], first[node] + sizes[left]
+    span = [slice(start, start + size) for start, size in zip(first, sizes, strict=True)]
+
+    def halves(node: int) -> list[tuple[slice, slice]]:
+        """Return in which leaves a path through a node begins and ends; it may go either way."""
+        if node < n:
+            return [(span[node], span[node])]
+        left, right = children[node - n]
+        return [(span[left], span[right]), (span[right], span[left])]
+
+    path = np.zeros((n, n))  # the shortest from one leaf to another through all leaves of the smallest node that holds both
+    for left, right in children:
+        for begin, inner in halves(left):
+            for near, end in halves(right):
+                path[begin, end] = _shortest(_shortest(path[begin, inner], distances[inner, near]), path[near, end])
+                path[end, begin] = path[begin, end].T
+
+    turned, (left, right) = branches.copy(), children[-1]
+    begin, end = np.unravel_index(path[span[left], span[right]].argmin(), (sizes[left], sizes[right]))
+    open_ends = [(2 * n - 2, begin, sizes[left] + end)]
+    while open_ends:
+        node, begin, end = open_ends.pop()
+        if node < n:
+            continue
+        left, right = children[node - n]
+        if not span[left].start <= begin < span[left].stop:
+            left, right = turned[node - n, :2] = right, left
+        inner = next(inner for outer, inner in halves(left) if outer.start <= begin < outer.stop)
+        near = next(near for near, outer in halves(right) if outer.start <= end < outer.stop)
+        ways = path[begin, inner][:, None] + distances[inner, near] + path[near, end]
+        m, k = np.unravel_index(ways.argmin(), ways.shape)
+        open_ends += [(left, begin, inner.start + m), (right, near.start + k, end)]
+    return turned
+
+
+def _shortest(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return min over k of ``first[i, k] + second[k, j]``, looping over the shortest side, in pieces that stay in the processor's cache."""
+    rows, between, columns = *first.shape, second.shape[1]
+    if columns < rows:
+        return _shortest(second.T, first.T).T
+    if rows <= between:
+        return np.stack([(row[:, None] + second).min(axis=0) for row in first])
+    best, step = np.full((rows, columns), np.inf), max(1, 2**15 // columns)
+    for start in range(0, rows, step):
+        piece = best[start:start + step]
+        sums = np.empty_like(piece)
+        for k in range(between):
+            np.minimum(piece, np.add(first[start:start + step, k, None], second[k], out=sums), out=piece)
+    return best
 
 
 def cut_tree(branches: np.ndarray, cut: float = CUT) -> pd.DataFrame:

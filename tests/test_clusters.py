@@ -2,11 +2,11 @@ from itertools import product
 
 import numpy as np
 import pytest
-from scipy.cluster.hierarchy import fcluster, leaves_list, linkage
-from scipy.spatial.distance import pdist
+from scipy.cluster.hierarchy import fcluster, leaves_list, linkage, optimal_leaf_ordering
+from scipy.spatial.distance import pdist, squareform
 from sklearn.cluster import AgglomerativeClustering
 
-from mcnn_core.clusters import CUT, cut_tree, tree
+from mcnn_core.clusters import CUT, _shortest, cut_tree, tree, turn_forks
 from mcnn_core.distances import cosine_distances
 from mcnn_core.errors import InputError
 
@@ -67,17 +67,42 @@ def test_average_linkage_by_hand():
     assert cut_tree(branches, 0.48)["cluster"].nunique() == 3
 
 
+@pytest.mark.parametrize("linkage_of", ["average", "single", "complete"])  # trees from chains to nearly even halves
 @pytest.mark.parametrize("seed", range(5))
-def test_leaves_stand_as_the_tree_allows_and_nearer_than_unordered(seed):
-    """Of all allowed orders scipy's is among the best, though not always the best: https://github.com/scipy/scipy/issues/11227."""
-    distances = cosine_distances(np.random.default_rng(seed).normal(size=(9, 3)))
-    branches = tree(distances)
-    order = np.argsort(cut_tree(branches)["position"].to_numpy())
-    allowed = orders(branches, 16)
-    assert len(allowed) == 2 ** 8 and order.tolist() in allowed
-    plain = leaves_list(linkage(distances[np.triu_indices(9, 1)], "average"))
-    assert sorted(plain) == sorted(order) and walk(distances, order) < walk(distances, plain)
-    assert walk(distances, order) <= np.quantile([walk(distances, np.array(one)) for one in allowed], 0.1)
+def test_of_all_orders_that_the_tree_allows_the_leaves_stand_in_the_best(seed, linkage_of):
+    distances = cosine_distances(np.random.default_rng(seed).normal(size=(10, 3)))
+    plain = linkage(distances[np.triu_indices(10, 1)], linkage_of)
+    turned = turn_forks(plain, distances)
+    np.testing.assert_array_equal(turned[:, 2:], plain[:, 2:])
+    np.testing.assert_array_equal(np.sort(turned[:, :2]), np.sort(plain[:, :2]))
+    allowed = orders(plain, 18)
+    assert len(allowed) == 2**9 and leaves_list(turned).tolist() in allowed
+    assert walk(distances, leaves_list(turned)) == pytest.approx(min(walk(distances, np.array(one)) for one in allowed), rel=1e-12)
+
+
+def test_the_order_is_as_good_as_that_of_scipy_or_better():
+    """On sizes where not all orders can be tried; scipy's is not always the best: https://github.com/scipy/scipy/issues/11227."""
+    for n in (2, 3, 50, 130):
+        distances = cosine_distances(np.random.default_rng(n).normal(size=(n, 5)))
+        branches = tree(distances)
+        theirs = optimal_leaf_ordering(branches, squareform(distances, checks=False))
+        assert walk(distances, leaves_list(branches)) <= walk(distances, leaves_list(theirs)) + 1e-9
+        order = np.argsort(cut_tree(branches)["position"].to_numpy())
+        np.testing.assert_array_equal(order, leaves_list(branches))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 9, 4), (9, 1, 4), (9, 4, 1), (5, 6, 7), (40, 3, 2000), (300, 200, 250)])
+def test_shortest_ways_over_all_that_lie_between(shape):
+    rows, between, columns = shape
+    rng = np.random.default_rng(0)
+    first, second = rng.random((rows, between)), rng.random((between, columns))
+    found = _shortest(first, second)
+    assert found.shape == (rows, columns)
+    np.testing.assert_array_equal(found[::7], [(row[:, None] + second).min(axis=0) for row in first[::7]])
+
+
+def test_profiles_that_are_all_the_same_have_an_order():
+    assert sorted(leaves_list(tree(np.zeros((6, 6))))) == list(range(6))
 
 
 def test_a_tree_needs_two_profiles():
