@@ -199,9 +199,9 @@ def worst_and_best(found: pd.DataFrame, wanted: list[str] = RANGES) -> dict[str,
 def choice_gains(table: pd.DataFrame) -> dict[str, float | str]:
     """Return by how much the ``chosen`` classes of `recorded_choices` are better than others: the lowest and the highest over the seeds.
 
-    Keys ``<measure>.<rival>.lowest`` and ``.highest``, fractions. Measures: accuracy under NSC (``nsc``) and NSCB (``nscb``), that under NSC
-    on the compounds set aside (``aside``), and their mean average precision (``aside_precision``). Rivals: the mean of both ``random``
-    draws, ``every_treatment`` and ``annotated``. "not available" where nothing is recorded.
+    Keys ``<measure>.<rival>.lowest`` and ``.highest``. Measures: accuracy under NSC (``nsc``) and NSCB (``nscb``), that under NSC
+    on the compounds set aside (``aside``), all in percentage points, and their mean average precision (``aside_precision``). Rivals: the
+    mean of both ``random`` draws, ``every_treatment`` and ``annotated``. "not available" where nothing is recorded.
     """
     measures = {"nsc": ("overall", "NSC", "all"), "nscb": ("overall", "NSCB", "all"),
                 "aside": ("overall", "NSC", "set aside"), "aside_precision": ("average_precision", "NSC", "set aside")}
@@ -210,10 +210,23 @@ def choice_gains(table: pd.DataFrame) -> dict[str, float | str]:
     for measure, (column, protocol, part) in measures.items():
         wide = table[(table["protocol"] == protocol) & (table["part"] == part)].pivot(index="seed", columns="way", values=column)
         for rival, ways in rivals.items():
-            gain = wide["chosen"] - wide[ways].mean(axis=1) if len(wide) else []
+            gain = (wide["chosen"] - wide[ways].mean(axis=1)) * (100 if column == "overall" else 1) if len(wide) else []
             for end, value in (("lowest", min), ("highest", max)):
                 found[f"{measure}.{rival}.{end}"] = float(value(gain)) if len(gain) else NOT_AVAILABLE
     return found
+
+
+def choice_counts(records: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Return numbers of the runs of `choosing` over the seeds, as "31" or "30 to 34"; "not available" where nothing is recorded.
+
+    Keys: treatments asked under NSC (``asked.all``, ``asked.aside``); classes (``classes.every_well``, ``classes.every_compound``).
+    """
+    runs, scores = [run for record in records.values() for run in record["runs"].values()], recorded_choices(records)
+    nsc = scores[scores["protocol"] == "NSC"]
+    found = {f"asked.{key}": nsc.loc[nsc["part"] == part, "n"] for key, part in (("all", "all"), ("aside", "set aside"))}
+    found |= {f"classes.{way.replace(' ', '_')}": [run["classes"][way] for run in runs] for way in ("every well", "every compound")}
+    ends = {key: sorted({min(values), max(values)}) if len(values) else [NOT_AVAILABLE] for key, values in found.items()}
+    return {key: " to ".join(map(str, values)) for key, values in ends.items()}
 
 
 def margins(comparison: pd.DataFrame) -> dict[str, float | str]:

@@ -169,7 +169,13 @@ def test_ways_of_choosing_classes_are_compared(root, monkeypatch):
     gains = study.choice_gains(table)
     everything = table[(table["protocol"] == "NSC") & (table["part"] == "all")].set_index("way")["overall"]
     expected = everything["chosen"] - (everything["random 1"] + everything["random 2"]) / 2
-    assert gains["nsc.random.lowest"] == gains["nsc.random.highest"] == pytest.approx(expected)
+    assert gains["nsc.random.lowest"] == gains["nsc.random.highest"] == pytest.approx(100 * expected)
+    counts = study.choice_counts(study.recorded("choosing-"))
+    assert counts["asked.all"] == str(int(table.query("protocol == 'NSC' and part == 'all'")["n"].iloc[0]))
+    assert counts["classes.every_well"] == str(run["classes"]["every well"])
+    twice = {"a": {"runs": {"1": {**run, "classes": {"every well": 3, "every compound": 2}}}}, "b": {"runs": {"2": {**run, "classes": {"every well": 5, "every compound": 2}}}}}
+    assert study.choice_counts(twice)["classes.every_well"] == "3 to 5" and study.choice_counts(twice)["classes.every_compound"] == "2"
+    assert set(study.choice_counts({}).values()) == {"not available"}
     assert set(study.choice_gains(study.recorded_choices({})).values()) == {"not available"}
 
 
@@ -179,8 +185,8 @@ def test_gains_are_those_of_the_worst_and_the_best_seed():
     rows = [(seed, way, protocol, part, value + (protocol == "NSCB") * (way == "chosen"), value / 2)
             for seed, ways in values.items() for way, value in ways.items() for protocol in ("NSC", "NSCB") for part in ("all", "set aside")]
     found = study.choice_gains(pd.DataFrame(rows, columns=["seed", "way", "protocol", "part", "overall", "average_precision"]))
-    assert found["nsc.random.lowest"] == pytest.approx(-0.1) and found["nsc.random.highest"] == pytest.approx(0.1)
-    assert found["nscb.random.lowest"] == pytest.approx(0.9) and found["aside.every_treatment.highest"] == pytest.approx(0.3)
+    assert found["nsc.random.lowest"] == pytest.approx(-10) and found["nsc.random.highest"] == pytest.approx(10)
+    assert found["nscb.random.lowest"] == pytest.approx(90) and found["aside.every_treatment.highest"] == pytest.approx(30)
     assert found["aside_precision.annotated.highest"] == pytest.approx(0.15) and len(found) == 24
 
 
