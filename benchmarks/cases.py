@@ -464,7 +464,7 @@ def all_cases(quick: bool = False) -> list[Case]:
     for height, width in sizes:
         label, grey = f"{height} x {width}", 3 * height * width
         here = {"height": height, "width": width, "work": grey, "load": grey, **once}
-        sites = {64: 1, 128: 96, 512: 2, 1024: 1}[height]
+        sites = {64: 1, 128: 96, 512: 12, 1024: 4}[height]
         wells = len(made.few_wells(sites).wells())
         cases.append(Case("simulate", label, "field", wells * sites, prepare_nothing, {
             "ours": simulate_ours, "textbook": simulate_textbook, "raw": simulate_raw}, bound="raw", more={"sites": sites},

@@ -405,6 +405,13 @@ def _log_axis(ax: Axes, xlabel: str) -> Axes:
     return ax
 
 
+def _power_of_ten(value: float) -> str:
+    """Return a power of ten as in 10⁵; those from 0.01 to 1,000 written out."""
+    if 0.009 < value < 2_000:
+        return f"{value:g}"
+    return "10" + str(round(np.log10(value))).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
 def response_curves(ax: Axes, points: pd.DataFrame, most: int = 3) -> Axes:
     """Draw similarity against concentration for one compound (Fig. 4a): medians with MAD, annotated doses ringed.
 
@@ -557,8 +564,8 @@ def growth_curves(ax: Axes, table: pd.DataFrame, column: str, ylabel: str, marks
         ax.text(place, 0.99, f"{name} ", rotation=90, ha="right", va="top", transform=ax.get_xaxis_transform(), **SMALL)
     if line is not None:
         ax.axhline(line, color="0.3", ls="--", lw=1)
-    ax.set(yscale="log", ylabel=ylabel)
-    ax.yaxis.set_major_formatter("{x:g}")
-    _log_axis(ax, "fields")
+    _log_axis(ax, "fields").set(yscale="log", ylabel=ylabel)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(lambda value, _: _power_of_ten(value))
     _legend(ax)
     return ax

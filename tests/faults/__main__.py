@@ -22,7 +22,7 @@ BEGIN, END = "<!-- The table is written by make faults. -->\n", "\n<!-- End of t
 def table(rows: list[dict]) -> str:
     """Return the cases as a table of the book."""
     cells = [[row[name].replace("|", "\\|").replace("<", "&lt;") for name in ("stage", "case", "happened", "kept", "verdict")] for row in rows]
-    return "\n".join(["| stage | fault | what happened | what was kept | |", "|---|---|---|---|---|", *(f"| {' | '.join(row)} |" for row in cells)])
+    return "\n".join(["| stage | fault | what happened | what was kept | result |", "|---|---|---|---|---|", *(f"| {' | '.join(row)} |" for row in cells)])
 
 
 def record(rows: list[dict]) -> None:

@@ -131,7 +131,7 @@ def goes_on(good: Good, stage: str, folder: Path) -> None:
     assert not leftovers(folder), leftovers(folder)
 
 
-# ------------------------------------------------------------------------------ kill, Ctrl-C, full disk, in each stage
+# ------------------------------------------------------------------------------ kill, Ctrl-C, no room, in each stage
 
 POINTS = {"store": ("read", 100, "in the middle of pre-processing"), "model": ("step", 9, "in the middle of an epoch"),
           "embedding": ("fields", 3, "in the middle of embedding")}
@@ -158,7 +158,7 @@ for _stage, (_point, _count, _where) in POINTS.items():
         goes_on(good, stage, folder)
         return "the run stopped", "what was done; the next run went on to the same bits"
 
-    @case(_stage, f"disk full while {({'store': 'pixels are', 'model': 'a checkpoint is', 'embedding': 'a part is'})[_stage]} written")
+    @case(_stage, f"no room for the file while {({'store': 'pixels are', 'model': 'a checkpoint is', 'embedding': 'a part is'})[_stage]} written")
     def _(folder: Path, good: Good, stage=_stage) -> tuple[str, str]:
         good.copy(folder, *BEFORE[stage])
         if stage == "embedding":  # begun, so that larger files than a part are there
@@ -543,7 +543,7 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     return "the build stopped and said that the same command goes on", _goes_on(good, root, out)
 
 
-@case("book", "disk full while a notebook of the book runs")
+@case("book", "no room for the file while a notebook of the book runs")
 def _(folder: Path, good: Good) -> tuple[str, str]:
     root, out = _repository_of(folder, good)
     (root / "met").unlink()
@@ -598,7 +598,7 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     return "the state was written anew; the two notebooks ran again", "all else; the same numbers"
 
 
-@case("book", "pages: kill -9, then a full disk, while they are rendered; output folder with spaces and other scripts in its name")
+@case("book", "pages: kill -9, then no room for a file, while they are rendered; output folder with spaces and other scripts in its name")
 def _(folder: Path, good: Good) -> tuple[str, str]:
     root, _ = _repository_of(folder, good)
     out, page = folder / "mein Buch – 本 ümlaut e\u0301 \u05d0\u05d1", root / "book" / "intro.md"
@@ -630,7 +630,7 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
 
 # ------------------------------------------------------------------------------ order of writing
 
-@case("files", "power cut: what is moved into place is on the disk before, and the move after")
+@case("files", "order of writing: what is moved into place is on the disk before, and the move after")
 def _(folder: Path, good: Good) -> tuple[str, str]:
     code = f"""
         import os, pathlib
