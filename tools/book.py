@@ -21,6 +21,8 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import lru_cache
+from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
@@ -46,9 +48,20 @@ def notebook_names(root: Path = ROOT) -> list[str]:
 
 def read_source(name: str, root: Path = ROOT) -> NotebookNode:
     """Read ``notebooks/<name>.md``, the source of the pair, as a notebook without outputs."""
+    return copy.deepcopy(_source(name, root))
+
+
+def _source(name: str, root: Path) -> NotebookNode:
+    """Return what `read_source` does, not to be changed: a build asks for every notebook many times."""
+    path = root / "notebooks" / f"{name}.md"
+    return _parsed(path, tuple(_stat(path)))
+
+
+@lru_cache(maxsize=100)
+def _parsed(path: Path, stat: tuple[int, ...]) -> NotebookNode:
     import jupytext
 
-    notebook = jupytext.read(root / "notebooks" / f"{name}.md")
+    notebook = jupytext.read(path)
     for index, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{index:03d}"
     notebook.nbformat, notebook.nbformat_minor = 4, 5
@@ -110,14 +123,19 @@ def known_parameters(notebook: NotebookNode) -> dict:
 
 def imported_directly(source: str, root: Path = ROOT) -> list[str]:
     """Return the modules of ``mcnn_core`` that `source` itself imports, in order."""
+    modules = [name.split(".")[1] for name in _imports(source) if name.startswith("mcnn_core.")]
+    return [name for name in dict.fromkeys(modules) if (root / "mcnn_core" / f"{name}.py").exists()]
+
+
+@lru_cache(maxsize=1000)
+def _imports(source: str) -> tuple[str, ...]:
     names: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             names += [f"{node.module}.{alias.name}" for alias in node.names]
-    modules = [name.split(".")[1] for name in names if name.startswith("mcnn_core.")]
-    return [name for name in dict.fromkeys(modules) if (root / "mcnn_core" / f"{name}.py").exists()]
+    return tuple(names)
 
 
 def imported_modules(source: str, root: Path = ROOT) -> set[str]:
@@ -193,7 +211,7 @@ class Build:
         InputError
             If ``PARAMS`` has a key that no notebook knows; all known ones are listed.
         """
-        known = {name: known_parameters(read_source(name, self.root)) for name in notebook_names(self.root)}
+        known = {name: known_parameters(_source(name, self.root)) for name in notebook_names(self.root)}
         keys = sorted(set().union(*known.values()) - {"out"})
         pairs = [pair.partition("=") for pair in shlex.split(self.params)]
         bad = [f"{key}{equals}{text}" for key, equals, text in pairs if key not in keys or not equals]
@@ -261,7 +279,7 @@ def run_record(build: Build, name: str) -> dict:
 
 def execution_key(build: Build, name: str) -> str:
     """Return the hash of everything that a notebook's outputs follow from."""
-    notebook = read_source(name, build.root)
+    notebook = _source(name, build.root)
     cells = [[cell.source, "parameters" in tags(cell)] for cell in code_cells(notebook)]
     modules = set().union(*(imported_modules(python_lines(source), build.root) for source, _ in cells))
     earlier = [other for other in notebook_names(build.root) if other < name]
@@ -454,7 +472,7 @@ def chapters_by_module(root: Path = ROOT) -> dict[str, list[str]]:
     """Return for every module the notebooks that import it, modules in the order they are met on the road."""
     users: dict[str, list[str]] = {}
     for name in notebook_names(root):
-        code = "\n".join(python_lines(cell.source) for cell in code_cells(read_source(name, root)))
+        code = "\n".join(python_lines(cell.source) for cell in code_cells(_source(name, root)))
         for module in imported_directly(code, root):
             users.setdefault(module, []).append(name)
     return users | {module: [] for module in module_names(root) if module not in users}
@@ -514,7 +532,8 @@ def sphinx_configuration(source: Path, screen: str = "simulated") -> str:
     )
     if screen not in SCREENS:
         settings["html_title"] += ": " + re.sub(r"[^\w .,()+-]", "_", Path(screen).stem)
-    lines = ["import sys", "from pathlib import Path", "sys.path.insert(0, str(Path(__file__).parent / 'book/_ext'))"]
+    # Trees of millions of nodes that all stay: looking among them for garbage as often as usual takes a sixth of the time.
+    lines = ["import gc", "gc.set_threshold(200_000, 20, 100)", "import sys", "from pathlib import Path", "sys.path.insert(0, str(Path(__file__).parent / 'book/_ext'))"]
     lines += [f"{name} = {settings[name]!r}" for name in sorted(settings)]
     return "\n".join(lines) + "\n"
 
@@ -548,17 +567,27 @@ LOADING = {"script": "src", "link": "href", "img": "src", "iframe": "src", "sour
 HARMLESS_LINKS = {"canonical", "author", "license", "search", "next", "prev", "index"}
 
 
+class _Loads(HTMLParser):
+    """Collects what the elements of a page would fetch from the network."""
+
+    def __init__(self):
+        super().__init__()
+        self.remote: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Look at an element, closed at once or not."""
+        given = dict(attrs)
+        address = (given.get(LOADING.get(tag, "")) or "").strip()
+        if address.lower().startswith(("http:", "https:", "//")) and not HARMLESS_LINKS & set((given.get("rel") or "").split()):
+            self.remote.append(address)
+
+
 def network_loads(html: Path) -> list[str]:
     """Return ``page: address`` for everything that a page or style sheet would fetch from the network."""
-    from bs4 import BeautifulSoup
-
     found = []
     for page in sorted(html.rglob("*.html")):
-        soup = BeautifulSoup(page.read_bytes(), "html.parser")
-        for element in soup.find_all(list(LOADING)):
-            address = element.get(LOADING[element.name]) or ""
-            if address.startswith(("http:", "https:", "//")) and not HARMLESS_LINKS & set(element.get("rel") or []):
-                found.append(f"{page.relative_to(html)}: {address}")
+        (loads := _Loads()).feed(page.read_text(encoding="utf-8"))
+        found += [f"{page.relative_to(html)}: {address}" for address in loads.remote]
     for sheet in sorted(html.rglob("*.css")):
         text = sheet.read_text(encoding="utf-8", errors="replace")
         found += [f"{sheet.relative_to(html)}: {part.split(')')[0]}" for part in text.split("url(")[1:] if part.lstrip("'\"").startswith("http")]
