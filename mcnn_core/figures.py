@@ -516,8 +516,11 @@ def distinctness_map(ax: Axes, scored: pd.DataFrame, chosen: pd.DataFrame) -> Ax
     rest = scored[~scored["treatment"].isin(chosen["treatment"])]
     ax.scatter(rest["own"], rest["other"], s=16, color="0.6", linewidths=0, label="other treatments")
     ax.scatter(here["own"], here["other"], s=30, color=PALETTE[4], marker="^", linewidths=0, label=f"the first {len(here)} chosen")
-    for number, (own, other) in enumerate(here[["own", "other"]].to_numpy(), 1):
-        ax.annotate(str(number), (own, other), xytext=(4, 2), textcoords="offset points", fontsize=7)
+    places = here[["own", "other"]].to_numpy()
+    for number, place in enumerate(places, 1):
+        right, above = (places - place).T / end
+        crowded = ((right > 0) & (right < 0.04) & (np.abs(above) < 0.04)).any()  # then the number goes to the left, off the next mark's
+        ax.annotate(str(number), place, xytext=(-4 if crowded else 4, 2), ha="right" if crowded else "left", textcoords="offset points", fontsize=7)
     ax.set(xlabel="mean cosine distance to the own replicates", ylabel="mean cosine distance to the\nnearest negative controls",
            xlim=(0, end), ylim=(0, end))
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False, **SMALL)

@@ -18,7 +18,7 @@ from mcnn_core.imagehts import EMPTY, KIMORPH_FIELD, read_imagehts, read_wells
 from mcnn_core.images import read_field
 from mcnn_core.model import NetworkConfig
 from mcnn_core.profiles import NORMALISATIONS, feature_matrix, row_names
-from mcnn_core.screen import BBBC021_CHANNELS, Screen, fetched, field_names, read_bbbc021, read_loaddata
+from mcnn_core.screen import BBBC021_CHANNELS, Screen, fetched, field_names, in_words, read_bbbc021, read_loaddata
 from mcnn_core.statistics import field_statistics
 from mcnn_core.train import Recipe, discard_other, load_model, train, untrained_model
 
@@ -267,8 +267,8 @@ def samples(table: pd.DataFrame, labels: np.ndarray, treatments: pd.DataFrame) -
     """Return one training field, and its title, of each compound in some profiles: at the dose that comes last."""
     compound = treatments["Metadata_Compound"]
     chosen = treatments[~compound.duplicated(keep="last") | (compound == "")]
-    units = chosen["Metadata_Concentration"].map(lambda dose: "" if np.isnan(dose) else " µM")
-    titles = [f"{name}{unit}\n{moa}".strip() for name, unit, moa in zip(row_names(chosen), units, chosen["Metadata_MoA"], strict=True)]
+    dosed = chosen["Metadata_Concentration"].notna()
+    titles = [f"{in_words(name) if dose else name}\n{moa}".strip() for name, dose, moa in zip(row_names(chosen), dosed, chosen["Metadata_MoA"], strict=True)]
     return [training_rows(table, labels, profile, 1)[0] for _, profile in chosen.iterrows()], titles
 
 

@@ -21,7 +21,7 @@ from mcnn_core.images import check_headers
 from mcnn_core.model import CONFIGS
 from mcnn_core.preprocess import Store, preprocess
 from mcnn_core.profiles import feature_columns, feature_matrix
-from mcnn_core.screen import read_loaddata
+from mcnn_core.screen import in_words, read_loaddata
 from mcnn_core.surrogate import BalancedBatches, default_columns, surrogate_classes
 from mcnn_core.train import RECIPES, load_model, train
 from tools import book
@@ -264,7 +264,7 @@ def test_samples_show_each_compound_once(run):
     rows, titles = pipeline.samples(run["features"], run["labels"], trained)
     shown = run["features"].iloc[rows]
     assert list(shown["Metadata_Compound"]) == list(dict.fromkeys(trained["Metadata_Compound"])) and (run["labels"][rows] >= 0).all()
-    assert titles[0] == f"{shown['Metadata_Treatment'].iloc[0]} µM\n{shown['Metadata_MoA'].iloc[0]}"
+    assert titles[0] == f"{in_words(shown['Metadata_Treatment'].iloc[0])}\n{shown['Metadata_MoA'].iloc[0]}"
 
 
 def test_replicate_distances_part_all_pairs(run):
