@@ -42,6 +42,8 @@ DEVIATIONS, FACTOR = 4.0, 2.5
 EMPTY_SHARE = 0.1
 #: A field is saturated when more than this share of a channel's pixels lies at a camera's or file's ceiling.
 SATURATED, CEILINGS = 0.01, (255, 1_023, 4_095, 16_383, 65_535)
+#: What does not depend on the screen, measured on two cores: chapters 13 and 14 simulate and learn a screen of siRNAs, programs start, pages are made.
+REST = {"stage": "the rest of the book", "seconds": 360.0, "memory_bytes": 900_000_000, "disk_bytes": 700_000_000}
 #: Plate maps drawn at most, and wells in them altogether.
 MAPS, MAP_WELLS = 24, 12_000
 #: Doses that a potency needs.
@@ -589,7 +591,7 @@ def _cost(report: Report, screen: Screen, shape: tuple[int, int] | None, out: Pa
     cost = cost[cost["stage"] != "simulate"].reset_index(drop=True)
     cost["seconds"] *= np.where(cost["stage"].isin(["train", "embed"]), networks, 1)
     cost["stage"] = cost["stage"].replace({"train": f"train {networks} network{'s' * int(networks > 1)}"})
-    report.tables["cost"] = cost
+    report.tables["cost"] = cost = pd.concat([cost, pd.DataFrame([REST])], ignore_index=True)
     folder = next(parent for parent in (out.resolve(), *out.resolve().parents) if parent.is_dir())
     needed, free = cost["disk_bytes"].sum(), shutil.disk_usage(folder).free
     if free < needed:

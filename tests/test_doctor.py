@@ -364,6 +364,8 @@ def test_the_estimate_is_that_of_the_recorded_rates(clean, monkeypatch):
     report = check(str(clean / "screen.csv"))
     assert list(report.tables["cost"]) == ["stage", "seconds", "memory_bytes", "disk_bytes"] and "Estimated: about" in terminal(report)
     assert "train 3 networks" in set(report.tables["cost"]["stage"]) and "simulate" not in set(report.tables["cost"]["stage"])
+    own = report.tables["cost"]["seconds"].iloc[:-1].sum()
+    assert report.tables["cost"]["stage"].iloc[-1] == doctor.REST["stage"] and f"Estimated: {doctor.duration(own + doctor.REST['seconds'])}" in terminal(report)
 
 
 def test_without_recorded_rates_it_says_so(clean, monkeypatch):
