@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 import tifffile
 from scipy import ndimage
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from mcnn_core.errors import reporting
@@ -554,7 +555,9 @@ def _write_well(task: tuple) -> list[dict]:
 
 def draw_wells(write: Callable[[tuple], Any], tasks: list[tuple], workers: int, progress: bool) -> list:
     """Return what `write` makes of each well's task, in order, by so many processes, with a progress bar."""
-    with multiprocessing.get_context("spawn").Pool(workers) if workers > 1 else nullcontext() as pool:
+    # One thread each: products of small matrices gain nothing from two, which wait for each other busily.
+    many = multiprocessing.get_context("spawn").Pool(workers, threadpool_limits, (1,)) if workers > 1 else nullcontext()
+    with threadpool_limits(1), many as pool:
         running = pool.imap(write, tasks, chunksize=4) if pool else map(write, tasks)
         return list(tqdm(running, total=len(tasks), desc="simulate", unit="well", disable=not progress))
 
