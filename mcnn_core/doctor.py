@@ -32,8 +32,9 @@ from mcnn_core.pipeline import possible_normalisations, training_fields
 from mcnn_core.screen import REQUIRED, Screen, examine_bbbc021, examine_loaddata, fetched, summary
 from mcnn_core.surrogate import _text, default_columns
 
-#: Fields whose pixels are read, spread over the plates.
-SAMPLE = 64
+#: Fields whose pixels are read, spread over the plates: so many, or up to the second where they are so small that the pixels are no more than
+#: those of the first at 1024 x 1280.
+SAMPLE, MOST = 64, 2_000
 #: Side of the central square in which focus is measured, and the blur before it that takes off single-pixel noise.
 SQUARE, BLUR = 512, 2.0
 #: A field is out of focus when its sharpness lies this many robust standard deviations, and this factor, below the sample's median.
@@ -619,7 +620,7 @@ def check(name: str, data: str = "", out: str | os.PathLike = "_build", sample: 
     out : path
         Where the book will be written: the room there is compared with what is needed.
     sample, seed : int
-        Fields whose pixels are read, and how they are drawn.
+        Fields whose pixels are read, more where they are small, and how they are drawn.
     workers : int
         Threads.
     progress : bool
@@ -646,7 +647,8 @@ def check(name: str, data: str = "", out: str | os.PathLike = "_build", sample: 
         report.add("check-not-made", f"layout, classes and pixels of {wrong:,} of {len(files):,} rows, which have errors; counts are of the others")
     surrogate = ""
     if len(screen.table):
-        _pixels(report, screen, usable, sample, seed, workers, progress)
+        small = min(MOST, SAMPLE * 1024 * 1280 // (shape[0] * shape[1])) if shape else 0
+        _pixels(report, screen, usable, max(sample, small), seed, workers, progress)
         if stand_ins:
             report.add("check-not-made", f"layout and classes: {', '.join(stand_ins)} is missing")
         else:
@@ -741,7 +743,7 @@ def page(report: Report) -> str:
     environment.filters |= {"visible": visible, "said": lambda item: said(report, item), "duration": duration}
     template = environment.from_string(Path(__file__).with_name("check.html.jinja").read_text(encoding="utf-8"))
     head, advice = verdict(report)
-    sizes = {"sample": SAMPLE, "square": SQUARE, "blur": BLUR, "deviations": DEVIATIONS, "factor": FACTOR, "empty": EMPTY_SHARE,
+    sizes = {"sample": SAMPLE, "most": MOST, "square": SQUARE, "blur": BLUR, "deviations": DEVIATIONS, "factor": FACTOR, "empty": EMPTY_SHARE,
              "saturated": SATURATED, "maps": MAPS, "shown": SHOWN}
     return template.render(report=report, head=head, advice=advice, groups=grouped(report), counts=report.counts(), sizes=sizes,
                            cost=_cost_line(report) if "cost" in report.tables else "", cores=os.cpu_count())

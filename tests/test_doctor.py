@@ -499,6 +499,14 @@ def test_the_sample_is_seeded_and_spread_over_plates(clean):
     assert len(sample_rows(table, 10_000, 0)) == len(table)
 
 
+def test_of_small_fields_more_are_sampled_up_to_a_limit(clean, monkeypatch):
+    fields = len(read_loaddata(clean / "screen.csv").table)
+    monkeypatch.setattr(doctor, "SAMPLE", 2)
+    assert check(str(clean / "screen.csv"), sample=2).facts["sample"].startswith(f"{fields} fields")
+    monkeypatch.setattr(doctor, "MOST", 5)
+    assert check(str(clean / "screen.csv"), sample=2).facts["sample"].startswith("5 fields")
+
+
 def test_sharpness_falls_with_blur_and_not_with_brightness():
     sharp = cells(np.random.default_rng(1), (256, 256))
     values = [sharpness(gaussian_filter(sharp.astype(float), sigma)) for sigma in (0, 2, 4, 8)]
