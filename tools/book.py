@@ -586,7 +586,9 @@ def network_loads(html: Path) -> list[str]:
     """Return ``page: address`` for everything that a page or style sheet would fetch from the network."""
     found = []
     for page in sorted(html.rglob("*.html")):
-        (loads := _Loads()).feed(page.read_text(encoding="utf-8"))
+        loads = _Loads()
+        loads.feed(page.read_text(encoding="utf-8"))
+        loads.close()  # or a last element that does not end would not be looked at
         found += [f"{page.relative_to(html)}: {address}" for address in loads.remote]
     for sheet in sorted(html.rglob("*.css")):
         text = sheet.read_text(encoding="utf-8", errors="replace")
