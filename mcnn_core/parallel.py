@@ -71,11 +71,13 @@ def team() -> Iterator[Team]:
             _ended()
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if signal.getsignal(signal.SIGTERM) is _ended:
+            signal.signal(signal.SIGTERM, before)
         dist.destroy_process_group()
 
 
 def _ended(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # or the launcher's signal ends this process before it has said why
     raise LostProcessError("Another process of this training has ended, so all of them stop. "
                            "Run the same command again: it goes on from the last checkpoint")
 

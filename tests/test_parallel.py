@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from mcnn_core import parallel
+from mcnn_core.errors import LostProcessError
 from mcnn_core.train import train
 from tests.test_train import RECIPE, TINY, toy
 
@@ -91,6 +92,16 @@ def test_a_killed_process_stops_the_training_and_it_goes_on(tmp_path, launch):
     assert all(torch.equal(one[key], other[key]) for key in one)
     one, other = (pd.read_csv(name / "history.csv").drop(columns="seconds") for name in (folder, tmp_path / "whole"))
     pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+def test_the_launchers_signal_does_not_cut_the_message_short():
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(LostProcessError, match="goes on from the last checkpoint"):
+            parallel._ended()
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_shared_norm_is_batch_norm(monkeypatch):
