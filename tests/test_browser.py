@@ -85,10 +85,10 @@ def ask(driver, function):
     raise AssertionError(f"{driver.current_url}: {found}")
 
 
-def wait(driver, condition, seconds=20):
-    """Wait until a JavaScript expression is true, and return its value."""
+def wait(driver, condition, seconds=60):
+    """Wait until a JavaScript expression, or what a function returns, is true, and return its value."""
     end = time.monotonic() + seconds
-    while not (value := driver.execute_script(f"return {condition}")):
+    while not (value := condition() if callable(condition) else driver.execute_script(f"return {condition}")):
         assert time.monotonic() < end, f"never came true: {condition}"
         time.sleep(0.05)
     return value
@@ -113,7 +113,7 @@ def visits(driver, book):
         window(driver, DESK)
         driver.get(page.as_uri())
         drawn = "typeof Bokeh === 'undefined' || (Bokeh.documents.length > 0 && Bokeh.documents.every((one) => one.is_idle))"
-        wait(driver, drawn, 60)
+        wait(driver, drawn)
         found = ask(driver, "facts")
         found["remote"] = [url for url in requests(driver) if not url.startswith(LOCAL)]
         found["errors"] = errors(driver)
@@ -194,7 +194,7 @@ DEEP = "const deep = (root, mark) => [...root.querySelectorAll('*')].flatMap((on
 def open_page(driver, page):
     window(driver, DESK)
     driver.get(page.as_uri())
-    wait(driver, "Bokeh.documents.length > 0 && Bokeh.documents.every((one) => one.is_idle)", 60)
+    wait(driver, "Bokeh.documents.length > 0 && Bokeh.documents.every((one) => one.is_idle)")
 
 
 def inside(driver, mark, nth=0):
@@ -217,7 +217,7 @@ def drag(driver, element, path):
 
 
 def downloaded(driver, name):
-    path, end = driver.downloads / name, time.monotonic() + 20
+    path, end = driver.downloads / name, time.monotonic() + 60
     while not path.exists():
         assert time.monotonic() < end, f"{name} was not saved"
         time.sleep(0.05)
@@ -240,7 +240,7 @@ def test_curves_turn(driver, book):
     chosen = lambda: inside(driver, "select").get_property("value")
     before = chosen()
     inside(driver, "button", 1).click()
-    assert chosen() != before and said(driver, "fit")
+    wait(driver, lambda: chosen() != before and said(driver, "fit"))
 
 
 def test_matrix_points_and_marks(driver, book):
@@ -250,7 +250,7 @@ def test_matrix_points_and_marks(driver, book):
     plot = inside(driver, ".bk-Figure")
     ActionChains(driver).scroll_to_element(plot).move_to_element_with_offset(plot, 20, 10).move_by_offset(3, 3).perform()
     wait(driver, "document.querySelector('[data-part=distance]').textContent.startsWith('cosine distance')")
-    assert driver.execute_script("return document.querySelector('[data-part=row] img').naturalWidth") > 0
+    wait(driver, "document.querySelector('[data-part=row] img').naturalWidth > 0")
     inside(driver, "input").send_keys("dmso")
     wait(driver, "/^[1-9].* treatments match/.test(document.querySelector('[data-part=count]').textContent)")
 
@@ -276,7 +276,7 @@ def test_explore_selects_by_search_list_lasso_and_click(driver, book):
     while find("more").is_displayed():
         find("more").click()
     assert pictures() == found
-    assert driver.execute_script("return document.querySelector('#gallery img').naturalWidth") > 0
+    wait(driver, "document.querySelector('#gallery img').naturalWidth > 0")
     find("none").click()
     assert status(driver) == "nothing selected" and not find("search").get_property("value")
 
@@ -288,9 +288,8 @@ def test_explore_selects_by_search_list_lasso_and_click(driver, book):
     plot = find("plot")
     width, height = plot.size["width"] // 2 - 80, plot.size["height"] // 2 - 60
     drag(driver, plot, [(-width, -height), (width, -height), (width, height), (-width, height), (-width, -height)])
-    wait(driver, "document.getElementById('status').textContent !== 'nothing selected'")
-    counted = driver.execute_script("return [...document.querySelectorAll('#counts tr')].map((row) => Number(row.children[1].textContent))")
-    assert sum(counted) == int(status(driver).split()[0].replace(",", "")) > 1
+    counted = "return [...document.querySelectorAll('#counts tr')].map((row) => Number(row.children[1].textContent))"
+    wait(driver, lambda: status(driver) != "nothing selected" and sum(driver.execute_script(counted)) == int(status(driver).split()[0].replace(",", "")) > 1)
     find("none").click()
 
     place = driver.execute_script("""
@@ -299,7 +298,7 @@ def test_explore_selects_by_search_list_lasso_and_click(driver, book):
         return [view.frame.x_scale.compute(x[0]) - box.width / 2, view.frame.y_scale.compute(y[0]) - box.height / 2]""")
     ActionChains(driver).scroll_to_element(plot).move_to_element_with_offset(plot, *(round(value) for value in place)).click().perform()
     wait(driver, "document.getElementById('status').textContent.split(' ')[0] > 0")
-    assert pictures() >= 1
+    wait(driver, lambda: pictures() >= 1)
 
     for name in driver.execute_script("return [...document.getElementById('colour').options].map((one) => one.value)"):
         driver.execute_script("const list = document.getElementById('colour'); list.value = arguments[0]; list.onchange()", name)

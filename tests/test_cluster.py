@@ -167,7 +167,7 @@ def test_a_scheduler_that_does_not_answer(monkeypatch, tmp_path, wrong):
 
 
 def test_a_scheduler_without_workers(monkeypatch, address, tmp_path):
-    monkeypatch.setattr(cluster, "PATIENCE", 4.0)
+    monkeypatch.setattr(cluster, "PATIENCE", 10.0)
     assert "has no workers; start workers (dask worker ADDRESS)" in str(refused(address, tmp_path))
 
 
