@@ -59,7 +59,7 @@ def kill(process):
     process.wait()
 
 
-def until(true, process, seconds=300):
+def until(true, process, seconds=600):
     limit = time.monotonic() + seconds
     while not true():
         assert process.poll() is None and time.monotonic() < limit, "the process ended or did nothing"
@@ -120,7 +120,7 @@ def while_one_of_two_is_killed(address, folder, preload, task, *arguments, **opt
         until(lambda: (folder / "said").exists() or run.done(), doomed)
         assert not run.done(), run.result()
         kill(doomed)
-        return run.result(timeout=300)
+        return run.result(timeout=600)
 
 
 def test_a_worker_killed_in_preprocessing_leaves_no_trace(address, screen, tmp_path, monkeypatch):

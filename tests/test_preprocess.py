@@ -225,7 +225,7 @@ preprocess.preprocess(read_loaddata(sys.argv[1]), sys.argv[2], reference=sys.arg
 
 def killed(tmp_path, after=3, reference="plate-percentile"):
     command = [sys.executable, "-c", DIES, tmp_path / "screen.csv", tmp_path / "store", str(after), reference]
-    assert subprocess.run(command, check=False, timeout=300).returncode == -signal.SIGKILL
+    assert subprocess.run(command, check=False, timeout=600).returncode == -signal.SIGKILL
     assert (tmp_path / ".store.work").is_dir()
 
 

@@ -470,7 +470,7 @@ def _build(root: Path, out: Path, *tasks: str, limit: int = 0, bound: bool = Fal
 def _built(root: Path, out: Path, *tasks: str) -> str:
     """Build to the end; fail if that fails."""
     process = _build(root, out, *tasks)
-    text = process.communicate(timeout=300)[0]
+    text = process.communicate(timeout=600)[0]
     assert process.returncode == 0, text
     return text
 
@@ -538,7 +538,7 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     process = _build(root, out, "merge")
     _met(root, process)
     os.killpg(process.pid, signal.SIGINT)
-    text = process.communicate(timeout=60)[0]
+    text = process.communicate(timeout=600)[0]
     assert process.returncode and "Traceback" not in text and "stopped; the same command goes on" in text, text
     return "the build stopped and said that the same command goes on", _goes_on(good, root, out)
 
@@ -548,7 +548,7 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     root, out = _repository_of(folder, good)
     (root / "met").unlink()
     process = _build(root, out, "merge", limit=20_000)
-    text = process.communicate(timeout=120)[0]
+    text = process.communicate(timeout=600)[0]
     assert process.returncode and "notebook 02_second failed" in text and "File too large" in text, text
     return "notebook 02_second failed: OSError: File too large", _goes_on(good, root, out)
 
@@ -559,11 +559,11 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     first = _build(root, out, "merge")
     _met(root, first)
     second = _build(root, out, "merge")
-    text = second.communicate(timeout=60)[0]
+    text = second.communicate(timeout=600)[0]
     assert second.returncode and text.startswith("error: ") and len(text.splitlines()) == 1, text
     said = clear(text, str(out), f"process {first.pid} ")
     (root / "met").unlink()
-    text = first.communicate(timeout=60)[0]
+    text = first.communicate(timeout=600)[0]
     assert first.returncode == 0, text
     assert _results(out) == good.results
     return f"the second: {told(said, folder)}", "the first ended with the same numbers"
@@ -575,7 +575,7 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     out.mkdir()
     out.chmod(0o555)
     process = _build(root, out, "merge", bound=True)
-    text = process.communicate(timeout=60)[0]
+    text = process.communicate(timeout=600)[0]
     out.chmod(0o755)
     assert process.returncode and len(text.splitlines()) == 1, text
     said = clear(text, "Permission denied", str(out))
@@ -614,7 +614,7 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     _kill(process)
     assert _pages(out) == whole
     process = _build(root, out, limit=30_000)
-    text_full = process.communicate(timeout=120)[0]
+    text_full = process.communicate(timeout=600)[0]
     assert process.returncode and "the book was not rendered" in text_full and "File too large" in text_full, text_full
     assert "Traceback" not in text_full, text_full
     assert _pages(out) == whole

@@ -177,7 +177,7 @@ class Run:
 
     def end(self) -> tuple[int, str]:
         """Wait for the end; return exit code (minus the signal where one ended it) and what was printed."""
-        self.process.join(120)
+        self.process.join(600)
         if self.process.exitcode is None:
             self.process.kill()
             raise AssertionError("the process hangs")
