@@ -16,8 +16,8 @@ from mcnn_core.screen import Screen, field_names
 #: Largest image that is decoded, in pixels; a header may claim any size.
 MAX_PIXELS = 100_000_000
 DTYPES = ("uint8", "uint16")
-#: What tifffile decodes without further packages.
-COMPRESSIONS = ("NONE", "ADOBE_DEFLATE", "DEFLATE", "PACKBITS")
+#: Ways of packing that lose nothing and that microscopes use.
+COMPRESSIONS = ("NONE", "LZW", "ADOBE_DEFLATE", "DEFLATE", "PACKBITS")
 #: Suffixes that are read as JPEG; everything else is read as TIFF.
 JPEG = (".jpeg", ".jpg")
 #: A field within its file: first row, end of the rows, first column, end of the columns, from 0.

@@ -291,7 +291,10 @@ def test_a_small_book_from_end_to_end(small, tmp_path):
     broken = doit(small, out)
     assert broken.returncode != 0 and "no number 'first.missing'" in broken.stderr
     assert doit(small, out).returncode != 0  # a warning does not pass at the second try
-    edit(small / "book/intro.md", "{result}`first.missing`, not", "")
+    edit(small / "book/intro.md", "{result}`first.missing`, not", "\n\n```{code-block} no-language\nx\n```\n\n")
+    broken = doit(small, out)  # another process than the one that reads warns of this
+    assert broken.returncode != 0 and "Pygments lexer name 'no-language' is not known" in broken.stderr
+    edit(small / "book/intro.md", "```{code-block} no-language\nx\n```", "")
 
     edit(small / "notebooks/01_first.md", 'space.path("kept.txt")', "# a remark\nspace.path('kept.txt')")
     again = doit(small, out)

@@ -19,7 +19,8 @@ def said(path) -> str:
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", ">u2"])
-@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"rowsperstrip": 3}, {"tile": (16, 16)}, {"bigtiff": True}])
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"rowsperstrip": 3}, {"tile": (16, 16)}, {"bigtiff": True}, {"compression": "packbits"},
+                                     {"compression": "lzw"}, {"compression": "lzw", "predictor": 2, "rowsperstrip": 5}])
 def test_grey_images_are_read_as_16_bit(tmp_path, dtype, options):
     tifffile.imwrite(tmp_path / "a.tif", IMAGE.astype(dtype), byteorder=">" if dtype == ">u2" else None, **options)
     read = read_image(tmp_path / "a.tif")
@@ -31,6 +32,7 @@ def test_grey_images_are_read_as_16_bit(tmp_path, dtype, options):
     (np.zeros((3, 12, 16), np.uint16), {"photometric": "minisblack"}, "3 pages; one page"),
     (np.zeros((12, 16, 3), np.uint8), {"photometric": "rgb"}, "RGB with 3 samples per pixel; grey"),
     (np.zeros((12, 16), np.uint8), {"photometric": "miniswhite"}, "MINISWHITE"),
+    (np.zeros((12, 16), np.uint8), {"compression": "jpeg"}, "compression JPEG; NONE, LZW"),
     (IMAGE.astype(np.float32), {}, "pixels of type float32; uint8 or uint16"),
     (IMAGE.astype(np.int16), {}, "pixels of type int16"),
     (IMAGE.astype(np.uint32), {}, "pixels of type uint32"),
@@ -40,7 +42,7 @@ def test_other_images_are_refused_with_what_is_right(tmp_path, pixels, options, 
     assert part in said(tmp_path / "a.tif")
 
 
-@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"rowsperstrip": 2}])
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"compression": "lzw"}, {"rowsperstrip": 2}])
 @pytest.mark.parametrize(("kept", "part"), [(0.99, "truncated"), (0.5, "truncated"), (0.02, "not a readable TIFF"), (0, "not a readable TIFF")])
 def test_truncated_files_are_refused(tmp_path, options, kept, part):
     noise = np.random.default_rng(0).integers(0, 60_000, (40, 40), dtype=np.uint16)

@@ -552,7 +552,7 @@ def render(build: Build) -> None:
     print("book: rendering", flush=True)
     # All pages are read anew: of those that it has read before, Sphinx repeats no warning, and their code loses its links.
     with tempfile.TemporaryDirectory() as trees, atomic(html) as pages:
-        command = [sys.executable, "-m", "sphinx", "-n", "-W", "--keep-going", "-q", "-E", "-a", "-b", "html", "-d", trees, source, pages]
+        command = [sys.executable, "-m", "sphinx", "-n", "-W", "--keep-going", "-q", "-E", "-a", "-j", "2", "-b", "html", "-d", trees, source, pages]
         ended = subprocess.run([*map(str, command)], cwd=build.root, env=os.environ | {"MCNN_OUT": str(build.out)})
         remote = [] if ended.returncode else network_loads(pages)
         if ended.returncode or remote:

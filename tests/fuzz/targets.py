@@ -122,7 +122,7 @@ def _read_picture(name: str) -> Callable[[Path, bytes], None]:
 
 def _tiff_seeds() -> list[bytes]:
     image = np.arange(80, dtype=np.uint16).reshape(8, 10)
-    kinds = [{}, {"compression": "zlib"}, {"tile": (16, 16)}, {"bigtiff": True}, {"byteorder": ">"}, {"rowsperstrip": 2},
+    kinds = [{}, {"compression": "zlib"}, {"compression": "lzw"}, {"compression": "lzw", "predictor": 2}, {"tile": (16, 16)}, {"bigtiff": True}, {"byteorder": ">"}, {"rowsperstrip": 2},
              {"photometric": "miniswhite"}, {"description": '{"shape": [8, 10]}'}]
     packed = io.BytesIO()
     Image.fromarray(image.astype(np.uint8)).save(packed, "TIFF", compression="packbits")
