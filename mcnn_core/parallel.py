@@ -15,7 +15,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mcnn_core.engine import device
@@ -82,6 +81,17 @@ def _ended(*_: object) -> None:
                            "Run the same command again: it goes on from the last checkpoint")
 
 
+class _Total(torch.autograd.Function):
+    """The sum of a tensor over all processes. Each process's loss depends on the sum, so its gradient is the sum of their gradients."""
+
+    @staticmethod
+    def forward(ctx: object, x: torch.Tensor) -> torch.Tensor:
+        dist.all_reduce(total := x.clone())
+        return total
+
+    backward = forward
+
+
 class _SharedNorm(_BatchNorm):
     """Batch normalisation over the batches of all processes; PyTorch's own does so on GPUs only."""
 
@@ -94,7 +104,7 @@ class _SharedNorm(_BatchNorm):
         over = [0, *range(2, x.dim())]
         values = x.float()
         count = torch.full((1,), x.numel() / x.shape[1], device=x.device)
-        sums = all_reduce(torch.cat([values.sum(over), values.square().sum(over), count]))
+        sums = _Total.apply(torch.cat([values.sum(over), values.square().sum(over), count]))
         n = sums[-1].detach()
         mean, square = (sums[:-1] / n).chunk(2)
         variance = square - mean ** 2
