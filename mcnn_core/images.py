@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import tifffile
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from mcnn_core.errors import InputError
 from mcnn_core.screen import Screen, field_names
@@ -66,6 +67,8 @@ def _page(tiff: tifffile.TiffFile, path: str | os.PathLike) -> tifffile.TiffPage
         raise InputError(f"{path}: {page.shape[0]} x {page.shape[1]} pixels; {MAX_PIXELS} at most are right")
     if page.compression.name not in COMPRESSIONS:
         raise InputError(f"{path}: compression {page.compression.name}; {', '.join(COMPRESSIONS)} are right")
+    if page.compression == tifffile.COMPRESSION.LZW and (turned := page.tags.valueof("Orientation", 1)) != 1:  # tifffile turns none, Pillow these
+        raise InputError(f"{path}: packed by LZW with orientation {turned}; 1 (not turned) is right")
     stored, size = sum(page.databytecounts), tiff.filehandle.size
     plain = page.compression == tifffile.COMPRESSION.NONE
     if any(start + length > size for start, length in zip(page.dataoffsets, page.databytecounts, strict=True)) or (plain and stored < page.nbytes):
@@ -79,7 +82,13 @@ def _page(tiff: tifffile.TiffFile, path: str | os.PathLike) -> tifffile.TiffPage
 def _tiff(path: str | os.PathLike, decode: bool) -> np.ndarray | tuple[int, int, str]:
     with tifffile.TiffFile(path) as tiff:
         page = _page(tiff, path)
-        return page.asarray() if decode else (*page.shape, str(page.dtype))
+        if not decode:
+            return (*page.shape, str(page.dtype))
+        if page.compression != tifffile.COMPRESSION.LZW:
+            return page.asarray()
+    # tifffile would need imagecodecs for LZW, which can crash on a damaged file; Pillow brings the decoder of libtiff.
+    with TiffImageFile(path) as image:
+        return np.array(image)
 
 
 def _jpeg(path: str | os.PathLike, decode: bool) -> np.ndarray | tuple[int, int, str]:

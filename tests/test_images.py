@@ -5,7 +5,7 @@ from helpers import tiny_rows, write_screen
 from PIL import Image
 
 from mcnn_core.errors import InputError
-from mcnn_core.images import check_headers, image_paths, image_shape, read_field, read_image
+from mcnn_core.images import check_headers, image_header, image_paths, image_shape, read_field, read_image
 from mcnn_core.screen import read_loaddata
 
 IMAGE = np.arange(12 * 16, dtype=np.uint16).reshape(12, 16)
@@ -19,8 +19,7 @@ def said(path) -> str:
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", ">u2"])
-@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"rowsperstrip": 3}, {"tile": (16, 16)}, {"bigtiff": True}, {"compression": "packbits"},
-                                     {"compression": "lzw"}, {"compression": "lzw", "predictor": 2, "rowsperstrip": 5}])
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"rowsperstrip": 3}, {"tile": (16, 16)}, {"bigtiff": True}])
 def test_grey_images_are_read_as_16_bit(tmp_path, dtype, options):
     tifffile.imwrite(tmp_path / "a.tif", IMAGE.astype(dtype), byteorder=">" if dtype == ">u2" else None, **options)
     read = read_image(tmp_path / "a.tif")
@@ -28,11 +27,45 @@ def test_grey_images_are_read_as_16_bit(tmp_path, dtype, options):
     np.testing.assert_array_equal(read, IMAGE)
 
 
+def lzw(path, pixels, **tags):
+    """Write a TIFF packed by LZW, which tifffile cannot; tags by their names."""
+    numbers = {"orientation": 274, "rowsperstrip": 278, "predictor": 317}
+    Image.fromarray(pixels).save(path, "TIFF", compression="tiff_lzw", tiffinfo={numbers[name]: value for name, value in tags.items()})
+    with tifffile.TiffFile(path) as tiff:
+        assert tiff.pages.first.compression.name == "LZW" and all(tiff.pages.first.tags[numbers[name]].value == value for name, value in tags.items())
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", ">u2"])
+@pytest.mark.parametrize("tags", [{}, {"predictor": 2}, {"rowsperstrip": 5}, {"predictor": 2, "rowsperstrip": 5}])
+def test_lzw_is_read_like_the_others(tmp_path, dtype, tags):
+    lzw(tmp_path / "a.tif", IMAGE.astype(dtype), **tags)
+    read = read_image(tmp_path / "a.tif")
+    assert read.dtype == np.uint16 and read.dtype.isnative and image_header(tmp_path / "a.tif") == (*IMAGE.shape, dtype.replace(">u2", "uint16"))
+    np.testing.assert_array_equal(read, IMAGE)
+
+
+def test_turned_lzw_is_refused(tmp_path):
+    lzw(tmp_path / "a.tif", IMAGE, orientation=6)
+    assert "packed by LZW with orientation 6; 1 (not turned)" in said(tmp_path / "a.tif")
+
+
+def test_damaged_lzw_is_refused(tmp_path):
+    lzw(tmp_path / "a.tif", np.random.default_rng(0).integers(0, 60_000, (40, 40), dtype=np.uint16))
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        (start,), (length,) = tiff.pages.first.dataoffsets, tiff.pages.first.databytecounts
+        place = tiff.pages.first.tags["StripByteCounts"].valueoffset
+    whole = (tmp_path / "a.tif").read_bytes()
+    for name, first, content in (("ones", start + 100, b"\xff" * 300), ("short", place, (length // 2).to_bytes(4, "little"))):
+        (tmp_path / f"{name}.tif").write_bytes(whole[:first] + content + whole[first + len(content):])
+        assert "not a readable TIFF" in said(tmp_path / f"{name}.tif")
+    (tmp_path / "cut.tif").write_bytes(whole[:start + length // 2])
+    said(tmp_path / "cut.tif")
+
+
 @pytest.mark.parametrize(("pixels", "options", "part"), [
     (np.zeros((3, 12, 16), np.uint16), {"photometric": "minisblack"}, "3 pages; one page"),
     (np.zeros((12, 16, 3), np.uint8), {"photometric": "rgb"}, "RGB with 3 samples per pixel; grey"),
     (np.zeros((12, 16), np.uint8), {"photometric": "miniswhite"}, "MINISWHITE"),
-    (np.zeros((12, 16), np.uint8), {"compression": "jpeg"}, "compression JPEG; NONE, LZW"),
     (IMAGE.astype(np.float32), {}, "pixels of type float32; uint8 or uint16"),
     (IMAGE.astype(np.int16), {}, "pixels of type int16"),
     (IMAGE.astype(np.uint32), {}, "pixels of type uint32"),
@@ -42,7 +75,7 @@ def test_other_images_are_refused_with_what_is_right(tmp_path, pixels, options, 
     assert part in said(tmp_path / "a.tif")
 
 
-@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"compression": "lzw"}, {"rowsperstrip": 2}])
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"rowsperstrip": 2}])
 @pytest.mark.parametrize(("kept", "part"), [(0.99, "truncated"), (0.5, "truncated"), (0.02, "not a readable TIFF"), (0, "not a readable TIFF")])
 def test_truncated_files_are_refused(tmp_path, options, kept, part):
     noise = np.random.default_rng(0).integers(0, 60_000, (40, 40), dtype=np.uint16)

@@ -122,11 +122,13 @@ def _read_picture(name: str) -> Callable[[Path, bytes], None]:
 
 def _tiff_seeds() -> list[bytes]:
     image = np.arange(80, dtype=np.uint16).reshape(8, 10)
-    kinds = [{}, {"compression": "zlib"}, {"compression": "lzw"}, {"compression": "lzw", "predictor": 2}, {"tile": (16, 16)}, {"bigtiff": True}, {"byteorder": ">"}, {"rowsperstrip": 2},
+    kinds = [{}, {"compression": "zlib"}, {"tile": (16, 16)}, {"bigtiff": True}, {"byteorder": ">"}, {"rowsperstrip": 2},
              {"photometric": "miniswhite"}, {"description": '{"shape": [8, 10]}'}]
-    packed = io.BytesIO()
-    Image.fromarray(image.astype(np.uint8)).save(packed, "TIFF", compression="packbits")
-    files = [packed.getvalue()]
+    files = []
+    for pixels, packing, tags in ((image.astype(np.uint8), "packbits", {}), (image, "tiff_lzw", {}), (image, "tiff_lzw", {317: 2, 278: 3})):
+        packed = io.BytesIO()
+        Image.fromarray(pixels).save(packed, "TIFF", compression=packing, tiffinfo=tags)
+        files.append(packed.getvalue())
     for image_, kind in [(image, kind) for kind in kinds] + [(image.astype(np.uint8), {}), (np.stack([image, image]), {"photometric": "minisblack"})]:
         buffer = io.BytesIO()
         tifffile.imwrite(buffer, image_, **kind)
