@@ -61,6 +61,8 @@ def _page(tiff: tifffile.TiffFile, path: str | os.PathLike) -> tifffile.TiffPage
         raise InputError(f"{path}: {page.photometric.name} with {page.samplesperpixel} samples per pixel; grey (black is zero) is right")
     if str(page.dtype) not in DTYPES:
         raise InputError(f"{path}: pixels of type {page.dtype}; {' or '.join(DTYPES)} are right")
+    if page.bitspersample != 8 * page.dtype.itemsize:
+        raise InputError(f"{path}: {page.bitspersample} bits per pixel; 8 or 16 are right")
     if len(page.shape) != 2 or 0 in page.shape:
         raise InputError(f"{path}: shape {page.shape}; one (height, width) image is right")
     if page.size > MAX_PIXELS:

@@ -44,6 +44,15 @@ def test_lzw_is_read_like_the_others(tmp_path, dtype, tags):
     np.testing.assert_array_equal(read, IMAGE)
 
 
+@pytest.mark.parametrize("write", [tifffile.imwrite, lzw])
+@pytest.mark.parametrize(("dtype", "bits"), [("uint16", 12), ("uint8", 4)])
+def test_pixels_that_share_a_byte_are_refused(tmp_path, write, dtype, bits):
+    write(tmp_path / "a.tif", IMAGE.astype(dtype))
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as tiff:
+        tiff.pages.first.tags["BitsPerSample"].overwrite(bits)
+    assert f"{bits} bits per pixel; 8 or 16" in said(tmp_path / "a.tif")
+
+
 def test_turned_lzw_is_refused(tmp_path):
     lzw(tmp_path / "a.tif", IMAGE, orientation=6)
     assert "packed by LZW with orientation 6; 1 (not turned)" in said(tmp_path / "a.tif")
