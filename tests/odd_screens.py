@@ -61,6 +61,8 @@ def write(folder: Path, table: pd.DataFrame, channels: Sequence[str], shape: tup
             path = folder / "images" / columns[f"FileName_{channel}"][row]
             if suffix == "tif":
                 tifffile.imwrite(path, image)
+            elif suffix == "tiff":
+                Image.fromarray(image).save(path, compression="tiff_lzw", tiffinfo={317: 2})  # differences of neighbours are packed
             else:
                 Image.fromarray((image // 8).clip(0, 255).astype(np.uint8)).save(path, "JPEG" if suffix in ("jpg", "jpeg") else "PNG")
     path = folder / f"{folder.name}.csv"
@@ -79,14 +81,14 @@ def bare(folder: Path) -> Path:
 
 
 def doses(folder: Path) -> Path:
-    """Five channels, 384 wells, odd sides, one field per well, controls and doses, no mechanisms."""
+    """Five channels, 384 wells, odd sides, TIFFs packed by LZW, one field per well, controls and doses, no mechanisms."""
     wells = grid("CDEF", range(3, 9))
     table = layout(["0012", "0013", "0014"], wells)
     place = table["Metadata_Well"].map(wells.index)
     table["Metadata_Compound"] = np.where(place % 6 == 0, "solvent", "cpd-" + (place % 6).astype(str))
     table["Metadata_Concentration"] = np.where(place % 6 == 0, "", np.array(["0.1", "1", "10", "30"])[place // 6])
     table["Metadata_control_type"] = np.where(place % 6 == 0, "negcon", "trt")
-    return write(folder, table, ("DNA", "ER", "RNA", "AGP", "Mito"), (200, 331), np.where(place % 6 == 0, 0, place % 6 + place // 12))
+    return write(folder, table, ("DNA", "ER", "RNA", "AGP", "Mito"), (200, 331), np.where(place % 6 == 0, 0, place % 6 + place // 12), "tiff")
 
 
 def jpegs(folder: Path) -> Path:
