@@ -32,6 +32,7 @@ def search(name: str, folder: Path, seconds: int) -> dict:
         reached = max([reached, *map(int, re.findall(r"cov: (\d+)", ended.stderr))])
         if ended.returncode:
             deaths.append(ended.stderr[-2000:])
+            print(deaths[-1], flush=True)
             if len(deaths) == 5:
                 break
     found = json.loads((folder / "findings.json").read_text(encoding="utf-8")) if (folder / "findings.json").exists() else {}
