@@ -292,7 +292,7 @@ def test_a_small_book_from_end_to_end(small, tmp_path):
     assert broken.returncode != 0 and "no number 'first.missing'" in broken.stderr
     assert doit(small, out).returncode != 0  # a warning does not pass at the second try
     edit(small / "book/intro.md", "{result}`first.missing`, not", "\n\n```{code-block} no-language\nx\n```\n\n")
-    broken = doit(small, out)  # another process than the one that reads warns of this
+    broken = doit(small, out)  # a warning when pages are written, not read
     assert broken.returncode != 0 and "Pygments lexer name 'no-language' is not known" in broken.stderr
     edit(small / "book/intro.md", "```{code-block} no-language\nx\n```", "")
 
