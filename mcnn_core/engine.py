@@ -25,7 +25,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mcnn_core.errors import InputError
-from mcnn_core.model import MCNN
+from mcnn_core.model import MCNN, by_rows
 
 PIXELS_AT_ONCE = 2 ** 21  # whole fields of 1024 x 1280 go through a CPU one by one: memory stays flat
 FREE_SHARE = 0.6  # of a GPU's free memory that pixels may take; the rest is for activations
@@ -257,8 +257,10 @@ def crop_size(model: MCNN, recipe: Recipe) -> tuple[int, int]:
 
 def augment(model: MCNN, views: torch.Tensor, recipe: Recipe, drawn: Draw) -> torch.Tensor:
     """Standardise a batch on the device and jitter the gain and offset of each channel of each field: (n, C, h, w) float32."""
-    gain, offset = torch.from_numpy(drawn.noise).to(model.grey_mean.device)
-    return model.standardise(views).mul_(torch.exp(recipe.jitter_gain * gain)).add_(recipe.jitter_offset * offset)
+    x = model.standardise(views)
+    gain, offset = torch.from_numpy(drawn.noise).to(x.device).view(2, len(x), 1, -1)
+    by_rows(x).mul_(torch.exp(recipe.jitter_gain * gain).repeat(1, 1, x.shape[3])).add_((recipe.jitter_offset * offset).repeat(1, 1, x.shape[3]))
+    return x
 
 
 # Steps ---------------------------------------------------------------------
