@@ -91,7 +91,7 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         wrong = [f"{type(error).__name__}: {error}"]
     if wrong:
-        raise InputError(f"{path} is no checkpoint: delete the folder to train again", wrong)
+        raise InputError(f"{path} is no checkpoint: delete {path.stem}.* to go on from the one before", wrong)
     return tensors, state
 
 
@@ -117,7 +117,7 @@ def resume(folder: Path, identity: dict[str, str], model: MCNN, optimiser: torch
     there = state["identity"]
     other = [f"{key}: {there.get(key)} there, {here} here" for key, here in identity.items() if there.get(key) != here]
     if other:
-        raise InputError(f"{found[-1]} belongs to another training: choose another folder, or delete this one", other)
+        raise InputError(f"{found[-1]} belongs to another training: choose another folder, or delete the folder {folder}", other)
     load_weights(found[-1], tensors, model)
     slots: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in part(tensors, "optimiser").items():
