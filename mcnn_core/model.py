@@ -101,7 +101,7 @@ class MCNN(nn.Module):
         device. Over the training fields each channel has mean 0 and standard deviation 1.
         """
         pixels = torch.as_tensor(np.ascontiguousarray(fields) if isinstance(fields, np.ndarray) else fields).to(self.grey_mean.device, non_blocking=True)
-        x = pixels.permute(0, 3, 1, 2).float()
+        x = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last)  # also where all fields were transposed
         width = pixels.shape[2]
         by_rows(x).sub_(self.grey_mean.flatten().repeat(width)).div_(self.grey_std.flatten().repeat(width))
         return x
