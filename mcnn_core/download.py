@@ -170,7 +170,7 @@ def _unpack(archive: Path, place: Path, images: Sequence[str]) -> int:
     try:
         with zipfile.ZipFile(archive) as opened:
             members = _members(archive.name, opened.infolist(), set(images))
-            with atomic(place) as temporary:
+            with atomic(place, "fetched plate") as temporary:
                 temporary.mkdir()
                 for name, member in members.items():
                     with opened.open(member) as source:

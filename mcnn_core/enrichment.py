@@ -252,7 +252,7 @@ def load_go(obo: str | os.PathLike, gaf: str | os.PathLike, cache: str | os.Path
         return GeneOntology(*(pd.read_parquet(folder / f"{name}.parquet") for name in TABLES))
     except (OSError, ArrowException):
         parsed = _parse(obo, gaf, taxon, column)
-    with atomic(folder) as temporary:
+    with atomic(folder, "parsed ontology") as temporary:
         temporary.mkdir()
         for name in TABLES:
             getattr(parsed, name).to_parquet(temporary / f"{name}.parquet")

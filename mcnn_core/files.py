@@ -1,6 +1,8 @@
 """Writing files so that what exists is whole: temporary name, fsync, rename."""
 
+import errno
 import fcntl
+import filecmp
 import gzip
 import hashlib
 import io
@@ -11,7 +13,7 @@ import platform
 import re
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +28,12 @@ from mcnn_core.errors import InputError
 #: Tables and ontologies pack to a tenth or a fiftieth; what packs to less has been made to fill the memory.
 MAX_TEXT, FREE, RATIO = 2**30, 2**22, 200
 _NUMBERS = itertools.count()
+#: The file by which a folder is known as made by this project: its first line gives the kind under `MADE`, each further one names a file.
+MARKER, MADE, MOST_NAMES = ".mcnn", "made by mcnn_core", 2_000_000
+#: A name that is taken while something is written: host, process and number (`_temporary`).
+TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-\d+\.part(\..*)?")
+#: What the holder of a lock leaves in it.
+HOLDER = re.compile(rb"process \d+ on [^\n]*\n?")
 #: Text that a spreadsheet would run, and what looks like it and is a number.
 FORMULA = re.compile(r"'*[=+@\t\r-]")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf", re.IGNORECASE | re.ASCII)
@@ -57,19 +65,227 @@ def _runs(process: int) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Delete a file or a folder with what it holds; nothing if there is none."""
+    """Delete a file or a folder of our own with what it holds; nothing if there is none.
+
+    Only for what this project has made under a temporary name: a folder that users can name is replaced by `atomic`
+    and cleared by `discard`, which leave what is not ours.
+    """
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
 
+# ------------------------------------------------------------------------------------------ what is ours
+
+
+def _entries(folder: Path) -> list[str]:
+    """Return what lies directly in a folder, without what a killed `claim` may have left."""
+    ours = re.compile(rf"{re.escape(MARKER)}\.[0-9a-f]{{8}}-\d+-\d+\.part")
+    return sorted(name for name in os.listdir(folder) if not ours.fullmatch(name))
+
+
+def _marker(folder: Path) -> tuple[str, set[str]] | None:
+    """Return a folder's kind and the names, relative to it, that were written in it; None if it has no marker.
+
+    Raises
+    ------
+    InputError
+        If there is a file of that name that says something else.
+    """
+    try:
+        facts = os.stat(folder / MARKER)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return _read_marker(folder / MARKER, facts.st_size, facts.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _read_marker(path: Path, *_: int) -> tuple[str, set[str]]:
+    names = set()
+    first, *lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[:MOST_NAMES] or [""]
+    try:
+        kind = json.loads(first)[MADE]
+        if not isinstance(kind, str):
+            raise TypeError
+    except (ValueError, TypeError, KeyError, IndexError):
+        raise InputError(f"{path} is damaged, so it cannot be known what in {path.parent} may be replaced: name another folder") from None
+    for line in lines:
+        with suppress(ValueError):  # cut short when the power went: what it named counts as not ours
+            names.add(json.loads(line))
+    return kind, names
+
+
+def refuse_foreign(folder: str | os.PathLike, kind: str) -> None:
+    """Refuse a folder that holds something and was not made as one of this kind.
+
+    Raises
+    ------
+    InputError
+        With the names of the first things that are in it.
+    """
+    folder = Path(folder)
+    if not os.path.lexists(folder):
+        return
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder: name a new one, an empty one or an existing {kind}")
+    found = _marker(folder)
+    if found is None and (there := _entries(folder)):
+        some = ", ".join(map(repr, there[:3])) + f" and {len(there) - 3} more" * (len(there) > 3)
+        raise InputError(f"{folder} holds {some} and was not made by this program as {_a(kind)}: name a new or empty folder")
+    if found is not None and found[0] != kind:
+        raise InputError(f"{folder} is {_a(found[0])}, not {_a(kind)}: name another folder")
+
+
+def _a(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+
+
+def claim(folder: str | os.PathLike, kind: str) -> None:
+    """Make a folder for what this project writes, or take one that is empty or was made as one of this kind before.
+
+    The file `MARKER` in it says what it is, and then names, a line each, what `atomic` writes below it. Files that it does
+    not name are somebody else's and are never replaced or removed.
+
+    Raises
+    ------
+    InputError
+        As `refuse_foreign`.
+    """
+    folder = Path(folder)
+    refuse_foreign(folder, kind)
+    folder.mkdir(parents=True, exist_ok=True)
+    if _marker(folder) is None:
+        temporary = _temporary(folder / MARKER[1:], "")
+        _write_marker(temporary, kind, ())
+        with suppress(FileExistsError):  # another process was quicker
+            os.link(temporary, folder / MARKER)
+        temporary.unlink()
+        register(folder)
+        refuse_foreign(folder, kind)
+
+
+def _write_marker(path: Path, kind: str, names: Iterable[str]) -> None:
+    path.write_text("".join(json.dumps(line) + "\n" for line in ({MADE: kind}, *sorted(names))), encoding="utf-8")
+    _sync(path)
+
+
+def owner(path: str | os.PathLike) -> Path | None:
+    """Return the nearest folder above `path` that this project has made; None if there is none."""
+    return next((folder for folder in Path(os.path.abspath(path)).parents if (folder / MARKER).is_file()), None)
+
+
+def is_ours(path: str | os.PathLike) -> bool:
+    """Whether the folder above `path` that this project has made names it as written by `atomic`."""
+    root = owner(path)
+    return root is not None and os.path.relpath(path, root) in _marker(root)[1]
+
+
+def register(path: str | os.PathLike) -> None:
+    """Note in the folder above that this project has made that `path` is ours; nothing where no such folder is above it.
+
+    It is noted before it is there: a run that is killed in between finds its own file again.
+    """
+    root = owner(path)
+    if root is None or is_ours(path):
+        return
+    handle = os.open(root / MARKER, os.O_WRONLY | os.O_APPEND)
+    try:
+        os.write(handle, (json.dumps(os.path.relpath(path, root)) + "\n").encode())
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _refuse_file(path: Path) -> None:
+    """Refuse to replace a file in a folder of ours that is not ours."""
+    if os.path.lexists(path) and owner(path) is not None and not is_ours(path):
+        raise InputError(f"{path} was not written by this program and would be replaced: move it, or name another folder")
+
+
+def foreign(folder: str | os.PathLike) -> list[str]:
+    """Return the files, links and empty folders below a folder that its marker does not name, relative to it.
+
+    Folders below it that are marked themselves are looked at by their own markers.
+    """
+    return sorted(_foreign(Path(folder), _marker(Path(folder)) or ("", set())))
+
+
+def _foreign(folder: Path, found: tuple[str, set[str]]) -> Iterator[str]:
+    own = {MARKER, ".lock"} | found[1]
+    for place, folders, names in os.walk(folder):
+        here = os.path.relpath(place, folder)
+        if here != os.curdir and (inner := _marker(Path(place))) is not None:
+            folders.clear()
+            yield from (os.path.join(here, name) for name in _foreign(Path(place), inner))
+            continue
+        links = [name for name in folders if os.path.islink(os.path.join(place, name))]
+        yield from (name for name in (os.path.normpath(os.path.join(here, one)) for one in [*names, *links]) if name not in own)
+        if not folders and not names and here != os.curdir and here not in own:
+            yield here
+
+
+def _keep_foreign(old: Path, new: Path) -> None:
+    """Give a new folder everything in the old one that is not ours, by hard links: it survives whatever happens in between."""
+    for name in foreign(old):
+        source, target = old / name, new / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir() and not source.is_symlink():
+            target.mkdir(exist_ok=True)
+        elif not os.path.lexists(target):
+            try:
+                os.link(source, target, follow_symlinks=False)
+            except OSError:  # a file system without hard links
+                shutil.copy2(source, target, follow_symlinks=False)
+        elif not os.path.samestat(os.lstat(source), os.lstat(target)) and not filecmp.cmp(source, target, shallow=False):
+            raise InputError(f"{source} was not written by this program and would be replaced: move it, or name another folder")
+
+
+def discard(folder: str | os.PathLike) -> list[str]:
+    """Delete from a folder that this project has made what it has written there; return the names of what is left.
+
+    The folder goes if nothing of somebody else's is in it.
+    """
+    folder = Path(folder)
+    if (found := _marker(folder)) is None:
+        return _entries(folder) if folder.is_dir() else []
+    for name in found[1]:
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            discard(path)
+        else:
+            path.unlink(missing_ok=True)
+    for place, folders, names in os.walk(folder):
+        for name in [*folders, *names]:
+            if (left := TEMPORARY.fullmatch(name)) and left[1] == _here() and not _runs(int(left[2])):
+                remove(Path(place, name))
+    kept = foreign(folder)
+    if not kept:
+        for name in (".lock", MARKER):
+            (folder / name).unlink(missing_ok=True)
+    for place, _, _ in os.walk(folder, topdown=False):
+        with suppress(OSError):  # what is not empty stays
+            os.rmdir(place)
+    return kept
+
+
+# ------------------------------------------------------------------------------------------ whole or not at all
+
+
 def remove_leftovers(path: Path) -> None:
-    """Delete what processes that no longer exist on this host have left of writing `path`."""
-    leftover = re.compile(rf"\.{re.escape(path.name)}\.{_here()}-(\d+)-\d+\.part")
-    for name in os.listdir(path.parent):
-        if (found := leftover.match(name)) and not _runs(int(found[1])):
+    """Clear up what processes that no longer exist on this host have left of writing `path`.
+
+    A folder that was moved aside goes back to its place if its successor has not come there.
+    """
+    for name in sorted(os.listdir(path.parent), key=lambda name: not name.endswith(".old")):
+        found = TEMPORARY.fullmatch(name)
+        if found and name.startswith(f".{path.name}.{_here()}-") and not _runs(int(found[2])):
             with suppress(FileNotFoundError):  # another process was quicker
+                if name.endswith(".old") and not os.path.lexists(path):
+                    os.replace(path.parent / name, path)
+                    continue
+                if name.endswith(".old"):
+                    _keep_foreign(path.parent / name, path)
                 remove(path.parent / name)
 
 
@@ -78,16 +294,30 @@ def _temporary(path: Path, suffix: str) -> Path:
     return path.with_name(f".{path.name}.{_here()}-{os.getpid()}-{next(_NUMBERS)}.part{suffix}")
 
 
-def put(temporary: Path, path: Path) -> None:
-    """Move a finished file or folder to `path`, in place of what is there, once all of it is on the disk."""
-    inside = [item for item in temporary.rglob("*") if item.is_file()] if temporary.is_dir() else []
-    for item in [*inside, temporary]:
-        _sync(item)
-    if temporary.is_dir() and path.exists():
+def put(temporary: Path, path: Path, kind: str = "") -> None:
+    """Move a finished file or folder to `path`, in place of what is there, once all of it is on the disk.
+
+    A folder gets its marker, and keeps what others have put into the one that it replaces.
+    """
+    register(path)
+    if not temporary.is_dir():
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+        return
+    inside = [item for item in temporary.rglob("*") if item.name not in (MARKER, ".lock") and (item.is_symlink() or item.is_file())]
+    for item in inside:
+        if not item.is_symlink():
+            _sync(item)
+    _write_marker(temporary / MARKER, kind, (str(item.relative_to(temporary)) for item in inside))
+    _sync(temporary)
+    if os.path.lexists(path):
         # A folder cannot be replaced in one step: moved aside, the old one is missing for an instant, not while it is deleted.
+        _keep_foreign(path, temporary)
         aside = _temporary(path, ".old")
         os.replace(path, aside)
         os.replace(temporary, path)
+        _keep_foreign(aside, path)  # what came in between
         remove(aside)
     else:
         os.replace(temporary, path)
@@ -107,22 +337,39 @@ def naming(path: str | os.PathLike) -> Iterator[None]:
 
 
 @contextmanager
-def atomic(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds.
+def atomic(path: str | os.PathLike, kind: str = "") -> Iterator[Path]:
+    """Yield a temporary path beside `path`; move it to `path` if the block succeeds.
 
-    Works for a file or a folder (a folder replaces an existing one). If the block raises, the temporary
-    is removed and `path` is left as it was. What a process that was killed has left is removed by the
-    next that writes `path` on the same host.
+    If the block raises, the temporary is removed and `path` is left as it was. What a process that was killed has left
+    is removed by the next that writes `path` on the same host.
+
+    Parameters
+    ----------
+    path : path
+    kind : str
+        What a folder is, in words: it replaces a folder that was made as one of this kind, keeping what others have put
+        into that, or an empty one. "" writes a file, which replaces an existing one, but not one of somebody else's in a
+        folder of ours (`claim`).
+
+    Raises
+    ------
+    InputError
+        Before the block is run, if `path` is there and not ours.
     """
     path = Path(path)
+    if kind:
+        path = Path(os.path.realpath(path))  # a folder that lies elsewhere, behind a link, stays there
+        refuse_foreign(path, kind)
+    else:
+        _refuse_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path)
-    temporary = _temporary(path, path.suffix)
+    temporary = _temporary(path, "" if kind else path.suffix)
     remove(temporary)
     try:
         with naming(path):
             yield temporary
-            put(temporary, path)
+            put(temporary, path, kind)
     finally:
         remove(temporary)
 
@@ -142,13 +389,21 @@ def exclusive(folder: str | os.PathLike) -> Iterator[None]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise InputError(f"{folder / '.lock'} is a link: remove it, or take another folder") from error
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(lock, 80, 0).decode("ascii", "replace").strip()
             raise InputError(f"{folder} is in use by another run ({holder}): wait until it has ended, or take another folder") from None
+        holder = os.pread(lock, 300, 0)
+        if holder and not HOLDER.fullmatch(holder):
+            raise InputError(f"{folder / '.lock'} was not written by this program: move it, or take another folder")
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"process {os.getpid()} on {platform.node()}\n".encode("ascii", "replace"), 0)
         yield

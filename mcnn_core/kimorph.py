@@ -303,7 +303,7 @@ def simulate_kimorph(folder: str | Path, seed: int, layout: Layout = LAYOUTS["de
     Parameters
     ----------
     folder : path
-        Replaced if it exists.
+        Absent, empty, or one that this function has made, which is replaced; what others have put into it stays.
     seed : int
         Same seed, same bytes, whatever the number of workers (with the same JPEG library).
     layout : Layout
@@ -314,7 +314,7 @@ def simulate_kimorph(folder: str | Path, seed: int, layout: Layout = LAYOUTS["de
     progress : bool
     """
     truth, sirnas = truth_table(seed, layout)
-    with atomic(folder) as temporary:
+    with atomic(folder, "simulated KiMorph") as temporary:
         (temporary / "conf").mkdir(parents=True)
         _write_conf(temporary / "conf", layout, truth)
         _write_ontology(temporary, *ontology(seed, truth))

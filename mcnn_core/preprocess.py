@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from mcnn_core.cluster import Pool, pool, software
 from mcnn_core.errors import InputError, reporting
-from mcnn_core.files import naming, put, read_json, remove, remove_leftovers, write_json
+from mcnn_core.files import MARKER, claim, discard, is_ours, naming, put, read_json, refuse_foreign, register, remove_leftovers, write_json
 from mcnn_core.images import check_headers, describe, image_paths, image_tiles, read_image
 from mcnn_core.screen import Screen, load_screen, read_loaddata
 
@@ -360,10 +360,12 @@ def _done(lines: list[dict[str, Any]], plan: _Plan, pixels: np.ndarray) -> tuple
 
 @contextmanager
 def _work(folder: Path, plan: _Plan) -> Iterator[_Work]:
-    """Yield a working folder with what an interrupted run of the same plan has left in it; anything else in it is deleted."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Yield a working folder with what an interrupted run of the same plan has left in it; of another plan, what that has left is deleted."""
+    claim(folder, "store in the making")
     identity = plan.identity()
     pixels, mapped = folder / f"{identity[:16]}.npy", None
+    for name in ("journal", "store.json", pixels.name, "pixels.npy"):
+        register(folder / name)
     with open(folder / "journal", "a+", encoding="utf-8") as journal:
         try:
             fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -376,8 +378,8 @@ def _work(folder: Path, plan: _Plan) -> Iterator[_Work]:
             with suppress(InputError):  # if it has been damaged, all is done again
                 mapped = _mapped(pixels, plan.shape)
         for item in folder.iterdir():
-            if item.name != "journal" and (mapped is None or item != pixels):
-                remove(item)
+            if item.name not in ("journal", MARKER) and (mapped is None or item != pixels) and is_ours(item):
+                item.unlink()
         if mapped is None:
             with naming(pixels):
                 np.lib.format.open_memmap(pixels, mode="w+", dtype=np.uint8, shape=plan.shape)
@@ -437,6 +439,7 @@ def preprocess(screen: Screen, folder: str | os.PathLike, reference: str = "plat
     images = list(zip([tuple(map(os.path.abspath, paths)) for paths in image_paths(screen)], image_tiles(screen), strict=True))
     stamps = {path: _stamp(path) for paths, _ in images for path in paths}
     plan = _Plan(screen, reference, bin, field, padding(field, multiple), counted, images, stamps, blocks)
+    refuse_foreign(folder, "store")
     remove_leftovers(folder)
     hidden = folder.with_name(f".{folder.name}.work")
     with _work(hidden, plan) as work:
@@ -448,7 +451,7 @@ def preprocess(screen: Screen, folder: str | os.PathLike, reference: str = "plat
                 problems = _fill(plan, work, tasks, bar)
         problems += [f"{path} has changed while the screen was read" for path, stamp in stamps.items() if _stamp(path) != stamp]
         if problems:
-            remove(hidden)
+            discard(hidden)
             raise InputError(f"{len(problems)} problems in the fields of screen {screen.name!r}; nothing is written", problems)
         manifest = {
             "shape": list(plan.shape), "dtype": "uint8", "channels": list(screen.channels), "reference": reference, "bin": bin,
@@ -457,8 +460,8 @@ def preprocess(screen: Screen, folder: str | os.PathLike, reference: str = "plat
             "blocks": [{**block, "sha256": work.hashes[block["first"]]} for there in blocks.values() for block in there]}
         write_json(hidden / "store.json", {**manifest, "sha256": _identity(manifest)})
         os.replace(work.pixels, hidden / "pixels.npy")
-        put(hidden, folder)
-        remove(folder / "journal")
+        put(hidden, folder, "store")
+        (folder / "journal").unlink(missing_ok=True)
     return Store.open(folder)
 
 
@@ -515,7 +518,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run ``python -m mcnn_core.preprocess --screen TABLE.csv --out DIR``."""
     parser = argparse.ArgumentParser(description="Write the 8-bit store of a screen.")
     parser.add_argument("--screen", required=True, help="a LoadData .csv, or the output folder of the first chapter")
-    parser.add_argument("--out", required=True, help="folder of the store (replaced if it exists)")
+    parser.add_argument("--out", required=True, help="folder of the store: new, empty, or a store, which is replaced")
     parser.add_argument("--reference", choices=sorted(REFERENCES), default="plate-percentile")
     parser.add_argument("--bin", type=int, default=0, help="join bin x bin pixels; 0: chosen from the size and number of fields")
     parser.add_argument("--multiple", type=int, default=32, help="pad the sides to multiples of this")

@@ -474,7 +474,7 @@ def copy_fields(screen: Screen, folder: str | os.PathLike, rows: Sequence[int]) 
     Parameters
     ----------
     folder : path
-        Receives ``example.csv`` and a copy of each image in ``images``; what was there before is replaced.
+        Receives ``example.csv`` and a copy of each image in ``images``: absent, empty, or one that this function has made.
     rows : sequence of int
         Rows of the table.
 
@@ -484,7 +484,7 @@ def copy_fields(screen: Screen, folder: str | os.PathLike, rows: Sequence[int]) 
         What `read_loaddata` reads, with the same ``Metadata_*`` columns.
     """
     table = screen.table.iloc[list(rows)].drop(columns="Metadata_Treatment")
-    with atomic(Path(folder)) as temporary:
+    with atomic(folder, "copy of fields") as temporary:
         (temporary / "images").mkdir(parents=True)
         for number, channel in enumerate(screen.channels, 1):
             places = table[[f"PathName_{channel}", f"FileName_{channel}"]].agg("/".join, axis=1).str.lstrip("/")

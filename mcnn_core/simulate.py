@@ -599,7 +599,7 @@ def simulate_screen(folder: str | Path, seed: int, layout: Layout = LAYOUTS["def
     Parameters
     ----------
     folder : path
-        Replaced if it exists.
+        Absent, empty, or one that this function has made, which is replaced; what others have put into it stays.
     seed : int
         Same seed, same bytes, whatever the number of workers.
     layout : Layout
@@ -610,7 +610,7 @@ def simulate_screen(folder: str | Path, seed: int, layout: Layout = LAYOUTS["def
     progress : bool
     """
     wells, compounds = truth_table(seed, layout)
-    with atomic(folder) as temporary:
+    with atomic(folder, "simulated BBBC021") as temporary:
         temporary.mkdir(parents=True)
         tasks = [(str(temporary), seed, well, compounds[well["compound"]], layout.sites, height, width)
                  for well in wells.to_dict("records")]
@@ -631,7 +631,7 @@ def simulate_screen(folder: str | Path, seed: int, layout: Layout = LAYOUTS["def
 def command(description: str, layouts: dict[str, Any], write: Callable[..., None], arguments: list[str] | None) -> None:
     """Read the command line of a simulator and run it: `write` (folder, seed, layout, height, width, workers)."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--out", required=True, help="folder to write (replaced if it exists)")
+    parser.add_argument("--out", required=True, help="folder to write: new, empty, or such a screen, which is replaced")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--layout", choices=sorted(layouts), default="default")
     parser.add_argument("--height", type=int, default=128)

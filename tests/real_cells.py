@@ -111,7 +111,7 @@ def lay_out(data: str | Path, out: str | Path, rows: slice = slice(None)) -> Pat
         raise InputError(f"{out} is there already: name a new folder")
     crops, index = read_crops(Path(data))
     fields = table(index)[rows]
-    with atomic(out) as folder:
+    with atomic(out, "screen of single cells") as folder:
         (folder / "images").mkdir(parents=True)
         for crop, *names in fields[["Metadata_Crop", *(f"FileName_{c}" for c in CHANNELS)]].itertuples(index=False):
             field = crops[crop, MARGIN : MARGIN + SIDE, MARGIN : MARGIN + SIDE]

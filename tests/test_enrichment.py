@@ -244,7 +244,7 @@ def test_cache(tmp_path, monkeypatch):
     for name in enrichment.TABLES:
         pd.testing.assert_frame_equal(getattr(cached, name), getattr(fresh, name))
     folder = next((tmp_path / "cache").iterdir())
-    assert sorted(path.name for path in folder.iterdir()) == ["annotation.parquet", "parents.parquet", "terms.parquet"]
+    assert sorted(path.name for path in folder.glob("*.parquet")) == ["annotation.parquet", "parents.parquet", "terms.parquet"]
     (folder / "terms.parquet").write_bytes(b"not Parquet")
     (folder / "parents.parquet").unlink()
     pd.testing.assert_frame_equal(load_go(obo, gaf, tmp_path / "cache").terms, fresh.terms)

@@ -13,7 +13,7 @@ import pytest
 
 from hostile import NAMES
 from mcnn_core.errors import InputError
-from mcnn_core.files import atomic, exclusive, read_json, read_table, read_text, sha256, write_json, write_table
+from mcnn_core.files import MARKER, atomic, claim, discard, exclusive, foreign, is_ours, register, read_json, read_table, read_text, sha256, write_json, write_table
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,10 +29,10 @@ def test_failure_leaves_the_old_file_and_no_temporary(tmp_path):
 
 def test_folder_replaces_folder_or_stays(tmp_path):
     for content in ("one", "two"):
-        with atomic(tmp_path / "folder") as temporary:
+        with atomic(tmp_path / "folder", "test") as temporary:
             temporary.mkdir()
             (temporary / "f").write_text(content)
-    with pytest.raises(OSError), atomic(tmp_path / "folder") as temporary:
+    with pytest.raises(OSError), atomic(tmp_path / "folder", "test") as temporary:
         temporary.mkdir()
         raise OSError
     assert (tmp_path / "folder" / "f").read_text() == "two"
@@ -78,7 +78,7 @@ def test_leftovers_of_processes_that_are_gone_are_removed(tmp_path):
     """A process is killed while it writes; the next that writes the same path clears up, and touches nothing else."""
     code = ("import os, signal, sys; from mcnn_core.files import atomic; writing = []\n"
             "for name in ('a.json', 'folder', 'b.json'):\n"
-            "    writing.append(atomic(os.path.join(sys.argv[1], name))); temporary = writing[-1].__enter__()\n"
+            "    writing.append(atomic(os.path.join(sys.argv[1], name), 'test' if name == 'folder' else '')); temporary = writing[-1].__enter__()\n"
             "    temporary.mkdir() if name == 'folder' else temporary.write_text('half')\n"
             "os.kill(os.getpid(), signal.SIGKILL)")
     assert subprocess.run([sys.executable, "-c", code, tmp_path], check=False).returncode == -signal.SIGKILL
@@ -90,7 +90,7 @@ def test_leftovers_of_processes_that_are_gone_are_removed(tmp_path):
         here.touch()
         write_json(tmp_path / "a.json", {"x": 1})  # at the same time, by a process that is alive: this one
         assert here.exists()
-    with atomic(tmp_path / "folder") as temporary:
+    with atomic(tmp_path / "folder", "test") as temporary:
         temporary.mkdir()
     kept = next(name for name in left if name.startswith(".b.json."))
     assert {path.name for path in tmp_path.iterdir()} == {"a.json", "folder", kept, elsewhere.name}
@@ -146,3 +146,145 @@ def test_text_is_read_whatever_it_is_packed_in_and_refused_where_it_would_fill_t
     (tmp_path / "c").write_bytes(gzip.compress(bytes(2**22 + 1)))
     with pytest.raises(InputError, match="unpacks to more than 4,194,304 bytes"):
         read_text(tmp_path / "c")
+
+
+# ------------------------------------------------------------------------------------------ what is ours
+
+def hashes(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file below a folder."""
+    return {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def write_folder(path: Path, **contents: str) -> None:
+    with atomic(path, "test") as temporary:
+        temporary.mkdir()
+        for name, content in contents.items():
+            (temporary / name).write_text(content)
+
+
+def test_a_folder_of_somebody_elses_is_refused_in_one_line_and_stays(tmp_path):
+    theirs = tmp_path / "theirs"
+    (theirs / "deep").mkdir(parents=True)
+    for name in ("notes.txt", "thesis.docx", "deep/photo.jpg", ".hidden"):
+        (theirs / name).write_text(name)
+    before = hashes(theirs)
+    for act in (lambda: write_folder(theirs, a="1"), lambda: claim(theirs, "test")):
+        with pytest.raises(InputError, match="theirs holds '.hidden', 'deep', 'notes.txt' and 1 more and was not made by this program as a test"):
+            act()
+    assert hashes(theirs) == before and sorted(path.name for path in tmp_path.iterdir()) == ["theirs"]
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="file is not a folder"):
+        claim(tmp_path / "file", "test")
+    claim(tmp_path / "empty", "test")
+    claim(tmp_path / "empty", "test")
+    with pytest.raises(InputError, match="empty is a test, not an other kind"):
+        claim(tmp_path / "empty", "other kind")
+    (tmp_path / "empty" / MARKER).write_text("[1]\n")
+    with pytest.raises(InputError, match="empty/.mcnn is damaged"):
+        claim(tmp_path / "empty", "test")
+
+
+def test_a_replaced_folder_keeps_what_others_have_put_into_it(tmp_path):
+    folder = tmp_path / "folder"
+    write_folder(folder, a="1", b="1")
+    (folder / ".nojekyll").touch()
+    (folder / "deep" / "empty").mkdir(parents=True)
+    (folder / "deep" / "mine").write_text("mine")
+    (folder / "link").symlink_to("nowhere")
+    write_folder(folder, a="2", c="2")
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) == [".mcnn", ".nojekyll", "a", "c", "deep", "deep/empty", "deep/mine", "link"]
+    assert (folder / "a").read_text() == "2" and os.readlink(folder / "link") == "nowhere"
+    assert foreign(folder) == [".nojekyll", "deep/empty", "deep/mine", "link"] and os.listdir(tmp_path) == ["folder"]
+    (folder / "d").write_text("mine")
+    with pytest.raises(InputError, match="folder/d was not written by this program and would be replaced"):
+        write_folder(folder, a="3", d="3")
+    assert (folder / "d").read_text() == "mine" and (folder / "a").read_text() == "2" and os.listdir(tmp_path) == ["folder"]
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_kill_while_a_folder_is_replaced_loses_nothing(tmp_path, at):
+    """Killed before or after the new folder has come to its place."""
+    folder = tmp_path / "folder"
+    write_folder(folder, a="1")
+    (folder / "mine").write_text("mine")
+    code = ("import os, signal, sys; from pathlib import Path; from mcnn_core import files; replace, calls = os.replace, []\n"
+            "def count(old, new):\n"
+            "    replace(old, new); calls.append(new)\n"
+            f"    if len(calls) == {at}: os.kill(os.getpid(), signal.SIGKILL)\n"
+            "os.replace = count\n"
+            "with files.atomic(sys.argv[1], 'test') as temporary:\n"
+            "    temporary.mkdir(); (temporary / 'a').write_text('2')")
+    assert subprocess.run([sys.executable, "-c", code, folder], check=False, cwd=ROOT).returncode == -signal.SIGKILL
+    assert folder.exists() == (at == 2)
+    with pytest.raises(RuntimeError), atomic(folder, "test"):  # what comes next clears up, even if it fails
+        raise RuntimeError
+    assert (folder / "mine").read_text() == "mine" and (folder / "a").read_text() == str(at) and os.listdir(tmp_path) == ["folder"]
+
+
+def test_files_are_replaced_only_where_they_are_ours(tmp_path):
+    claim(tmp_path / "out", "test")
+    path = tmp_path / "out" / "deep" / "a.json"
+    write_json(path, 1)
+    path.write_text("damaged")
+    write_json(path, 2)
+    assert read_json(path) == 2 and is_ours(path) and foreign(tmp_path / "out") == []
+    path.with_name("b.json").write_text("theirs")
+    with pytest.raises(InputError, match="deep/b.json was not written by this program"):
+        write_json(path.with_name("b.json"), 3)
+    assert path.with_name("b.json").read_text() == "theirs" and not is_ours(path.with_name("b.json"))
+    write_json(tmp_path / "alone.json", 1)  # in no folder of ours: as any program would
+    write_json(tmp_path / "alone.json", 2)
+    assert read_json(tmp_path / "alone.json") == 2
+
+
+def test_a_kill_before_a_file_is_in_its_place_leaves_it_ours(tmp_path):
+    claim(tmp_path, "test")
+    register(tmp_path / "a.json")
+    (tmp_path / "a.json").write_text("1")
+    write_json(tmp_path / "a.json", 2)
+    (tmp_path / MARKER).write_bytes((tmp_path / MARKER).read_bytes()[:-3])  # its last line cut short: what that named is not ours
+    with pytest.raises(InputError, match="was not written by this program"):
+        write_json(tmp_path / "a.json", 3)
+
+
+def test_what_is_discarded_is_ours_alone(tmp_path):
+    out = tmp_path / "out"
+    claim(out, "test")
+    write_json(out / "a.json", 1)
+    claim(out / "model", "inner")
+    write_json(out / "model" / "b.json", 1)
+    write_folder(out / "store", a="1")
+    with exclusive(out):
+        pass
+    assert foreign(out) == []
+    (out / "store" / "mine").write_text("mine")
+    (out / "log.txt").write_text("mine")
+    assert discard(out) == ["log.txt", "store/mine"]
+    assert hashes(out).keys() == {".lock", MARKER, "log.txt", "store/mine", f"store/{MARKER}"}
+    (out / "store" / "mine").unlink()
+    (out / "log.txt").unlink()
+    assert discard(out) == [] and not out.exists() and discard(tmp_path) == [] and discard(tmp_path / "absent") == []
+
+
+def test_a_lock_that_is_not_ours_is_left_alone(tmp_path):
+    (tmp_path / "theirs").write_text("theirs")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / ".lock").symlink_to(tmp_path / "theirs")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / ".lock").write_text("theirs")
+    for name, text in (("a", "lock is a link"), ("b", "lock was not written by this program")):
+        with pytest.raises(InputError, match=text), exclusive(tmp_path / name):
+            pass
+        assert (tmp_path / name / ".lock").read_text() == "theirs"
+
+
+def test_without_hard_links_files_of_others_are_copied(tmp_path, monkeypatch):
+    write_folder(tmp_path / "folder", a="1")
+    (tmp_path / "folder" / "mine").write_text("mine")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    write_folder(tmp_path / "folder", a="2")
+    assert (tmp_path / "folder" / "mine").read_text() == "mine" and (tmp_path / "folder" / "a").read_text() == "2"

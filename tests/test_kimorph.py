@@ -59,7 +59,7 @@ def test_pictures_are_grey_jpeg_montages(tiny):
     assert {path.name for path in paths} == {"Hoechst.jpeg", "Tritc.jpeg", "FITC.jpeg"} and len(paths) == 144
     with Image.open(paths[0]) as image:
         assert (image.format, image.mode, image.size) == ("JPEG", "L", (320, 128))
-    assert sorted(path.name for path in tiny.iterdir()) == ["conf", "effects.csv", "go.gaf", "go.obo", "source", "truth.csv"]
+    assert sorted(path.name for path in tiny.iterdir()) == [".mcnn", "conf", "effects.csv", "go.gaf", "go.obo", "source", "truth.csv"]
 
 
 def test_default_layout_has_the_counts_of_kimorph():

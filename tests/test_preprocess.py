@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from mcnn_core import preprocess as module
 from mcnn_core.errors import InputError
+from mcnn_core.files import write_json
 from mcnn_core.images import image_paths, read_field
 from mcnn_core.preprocess import (COUNTS, PERCENTILES, REFERENCES, Z_RANGE, Store, anscombe, auto_bin, bin_counts, histogram_percentiles, padding,
                                   preprocess)
@@ -76,7 +77,7 @@ def test_manifest_says_what_was_done(screen, tmp_path):
     halves = [hashlib.sha256(store.pixels[rows]).hexdigest() for rows in (slice(0, 4), slice(4, 8))]
     assert halves == [block["sha256"] for block in facts["blocks"]]
     assert sorted(path.name for path in tmp_path.glob("*store*")) == ["store"]
-    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == ["pixels.npy", "store.json"]
+    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == [".mcnn", "pixels.npy", "store.json"]
     assert all(low < high for plate in facts["limits"].values() for low, high in plate.values())
 
 
@@ -276,7 +277,7 @@ def test_a_killed_run_goes_on_where_it_was(screen, tmp_path, undisturbed, in_pai
     killed(tmp_path, after)
     with open(tmp_path / ".store.work" / "journal", "a", encoding="utf-8") as journal:
         journal.write('{"first": 6, "sha')  # a line cut short
-    (tmp_path / ".store.work" / "shared-5").touch()
+    write_json(tmp_path / ".store.work" / "shared-5", {})
     run(screen, tmp_path / "store")
     assert sorted(in_pairs) == [0, 2, 4, 6][after:]
     assert contents(tmp_path / "store") == undisturbed

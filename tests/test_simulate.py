@@ -1,7 +1,10 @@
 """The simulated screen: BBBC021's format and counts, determinism, cells like the real ones."""
 
 import hashlib
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -176,3 +179,12 @@ def test_full_field_is_drawn_at_the_microscopes_pixel():
     real = read_json(RECORDED)["full"]
     assert measured["nuclei_per_mm2"] == pytest.approx(real["nuclei_per_mm2"], rel=0.35)
     assert measured["nucleus_area_um2"][1] == pytest.approx(real["nucleus_area_um2"][1], rel=0.2)
+
+
+@pytest.mark.parametrize("program", ["simulate", "kimorph"])
+def test_a_folder_that_holds_something_else_is_refused_before_anything_is_drawn(tmp_path, program):
+    (tmp_path / "notes.txt").write_text("mine")
+    command = [sys.executable, "-m", f"mcnn_core.{program}", "--out", tmp_path, "--seed", "0", "--layout", "tiny"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1 and ended.stderr.startswith(f"error: {tmp_path} holds 'notes.txt' and was not made by this program")
+    assert os.listdir(tmp_path) == ["notes.txt"] and (tmp_path / "notes.txt").read_text() == "mine"

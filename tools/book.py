@@ -555,7 +555,7 @@ def render(build: Build) -> None:
         _write_if_changed(source / "figures" / figure.name, figure.read_bytes())
     print("book: rendering", flush=True)
     # All pages are read anew: of those that it has read before, Sphinx repeats no warning, and their code loses its links.
-    with tempfile.TemporaryDirectory() as trees, atomic(html) as pages:
+    with tempfile.TemporaryDirectory() as trees, atomic(html, "rendered book") as pages:
         command = [sys.executable, "-c", SPHINX, "-n", "-W", "--keep-going", "-q", "-E", "-a", "-b", "html", "-d", trees, source, pages]
         ended = subprocess.run([*map(str, command)], cwd=build.root, env=os.environ | {"MCNN_OUT": str(build.out)})
         remote = [] if ended.returncode else network_loads(pages)

@@ -641,7 +641,7 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
         home = pathlib.Path({str(folder)!r})
         for run in range(2):
             files.write_json(home / "a.json", run)
-            with files.atomic(home / "folder") as temporary:
+            with files.atomic(home / "folder", "test") as temporary:
                 temporary.mkdir()
                 (temporary / "inside").write_text(str(run))
         print(calls)
