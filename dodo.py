@@ -13,12 +13,14 @@ from doit.tools import config_changed
 
 from mcnn_core.errors import InputError
 from mcnn_core.files import exclusive
+from mcnn_core.workspace import claim_output
 from tools import book
 
 HELD = ExitStack()  # until the process ends
 try:
     BUILD = book.Build.from_environment()
     BUILD.parameters()
+    claim_output(BUILD.out, BUILD.root, **BUILD.sources())
     HELD.enter_context(exclusive(BUILD.out))
 except (InputError, OSError) as error:
     sys.exit(f"error: {error}")

@@ -31,6 +31,7 @@ from mcnn_core.images import _field_shape, image_header, image_paths, image_tile
 from mcnn_core.pipeline import possible_normalisations, training_fields
 from mcnn_core.screen import REQUIRED, Screen, examine_bbbc021, examine_loaddata, fetched, summary
 from mcnn_core.surrogate import _text, default_columns
+from mcnn_core.workspace import claim_output, find_root
 
 #: Fields whose pixels are read, spread over the plates: so many, or up to the second where they are so small that the pixels are no more than
 #: those of the first at 1024 x 1280.
@@ -767,6 +768,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = Path(given.out or "_build").expanduser()
     name, data = (os.path.expanduser(text) for text in (given.screen, given.data))
     with reporting():
+        sources = {"SCREEN": name} if name.lower().endswith(".csv") else {"DATA": data} if data else {}
+        out = claim_output(out, find_root(), **sources)
         report = check(name, data, out, progress=sys.stderr.isatty())
         write(report, out)
     print(terminal(report))

@@ -7,6 +7,7 @@ is glued under the same key, so that prose never repeats a number by hand.
 """
 
 import math
+import os
 import platform
 import subprocess
 from importlib import metadata
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mcnn_core.errors import InputError, MissingStageError
-from mcnn_core.files import atomic, write_json
+from mcnn_core.files import atomic, claim, write_json
 
 Scalar = bool | int | float | str
 VERSIONS_OF = ("torch", "numpy", "scipy", "pandas", "scikit-learn")
@@ -33,6 +34,35 @@ def find_root(start: Path | None = None) -> Path:
         if (folder / "_config.yml").is_file() and (folder / "mcnn_core").is_dir():
             return folder
     return Path(__file__).resolve().parents[1]
+
+
+def claim_output(out: str | os.PathLike, root: Path, **sources: str | os.PathLike) -> Path:
+    """Take a folder for what the commands write (`mcnn_core.files.claim`) and return its real path.
+
+    Parameters
+    ----------
+    out : path
+    root : Path
+        The repository.
+    sources : path
+        What is read, by the name of the option that gives it: the table of a screen (its folder counts), or a folder of images.
+
+    Raises
+    ------
+    InputError
+        If `out` is, or lies above, the repository, the home folder or what is read; or holds what this project has not written.
+    """
+    out = Path(out).expanduser().resolve()
+    taken = {"this repository": root.resolve(), "your home folder": Path.home().resolve()}
+    for option, source in sources.items():
+        path = Path(source).expanduser().resolve()
+        taken[f"the folder of {option}"] = path if path.is_dir() else path.parent
+    for what, place in taken.items():
+        if out == place or out in place.parents:
+            raise InputError(f"OUT={out} {'is' if out == place else 'holds'} {what}"
+                             + f" ({place})" * (out != place) + ": name a folder for the results alone")
+    claim(out, "output folder")
+    return out
 
 
 def commit(root: Path) -> str:

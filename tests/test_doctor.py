@@ -473,7 +473,7 @@ def test_exit_status_and_files(clean, copy):
     spoil(copy, PLANTS["file-missing"][0], PLANTS["position-fixed"][0])
     bad = run(copy)
     assert bad.returncode == 1 and "Not ready: 1 error" in bad.stdout and "when the errors are mended:" in bad.stdout
-    assert sorted(path.name for path in (copy / "out").iterdir()) == ["check.html", "check.json"]
+    assert sorted(path.name for path in (copy / "out").iterdir()) == [".mcnn", "check.html", "check.json"]
 
 
 def test_a_surrogate_is_proposed_where_the_book_would_stop(copy):

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from mcnn_core import workspace as module
 from mcnn_core.errors import InputError, MissingStageError
-from mcnn_core.workspace import Workspace, commit, find_root, format_number, provenance
+from mcnn_core.workspace import Workspace, claim_output, commit, find_root, format_number, provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -105,3 +105,24 @@ def test_processor_without_proc(monkeypatch):
     monkeypatch.setattr(Path, "is_file", lambda self: False)
     monkeypatch.setattr(module.platform, "processor", lambda: "")
     assert module.processor() == module.platform.machine()
+
+
+@pytest.mark.parametrize(("place", "text"), [
+    ("repository", "is this repository"), (".", "holds this repository"), ("home", "is your home folder"), ("data", "is the folder of SCREEN"),
+    ("/", "holds this repository"), ("images", "is the folder of DATA"), ("link", "is the folder of DATA"), ("theirs", "holds 'a.txt' and was not made by"),
+    ("theirs/a.txt", "is not a folder")])
+def test_an_output_folder_is_a_folder_of_its_own(tmp_path, monkeypatch, place, text):
+    for name in ("repository", "home", "data", "images", "theirs"):
+        (tmp_path / name).mkdir()
+    for name in ("data/plates.csv", "theirs/a.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "link").symlink_to("images")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    before = sorted(map(str, tmp_path.rglob("*")))
+    sources = {"SCREEN": tmp_path / "data" / "plates.csv", "DATA": tmp_path / "images"}
+    with pytest.raises(InputError, match=text):
+        claim_output(tmp_path / place, tmp_path / "repository", **sources)
+    assert sorted(map(str, tmp_path.rglob("*"))) == before
+    for below in ("repository/_build", "data/results", "~/results"):
+        out = claim_output(tmp_path / below if below[0] != "~" else below, tmp_path / "repository", **sources)
+        assert os.listdir(out) == [".mcnn"] and claim_output(out, tmp_path / "repository") == out

@@ -200,6 +200,11 @@ class Build:
         out = Path(environment.get("OUT") or root / "_build").expanduser().resolve()
         return cls(**given, out=out, root=root)
 
+    def sources(self) -> dict[str, str]:
+        """Return what is read, by the name of the option that gives it."""
+        given = {"SCREEN": "" if self.screen in SCREENS else self.screen, "DATA": self.data}
+        return {option: path for option, path in given.items() if path}
+
     def parameters(self) -> dict[str, dict]:
         """Return the parameters of every notebook, by name of the notebook.
 
