@@ -101,13 +101,13 @@ BEFORE = {"store": (), "model": ("store",), "embedding": ("store", "model")}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Return what every file in a folder holds; locks left out."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock"}
+    """Return what every file in a folder holds; locks and markers left out."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in (".lock", ".mcnn")}
 
 
 def leftovers(folder: Path) -> list[str]:
     """Return the temporary files below a folder."""
-    return [str(path.relative_to(folder)) for path in folder.rglob(".*") if path.name != ".lock"]
+    return [str(path.relative_to(folder)) for path in folder.rglob(".*") if path.name not in (".lock", ".mcnn")]
 
 
 def told(text: str, folder: Path) -> str:
@@ -624,7 +624,7 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     after = _pages(out)
     assert after.keys() == whole.keys()
     assert not [name for name in whole if after[name] != whole[name]], [name for name in whole if after[name] != whole[name]]
-    assert not [name for name in os.listdir(out) if name.startswith(".") and name not in (".lock", ".doit.json")]
+    assert not [name for name in os.listdir(out) if name.startswith(".") and name not in (".lock", ".mcnn", ".doit.json")]
     return "the build was gone at once; then: the book was not rendered", "the pages before, whole, both times; then the same bits"
 
 
