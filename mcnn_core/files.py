@@ -212,7 +212,7 @@ def foreign(folder: str | os.PathLike) -> list[str]:
 
 
 def _foreign(folder: Path, found: tuple[str, set[str]]) -> Iterator[str]:
-    own = {MARKER, ".lock"} | found[1]
+    own = {MARKER} | found[1]
     for place, folders, names in os.walk(folder):
         here = os.path.relpath(place, folder)
         if here != os.curdir and (inner := _marker(Path(place))) is not None:
@@ -261,8 +261,7 @@ def discard(folder: str | os.PathLike) -> list[str]:
                 remove(Path(place, name))
     kept = foreign(folder)
     if not kept:
-        for name in (".lock", MARKER):
-            (folder / name).unlink(missing_ok=True)
+        (folder / MARKER).unlink()
     for place, _, _ in os.walk(folder, topdown=False):
         with suppress(OSError):  # what is not empty stays
             os.rmdir(place)
@@ -294,10 +293,11 @@ def _temporary(path: Path, suffix: str) -> Path:
     return path.with_name(f".{path.name}.{_here()}-{os.getpid()}-{next(_NUMBERS)}.part{suffix}")
 
 
-def put(temporary: Path, path: Path, kind: str = "") -> None:
+def put(temporary: Path, path: Path, kind: str = "", passing: str = "") -> None:
     """Move a finished file or folder to `path`, in place of what is there, once all of it is on the disk.
 
-    A folder gets its marker, and keeps what others have put into the one that it replaces.
+    A folder gets its marker, and keeps what others have put into the one that it replaces. A file `passing` in it is not
+    named there: it is about to be removed.
     """
     register(path)
     if not temporary.is_dir():
@@ -305,7 +305,7 @@ def put(temporary: Path, path: Path, kind: str = "") -> None:
         os.replace(temporary, path)
         _sync(path.parent)
         return
-    inside = [item for item in temporary.rglob("*") if item.name not in (MARKER, ".lock") and (item.is_symlink() or item.is_file())]
+    inside = [item for item in temporary.rglob("*") if item.name not in (MARKER, passing) and (item.is_symlink() or item.is_file())]
     for item in inside:
         if not item.is_symlink():
             _sync(item)
@@ -389,6 +389,8 @@ def exclusive(folder: str | os.PathLike) -> Iterator[None]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    _refuse_file(folder / ".lock")
+    register(folder / ".lock")
     try:
         lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError as error:

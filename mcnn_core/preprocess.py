@@ -460,7 +460,7 @@ def preprocess(screen: Screen, folder: str | os.PathLike, reference: str = "plat
             "blocks": [{**block, "sha256": work.hashes[block["first"]]} for there in blocks.values() for block in there]}
         write_json(hidden / "store.json", {**manifest, "sha256": _identity(manifest)})
         os.replace(work.pixels, hidden / "pixels.npy")
-        put(hidden, folder, "store")
+        put(hidden, folder, "store", passing="journal")
         (folder / "journal").unlink(missing_ok=True)
     return Store.open(folder)
 
