@@ -13,10 +13,19 @@ from pathlib import Path
 
 from mcnn_core.files import atomic, write_json
 from mcnn_core.workspace import commit
-from tests.faults.cases import CASES, ROOT, Good
+from tests.faults.cases import CASES, KINDS, ROOT, Good
 
 RECORD, PAGE = ROOT / "book" / "recorded" / "faults.json", ROOT / "book" / "robustness.md"
-BEGIN, END = "<!-- The table is written by make faults. -->\n", "\n<!-- End of the table. -->"
+BEGIN, END = "<!-- The {} is written by make faults. -->\n", "\n<!-- End of the {}. -->"
+
+
+def matrix(rows: list[dict]) -> str:
+    """Return how many cases of each kind hold in each stage, as a table of the book."""
+    stages = dict.fromkeys(row["stage"] for row in rows)
+    count = {(stage, kind): sum(row["stage"] == stage and kind in row["kinds"] and row["verdict"] == "holds" for row in rows)
+             for stage in stages for kind in KINDS}
+    lines = [f"| {stage} | " + " | ".join(str(count[stage, kind] or "-") for kind in KINDS) + " |" for stage in stages]
+    return "\n".join([f"| cases that hold | {' | '.join(KINDS)} |", "|---" * (len(KINDS) + 1) + "|", *lines])
 
 
 def table(rows: list[dict]) -> str:
@@ -28,9 +37,12 @@ def table(rows: list[dict]) -> str:
 def record(rows: list[dict]) -> None:
     """Keep the cases for the book, and write their table into its page."""
     write_json(RECORD, {"commit": commit(ROOT), "cases": rows})
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    text = PAGE.read_text(encoding="utf-8")
+    for mark, lines in (("matrix", matrix(rows)), ("table", table(rows))):
+        before, _, rest = text.partition(BEGIN.format(mark))
+        text = f"{before}{BEGIN.format(mark)}\n{lines}\n{END.format(mark)}{rest.partition(END.format(mark))[2]}"
     with atomic(PAGE) as temporary:
-        temporary.write_text(f"{before}{BEGIN}\n{table(rows)}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def main() -> int:
@@ -51,12 +63,13 @@ def main() -> int:
                 verdict = "holds"
             except Exception as error:
                 happened, kept, verdict = f"{type(error).__name__}: {error}".replace(f"{folder}/", "")[:3_000], "?", "falls short"
-            rows.append({"case": case.name, "stage": case.stage, "happened": happened, "kept": kept, "verdict": verdict})
+            rows.append({"case": case.name, "stage": case.stage, "kinds": list(case.kinds), "happened": happened, "kept": kept, "verdict": verdict})
             print(f"{number:2d}. {case.name}: {verdict} ({time.monotonic() - begun:.1f} s)")
             for name, text in (("happened", happened), ("kept", kept)):
                 print(textwrap.fill(text, 120, initial_indent=f"      {name}: ", subsequent_indent=" " * 16))
             sys.stdout.flush()
     short = [row["case"] for row in rows if row["verdict"] != "holds"]
+    print(matrix(rows))
     print(f"{len(rows)} cases in {time.monotonic() - start:.0f} s, {len(short)} fall short", *short, sep="\n  - ")
     if options.record and cases == CASES and not short:
         record(rows)

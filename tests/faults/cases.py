@@ -32,6 +32,9 @@ from tests.helpers import NOTEBOOK, small_repository, tiny_rows, write_screen
 ROOT = Path(__file__).resolve().parents[2]
 KILLED, REFUSED, STOPPED = -signal.SIGKILL, 2, 130
 
+#: What can go wrong, in the order of the page's table.
+KINDS = ("folder in the way", "no right to write", "full disk", "two at once", "interrupt", "kill", "damage")
+
 
 @dataclass(frozen=True)
 class Case:
@@ -39,17 +42,19 @@ class Case:
 
     name: str
     stage: str
+    kinds: tuple[str, ...]  #: of `KINDS`
     act: Callable[[Path, "Good"], tuple[str, str]]
 
 
 CASES: list[Case] = []
 
 
-def case(stage: str, name: str) -> Callable:
+def case(stage: str, name: str, *kinds: str) -> Callable:
     """Add a function to `CASES`."""
+    assert kinds and set(kinds) <= set(KINDS), kinds
 
     def add(act: Callable) -> Callable:
-        CASES.append(Case(name, stage, act))
+        CASES.append(Case(name, stage, kinds, act))
         return act
 
     return add
@@ -68,13 +73,17 @@ class Good:
         self.folder = folder
         (folder / "data").mkdir(parents=True)
         write_screen(folder / "data", tiny_rows(plates=3, wells=("B02", "C03"), sites=6), shape=(16, 16))
-        for stage in ("store", "model", "embedding"):
+        for stage in ("screen", "store", "model", "embedding"):
             assert run(stage, folder) == (0, "")
 
     def copy(self, folder: Path, *names: str) -> None:
         """Copy the screen and parts of what follows from it into a case's folder."""
         for name in ("data", *names):
             shutil.copytree(self.folder / name, folder / name)
+
+    def same_screen(self, folder: Path) -> None:
+        """Fail if a simulated screen is not that of the undisturbed run, to the bit."""
+        assert contents(folder / "screen") == contents(self.folder / "screen")
 
     def same_store(self, folder: Path) -> None:
         """Fail if a store is not that of the undisturbed run, to the bit."""
@@ -94,10 +103,10 @@ class Good:
 
     def same(self, stage: str, folder: Path) -> None:
         """Fail if a stage's result is not that of the undisturbed run."""
-        {"store": self.same_store, "model": self.same_model, "embedding": self.same_embedding}[stage](folder)
+        {"screen": self.same_screen, "store": self.same_store, "model": self.same_model, "embedding": self.same_embedding}[stage](folder)
 
 
-BEFORE = {"store": (), "model": ("store",), "embedding": ("store", "model")}
+BEFORE = {"screen": (), "store": (), "model": ("store",), "embedding": ("store", "model")}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -133,32 +142,34 @@ def goes_on(good: Good, stage: str, folder: Path) -> None:
 
 # ------------------------------------------------------------------------------ kill, Ctrl-C, no room, in each stage
 
-POINTS = {"store": ("read", 100, "in the middle of pre-processing"), "model": ("step", 9, "in the middle of an epoch"),
+POINTS = {"screen": ("drawn", 3, "while a screen is simulated"), "store": ("read", 100, "in the middle of pre-processing"), "model": ("step", 9, "in the middle of an epoch"),
           "embedding": ("fields", 3, "in the middle of embedding")}
-LIMITS = {"store": 5_000, "model": 16_000, "embedding": 500}  # bytes: less than the pixels, a checkpoint, a part
-FULL = {"store": ("File too large", "store"), "model": ("File too large", "epoch_001"), "embedding": ("File too large", "part_")}  # what is said
+LIMITS = {"screen": 3_000, "store": 5_000, "model": 16_000, "embedding": 500}  # bytes: less than the pixels, a checkpoint, a part
+FULL = {"screen": ("could not be written", "screen"), "store": ("File too large", "store"), "model": ("File too large", "epoch_001"), "embedding": ("File too large", "part_")}  # what is said
 
 for _stage, (_point, _count, _where) in POINTS.items():
-    @case(_stage, f"kill -9 {_where}")
+    @case(_stage, f"kill -9 {_where}", "kill")
     def _(folder: Path, good: Good, stage=_stage, point=_point, count=_count) -> tuple[str, str]:
         good.copy(folder, *BEFORE[stage])
         before = contents(good.folder / "data")
         code, _ = run(stage, folder, Disturbance(point, count, "kill"))
         assert code == KILLED
-        kept = [name for name in ("store", "model", "embedding") if name in BEFORE[stage]]
+        kept = BEFORE[stage]
         assert all(contents(folder / name) == contents(good.folder / name) for name in kept) and contents(folder / "data") == before
         goes_on(good, stage, folder)
-        return "the process was gone at once", "what was done; the next run went on to the same bits"
+        return "the process was gone at once", ("nothing of the half screen; the next run drew the same bits" if stage == "screen"
+                                                else "what was done; the next run went on to the same bits")
 
-    @case(_stage, f"Ctrl-C {_where}")
+    @case(_stage, f"Ctrl-C {_where}", "interrupt")
     def _(folder: Path, good: Good, stage=_stage, point=_point, count=_count) -> tuple[str, str]:
         good.copy(folder, *BEFORE[stage])
         code, text = run(stage, folder, Disturbance(point, count, "interrupt"))
         assert code == STOPPED, text
         goes_on(good, stage, folder)
-        return "the run stopped", "what was done; the next run went on to the same bits"
+        return "the run stopped", ("nothing of the half screen; the next run drew the same bits" if stage == "screen"
+                                   else "what was done; the next run went on to the same bits")
 
-    @case(_stage, f"no room for the file while {({'store': 'pixels are', 'model': 'a checkpoint is', 'embedding': 'a part is'})[_stage]} written")
+    @case(_stage, f"no room for the file while {({'screen': 'an image is', 'store': 'pixels are', 'model': 'a checkpoint is', 'embedding': 'a part is'})[_stage]} written", "full disk")
     def _(folder: Path, good: Good, stage=_stage) -> tuple[str, str]:
         good.copy(folder, *BEFORE[stage])
         if stage == "embedding":  # begun, so that larger files than a part are there
@@ -169,7 +180,25 @@ for _stage, (_point, _count, _where) in POINTS.items():
         goes_on(good, stage, folder)
         return told(said, folder), "what was there before; with room again the run went on to the same bits"
 
-    @case(_stage, f"two {({'store': 'pre-processings', 'model': 'trainings', 'embedding': 'embeddings'})[_stage]} into one folder at once")
+    @case(_stage, f"a folder of somebody else's where the {_stage} belongs", "folder in the way")
+    def _(folder: Path, good: Good, stage=_stage) -> tuple[str, str]:
+        good.copy(folder, *BEFORE[stage])
+        (folder / stage / "photos").mkdir(parents=True)
+        for name in ("notes.txt", "epoch_001.sha256", "store.json", "photos/cat.jpg"):
+            (folder / stage / name).write_text(name)
+        before = contents(folder)
+        code, text = run(stage, folder)
+        assert code == REFUSED and len(text.splitlines()) == 1, text
+        said = clear(text, stage, "holds 'epoch_001.sha256', 'notes.txt', 'photos' and 1 more and was not made by this program")
+        assert contents(folder) == before
+        os.replace(folder / stage, folder / "theirs")
+        goes_on(good, stage, folder)
+        return told(said, folder), "everything; with that folder out of the way the run ended with the same bits"
+
+    if _stage == "screen":
+        continue  # nothing of it is kept between runs: two at once are two screens, of which the last stays
+
+    @case(_stage, f"two {({'store': 'pre-processings', 'model': 'trainings', 'embedding': 'embeddings'})[_stage]} into one folder at once", "two at once")
     def _(folder: Path, good: Good, stage=_stage, point=_point) -> tuple[str, str]:
         good.copy(folder, *BEFORE[stage])
         first = start(stage, folder, Disturbance(point, 1, "pause"))
@@ -184,10 +213,11 @@ for _stage, (_point, _count, _where) in POINTS.items():
         good.same(stage, folder)
         return f"the second: {told(said, folder)}", "the first run ended with the same bits"
 
-    @case(_stage, f"no right to write the folder of the {_stage}")
+for _stage in POINTS:
+    @case(_stage, f"no right to write the folder of the {_stage}", "no right to write")
     def _(folder: Path, good: Good, stage=_stage) -> tuple[str, str]:
         good.copy(folder, *BEFORE[stage])
-        before, target = contents(folder), folder if stage == "store" else folder / stage
+        before, target = contents(folder), folder if stage in ("screen", "store") else folder / stage
         target.mkdir(exist_ok=True)
         target.chmod(0o555)
         try:
@@ -201,7 +231,7 @@ for _stage, (_point, _count, _where) in POINTS.items():
         return told(said, folder), "everything; with the right to write the run ended with the same bits"
 
 
-@case("store", "kill -9 while a store is made anew over an older one")
+@case("store", "kill -9 while a store is made anew over an older one", "kill")
 def _(folder: Path, good: Good) -> tuple[str, str]:
     good.copy(folder, "store")
     last = max((folder / "data").rglob("*.tif"))
@@ -240,13 +270,13 @@ def _huge(path: Path) -> None:
     path.write_bytes((b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries).ljust(330, b"\0"))
 
 
-case("store", "a TIFF that is truncated")(_hurt_image(lambda path: path.write_bytes(path.read_bytes()[:-100]), "truncated"))
-case("store", "a TIFF of 7 GB, as its 330 bytes say")(_hurt_image(_huge, "60000 x 60000 pixels", "at most", "plate P3"))
-case("store", "a TIFF of another data type")(_hurt_image(lambda path: tifffile.imwrite(path, tifffile.imread(path).astype(np.float32)), "float32"))
-case("store", "a TIFF that is missing")(_hurt_image(Path.unlink, "does not exist"))
+case("store", "a TIFF that is truncated", "damage")(_hurt_image(lambda path: path.write_bytes(path.read_bytes()[:-100]), "truncated"))
+case("store", "a TIFF of 7 GB, as its 330 bytes say", "damage")(_hurt_image(_huge, "60000 x 60000 pixels", "at most", "plate P3"))
+case("store", "a TIFF of another data type", "damage")(_hurt_image(lambda path: tifffile.imwrite(path, tifffile.imread(path).astype(np.float32)), "float32"))
+case("store", "a TIFF that is missing", "damage")(_hurt_image(Path.unlink, "does not exist"))
 
 
-@case("store", "a TIFF replaced while pre-processing runs")
+@case("store", "a TIFF replaced while pre-processing runs", "damage")
 def _(folder: Path, good: Good) -> tuple[str, str]:
     good.copy(folder, "store")
     last = max((folder / "data").rglob("*.tif"))
@@ -265,7 +295,7 @@ def _change_table(folder: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) 
     change(pd.read_csv(path, dtype=str, keep_default_na=False)).to_csv(path, index=False)
 
 
-@case("model", "the table has lost a row since pre-processing")
+@case("model", "the table has lost a row since pre-processing", "damage")
 def _(folder: Path, good: Good) -> tuple[str, str]:
     good.copy(folder, "store", "model")
     _change_table(folder, lambda table: table.iloc[1:])
@@ -276,7 +306,7 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     return said, "store and checkpoints"
 
 
-@case("model", "the table names other wells since the training began")
+@case("model", "the table names other wells since the training began", "damage")
 def _(folder: Path, good: Good) -> tuple[str, str]:
     good.copy(folder, "store", "model")
     _change_table(folder, lambda table: table.assign(Metadata_Well=table["Metadata_Well"].mask(table["Metadata_Plate"] == "P3", "C03"),
@@ -312,17 +342,17 @@ def _hurt_store(hurt: Callable[[Path], None], stage: str = "model") -> Callable[
     return act
 
 
-case("store", "a store with a missing block (its last rows)")(_hurt_store(lambda store: os.truncate(store / "pixels.npy", 12_000)))
-case("store", "a store with a block too many")(_hurt_store(lambda store: os.truncate(store / "pixels.npy", 21_632)))
-case("store", "a store with an altered block, before training")(_hurt_store(lambda store: _flip(store / "pixels.npy", -700)))
-case("store", "a store with an altered block, before embedding")(_hurt_store(lambda store: _flip(store / "pixels.npy", -700), "embedding"))
-case("store", "a store without its pixels")(_hurt_store(lambda store: (store / "pixels.npy").unlink()))
-case("store", "a store whose description was emptied")(_hurt_store(lambda store: (store / "store.json").write_bytes(b"")))
+case("store", "a store with a missing block (its last rows)", "damage")(_hurt_store(lambda store: os.truncate(store / "pixels.npy", 12_000)))
+case("store", "a store with a block too many", "damage")(_hurt_store(lambda store: os.truncate(store / "pixels.npy", 21_632)))
+case("store", "a store with an altered block, before training", "damage")(_hurt_store(lambda store: _flip(store / "pixels.npy", -700)))
+case("store", "a store with an altered block, before embedding", "damage")(_hurt_store(lambda store: _flip(store / "pixels.npy", -700), "embedding"))
+case("store", "a store without its pixels", "damage")(_hurt_store(lambda store: (store / "pixels.npy").unlink()))
+case("store", "a store whose description was emptied", "damage")(_hurt_store(lambda store: (store / "store.json").write_bytes(b"")))
 
 
 # ------------------------------------------------------------------------------ checkpoints
 
-@case("model", "killed in the middle of a checkpoint's tensor file")
+@case("model", "killed in the middle of a checkpoint's tensor file", "kill")
 def _(folder: Path, good: Good) -> tuple[str, str]:
     good.copy(folder, "store")
     assert run("model", folder, Disturbance("moved epoch_001.sha256", 1, "kill"))[0] == KILLED
@@ -333,7 +363,7 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     return "the process was gone with half a file written", "the checkpoint before; the next run went on to the same bits"
 
 
-@case("model", "kill -9 between a checkpoint's tensor file and its hash")
+@case("model", "kill -9 between a checkpoint's tensor file and its hash", "kill")
 def _(folder: Path, good: Good) -> tuple[str, str]:
     good.copy(folder, "store")
     assert run("model", folder, Disturbance("moved epoch_002.safetensors", 1, "kill"))[0] == KILLED
@@ -362,12 +392,12 @@ def _hurt_checkpoint(hurt: Callable[[Path], None]) -> Callable[[Path, Good], tup
     return act
 
 
-case("model", "a checkpoint that is truncated")(_hurt_checkpoint(lambda path: os.truncate(path, 20_000)))
-case("model", "a checkpoint that is empty")(_hurt_checkpoint(lambda path: os.truncate(path, 0)))
-case("model", "a checkpoint with one bit flipped")(_hurt_checkpoint(lambda path: _flip(path, -9)))
+case("model", "a checkpoint that is truncated", "damage")(_hurt_checkpoint(lambda path: os.truncate(path, 20_000)))
+case("model", "a checkpoint that is empty", "damage")(_hurt_checkpoint(lambda path: os.truncate(path, 0)))
+case("model", "a checkpoint with one bit flipped", "damage")(_hurt_checkpoint(lambda path: _flip(path, -9)))
 
 
-@case("model", "a checkpoint of another class map")
+@case("model", "a checkpoint of another class map", "damage")
 def _(folder: Path, good: Good) -> tuple[str, str]:
     good.copy(folder, "store")
     _change_table(folder, lambda table: table.assign(Metadata_Well=table["Metadata_Well"].where(table["Metadata_Plate"] != "P1", "B02"),
@@ -384,7 +414,7 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     return told(said, folder), "the checkpoints of the other training"
 
 
-@case("model", "a checkpoint whose header claims a tensor of 4 TB, with the right hash")
+@case("model", "a checkpoint whose header claims a tensor of 4 TB, with the right hash", "damage")
 def _(folder: Path, good: Good) -> tuple[str, str]:
     good.copy(folder, "store", "model")
     newest = max((folder / "model").glob("epoch_*.safetensors"))
@@ -401,12 +431,12 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     return told(said, folder), "the checkpoint before; from there to the same bits"
 
 
-@case("embedding", "a kept part of an embedding is truncated")
+@case("embedding", "a kept part of an embedding is truncated", "damage")
 def _(folder: Path, good: Good) -> tuple[str, str]:
     return _hurt_part(folder, good, lambda path: os.truncate(path, 300))
 
 
-@case("embedding", "a kept part of an embedding has one bit flipped")
+@case("embedding", "a kept part of an embedding has one bit flipped", "damage")
 def _(folder: Path, good: Good) -> tuple[str, str]:
     return _hurt_part(folder, good, lambda path: _flip(path, -9))
 
@@ -523,7 +553,7 @@ def _goes_on(good: Good, root: Path, out: Path) -> str:
     return "the notebooks before, which did not run again; the same numbers"
 
 
-@case("book", "kill -9 while a notebook of the book runs")
+@case("book", "kill -9 while a notebook of the book runs", "kill")
 def _(folder: Path, good: Good) -> tuple[str, str]:
     root, out = _repository_of(folder, good)
     process = _build(root, out, "merge")
@@ -532,7 +562,7 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     return "the build was gone at once, its notebook a second later", _goes_on(good, root, out)
 
 
-@case("book", "Ctrl-C while a notebook of the book runs")
+@case("book", "Ctrl-C while a notebook of the book runs", "interrupt")
 def _(folder: Path, good: Good) -> tuple[str, str]:
     root, out = _repository_of(folder, good)
     process = _build(root, out, "merge")
@@ -543,7 +573,7 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     return "the build stopped and said that the same command goes on", _goes_on(good, root, out)
 
 
-@case("book", "no room for the file while a notebook of the book runs")
+@case("book", "no room for the file while a notebook of the book runs", "full disk")
 def _(folder: Path, good: Good) -> tuple[str, str]:
     root, out = _repository_of(folder, good)
     (root / "met").unlink()
@@ -553,7 +583,7 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     return "notebook 02_second failed: OSError: File too large", _goes_on(good, root, out)
 
 
-@case("book", "two builds into one output folder at once")
+@case("book", "two builds into one output folder at once", "two at once")
 def _(folder: Path, good: Good) -> tuple[str, str]:
     root, out = _repository_of(folder, good)
     first = _build(root, out, "merge")
@@ -569,7 +599,7 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     return f"the second: {told(said, folder)}", "the first ended with the same numbers"
 
 
-@case("book", "no right to write the output folder")
+@case("book", "no right to write the output folder", "no right to write")
 def _(folder: Path, good: Good) -> tuple[str, str]:
     root, out = _repository_of(folder, good)
     out.mkdir()
@@ -584,7 +614,7 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     return told(said, folder), "nothing was begun; with the right to write the same numbers"
 
 
-@case("book", "files of a book were damaged: the build's own state, a result, an executed notebook")
+@case("book", "files of a book were damaged: the build's own state, a result, an executed notebook", "damage")
 def _(folder: Path, good: Good) -> tuple[str, str]:
     root, out = _repository_of(folder, good)
     _same_numbers(good, root, out)
@@ -598,7 +628,7 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     return "the state was written anew; the two notebooks ran again", "all else; the same numbers"
 
 
-@case("book", "pages: kill -9, then no room for a file, while they are rendered; output folder with spaces and other scripts in its name")
+@case("book", "pages: kill -9, then no room for a file, while they are rendered; output folder with spaces and other scripts in its name", "kill", "full disk")
 def _(folder: Path, good: Good) -> tuple[str, str]:
     root, _ = _repository_of(folder, good)
     out, page = folder / "mein Buch – 本 ümlaut e\u0301 \u05d0\u05d1", root / "book" / "intro.md"
@@ -630,7 +660,7 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
 
 # ------------------------------------------------------------------------------ order of writing
 
-@case("files", "order of writing: what is moved into place is on the disk before, and the move after")
+@case("files", "order of writing: what is moved into place is on the disk before, and the move after", "kill")
 def _(folder: Path, good: Good) -> tuple[str, str]:
     code = f"""
         import os, pathlib

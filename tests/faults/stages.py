@@ -23,7 +23,7 @@ import torch
 from pandera.pandas import Check, Column, DataFrameSchema
 from tqdm import tqdm
 
-from mcnn_core import features, preprocess
+from mcnn_core import features, preprocess, simulate
 from mcnn_core.errors import InputError, MissingStageError
 from mcnn_core.features import embed_screen
 from mcnn_core.model import MCNN, NetworkConfig
@@ -38,6 +38,11 @@ RECIPE = replace(RECIPES["default"], epochs=3, batch=6, seed=1)
 
 
 # ------------------------------------------------------------------------------ stages
+
+def screen(folder: Path) -> None:
+    """Draw a small screen into ``screen``."""
+    simulate.simulate_screen(folder / "screen", 0, simulate.LAYOUTS["tiny"], 48, 64, workers=1, progress=False)
+
 
 def store(folder: Path) -> None:
     """Pre-process ``data/screen.csv`` into ``store``."""
@@ -57,7 +62,7 @@ def embedding(folder: Path) -> None:
     np.save(folder / "embedding.npy", embed_screen(load_model(folder / "model"), Store.open(folder / "store"), folder / "embedding", progress=False))
 
 
-STAGES = {stage.__name__: stage for stage in (store, model, embedding)}
+STAGES = {stage.__name__: stage for stage in (screen, store, model, embedding)}
 
 
 # ------------------------------------------------------------------------------ disturbances
@@ -69,7 +74,7 @@ class Disturbance:
     Attributes
     ----------
     point : str
-        "read" an image, "step" of the optimiser, "fields" sent through the network, or "moved NAME": a file whose name
+        "drawn" a well, "read" an image, "step" of the optimiser, "fields" sent through the network, or "moved NAME": a file whose name
         ends in NAME has been moved into place.
     act : str
         "kill" (-9), "interrupt" (Ctrl-C), "pause" until the file ``go`` is there, or "swap": replace the last image of the screen.
@@ -128,7 +133,7 @@ def disturb(folder: Path, how: Disturbance) -> None:
     if not how.point:
         return
     act, (point, _, name) = _act(how.act, folder), how.point.partition(" ")
-    owner, attribute = {"read": (preprocess, "read_image"), "step": (torch.optim.AdamW, "step"), "fields": (MCNN, "embed"),
+    owner, attribute = {"drawn": (simulate, "_write_well"), "read": (preprocess, "read_image"), "step": (torch.optim.AdamW, "step"), "fields": (MCNN, "embed"),
                         "moved": (os, "replace")}[point]
     counts = (lambda *given: os.fspath(given[1]).endswith(name)) if point == "moved" else (lambda *given: True)
     setattr(owner, attribute, _counted(getattr(owner, attribute), act, how.count, counts))
