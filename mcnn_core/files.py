@@ -112,7 +112,9 @@ def _read_marker(path: Path, *_: int) -> tuple[str, set[str]]:
         raise InputError(f"{path} is damaged, so it cannot be known what in {path.parent} may be replaced: name another folder") from None
     for line in lines:
         with suppress(ValueError):  # cut short when the power went: what it named counts as not ours
-            names.add(json.loads(line))
+            name = json.loads(line)
+            if isinstance(name, str) and not os.path.isabs(name) and os.pardir not in name.split(os.sep):
+                names.add(name)
     return kind, names
 
 
@@ -251,6 +253,8 @@ def discard(folder: str | os.PathLike) -> list[str]:
         return _entries(folder) if folder.is_dir() else []
     for name in found[1]:
         path = folder / name
+        if os.path.realpath(path.parent) != os.path.join(os.path.realpath(folder), os.path.dirname(name)).rstrip(os.sep):
+            continue  # it lies behind a link, which is not ours
         if path.is_dir() and not path.is_symlink():
             discard(path)
         else:

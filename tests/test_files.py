@@ -266,6 +266,18 @@ def test_what_is_discarded_is_ours_alone(tmp_path):
     assert discard(out) == [] and not out.exists() and discard(tmp_path) == [] and discard(tmp_path / "absent") == []
 
 
+def test_a_marker_cannot_name_what_lies_elsewhere(tmp_path):
+    for name in ("theirs.txt", "elsewhere/a.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    out = tmp_path / "out"
+    claim(out, "test")
+    (out / "link").symlink_to(tmp_path / "elsewhere")
+    with open(out / MARKER, "a", encoding="utf-8") as marker:
+        marker.write(f'"../theirs.txt"\n"{tmp_path}/theirs.txt"\n"a/../../theirs.txt"\n"link/a.json"\n7\n["x"]\n')
+    assert discard(out) == ["link"] and hashes(tmp_path).keys() == {"theirs.txt", "elsewhere/a.json", f"out/{MARKER}"}
+
+
 def test_a_lock_that_is_not_ours_is_left_alone(tmp_path):
     (tmp_path / "theirs").write_text("theirs")
     (tmp_path / "a").mkdir()
