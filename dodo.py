@@ -46,8 +46,6 @@ def step(function, *args):
             function(*args)
         except (RuntimeError, ValueError, OSError) as error:
             return TaskFailed(str(error))
-        except KeyboardInterrupt:
-            return TaskFailed("stopped; the same command goes on with what is not done yet")
 
     return act
 

@@ -65,4 +65,5 @@ def reporting() -> Iterator[None]:
     except (InputError, MissingStageError, LostProcessError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("error: stopped; the same command goes on with what is not there yet")
+        print("stopped; the same command resumes", file=sys.stderr)
+        sys.exit(130)

@@ -13,12 +13,14 @@ of work and the number of processes leave no trace in the pixels.
 
 import argparse
 import multiprocessing
+import signal
 import uuid
 import zlib
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -553,10 +555,22 @@ def _write_well(task: tuple) -> list[dict]:
     return rows
 
 
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Have processes that start in the block hear no Ctrl-C: a terminal sends it to all, and each would print a traceback."""
+    resource_tracker.ensure_running()  # started later, it would unblock the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def draw_wells(write: Callable[[tuple], Any], tasks: list[tuple], workers: int, progress: bool) -> list:
     """Return what `write` makes of each well's task, in order, by so many processes, with a progress bar."""
     # One thread each: products of small matrices gain nothing from two, which wait for each other busily.
-    many = multiprocessing.get_context("spawn").Pool(workers, threadpool_limits, (1,)) if workers > 1 else nullcontext()
+    with _deaf():
+        many = multiprocessing.get_context("spawn").Pool(workers, threadpool_limits, (1,)) if workers > 1 else nullcontext()
     with threadpool_limits(1), many as pool:
         running = pool.imap(write, tasks, chunksize=4) if pool else map(write, tasks)
         return list(tqdm(running, total=len(tasks), desc="simulate", unit="well", disable=not progress))

@@ -29,7 +29,7 @@ import nbformat
 import yaml
 from nbformat import NotebookNode
 
-from mcnn_core.errors import InputError
+from mcnn_core.errors import InputError, reporting
 from mcnn_core.files import atomic, read_json, sha256, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -603,3 +603,8 @@ def network_loads(html: Path) -> list[str]:
         text = sheet.read_text(encoding="utf-8", errors="replace")
         found += [f"{sheet.relative_to(html)}: {part.split(')')[0]}" for part in text.split("url(")[1:] if part.lstrip("'\"").startswith("http")]
     return found
+
+
+if __name__ == "__main__":
+    with reporting():
+        print(*sync_pairs(), sep="\n")
