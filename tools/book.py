@@ -61,7 +61,12 @@ def _source(name: str, root: Path) -> NotebookNode:
 def _parsed(path: Path, stat: tuple[int, ...]) -> NotebookNode:
     import jupytext
 
-    notebook = jupytext.read(path)
+    try:
+        notebook = jupytext.read(path)
+        if not notebook.cells:
+            raise InputError("it has no cells")
+    except Exception as error:  # of whichever parser
+        raise InputError(f"{path.name} is no notebook in MyST Markdown: {' '.join(str(error).split())}") from error
     for index, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{index:03d}"
     notebook.nbformat, notebook.nbformat_minor = 4, 5
@@ -75,29 +80,81 @@ def same_cells(one: NotebookNode, other: NotebookNode) -> bool:
     ]
 
 
+def paired_text(name: str, root: Path = ROOT) -> str:
+    """Return what ``notebooks/<name>.ipynb`` holds when it is in step: the cells of the ``.md``, without outputs.
+
+    Its metadata keep the hashes of both, which later tell an edited file from one that is as it was left.
+    """
+    notebook = read_source(name, root)
+    notebook.metadata["pair"] = {"md": _md_hash(name, root), "cells": _cells_hash(notebook)}
+    return nbformat.writes(notebook) + "\n"
+
+
+def _md_hash(name: str, root: Path) -> str:
+    return hashlib.sha256((root / "notebooks" / f"{name}.md").read_text(encoding="utf-8").encode()).hexdigest()
+
+
+def _cells_hash(notebook: NotebookNode) -> str:
+    cells = [(cell.cell_type, cell.source, cell.metadata) for cell in notebook.cells]
+    return hashlib.sha256(json.dumps(cells, sort_keys=True).encode()).hexdigest()
+
+
+def _read_paired(path: Path) -> NotebookNode:
+    """Read an ``.ipynb`` as a person may have left it, without what the ``.md`` does not keep; InputError if there is nothing to keep."""
+    import jupytext
+
+    try:
+        given = read_json(path)
+        if not isinstance(given, dict) or given.get("nbformat") != 4 or not given.get("cells"):
+            raise InputError("it is no notebook of format 4 with cells")
+        notebook = nbformat.reader.reads(json.dumps(given))
+        nbformat.validate(notebook)
+    except Exception as error:  # of whichever parser
+        why = str(error).partition("\n")[0].removeprefix(f"{path} ")
+        raise InputError(f"{path.name}: {why}; mend it, or move it away, and it is made anew from its .md") from error
+    kept = jupytext.reads(jupytext.writes(notebook, "md:myst"), "md:myst")
+    kept.metadata["pair"] = notebook.metadata.get("pair")
+    return kept
+
+
 def sync_pairs(root: Path = ROOT) -> list[str]:
-    """Make each ``.md`` and ``.ipynb`` pair agree, the file changed last winning.
+    """Make each ``.md`` and ``.ipynb`` pair agree: the one that was edited since they were last in step is kept, whatever their times.
 
     The ``.ipynb`` is written without outputs. Returns what was rewritten.
+
+    Raises
+    ------
+    InputError
+        If both files of a pair were edited, or an ``.ipynb`` cannot be read; all of them are named and nothing is written.
     """
     import jupytext
 
-    written = []
+    texts, problems = {}, []
     for name in notebook_names(root):
         text, paired = (root / "notebooks" / f"{name}{suffix}" for suffix in (".md", ".ipynb"))
-        if paired.exists() and paired.stat().st_mtime > text.stat().st_mtime:
-            edited = jupytext.read(paired)
-            if not same_cells(edited, read_source(name, root)):
-                edited.metadata.setdefault("jupytext", {})["formats"] = FORMATS
-                with atomic(text) as temporary:
-                    temporary.write_text(jupytext.writes(edited, "md:myst"), encoding="utf-8")
-                written.append(text.name)
-        expected = nbformat.writes(read_source(name, root)) + "\n"
-        if not paired.exists() or paired.read_text(encoding="utf-8") != expected:
-            with atomic(paired) as temporary:
-                temporary.write_text(expected, encoding="utf-8")
-            written.append(paired.name)
-    return written
+        try:
+            expected = paired_text(name, root)
+            if not paired.exists():
+                texts[paired] = expected
+            elif paired.read_text(encoding="utf-8", errors="replace") != expected:
+                edited = _read_paired(paired)
+                left = edited.metadata.pop("pair") or {}
+                if same_cells(edited, read_source(name, root)) or left.get("cells") == _cells_hash(edited):
+                    texts[paired] = expected
+                elif left.get("md") == _md_hash(name, root):
+                    edited.metadata.setdefault("jupytext", {})["formats"] = FORMATS
+                    texts |= {text: jupytext.writes(edited, "md:myst"), paired: ""}
+                else:
+                    problems.append(f"{name}: its .md and its .ipynb have both been edited since they were in step. To keep the .md, move "
+                                    f"the .ipynb away; to keep the .ipynb, .venv/bin/jupytext --to md:myst notebooks/{name}.ipynb overwrites the .md")
+        except InputError as error:
+            problems += [str(error)]
+    if problems:
+        raise InputError("Notebooks cannot be brought into step; nothing was written", problems)
+    for path, content in texts.items():
+        with atomic(path) as temporary:
+            temporary.write_text(content or paired_text(path.stem, root), encoding="utf-8")
+    return [path.name for path in texts]
 
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
