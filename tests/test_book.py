@@ -56,12 +56,6 @@ def test_parameters_come_from_profile_variables_and_params_in_that_order(small):
     assert options(small, PROFILE="tiny", PARAMS="epochs=5").parameters()["02_second"]["epochs"] == 5
 
 
-@pytest.mark.parametrize("params", ["epoch=3", "out=/elsewhere", "epochs"])
-def test_params_that_nobody_knows_list_the_known_ones(small, params):
-    with pytest.raises(InputError, match="one of the keys epochs, screen, seed") as raised:
-        options(small, PARAMS=params).parameters()
-    assert raised.value.problems == [params]
-
 
 def test_all_bad_options_are_named_at_once(small):
     with pytest.raises(InputError) as raised:
@@ -391,7 +385,7 @@ def test_a_small_book_from_end_to_end(small, tmp_path):
 def test_bad_options_end_the_build_in_one_line(small, tmp_path):
     ended = doit(small, tmp_path / "out", PARAMS="lerning_rate=1")
     assert ended.returncode != 0
-    assert ended.stderr.splitlines() == ["error: PARAMS takes key=value with one of the keys epochs, screen, seed", "  - lerning_rate=1"]
+    assert ended.stderr.splitlines() == ["error: PARAMS takes key=value with one of the keys epochs", "  - lerning_rate=1: there is no such key"]
     assert not (tmp_path / "out").exists()
 
 

@@ -12,6 +12,7 @@ import ast
 import copy
 import hashlib
 import json
+import math
 import os
 import re
 import shlex
@@ -30,7 +31,7 @@ import yaml
 from nbformat import NotebookNode
 
 from mcnn_core.errors import InputError, reporting
-from mcnn_core.files import atomic, read_json, sha256, write_json
+from mcnn_core.files import atomic, read_json, read_text, sha256, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 SCREENS = ("simulated", "bbbc021", "kimorph")
@@ -170,12 +171,15 @@ def tags(cell: NotebookNode) -> list[str]:
 def known_parameters(notebook: NotebookNode) -> dict:
     """Return the names and defaults that the cell tagged ``parameters`` assigns."""
     cells = [cell for cell in notebook.cells if "parameters" in tags(cell)]
-    return {
-        node.targets[0].id: ast.literal_eval(node.value)
-        for cell in cells
-        for node in ast.parse(cell.source).body
-        if isinstance(node, ast.Assign)
-    }
+    try:
+        return {
+            node.targets[0].id: ast.literal_eval(node.value)
+            for cell in cells
+            for node in ast.parse(cell.source).body
+            if isinstance(node, ast.Assign)
+        }
+    except (SyntaxError, ValueError, AttributeError) as error:
+        raise InputError("The cell with the tag parameters assigns plain values to names, one a line", [cell.source for cell in cells]) from error
 
 
 def imported_directly(source: str, root: Path = ROOT) -> list[str]:
@@ -208,6 +212,69 @@ def imported_modules(source: str, root: Path = ROOT) -> set[str]:
 
 
 # Options -------------------------------------------------------------------
+
+#: What a parameter may be, beside what the type of its default asks for: one of these names,
+#: which are the package's own (importing them would take seconds; a test compares them),
+CHOICES = {
+    "layout": ("default", "tiny"),
+    "taxol": ("ljosa", "all"),
+    "reference": ("plate-percentile", "dmso"),
+    "network": ("published", "published-gap", "default", "default-no-norm", "default-three-scales"),
+    "recipe": ("published", "default"),
+    "normalisation": ("none", "centre", "whiten"),
+    "choice": ("nearest", "median"),
+    "gaf_column": ("id", "symbol"),
+}
+#: a number not below and not above these, where it is not simply 0 or more,
+RANGES = {"height": (64, 10_000), "width": (64, 10_000)} | dict.fromkeys(
+    ("workers", "node_size", "n", "fields", "cores", "months", "memory", "training_epochs"), (1, math.inf))
+#: a text of this form,
+FORMS = {"scheduler": (r"\w+://\S+:[0-9]+", "an address, tcp://HOST:PORT, is needed")} | dict.fromkeys(
+    ("surrogate", "by"), (r"Metadata_[^,]+(,Metadata_[^,]+)*", "names that begin with Metadata_, joined by commas, are needed"))
+#: or a file or folder that exists.
+PATHS = ("obo", "gaf", "real")
+#: Parameters that have a variable of the command of their own.
+VARIABLES = ("data", "out", "screen", "seed", "surrogate")
+WHOLE = "[0-9]{1,18}"
+
+
+def read_value(key: str, given: object, default: object) -> object:
+    """Return the value of a parameter from what was given for it, in the type of its default.
+
+    Raises
+    ------
+    InputError
+        If it is none; the message says what would be right.
+    """
+    text = given if isinstance(given, str) else str(given)
+    low, high = RANGES.get(key, (0, math.inf))
+    span = f"{low:,} or more" if high == math.inf else f"{low:,} to {high:,}"
+    if not isinstance(given, str | int | float):
+        raise InputError("one value is needed")
+    if isinstance(default, bool):
+        if text not in ("True", "False", "true", "false"):
+            raise InputError("True or False is needed")
+        return text.lower() == "true"
+    if isinstance(default, int):
+        if not re.fullmatch(WHOLE, text) or not low <= int(text) <= high:
+            raise InputError(f"a whole number, {span}, is needed")
+        return int(text)
+    if isinstance(default, float):
+        try:
+            if low <= (number := float(text)) < math.inf and text.isascii():
+                return number
+        except ValueError:
+            pass
+        raise InputError(f"a number, {span}, is needed")
+    if key in CHOICES and text not in CHOICES[key]:
+        raise InputError(f"known are {', '.join(CHOICES[key])}")
+    if text and key in FORMS and not re.fullmatch(FORMS[key][0], text):
+        raise InputError(FORMS[key][1])
+    if text and key in PATHS:
+        if not Path(text).expanduser().exists():
+            raise InputError("there is no such file or folder")
+        return str(Path(text).expanduser().resolve())  # a notebook runs in a folder of its own
+    return text
 
 
 @dataclass(frozen=True)
@@ -249,7 +316,7 @@ class Build:
             given["data"] = str(Path(given["data"]).expanduser().resolve())
             if not Path(given["data"]).is_dir():
                 problems.append(f"DATA={environment['DATA']}: there is no such folder")
-        if not given.get("seed", "0").isdigit():
+        if not re.fullmatch(WHOLE, given.get("seed", "0")):
             problems.append(f"SEED={given['seed']}: a whole number, 0 or more, is needed")
         if problems:
             raise InputError("make was given what it does not know", problems)
@@ -271,23 +338,50 @@ class Build:
         Raises
         ------
         InputError
-            If ``PARAMS`` has a key that no notebook knows; all known ones are listed.
+            If the profile, ``SURROGATE`` or ``PARAMS`` has a key that no notebook knows, one twice, or a value that is
+            not right; all of them are named.
         """
         known = {name: known_parameters(_source(name, self.root)) for name in notebook_names(self.root)}
-        keys = sorted(set().union(*known.values()) - {"out"})
-        pairs = [pair.partition("=") for pair in shlex.split(self.params)]
-        bad = [f"{key}{equals}{text}" for key, equals, text in pairs if key not in keys or not equals]
-        if bad:
-            raise InputError(f"PARAMS takes key=value with one of the keys {', '.join(keys)}", bad)
-        given = read_profiles(self.root)[self.profile] | {"screen": self.screen, "seed": self.seed, "out": str(self.out)}
-        given |= {key: text for key, text in (("data", self.data), ("surrogate", self.surrogate)) if text}
-        given |= {key: yaml.safe_load(text) for key, _, text in pairs}
-        return {name: {key: given[key] for key in defaults if key in given} for name, defaults in known.items()}
+        defaults = {key: default for cell in known.values() for key, default in cell.items()}
+        free = sorted(defaults.keys() - set(VARIABLES))
+        try:
+            pairs = [pair.partition("=") for pair in shlex.split(self.params)]
+        except ValueError as error:
+            raise InputError(f"PARAMS takes key=value, or key='two words': {error}", [self.params]) from error
+        asked = [(f"PROFILE={self.profile}: {key}={value}", key, value) for key, value in read_profiles(self.root)[self.profile].items()]
+        asked += [(f"{key}{equals}{text}", key, text if equals else None) for key, equals, text in pairs]
+        given, keys = {}, [key for key, _, _ in pairs]
+        problems = [f"{key} is given {keys.count(key)} times" for key in dict.fromkeys(keys) if keys.count(key) > 1]
+
+        def take(said: str, key: str, value: object) -> None:
+            try:
+                given[key] = read_value(key, value, defaults.get(key, ""))
+            except InputError as error:
+                problems.append(f"{said}: {error}")
+
+        for said, key, value in asked:
+            if key in free:
+                take(said, key, value)
+            else:
+                problems.append(f"{said}: {f'give the variable {key.upper()} instead' if key in VARIABLES else 'there is no such key'}")
+        if self.surrogate:
+            take(f"SURROGATE={self.surrogate}", "surrogate", self.surrogate)
+        if problems:
+            raise InputError(f"PARAMS takes key=value with one of the keys {', '.join(free)}", problems)
+        given |= {"screen": self.screen, "seed": self.seed, "out": str(self.out)} | ({"data": self.data} if self.data else {})
+        return {name: {key: given[key] for key in cell if key in given} for name, cell in known.items()}
 
 
 def read_profiles(root: Path = ROOT) -> dict[str, dict]:
     """Return ``notebooks/profiles.yml``: for each profile, values by parameter name."""
-    return yaml.safe_load((root / "notebooks" / "profiles.yml").read_text(encoding="utf-8"))
+    path = root / "notebooks" / "profiles.yml"
+    try:
+        profiles = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(profiles, dict) or not all(isinstance(values, dict) for values in profiles.values()):
+        raise InputError(f"{path}: expected profiles, each with values by name of a parameter")
+    return profiles
 
 
 def state_file(build: Build) -> Path:
