@@ -13,6 +13,7 @@ import pytest
 from helpers import NOTEBOOK, small_repository
 
 from mcnn_core.errors import InputError
+from mcnn_core.files import claim
 from tools import book
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -288,6 +289,7 @@ def test_the_title_names_an_own_screen(small):
 
 def test_stage_mirrors_and_forgets(small):
     build = options(small)
+    claim(build.out, "output folder")
     book.stage(build)
     staged = build.out / "src"
     assert "Used in {doc}`/notebooks/01_first`, {doc}`/notebooks/02_second`." in (staged / "book/api/workspace.md").read_text()

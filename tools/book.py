@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from html.parser import HTMLParser
@@ -31,7 +32,7 @@ import yaml
 from nbformat import NotebookNode
 
 from mcnn_core.errors import InputError, reporting
-from mcnn_core.files import atomic, read_json, read_text, sha256, write_json
+from mcnn_core.files import atomic, is_ours, read_json, read_text, sha256, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 SCREENS = ("simulated", "bbbc021", "kimorph")
@@ -390,13 +391,39 @@ def state_file(build: Build) -> Path:
 
 
 def drop_damaged_state(build: Build) -> None:
-    """Delete doit's file if a run was killed while writing it; all it saves is looking at the files again."""
+    """Delete doit's file if it is not as doit writes it: it may have been cut short, and all it saves is looking at the files again.
+
+    Raises
+    ------
+    InputError
+        If it is no file.
+    """
+    path = state_file(build)
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is no file, and in the way of what the build writes: move it")
     try:
-        if state_file(build).exists():
-            read_json(state_file(build))
-    except ValueError:
-        print(f"{state_file(build)} was not whole and is written anew")
-        state_file(build).unlink()
+        if not path.exists() or _is_state(read_json(path)):
+            return
+    except InputError:
+        pass
+    print(f"{path} was not whole and is written anew")
+    path.unlink()
+
+
+#: Entries of a task in doit's file; every other one is a file that the task depends on: time, size, hash.
+_ENTRIES = {"_values_:": dict, "result:": (dict, str), "checker:": str, "deps:": list}
+
+
+def _is_state(state: object) -> bool:
+    """Whether this has the shape of what doit keeps."""
+    if not isinstance(state, dict) or not all(isinstance(task, dict) for task in state.values()):
+        return False
+    entries = [entry for task in state.values() for entry in task.items()]
+    return all(
+        isinstance(value, _ENTRIES[key]) and (key != "deps:" or all(isinstance(name, str) for name in value)) if key in _ENTRIES
+        else isinstance(value, list) and list(map(type, value)) in ([float, int, str], [int, int, str])
+        for key, value in entries
+    )  # fmt: skip
 
 
 # Execute -------------------------------------------------------------------
@@ -485,6 +512,17 @@ def is_current(build: Build, name: str) -> bool:
     return True
 
 
+def _short_folder() -> str | None:
+    """Return a folder for sockets, whose paths may have no more than 103 bytes; None: the usual one."""
+    folders = [tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR", ""), "/tmp", "/var/tmp"]
+    return next((folder for folder in folders if len(os.fsencode(folder)) <= 80 and os.access(folder, os.W_OK | os.X_OK)), None)
+
+
+def _unformatted(path: Path) -> str:
+    """Return a path as papermill takes it, which would fill in what stands in braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
 def execute(build: Build, name: str) -> None:
     """Run one notebook with papermill into ``exec/<name>.ipynb``.
 
@@ -506,13 +544,13 @@ def execute(build: Build, name: str) -> None:
     source.write_text(nbformat.writes(read_source(name, build.root)), encoding="utf-8")
     before, key, start = list_outputs(build.out), execution_key(build, name), time.monotonic()
     print(f"{name}: running", flush=True)
-    with tempfile.TemporaryDirectory() as sockets:
+    with tempfile.TemporaryDirectory(dir=_short_folder()) as sockets:
         # Sockets in a folder of this run's own: over TCP ipykernel warns, and over
         # IPC two runs that share a name wait for each other for ever.
         config = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}})
         try:
             papermill.execute_notebook(
-                source, failed, build.parameters()[name], kernel_name="python3", cwd=build.root / "notebooks",
+                _unformatted(source), _unformatted(failed), build.parameters()[name], kernel_name="python3", cwd=build.root / "notebooks",
                 progress_bar=False, stderr_file=sys.stderr, config=config, shutdown_kernel="immediate",
             )  # fmt: skip
         except Exception as error:
@@ -589,8 +627,8 @@ def write_woven(build: Build, name: str) -> None:
     executed, facts = nbformat.read(build.out / "exec" / f"{name}.ipynb", as_version=4), {}
     for earlier in notebook_names(build.root):
         facts |= read_json(results_file(build, earlier)) if earlier <= name else {}
-    with atomic(build.out / "src" / "notebooks" / f"{name}.ipynb") as temporary:
-        temporary.write_text(nbformat.writes(weave(read_source(name, build.root), executed, facts)), encoding="utf-8")
+    woven = weave(read_source(name, build.root), executed, facts)
+    _write_if_changed(build.out / "src" / "notebooks" / f"{name}.ipynb", nbformat.writes(woven).encode())
 
 
 def merge_results(build: Build) -> None:
@@ -655,7 +693,14 @@ def prose_files(root: Path = ROOT) -> list[Path]:
 
 
 def _write_if_changed(path: Path, content: bytes) -> None:
-    if not path.exists() or path.read_bytes() != content:
+    for part in (*path.parents, path):
+        if part.exists() and part.is_dir() == (part == path):
+            raise InputError(f"{part} is {'a folder' if part == path else 'no folder'}, and in the way of what the build writes: move it")
+    try:
+        same = path.read_bytes() == content
+    except OSError:  # not there, or not to be read any more
+        same = False
+    if not same:
         with atomic(path) as temporary:
             temporary.write_bytes(content)
 
@@ -664,28 +709,43 @@ def stage(build: Build) -> None:
     """Mirror configuration, prose and API pages into ``src``; unchanged files keep their times.
 
     Paths stay as in the repository, and building a mirror keeps the pairs of
-    notebooks from counting as duplicate pages.
+    notebooks from counting as duplicate pages. What others have put there stays, and is no part of the book.
     """
     source = build.out / "src"
     pages = {path.relative_to(build.root): path.read_bytes() for path in prose_files(build.root)}
     pages |= {path: text.encode() for path, text in api_pages(build.root).items()}
     for relative, content in pages.items():
         _write_if_changed(source / relative, content)
-    kept = {source / relative for relative in pages}
-    for path in [*(source / "book").rglob("*"), *(source / "notebooks").glob("*.ipynb")]:
-        gone = path.stem not in notebook_names(build.root) if path.suffix == ".ipynb" else path not in kept
-        if path.is_file() and gone:
+    names, kept, others = notebook_names(build.root), {source / relative for relative in pages}, []
+    for path in sorted(source.rglob("*")):
+        if path.is_dir() or path.parent.name == "__pycache__":
+            continue
+        if not is_ours(path):
+            others.append(str(path.relative_to(source)))
+        elif path.stem not in names if path.parent == source / "notebooks" else source / "book" in path.parents and path not in kept:
             path.unlink()
-    _write_if_changed(source / "conf.py", sphinx_configuration(source, build.screen).encode())
+    _write_if_changed(source / "conf.py", sphinx_configuration(source, build.screen, others).encode())
 
 
-def sphinx_configuration(source: Path, screen: str = "simulated") -> str:
-    """Return the ``conf.py`` that Jupyter Book makes of ``_config.yml``; the title of the book names a screen of the reader's own."""
+def tree_hash(*paths: Path) -> str:
+    """Return a hash of the names and the content of files, and of all below folders but what Python compiles."""
+    there = [file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*")))]
+    files = [file for file in there if file.is_file() and file.parent.name != "__pycache__"]
+    return hashlib.sha256(json.dumps([[str(file), sha256(file) if os.access(file, os.R_OK) else ""] for file in files]).encode()).hexdigest()
+
+
+def sphinx_configuration(source: Path, screen: str = "simulated", others: Sequence[str] = ()) -> str:
+    """Return the ``conf.py`` that Jupyter Book makes of ``_config.yml``; the title of the book names a screen of the reader's own.
+
+    Files in `others`, relative to `source`, are no pages.
+    """
     from jupyter_book.config import get_final_config
 
     settings, _ = get_final_config(
         user_yaml=source / "_config.yml", sourcedir=source, cli_config={"latex_individualpages": False}
     )
+    # Sphinx takes these for patterns
+    settings["exclude_patterns"] = [*settings["exclude_patterns"], *(re.sub(r"([\[*?])", r"[\1]", name) for name in others)]
     if screen not in SCREENS:
         settings["html_title"] += ": " + re.sub(r"[^\w .,()+-]", "_", Path(screen).stem)
     # Trees of millions of nodes that all stay: looking among them for garbage as often as usual takes a fifth of the time.
