@@ -31,7 +31,7 @@ from scipy import ndimage
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from mcnn_core.errors import reporting
+from mcnn_core.errors import reporting, whole
 from mcnn_core.files import atomic
 
 # --------------------------------------------------------------------------- layout
@@ -39,6 +39,7 @@ from mcnn_core.files import atomic
 DMSO_WELLS = ("B02", "C02", "D02", "E11", "F11", "G11")
 TAXOL_WELLS = ("B11", "C11", "D11", "E02", "F02", "G02")
 MICROSCOPE_PIXEL = 0.496296  # um, "XCalibration" in the MetaMorph tag of BBBC021's own TIFFs
+SIDES = (64, 10_000)  # pixels: smaller fields hold no cell to speak of, larger ones no reader of images here takes
 CHANNELS = {"DAPI": 1, "Actin": 4, "Tubulin": 2}  # channel: filter number in BBBC021's file names
 
 
@@ -646,11 +647,11 @@ def command(description: str, layouts: dict[str, Any], write: Callable[..., None
     """Read the command line of a simulator and run it: `write` (folder, seed, layout, height, width, workers)."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--out", required=True, help="folder to write: new, empty, or such a screen, which is replaced")
-    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--seed", type=whole(), required=True)
     parser.add_argument("--layout", choices=sorted(layouts), default="default")
-    parser.add_argument("--height", type=int, default=128)
-    parser.add_argument("--width", type=int, default=160)
-    parser.add_argument("--workers", type=int, default=2, help="processes; the pixels do not depend on it")
+    parser.add_argument("--height", type=whole(*SIDES), default=128)
+    parser.add_argument("--width", type=whole(*SIDES), default=160)
+    parser.add_argument("--workers", type=whole(1), default=2, help="processes; the pixels do not depend on it")
     given = parser.parse_args(arguments)
     with reporting():
         write(given.out, given.seed, layouts[given.layout], given.height, given.width, given.workers)
