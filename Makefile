@@ -14,6 +14,8 @@ LARGE ?=
 export PROFILE SCREEN DATA OUT SEED SURROGATE PARAMS ONLY
 
 BIN := .venv/bin
+# Ctrl-C waits until Python can heed it, where there is GNU's env; otherwise Python's first tenth of a second answers it with a traceback.
+RUN := $(shell env --block-signal=INT true 2>/dev/null && echo env --block-signal=INT) $(BIN)/python -m tools.run
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
@@ -45,32 +47,32 @@ $(INSTALLED): requirements.txt pyproject.toml
 	@touch $@
 
 book: $(INSTALLED)
-	@$(BIN)/python -m doit run
+	@$(RUN) doit run
 	@$(BIN)/python -c 'import os; print(os.path.realpath(os.path.expanduser(os.environ["OUT"]) + "/html/index.html"))'
 
 check: $(INSTALLED)
-	@$(BIN)/python -m mcnn_core.doctor --screen "$$SCREEN" --data "$$DATA" --out "$$OUT"
+	@$(RUN) mcnn_core.doctor --screen "$$SCREEN" --data "$$DATA" --out "$$OUT"
 
 data: $(INSTALLED)
-	@$(BIN)/python -m mcnn_core.download --screen "$$SCREEN" --data "$$DATA" --only "$$ONLY"
+	@$(RUN) mcnn_core.download --screen "$$SCREEN" --data "$$DATA" --only "$$ONLY"
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
 
 study: $(INSTALLED)
-	$(BIN)/python -m mcnn_core.study --screen "$(filter-out simulated,$(SCREEN))"
+	$(RUN) mcnn_core.study --screen "$(filter-out simulated,$(SCREEN))"
 
 bench: $(INSTALLED)
-	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(LARGE),--large) --only "$$ONLY" $(if $(filter-out _build,$(OUT)),--out "$$OUT")
+	$(RUN) benchmarks $(if $(QUICK),--quick) $(if $(LARGE),--large) --only "$$ONLY" $(if $(filter-out _build,$(OUT)),--out "$$OUT")
 
 simulate: $(INSTALLED)
-	$(BIN)/python -m mcnn_core.$(if $(filter kimorph,$(SCREEN)),kimorph,simulate) --out "$$OUT" --seed "$$SEED"
+	$(RUN) mcnn_core.$(if $(filter kimorph,$(SCREEN)),kimorph,simulate) --out "$$OUT" --seed "$$SEED"
 
 faults: $(INSTALLED)
 	@$(BIN)/python -m tests.faults --record
 
 notebooks: $(INSTALLED)
-	$(BIN)/python -c 'from tools.book import sync_pairs; print(*sync_pairs(), sep="\n")'
+	@$(RUN) tools.book
 
 clean:
 	rm -rf _build .coverage .pytest_cache

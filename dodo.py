@@ -22,11 +22,11 @@ try:
     BUILD.parameters()
     claim_output(BUILD.out, BUILD.root, **BUILD.sources())
     HELD.enter_context(exclusive(BUILD.out))
+    book.drop_damaged_state(BUILD)
+    for written in book.sync_pairs(BUILD.root):
+        print(f"notebooks/{written} written anew, from its pair")
 except (InputError, OSError) as error:
     sys.exit(f"error: {error}")
-book.drop_damaged_state(BUILD)
-for written in book.sync_pairs(BUILD.root):
-    print(f"notebooks/{written} written anew, from its pair")
 NAMES = book.notebook_names(BUILD.root)
 EXEC, SRC, HTML = (BUILD.out / name for name in ("exec", "src", "html"))
 DOIT_CONFIG = {
@@ -38,18 +38,22 @@ DOIT_CONFIG = {
 }
 
 
-def step(function, *args):
-    """Return an action that turns an expected failure into its message."""
+def step(function, *args, leaves=()):
+    """Return an action that turns an expected failure into its message, and keeps a hash of what it leaves."""
 
     def act():
         try:
             function(*args)
+            return {"left": book.tree_hash(*leaves)}
         except (RuntimeError, ValueError, OSError) as error:
             return TaskFailed(str(error))
-        except KeyboardInterrupt:
-            return TaskFailed("stopped; the same command goes on with what is not done yet")
 
     return act
+
+
+def undamaged(*leaves):
+    """Return whether what a step left is still so."""
+    return lambda task, values: values.get("left") == book.tree_hash(*leaves)
 
 
 def task_execute():
@@ -66,13 +70,15 @@ def task_execute():
 def task_weave():
     """Lay the present prose over the outputs kept."""
     for index, name in enumerate(NAMES):
+        page = SRC / "notebooks" / f"{name}.ipynb"
         yield {
             "name": name,
-            "actions": [step(book.write_woven, BUILD, name)],
+            "actions": [step(book.write_woven, BUILD, name, leaves=[page])],
+            "uptodate": [undamaged(page)],
             "task_dep": [f"execute:{name}"],
             "file_dep": [f"notebooks/{name}.md", EXEC / f"{name}.ipynb", "tools/book.py",
                          *(BUILD.out / "results" / f"{other}.json" for other in NAMES[: index + 1])],
-            "targets": [SRC / "notebooks" / f"{name}.ipynb"],
+            "targets": [page],
         }
 
 
@@ -89,11 +95,12 @@ def task_merge():
 def task_stage():
     """Mirror prose, configuration and API pages."""
     sources = [BUILD.root / "mcnn_core" / f"{name}.py" for name in book.module_names(BUILD.root)]
+    pages = [SRC / "book", SRC / "conf.py", SRC / "_config.yml", SRC / "_toc.yml"]
     return {
-        "actions": [step(book.stage, BUILD)],
+        "actions": [step(book.stage, BUILD, leaves=pages)],
         "file_dep": [*book.prose_files(BUILD.root), *sources, *(f"notebooks/{name}.md" for name in NAMES), "tools/book.py"],
         "targets": [SRC / "conf.py"],
-        "uptodate": [config_changed(BUILD.screen)],
+        "uptodate": [config_changed(BUILD.screen), undamaged(*pages)],
     }
 
 

@@ -1,7 +1,9 @@
-"""The errors a user can meet: bad input, a stage that has not been run, and a training whose other processes have ended."""
+"""The errors a user can meet: bad input, a stage that has not been run, and a training whose other processes have ended; and how commands tell them."""
 
+import argparse
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 SHOWN = 20
@@ -57,6 +59,17 @@ class LostProcessError(RuntimeError):
     """Another of the processes that train one network together has ended."""
 
 
+def whole(low: int = 0, high: int = 10**18 - 1) -> Callable[[str], int]:
+    """Return a type for argparse: a whole number, in digits, from `low` to `high`."""
+
+    def read(text: str) -> int:
+        if not re.fullmatch("[0-9]{1,18}", text) or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"expected a whole number, {low:,} or more and at most {high:,}, got {text!r}")
+        return int(text)
+
+    return read
+
+
 @contextmanager
 def reporting() -> Iterator[None]:
     """End a command by one message, not a traceback, where the user can mend what is wrong: these errors, the system's, and Ctrl-C."""
@@ -65,4 +78,5 @@ def reporting() -> Iterator[None]:
     except (InputError, MissingStageError, LostProcessError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("error: stopped; the same command goes on with what is not there yet")
+        print("stopped; the same command resumes", file=sys.stderr)
+        sys.exit(130)

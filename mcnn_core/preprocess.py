@@ -29,7 +29,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from mcnn_core.cluster import Pool, pool, software
-from mcnn_core.errors import InputError, reporting
+from mcnn_core.errors import InputError, reporting, whole
 from mcnn_core.files import MARKER, claim, discard, is_ours, naming, put, read_json, refuse_foreign, register, remove_leftovers, write_json
 from mcnn_core.images import check_headers, describe, image_paths, image_tiles, read_image
 from mcnn_core.screen import Screen, load_screen, read_loaddata
@@ -520,9 +520,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--screen", required=True, help="a LoadData .csv, or the output folder of the first chapter")
     parser.add_argument("--out", required=True, help="folder of the store: new, empty, or a store, which is replaced")
     parser.add_argument("--reference", choices=sorted(REFERENCES), default="plate-percentile")
-    parser.add_argument("--bin", type=int, default=0, help="join bin x bin pixels; 0: chosen from the size and number of fields")
-    parser.add_argument("--multiple", type=int, default=32, help="pad the sides to multiples of this")
-    parser.add_argument("--workers", type=int, default=2, help="threads")
+    parser.add_argument("--bin", type=whole(), default=0, help="join bin x bin pixels; 0: chosen from the size and number of fields")
+    parser.add_argument("--multiple", type=whole(1), default=32, help="pad the sides to multiples of this")
+    parser.add_argument("--workers", type=whole(1), default=2, help="threads")
     parser.add_argument("--scheduler", default="", help="tcp://HOST:PORT of a cluster that does it instead (mcnn_core.cluster)")
     given = parser.parse_args(arguments)
     with reporting():

@@ -13,12 +13,14 @@ of work and the number of processes leave no trace in the pixels.
 
 import argparse
 import multiprocessing
+import signal
 import uuid
 import zlib
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ from scipy import ndimage
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from mcnn_core.errors import reporting
+from mcnn_core.errors import reporting, whole
 from mcnn_core.files import atomic
 
 # --------------------------------------------------------------------------- layout
@@ -37,6 +39,7 @@ from mcnn_core.files import atomic
 DMSO_WELLS = ("B02", "C02", "D02", "E11", "F11", "G11")
 TAXOL_WELLS = ("B11", "C11", "D11", "E02", "F02", "G02")
 MICROSCOPE_PIXEL = 0.496296  # um, "XCalibration" in the MetaMorph tag of BBBC021's own TIFFs
+SIDES = (64, 10_000)  # pixels: smaller fields hold no cell to speak of, larger ones no reader of images here takes
 CHANNELS = {"DAPI": 1, "Actin": 4, "Tubulin": 2}  # channel: filter number in BBBC021's file names
 
 
@@ -553,10 +556,22 @@ def _write_well(task: tuple) -> list[dict]:
     return rows
 
 
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Have processes that start in the block hear no Ctrl-C: a terminal sends it to all, and each would print a traceback."""
+    resource_tracker.ensure_running()  # started later, it would unblock the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def draw_wells(write: Callable[[tuple], Any], tasks: list[tuple], workers: int, progress: bool) -> list:
     """Return what `write` makes of each well's task, in order, by so many processes, with a progress bar."""
     # One thread each: products of small matrices gain nothing from two, which wait for each other busily.
-    many = multiprocessing.get_context("spawn").Pool(workers, threadpool_limits, (1,)) if workers > 1 else nullcontext()
+    with _deaf():
+        many = multiprocessing.get_context("spawn").Pool(workers, threadpool_limits, (1,)) if workers > 1 else nullcontext()
     with threadpool_limits(1), many as pool:
         running = pool.imap(write, tasks, chunksize=4) if pool else map(write, tasks)
         return list(tqdm(running, total=len(tasks), desc="simulate", unit="well", disable=not progress))
@@ -632,11 +647,11 @@ def command(description: str, layouts: dict[str, Any], write: Callable[..., None
     """Read the command line of a simulator and run it: `write` (folder, seed, layout, height, width, workers)."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--out", required=True, help="folder to write: new, empty, or such a screen, which is replaced")
-    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--seed", type=whole(), required=True)
     parser.add_argument("--layout", choices=sorted(layouts), default="default")
-    parser.add_argument("--height", type=int, default=128)
-    parser.add_argument("--width", type=int, default=160)
-    parser.add_argument("--workers", type=int, default=2, help="processes; the pixels do not depend on it")
+    parser.add_argument("--height", type=whole(*SIDES), default=128)
+    parser.add_argument("--width", type=whole(*SIDES), default=160)
+    parser.add_argument("--workers", type=whole(1), default=2, help="processes; the pixels do not depend on it")
     given = parser.parse_args(arguments)
     with reporting():
         write(given.out, given.seed, layouts[given.layout], given.height, given.width, given.workers)

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from mcnn_core import checkpoint
 from mcnn_core.engine import (RECIPES, Fields, Recipe, augment, bfloat16, crop_size, device, draw, learning_rate, optimiser_for,
                               reproducible, run_steps, total_steps)
-from mcnn_core.errors import InputError, MissingStageError, reporting
+from mcnn_core.errors import InputError, MissingStageError, reporting, whole
 from mcnn_core.files import exclusive, write_table
 from mcnn_core.model import CONFIGS, MCNN, NetworkConfig, digest
 from mcnn_core.parallel import Team, team
@@ -212,10 +212,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder with store/ and surrogate.parquet (chapters 1 to 3); receives model/")
     parser.add_argument("--network", choices=CONFIGS, default="default")
     parser.add_argument("--recipe", choices=RECIPES, default="default")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, help="the recipe's where not given")
-    parser.add_argument("--batch", type=int, help="fields per step of all processes together; the recipe's where not given")
-    parser.add_argument("--max-steps", type=int, help="stop after so many steps")
+    parser.add_argument("--seed", type=whole(), default=0)
+    parser.add_argument("--epochs", type=whole(1), help="the recipe's where not given")
+    parser.add_argument("--batch", type=whole(1), help="fields per step of all processes together; the recipe's where not given")
+    parser.add_argument("--max-steps", type=whole(1), help="stop after so many steps")
     options = parser.parse_args(arguments)
     given = {key: getattr(options, key) for key in ("epochs", "batch", "max_steps") if getattr(options, key) is not None}
     with reporting():

@@ -12,6 +12,7 @@ import ast
 import copy
 import hashlib
 import json
+import math
 import os
 import re
 import shlex
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from html.parser import HTMLParser
@@ -29,8 +31,8 @@ import nbformat
 import yaml
 from nbformat import NotebookNode
 
-from mcnn_core.errors import InputError
-from mcnn_core.files import atomic, read_json, sha256, write_json
+from mcnn_core.errors import InputError, reporting
+from mcnn_core.files import atomic, is_ours, read_json, read_text, sha256, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 SCREENS = ("simulated", "bbbc021", "kimorph")
@@ -61,7 +63,12 @@ def _source(name: str, root: Path) -> NotebookNode:
 def _parsed(path: Path, stat: tuple[int, ...]) -> NotebookNode:
     import jupytext
 
-    notebook = jupytext.read(path)
+    try:
+        notebook = jupytext.read(path)
+        if not notebook.cells:
+            raise InputError("it has no cells")
+    except Exception as error:  # of whichever parser
+        raise InputError(f"{path.name} is no notebook in MyST Markdown: {' '.join(str(error).split())}") from error
     for index, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{index:03d}"
     notebook.nbformat, notebook.nbformat_minor = 4, 5
@@ -75,29 +82,81 @@ def same_cells(one: NotebookNode, other: NotebookNode) -> bool:
     ]
 
 
+def paired_text(name: str, root: Path = ROOT) -> str:
+    """Return what ``notebooks/<name>.ipynb`` holds when it is in step: the cells of the ``.md``, without outputs.
+
+    Its metadata keep the hashes of both, which later tell an edited file from one that is as it was left.
+    """
+    notebook = read_source(name, root)
+    notebook.metadata["pair"] = {"md": _md_hash(name, root), "cells": _cells_hash(notebook)}
+    return nbformat.writes(notebook) + "\n"
+
+
+def _md_hash(name: str, root: Path) -> str:
+    return hashlib.sha256((root / "notebooks" / f"{name}.md").read_text(encoding="utf-8").encode()).hexdigest()
+
+
+def _cells_hash(notebook: NotebookNode) -> str:
+    cells = [(cell.cell_type, cell.source, cell.metadata) for cell in notebook.cells]
+    return hashlib.sha256(json.dumps(cells, sort_keys=True).encode()).hexdigest()
+
+
+def _read_paired(path: Path) -> NotebookNode:
+    """Read an ``.ipynb`` as a person may have left it, without what the ``.md`` does not keep; InputError if there is nothing to keep."""
+    import jupytext
+
+    try:
+        given = read_json(path)
+        if not isinstance(given, dict) or given.get("nbformat") != 4 or not given.get("cells"):
+            raise InputError("it is no notebook of format 4 with cells")
+        notebook = nbformat.reader.reads(json.dumps(given))
+        nbformat.validate(notebook)
+    except Exception as error:  # of whichever parser
+        why = str(error).partition("\n")[0].removeprefix(f"{path} ")
+        raise InputError(f"{path.name}: {why}; mend it, or move it away, and it is made anew from its .md") from error
+    kept = jupytext.reads(jupytext.writes(notebook, "md:myst"), "md:myst")
+    kept.metadata["pair"] = notebook.metadata.get("pair")
+    return kept
+
+
 def sync_pairs(root: Path = ROOT) -> list[str]:
-    """Make each ``.md`` and ``.ipynb`` pair agree, the file changed last winning.
+    """Make each ``.md`` and ``.ipynb`` pair agree: the one that was edited since they were last in step is kept, whatever their times.
 
     The ``.ipynb`` is written without outputs. Returns what was rewritten.
+
+    Raises
+    ------
+    InputError
+        If both files of a pair were edited, or an ``.ipynb`` cannot be read; all of them are named and nothing is written.
     """
     import jupytext
 
-    written = []
+    texts, problems = {}, []
     for name in notebook_names(root):
         text, paired = (root / "notebooks" / f"{name}{suffix}" for suffix in (".md", ".ipynb"))
-        if paired.exists() and paired.stat().st_mtime > text.stat().st_mtime:
-            edited = jupytext.read(paired)
-            if not same_cells(edited, read_source(name, root)):
-                edited.metadata.setdefault("jupytext", {})["formats"] = FORMATS
-                with atomic(text) as temporary:
-                    temporary.write_text(jupytext.writes(edited, "md:myst"), encoding="utf-8")
-                written.append(text.name)
-        expected = nbformat.writes(read_source(name, root)) + "\n"
-        if not paired.exists() or paired.read_text(encoding="utf-8") != expected:
-            with atomic(paired) as temporary:
-                temporary.write_text(expected, encoding="utf-8")
-            written.append(paired.name)
-    return written
+        try:
+            expected = paired_text(name, root)
+            if not paired.exists():
+                texts[paired] = expected
+            elif paired.read_text(encoding="utf-8", errors="replace") != expected:
+                edited = _read_paired(paired)
+                left = edited.metadata.pop("pair") or {}
+                if same_cells(edited, read_source(name, root)) or left.get("cells") == _cells_hash(edited):
+                    texts[paired] = expected
+                elif left.get("md") == _md_hash(name, root):
+                    edited.metadata.setdefault("jupytext", {})["formats"] = FORMATS
+                    texts |= {text: jupytext.writes(edited, "md:myst"), paired: ""}
+                else:
+                    problems.append(f"{name}: its .md and its .ipynb have both been edited since they were in step. To keep the .md, move "
+                                    f"the .ipynb away; to keep the .ipynb, .venv/bin/jupytext --to md:myst notebooks/{name}.ipynb overwrites the .md")
+        except InputError as error:
+            problems += [str(error)]
+    if problems:
+        raise InputError("Notebooks cannot be brought into step; nothing was written", problems)
+    for path, content in texts.items():
+        with atomic(path) as temporary:
+            temporary.write_text(content or paired_text(path.stem, root), encoding="utf-8")
+    return [path.name for path in texts]
 
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
@@ -113,12 +172,15 @@ def tags(cell: NotebookNode) -> list[str]:
 def known_parameters(notebook: NotebookNode) -> dict:
     """Return the names and defaults that the cell tagged ``parameters`` assigns."""
     cells = [cell for cell in notebook.cells if "parameters" in tags(cell)]
-    return {
-        node.targets[0].id: ast.literal_eval(node.value)
-        for cell in cells
-        for node in ast.parse(cell.source).body
-        if isinstance(node, ast.Assign)
-    }
+    try:
+        return {
+            node.targets[0].id: ast.literal_eval(node.value)
+            for cell in cells
+            for node in ast.parse(cell.source).body
+            if isinstance(node, ast.Assign)
+        }
+    except (SyntaxError, ValueError, AttributeError) as error:
+        raise InputError("The cell with the tag parameters assigns plain values to names, one a line", [cell.source for cell in cells]) from error
 
 
 def imported_directly(source: str, root: Path = ROOT) -> list[str]:
@@ -151,6 +213,69 @@ def imported_modules(source: str, root: Path = ROOT) -> set[str]:
 
 
 # Options -------------------------------------------------------------------
+
+#: What a parameter may be, beside what the type of its default asks for: one of these names,
+#: which are the package's own (importing them would take seconds; a test compares them),
+CHOICES = {
+    "layout": ("default", "tiny"),
+    "taxol": ("ljosa", "all"),
+    "reference": ("plate-percentile", "dmso"),
+    "network": ("published", "published-gap", "default", "default-no-norm", "default-three-scales"),
+    "recipe": ("published", "default"),
+    "normalisation": ("none", "centre", "whiten"),
+    "choice": ("nearest", "median"),
+    "gaf_column": ("id", "symbol"),
+}
+#: a number not below and not above these, where it is not simply 0 or more,
+RANGES = {"height": (64, 10_000), "width": (64, 10_000)} | dict.fromkeys(
+    ("workers", "node_size", "n", "fields", "cores", "months", "memory", "training_epochs"), (1, math.inf))
+#: a text of this form,
+FORMS = {"scheduler": (r"\w+://\S+:[0-9]+", "an address, tcp://HOST:PORT, is needed")} | dict.fromkeys(
+    ("surrogate", "by"), (r"Metadata_[^,]+(,Metadata_[^,]+)*", "names that begin with Metadata_, joined by commas, are needed"))
+#: or a file or folder that exists.
+PATHS = ("obo", "gaf", "real")
+#: Parameters that have a variable of the command of their own.
+VARIABLES = ("data", "out", "screen", "seed", "surrogate")
+WHOLE = "[0-9]{1,18}"
+
+
+def read_value(key: str, given: object, default: object) -> object:
+    """Return the value of a parameter from what was given for it, in the type of its default.
+
+    Raises
+    ------
+    InputError
+        If it is none; the message says what would be right.
+    """
+    text = given if isinstance(given, str) else str(given)
+    low, high = RANGES.get(key, (0, math.inf))
+    span = f"{low:,} or more" if high == math.inf else f"{low:,} to {high:,}"
+    if not isinstance(given, str | int | float):
+        raise InputError("one value is needed")
+    if isinstance(default, bool):
+        if text not in ("True", "False", "true", "false"):
+            raise InputError("True or False is needed")
+        return text.lower() == "true"
+    if isinstance(default, int):
+        if not re.fullmatch(WHOLE, text) or not low <= int(text) <= high:
+            raise InputError(f"a whole number, {span}, is needed")
+        return int(text)
+    if isinstance(default, float):
+        try:
+            if low <= (number := float(text)) < math.inf and text.isascii():
+                return number
+        except ValueError:
+            pass
+        raise InputError(f"a number, {span}, is needed")
+    if key in CHOICES and text not in CHOICES[key]:
+        raise InputError(f"known are {', '.join(CHOICES[key])}")
+    if text and key in FORMS and not re.fullmatch(FORMS[key][0], text):
+        raise InputError(FORMS[key][1])
+    if text and key in PATHS:
+        if not Path(text).expanduser().exists():
+            raise InputError("there is no such file or folder")
+        return str(Path(text).expanduser().resolve())  # a notebook runs in a folder of its own
+    return text
 
 
 @dataclass(frozen=True)
@@ -192,7 +317,7 @@ class Build:
             given["data"] = str(Path(given["data"]).expanduser().resolve())
             if not Path(given["data"]).is_dir():
                 problems.append(f"DATA={environment['DATA']}: there is no such folder")
-        if not given.get("seed", "0").isdigit():
+        if not re.fullmatch(WHOLE, given.get("seed", "0")):
             problems.append(f"SEED={given['seed']}: a whole number, 0 or more, is needed")
         if problems:
             raise InputError("make was given what it does not know", problems)
@@ -214,23 +339,50 @@ class Build:
         Raises
         ------
         InputError
-            If ``PARAMS`` has a key that no notebook knows; all known ones are listed.
+            If the profile, ``SURROGATE`` or ``PARAMS`` has a key that no notebook knows, one twice, or a value that is
+            not right; all of them are named.
         """
         known = {name: known_parameters(_source(name, self.root)) for name in notebook_names(self.root)}
-        keys = sorted(set().union(*known.values()) - {"out"})
-        pairs = [pair.partition("=") for pair in shlex.split(self.params)]
-        bad = [f"{key}{equals}{text}" for key, equals, text in pairs if key not in keys or not equals]
-        if bad:
-            raise InputError(f"PARAMS takes key=value with one of the keys {', '.join(keys)}", bad)
-        given = read_profiles(self.root)[self.profile] | {"screen": self.screen, "seed": self.seed, "out": str(self.out)}
-        given |= {key: text for key, text in (("data", self.data), ("surrogate", self.surrogate)) if text}
-        given |= {key: yaml.safe_load(text) for key, _, text in pairs}
-        return {name: {key: given[key] for key in defaults if key in given} for name, defaults in known.items()}
+        defaults = {key: default for cell in known.values() for key, default in cell.items()}
+        free = sorted(defaults.keys() - set(VARIABLES))
+        try:
+            pairs = [pair.partition("=") for pair in shlex.split(self.params)]
+        except ValueError as error:
+            raise InputError(f"PARAMS takes key=value, or key='two words': {error}", [self.params]) from error
+        asked = [(f"PROFILE={self.profile}: {key}={value}", key, value) for key, value in read_profiles(self.root)[self.profile].items()]
+        asked += [(f"{key}{equals}{text}", key, text if equals else None) for key, equals, text in pairs]
+        given, keys = {}, [key for key, _, _ in pairs]
+        problems = [f"{key} is given {keys.count(key)} times" for key in dict.fromkeys(keys) if keys.count(key) > 1]
+
+        def take(said: str, key: str, value: object) -> None:
+            try:
+                given[key] = read_value(key, value, defaults.get(key, ""))
+            except InputError as error:
+                problems.append(f"{said}: {error}")
+
+        for said, key, value in asked:
+            if key in free:
+                take(said, key, value)
+            else:
+                problems.append(f"{said}: {f'give the variable {key.upper()} instead' if key in VARIABLES else 'there is no such key'}")
+        if self.surrogate:
+            take(f"SURROGATE={self.surrogate}", "surrogate", self.surrogate)
+        if problems:
+            raise InputError(f"PARAMS takes key=value with one of the keys {', '.join(free)}", problems)
+        given |= {"screen": self.screen, "seed": self.seed, "out": str(self.out)} | ({"data": self.data} if self.data else {})
+        return {name: {key: given[key] for key in cell if key in given} for name, cell in known.items()}
 
 
 def read_profiles(root: Path = ROOT) -> dict[str, dict]:
     """Return ``notebooks/profiles.yml``: for each profile, values by parameter name."""
-    return yaml.safe_load((root / "notebooks" / "profiles.yml").read_text(encoding="utf-8"))
+    path = root / "notebooks" / "profiles.yml"
+    try:
+        profiles = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(profiles, dict) or not all(isinstance(values, dict) for values in profiles.values()):
+        raise InputError(f"{path}: expected profiles, each with values by name of a parameter")
+    return profiles
 
 
 def state_file(build: Build) -> Path:
@@ -239,13 +391,39 @@ def state_file(build: Build) -> Path:
 
 
 def drop_damaged_state(build: Build) -> None:
-    """Delete doit's file if a run was killed while writing it; all it saves is looking at the files again."""
+    """Delete doit's file if it is not as doit writes it: it may have been cut short, and all it saves is looking at the files again.
+
+    Raises
+    ------
+    InputError
+        If it is no file.
+    """
+    path = state_file(build)
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is no file, and in the way of what the build writes: move it")
     try:
-        if state_file(build).exists():
-            read_json(state_file(build))
-    except ValueError:
-        print(f"{state_file(build)} was not whole and is written anew")
-        state_file(build).unlink()
+        if not path.exists() or _is_state(read_json(path)):
+            return
+    except InputError:
+        pass
+    print(f"{path} was not whole and is written anew")
+    path.unlink()
+
+
+#: Entries of a task in doit's file; every other one is a file that the task depends on: time, size, hash.
+_ENTRIES = {"_values_:": dict, "result:": (dict, str), "checker:": str, "deps:": list}
+
+
+def _is_state(state: object) -> bool:
+    """Whether this has the shape of what doit keeps."""
+    if not isinstance(state, dict) or not all(isinstance(task, dict) for task in state.values()):
+        return False
+    entries = [entry for task in state.values() for entry in task.items()]
+    return all(
+        isinstance(value, _ENTRIES[key]) and (key != "deps:" or all(isinstance(name, str) for name in value)) if key in _ENTRIES
+        else isinstance(value, list) and list(map(type, value)) in ([float, int, str], [int, int, str])
+        for key, value in entries
+    )  # fmt: skip
 
 
 # Execute -------------------------------------------------------------------
@@ -334,6 +512,17 @@ def is_current(build: Build, name: str) -> bool:
     return True
 
 
+def _short_folder() -> str | None:
+    """Return a folder for sockets, whose paths may have no more than 103 bytes; None: the usual one."""
+    folders = [tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR", ""), "/tmp", "/var/tmp"]
+    return next((folder for folder in folders if len(os.fsencode(folder)) <= 80 and os.access(folder, os.W_OK | os.X_OK)), None)
+
+
+def _unformatted(path: Path) -> str:
+    """Return a path as papermill takes it, which would fill in what stands in braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
 def execute(build: Build, name: str) -> None:
     """Run one notebook with papermill into ``exec/<name>.ipynb``.
 
@@ -355,13 +544,13 @@ def execute(build: Build, name: str) -> None:
     source.write_text(nbformat.writes(read_source(name, build.root)), encoding="utf-8")
     before, key, start = list_outputs(build.out), execution_key(build, name), time.monotonic()
     print(f"{name}: running", flush=True)
-    with tempfile.TemporaryDirectory() as sockets:
+    with tempfile.TemporaryDirectory(dir=_short_folder()) as sockets:
         # Sockets in a folder of this run's own: over TCP ipykernel warns, and over
         # IPC two runs that share a name wait for each other for ever.
         config = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}})
         try:
             papermill.execute_notebook(
-                source, failed, build.parameters()[name], kernel_name="python3", cwd=build.root / "notebooks",
+                _unformatted(source), _unformatted(failed), build.parameters()[name], kernel_name="python3", cwd=build.root / "notebooks",
                 progress_bar=False, stderr_file=sys.stderr, config=config, shutdown_kernel="immediate",
             )  # fmt: skip
         except Exception as error:
@@ -438,8 +627,8 @@ def write_woven(build: Build, name: str) -> None:
     executed, facts = nbformat.read(build.out / "exec" / f"{name}.ipynb", as_version=4), {}
     for earlier in notebook_names(build.root):
         facts |= read_json(results_file(build, earlier)) if earlier <= name else {}
-    with atomic(build.out / "src" / "notebooks" / f"{name}.ipynb") as temporary:
-        temporary.write_text(nbformat.writes(weave(read_source(name, build.root), executed, facts)), encoding="utf-8")
+    woven = weave(read_source(name, build.root), executed, facts)
+    _write_if_changed(build.out / "src" / "notebooks" / f"{name}.ipynb", nbformat.writes(woven).encode())
 
 
 def merge_results(build: Build) -> None:
@@ -504,7 +693,14 @@ def prose_files(root: Path = ROOT) -> list[Path]:
 
 
 def _write_if_changed(path: Path, content: bytes) -> None:
-    if not path.exists() or path.read_bytes() != content:
+    for part in (*path.parents, path):
+        if part.exists() and part.is_dir() == (part == path):
+            raise InputError(f"{part} is {'a folder' if part == path else 'no folder'}, and in the way of what the build writes: move it")
+    try:
+        same = path.read_bytes() == content
+    except OSError:  # not there, or not to be read any more
+        same = False
+    if not same:
         with atomic(path) as temporary:
             temporary.write_bytes(content)
 
@@ -513,28 +709,43 @@ def stage(build: Build) -> None:
     """Mirror configuration, prose and API pages into ``src``; unchanged files keep their times.
 
     Paths stay as in the repository, and building a mirror keeps the pairs of
-    notebooks from counting as duplicate pages.
+    notebooks from counting as duplicate pages. What others have put there stays, and is no part of the book.
     """
     source = build.out / "src"
     pages = {path.relative_to(build.root): path.read_bytes() for path in prose_files(build.root)}
     pages |= {path: text.encode() for path, text in api_pages(build.root).items()}
     for relative, content in pages.items():
         _write_if_changed(source / relative, content)
-    kept = {source / relative for relative in pages}
-    for path in [*(source / "book").rglob("*"), *(source / "notebooks").glob("*.ipynb")]:
-        gone = path.stem not in notebook_names(build.root) if path.suffix == ".ipynb" else path not in kept
-        if path.is_file() and gone:
+    names, kept, others = notebook_names(build.root), {source / relative for relative in pages}, []
+    for path in sorted(source.rglob("*")):
+        if path.is_dir() or path.parent.name == "__pycache__":
+            continue
+        if not is_ours(path):
+            others.append(str(path.relative_to(source)))
+        elif path.stem not in names if path.parent == source / "notebooks" else source / "book" in path.parents and path not in kept:
             path.unlink()
-    _write_if_changed(source / "conf.py", sphinx_configuration(source, build.screen).encode())
+    _write_if_changed(source / "conf.py", sphinx_configuration(source, build.screen, others).encode())
 
 
-def sphinx_configuration(source: Path, screen: str = "simulated") -> str:
-    """Return the ``conf.py`` that Jupyter Book makes of ``_config.yml``; the title of the book names a screen of the reader's own."""
+def tree_hash(*paths: Path) -> str:
+    """Return a hash of the names and the content of files, and of all below folders but what Python compiles."""
+    there = [file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*")))]
+    files = [file for file in there if file.is_file() and file.parent.name != "__pycache__"]
+    return hashlib.sha256(json.dumps([[str(file), sha256(file) if os.access(file, os.R_OK) else ""] for file in files]).encode()).hexdigest()
+
+
+def sphinx_configuration(source: Path, screen: str = "simulated", others: Sequence[str] = ()) -> str:
+    """Return the ``conf.py`` that Jupyter Book makes of ``_config.yml``; the title of the book names a screen of the reader's own.
+
+    Files in `others`, relative to `source`, are no pages.
+    """
     from jupyter_book.config import get_final_config
 
     settings, _ = get_final_config(
         user_yaml=source / "_config.yml", sourcedir=source, cli_config={"latex_individualpages": False}
     )
+    # Sphinx takes these for patterns
+    settings["exclude_patterns"] = [*settings["exclude_patterns"], *(re.sub(r"([\[*?])", r"[\1]", name) for name in others)]
     if screen not in SCREENS:
         settings["html_title"] += ": " + re.sub(r"[^\w .,()+-]", "_", Path(screen).stem)
     # Trees of millions of nodes that all stay: looking among them for garbage as often as usual takes a fifth of the time.
@@ -603,3 +814,8 @@ def network_loads(html: Path) -> list[str]:
         text = sheet.read_text(encoding="utf-8", errors="replace")
         found += [f"{sheet.relative_to(html)}: {part.split(')')[0]}" for part in text.split("url(")[1:] if part.lstrip("'\"").startswith("http")]
     return found
+
+
+if __name__ == "__main__":
+    with reporting():
+        print(*sync_pairs(), sep="\n")

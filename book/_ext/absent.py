@@ -8,13 +8,15 @@ import json
 from pathlib import Path
 
 from docutils import nodes
+from sphinx.util.matching import Matcher
 
 WORDS = {"numref": "a figure that this screen has no data for", "ref": "a part that this screen has no data for"}
 
 
 def collect(app):
     """Read which labels were left out of which notebook."""
-    pages = Path(app.srcdir, "notebooks").glob("*.ipynb")
+    none = Matcher(app.config.exclude_patterns)
+    pages = [page for page in Path(app.srcdir, "notebooks").glob("*.ipynb") if not none(f"notebooks/{page.name}")]
     app.absent = {label for page in pages for label in json.loads(page.read_text(encoding="utf-8"))["metadata"].get("absent", [])}
 
 

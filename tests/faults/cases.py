@@ -487,8 +487,8 @@ def _build(root: Path, out: Path, *tasks: str, limit: int = 0, bound: bool = Fal
             resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))  # Python ignores SIGXFSZ from its start
         if {bound}:
             runpy.run_path({str(ROOT / "tests" / "faults" / "rights.py")!r})["lower_rights"]()
-        sys.argv = ["doit", "run", *sys.argv[1:]]
-        runpy.run_module("doit", run_name="__main__")
+        sys.argv = ["tools.run", "doit", "run", *sys.argv[1:]]
+        runpy.run_module("tools.run", run_name="__main__", alter_sys=True)
     """
     environment = os.environ | {"OUT": str(out), "PROFILE": "tiny", "PYTHONPATH": str(root), "MET": f"{root}/met", "OMP_NUM_THREADS": "1"}
     for name in ("SCREEN", "DATA", "SEED", "SURROGATE", "PARAMS"):
@@ -569,7 +569,7 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     _met(root, process)
     os.killpg(process.pid, signal.SIGINT)
     text = process.communicate(timeout=600)[0]
-    assert process.returncode and "Traceback" not in text and "stopped; the same command goes on" in text, text
+    assert process.returncode and "Traceback" not in text and "stopped; the same command resumes" in text, text
     return "the build stopped and said that the same command goes on", _goes_on(good, root, out)
 
 
