@@ -12,7 +12,8 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,13 +25,13 @@ from scipy.ndimage import gaussian_filter, gaussian_laplace
 from tqdm import tqdm
 
 from mcnn_core.cost import predict, read_bench
-from mcnn_core.errors import InputError, MissingStageError, Problem, reporting
+from mcnn_core.errors import KEPT, InputError, MissingStageError, Problem, reporting
 from mcnn_core.files import atomic, write_json
 from mcnn_core.imagehts import KIMORPH_FIELD, examine_imagehts
-from mcnn_core.images import _field_shape, image_header, image_paths, image_tiles, read_image
+from mcnn_core.images import DTYPES, _field_shape, image_header, image_paths, image_tiles, read_image
 from mcnn_core.pipeline import possible_normalisations, training_fields
-from mcnn_core.screen import REQUIRED, Screen, examine_bbbc021, examine_loaddata, fetched, summary
-from mcnn_core.surrogate import _text, default_columns
+from mcnn_core.screen import REQUIRED, Screen, examine_bbbc021, examine_loaddata, fetched, joint_codes, summary
+from mcnn_core.surrogate import class_names, default_columns, unnamed
 from mcnn_core.workspace import claim_output, find_root
 
 #: Fields whose pixels are read, spread over the plates: so many, or up to the second where they are so small that the pixels are no more than
@@ -50,9 +51,11 @@ REST = {"stage": "the rest of the book", "seconds": 360.0, "memory_bytes": 900_0
 MAPS, MAP_WELLS = 24, 12_000
 #: Doses that a potency needs.
 DOSES = 3
-#: Items of one code that the page and the terminal name; check.json has all.
+#: Items of one code that the page and the terminal name; check.json has up to `mcnn_core.errors.KEPT`.
 SHOWN, TOLD = 50, 3
 LONGEST = 160
+#: Files whose headers one thread opens before it takes the next ones.
+HEADERS_AT_ONCE = 256
 
 SEVERITIES = ("error", "warning", "note")
 
@@ -76,7 +79,9 @@ class Report:
     root : str
         Folder of its images.
     problems : list of Problem
-        Every finding, with file, row (line of the table, the header being line 1), column and code.
+        Every finding, with file, row (line of the table, the header being line 1), column and code; up to `KEPT` of one code.
+    added : Counter
+        How many findings of each code `add` was given.
     facts : dict of str to str
         The screen in numbers, for people.
     maps : list of dict
@@ -94,6 +99,7 @@ class Report:
     source: str
     root: str = ""
     problems: list[Problem] = field(default_factory=list)
+    added: Counter = field(default_factory=Counter)
     facts: dict[str, str] = field(default_factory=dict)
     maps: list[dict] = field(default_factory=list)
     plates: int = 0
@@ -102,8 +108,14 @@ class Report:
     lines: bool = True
 
     def add(self, code: str, text: str, file: str = "", row: int | None = None, column: str = "") -> None:
-        """Add one finding."""
-        self.problems.append(Problem(text, code, file, row, column))
+        """Add one finding; beyond `KEPT` of a code it is only counted."""
+        self.added[code] += 1
+        if self.added[code] <= KEPT:
+            self.problems.append(Problem(text, code, file, row, column))
+
+    def everything(self) -> list[Problem]:
+        """Return all findings, and one for each code that stands for those which were only counted."""
+        return self.problems + [Problem(f"{n - KEPT:,} more, which are not listed", code, n=n - KEPT) for code, n in self.added.items() if n > KEPT]
 
     def line(self, index: int) -> int | None:
         """Return the line of a row in the table; the imageHTS layout has no such table."""
@@ -112,14 +124,16 @@ class Report:
     def frame(self) -> pd.DataFrame:
         """Return the findings as check.json has them, errors first and then in the order of `codes`."""
         rows = [(one.file, one.row, one.column, one.code, *(_KNOWN[one.code][name] for name in ("severity", "consequence", "remedy")), str(one))
-                for one in sorted(self.problems, key=lambda one: (_KNOWN[one.code]["place"], one.row or 0))]
+                for one in sorted(self.everything(), key=lambda one: (_KNOWN[one.code]["place"], one.row or 0))]
         frame = pd.DataFrame(rows, columns=["file", "row", "column", "code", "severity", "consequence", "to_do", "message"])
         return frame[["file", "row", "column", "code", "severity", "message", "consequence", "to_do"]]
 
     def counts(self) -> dict[str, int]:
         """Return the number of findings of each severity."""
-        found = [_KNOWN[one.code]["severity"] for one in self.problems]
-        return {name: found.count(name) for name in SEVERITIES}
+        found = Counter()
+        for one in self.everything():
+            found[_KNOWN[one.code]["severity"]] += one.n
+        return {name: found[name] for name in SEVERITIES}
 
 
 def visible(text: object, longest: int = LONGEST) -> str:
@@ -147,7 +161,7 @@ def _open(report: Report, name: str, data: str) -> tuple[Screen, pd.DataFrame]:
         report.lines = False
         problems = [problem for problem in problems if problem.code != "file-missing"]  # the headers tell
         files = pd.DataFrame(image_paths(screen), screen.table.index, screen.channels, dtype=str)
-        files = files.where(~files.isin([problem.file for problem in problems]), "")
+        files = files.astype(pd.CategoricalDtype(np.unique(files))).where(~files.isin([problem.file for problem in problems]))
     report.problems += problems
     here, absent = fetched(screen)
     for plate in absent:
@@ -176,37 +190,41 @@ def _header(path: str) -> tuple[int, int, str] | tuple[str, str]:
         return ("file-unreadable" if said.startswith((": not a readable", ": truncated")) else "file-unsuitable"), error.what
 
 
-def _headers(report: Report, screen: Screen, files: pd.DataFrame, workers: int, progress: bool) -> tuple[set[str], tuple[int, int] | None]:
-    """Open every file's header; return the paths that can be used and the common height and width of the fields."""
-    first: dict[str, tuple[int, str]] = {}
-    for channel in files:
-        for index, path in files[channel].items():
-            first.setdefault(path, (index, channel))
-    first.pop("", None)
-    with ThreadPoolExecutor(workers) as pool:
-        headers = tqdm(pool.map(_header, first), total=len(first), unit="file", desc="headers", disable=not progress)
-        found = dict(zip(first, headers, strict=True))
-    for path, facts in found.items():
-        if len(facts) == 2:
-            report.add(facts[0], facts[1], path, report.line(first[path][0]), f"FileName_{first[path][1]}")
-    usable = {path: facts for path, facts in found.items() if len(facts) == 3}
-    if not usable:
+def _headers(report: Report, screen: Screen, files: pd.DataFrame, workers: int,
+             progress: bool) -> tuple[np.ndarray, tuple[int, int] | None]:
+    """Open every file's header; return the mask of the rows of `files` that can be used, and the common height and width of the fields."""
+    names, codes = files.iloc[:, 0].cat.categories, np.column_stack([files[channel].cat.codes for channel in files])
+    flat = codes.ravel(order="F")
+    first = np.flatnonzero(~pd.Series(flat).duplicated() & (flat >= 0))  # channel by channel
+    table = pd.DataFrame({"name": flat[first], "row": files.index[first % len(files)], "channel": np.array(files.columns)[first // len(files)]})
+    parts = [names[table["name"].iloc[start:start + HEADERS_AT_ONCE]] for start in range(0, len(table), HEADERS_AT_ONCE)]
+    sizes, kinds = np.zeros((len(table), 2), np.int64), np.zeros(len(table), np.int8)
+    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(table), unit="file", desc="headers", disable=not progress) as bar:
+        for part, found in enumerate(pool.map(lambda paths: [_header(path) for path in paths], parts)):
+            for at, facts in enumerate(found, part * HEADERS_AT_ONCE):
+                if len(facts) == 2:
+                    report.add(facts[0], facts[1], names[flat[first[at]]], report.line(table.at[at, "row"]), f"FileName_{table.at[at, 'channel']}")
+                else:
+                    sizes[at], kinds[at] = facts[:2], 1 + DTYPES.index(facts[2])
+            bar.update(len(found))
+    table = table.assign(height=sizes[:, 0], width=sizes[:, 1], type=np.array(["", *DTYPES])[kinds])[kinds > 0]
+    if table.empty:
         report.add("check-not-made", "size, depth and pixels of the images: no file could be opened")
-        return set(), None
-    table = pd.DataFrame(usable.values(), index=pd.Index(usable), columns=["height", "width", "type"])
-    table["size"] = list(zip(table["height"], table["width"], strict=True))
-    table["channel"] = [first[path][1] for path in table.index]
-    common = table["size"].mode().iat[0]
+        return np.zeros(len(files), bool), None
+    common = tuple(table.groupby(["height", "width"]).size().idxmax())  # the smallest of equally frequent ones
     usual = table.groupby("channel")["type"].agg(lambda types: types.mode().iat[0])
-    for path, facts in table[table["size"] != common].iterrows():
-        report.add("file-size-differs", f"{path}: {facts['height']} x {facts['width']} pixels; {common[0]} x {common[1]} as in most files is right",
-                   path, report.line(first[path][0]), f"FileName_{facts['channel']}")
-    for path, facts in table[table["type"] != table["channel"].map(usual)].iterrows():
-        report.add("file-bits-differ", f"{path}: {facts['type']}; most files of {facts['channel']} are {usual[facts['channel']]}",
-                   path, report.line(first[path][0]), f"FileName_{facts['channel']}")
-    report.facts["images"] = f"{len(first):,} files, {len(usable):,} with a good header; " + ", ".join(
+    fits = (table["height"] == common[0]) & (table["width"] == common[1])
+    for code, odd, say in (
+            ("file-size-differs", table[~fits], lambda one: f"{one.height} x {one.width} pixels; {common[0]} x {common[1]} as in most files is right"),
+            ("file-bits-differ", table[table["type"] != table["channel"].map(usual)],
+             lambda one: f"{one.type}; most files of {one.channel} are {usual[one.channel]}")):
+        for one in odd.itertuples():
+            report.add(code, f"{names[one.name]}: {say(one)}", names[one.name], report.line(one.row), f"FileName_{one.channel}")
+    report.facts["images"] = f"{len(first):,} files, {len(table):,} with a good header; " + ", ".join(
         f"{channel} {usual[channel].removeprefix('uint')} bit" for channel in usual.index)
-    return set(table.index[table["size"] == common]), _tiles(report, screen, common)
+    usable = np.zeros(len(names) + 1, bool)  # the last place is that of a missing name, -1
+    usable[table.loc[fits, "name"]] = True
+    return usable[codes].all(axis=1), _tiles(report, screen, common)
 
 
 def _tiles(report: Report, screen: Screen, size: tuple[int, int]) -> tuple[int, int]:
@@ -259,15 +277,15 @@ def measure(image: np.ndarray) -> dict[str, float | str]:
             "sharpness": sharpness(image), "digest": hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()}
 
 
-def _pixels(report: Report, screen: Screen, usable: set[str], most: int, seed: int, workers: int, progress: bool) -> None:
+def _pixels(report: Report, screen: Screen, usable: pd.Series, most: int, seed: int, workers: int, progress: bool) -> None:
     """Measure a sample of fields whose headers are good."""
-    paths = dict(zip(screen.table.index, image_paths(screen), strict=True))
-    tiles = dict(zip(screen.table.index, image_tiles(screen), strict=True))
-    whole = screen.table[[all(path in usable for path in paths[index]) for index in screen.table.index]]
+    whole = screen.table.loc[usable[screen.table.index], ["Metadata_Plate"]]
     rows = sample_rows(whole, most, seed) if len(whole) else []
     if not rows:
         report.add("check-not-made", "grey values, focus and copies: no field has all its images")
         return
+    sample = replace(screen, table=screen.table.loc[rows])
+    paths, tiles = (dict(zip(rows, values, strict=True)) for values in (image_paths(sample), image_tiles(sample)))
 
     def one(index: int) -> list[dict]:
         found = []
@@ -335,7 +353,7 @@ def _judge(report: Report, screen: Screen, table: pd.DataFrame, add: object) -> 
 
 def plate_format(wells: Iterable[str]) -> tuple[int, int]:
     """Return rows and columns of the smallest usual plate that has all `wells`: 24, 96, 384 or 1,536 wells."""
-    places = [place(well) for well in wells]
+    places = [place(well) for well in set(wells)]
     row, column = max(r for r, _ in places), max(c for _, c in places)
     return next(size for size in ((4, 6), (8, 12), (16, 24), (32, 48)) if row < size[0] and column < size[1])
 
@@ -350,7 +368,8 @@ def _layout(report: Report, screen: Screen) -> None:
     """Report what the layout of the screen confounds, and what its table does not say."""
     table = screen.table.assign(line=screen.table.index)
     wells = table.drop_duplicates(["Metadata_Plate", "Metadata_Well"]).copy()
-    wells["y"], wells["x"] = zip(*map(place, wells["Metadata_Well"]), strict=True)
+    for axis, there in (("y", 0), ("x", 1)):
+        wells[axis] = wells["Metadata_Well"].map({well: place(well)[there] for well in wells["Metadata_Well"].unique()})
     for check in (_fields_per_well, _controls, _treatments, _mechanisms, _doses, _names, _unknown):
         check(report, table, wells)
 
@@ -386,9 +405,9 @@ def _controls(report: Report, table: pd.DataFrame, wells: pd.DataFrame) -> None:
 
 def _treatments(report: Report, table: pd.DataFrame, wells: pd.DataFrame) -> None:
     named = wells[wells["Metadata_Treatment"] != ""]
-    mixed = named.groupby("Metadata_Treatment").agg(n=("Metadata_control_type", "nunique"), line=("line", "first"),
-                                                    types=("Metadata_control_type", lambda types: ", ".join(sorted(set(types)))))
-    mixed = mixed[mixed["n"] > 1]
+    kinds = named.drop_duplicates(["Metadata_Treatment", "Metadata_control_type"])
+    kinds = kinds[kinds["Metadata_Treatment"].duplicated(keep=False)]
+    mixed = kinds.groupby("Metadata_Treatment").agg(line=("line", "first"), types=("Metadata_control_type", lambda types: ", ".join(sorted(types))))
     _tell(report, "control-type-mixed", "Metadata_control_type", mixed, mixed["types"])
     treated = named[named["Metadata_control_type"] == "trt"]
     if treated.empty:
@@ -440,8 +459,9 @@ def _doses(report: Report, table: pd.DataFrame, wells: pd.DataFrame) -> None:
     _tell(report, "doses-few", "Metadata_Concentration", few, few["doses"].map(lambda n: f"{n} concentration{'s' * (n > 1)}"))
     for axis, name in (("x", "columns"), ("y", "rows")):
         lines = dosed.groupby(["Metadata_Compound", "Metadata_Concentration"])[axis].agg(["nunique", "first"]).sort_index()
-        along = lines.groupby("Metadata_Compound").agg(once=("nunique", "max"), n=("first", "size"), up=("first", lambda x: (np.diff(x) > 0).all()),
-                                                       down=("first", lambda x: (np.diff(x) < 0).all()))
+        step = lines["first"].groupby("Metadata_Compound").diff()  # missing at the first dose
+        lines = lines.assign(up=step.isna() | (step > 0), down=step.isna() | (step < 0))
+        along = lines.groupby("Metadata_Compound").agg(once=("nunique", "max"), n=("first", "size"), up=("up", "all"), down=("down", "all"))
         along = along[(along["once"] == 1) & (along["n"] >= DOSES) & (along["up"] | along["down"])]
         _tell(report, "dose-along-line", "Metadata_Concentration", groups.loc[along.index],
               along["up"].map({True: "rises", False: "falls"}) + f" along the {name}")
@@ -484,22 +504,22 @@ def candidates(table: pd.DataFrame) -> pd.DataFrame:
     """
     known = ["Metadata_Plate", "Metadata_Well", "Metadata_Site", "Metadata_Compound", "Metadata_Concentration", "Metadata_Treatment", "Metadata_MoA",
              "Metadata_Replicate", "Metadata_Batch", "Metadata_control_type", "Metadata_Tile"]
-    training = table[training_fields(table)]
+    training = table.loc[training_fields(table), [name for name in table if name.startswith("Metadata_")]]
     others = [[name] for name in table if name.startswith("Metadata_") and name not in known]
     tried, rows = [], []
     for by in [default_columns(table), ["Metadata_Compound"], ["Metadata_Compound", "Metadata_Concentration"], ["Metadata_Plate", "Metadata_Well"],
                ["Metadata_Well"], ["Metadata_MoA"], ["Metadata_Plate"], ["Metadata_Batch"], *others]:
-        parts = pd.DataFrame({column: _text(training[column]) for column in by})
-        unnamed = parts[[column for column in by if not pd.api.types.is_numeric_dtype(training[column])]].eq("").any(axis=1)
-        if by in tried or unnamed.all():
+        named = ~unnamed(training, by)
+        if by in tried or not named.any():
             continue
         tried.append(by)
-        names = parts.loc[~unnamed].agg(" | ".join, axis=1)
-        sizes = names.value_counts()
-        rows.append({"columns": ",".join(by), "classes": len(sizes), "fewest": sizes.min(), "median": int(sizes.median()), "most": sizes.max(),
-                     "single": int((sizes == 1).sum()), "unnamed": int(unnamed.sum()),
-                     "usable": len(sizes) > 1 and not unnamed.any() and sizes.min() > 1,
-                     "instead": _instead(training.loc[~unnamed], names, by)})
+        names = class_names(training, by)[named]
+        sizes = np.bincount(names.cat.codes)
+        sizes = sizes[sizes > 0]
+        rows.append({"columns": ",".join(by), "classes": len(sizes), "fewest": sizes.min(), "median": int(np.median(sizes)), "most": sizes.max(),
+                     "single": int((sizes == 1).sum()), "unnamed": int((~named).sum()),
+                     "usable": len(sizes) > 1 and named.all() and sizes.min() > 1,
+                     "instead": _instead(training[named], names, by)})
     return pd.DataFrame(rows, columns=["columns", "classes", "fewest", "median", "most", "single", "unnamed", "usable", "instead"])
 
 
@@ -511,7 +531,9 @@ def _instead(training: pd.DataFrame, names: pd.Series, by: list[str]) -> str:
     for column, what in (("Metadata_Plate", "plate"), ("Metadata_Batch", "batch"), ("Metadata_Well", "well position")):
         values = training[column]
         if column not in by and values.nunique() > 1:
-            nested = float((values.groupby(names).nunique() == 1).mean())
+            _, pairs = joint_codes(names, values)
+            of_class = np.bincount(names.cat.codes.iloc[pairs])
+            nested = float((of_class[of_class > 0] == 1).mean())
             said += [f"the {what} ({nested:.0%} of classes have one)"] * (nested > 0)
     if "Metadata_Well" in by and "Metadata_Plate" in by:
         said.append("the well itself: its plate and its place")
@@ -530,11 +552,13 @@ def _classes(report: Report, screen: Screen) -> str:
         report.add("classes-too-few", f"{', '.join(by)} gives {0 if first is None else first['classes']} classes", column=by[0])
     elif first["single"] or first["unnamed"]:
         training = table[training_fields(table)]
-        names = pd.DataFrame({column: _text(training[column]) for column in by}).agg(" | ".join, axis=1)
-        for index in names.index[~names.duplicated(keep=False)]:
-            report.add("class-of-one-field", f"class {names[index]!r} by {', '.join(by)}", row=report.line(index), column=by[0])
-        for index in training.index[(training[[c for c in by if not pd.api.types.is_numeric_dtype(training[c])]] == "").any(axis=1)]:
+        names = class_names(training, by)
+        for index, name in names[~names.duplicated(keep=False)].items():
+            report.add("class-of-one-field", f"class {name!r} by {', '.join(by)}", row=report.line(index), column=by[0])
+        rows = training.index[unnamed(training, by)]
+        for index in rows[:KEPT]:
             report.add("cell-empty", f"{_called(table, index)}: a field to train on names no {', '.join(by)}", row=report.line(index), column=by[0])
+        report.added["cell-empty"] += len(rows[KEPT:])
     choices = found[found["usable"] & ~found["columns"].isin(["Metadata_MoA", "Metadata_Plate", "Metadata_Batch"])]
     return "" if choices.empty or choices.index[0] == 0 else choices["columns"].iloc[0]
 
@@ -649,7 +673,7 @@ def check(name: str, data: str = "", out: str | os.PathLike = "_build", sample: 
     surrogate = ""
     if len(screen.table):
         small = min(MOST, SAMPLE * 1024 * 1280 // (shape[0] * shape[1])) if shape else 0
-        _pixels(report, screen, usable, max(sample, small), seed, workers, progress)
+        _pixels(report, screen, pd.Series(usable, files.index), max(sample, small), seed, workers, progress)
         if stand_ins:
             report.add("check-not-made", f"layout and classes: {', '.join(stand_ins)} is missing")
         else:
@@ -695,8 +719,11 @@ def verdict(report: Report) -> tuple[str, str]:
 def grouped(report: Report) -> list[dict]:
     """Return the findings by code, errors first: the entry of `codes`, ``n``, and the first ``items``."""
     frame = report.frame()
-    return [{**_KNOWN[code], "n": len(part), "items": part.head(SHOWN).to_dict("records"),
-             "rest": max(0, len(part) - SHOWN)} for code, part in frame.groupby("code", sort=False)]
+    counts = Counter()
+    for one in report.everything():
+        counts[one.code] += one.n
+    return [{**_KNOWN[code], "n": counts[code], "items": part.head(SHOWN).to_dict("records"),
+             "rest": max(0, counts[code] - SHOWN)} for code, part in frame.groupby("code", sort=False)]
 
 
 def terminal(report: Report) -> str:

@@ -3,10 +3,11 @@
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-SHOWN = 20
+#: Problems that a message prints, and problems of one kind that are kept one by one.
+SHOWN, KEPT = 20, 10_000
 
 
 class Problem(str):
@@ -21,13 +22,22 @@ class Problem(str):
     row : int, optional
         Line in the file, the header being line 1.
     column : str
+    n : int
+        How many problems the line stands for: beyond `KEPT` of one kind, one line counts all others.
     """
 
-    def __new__(cls, text: str, code: str, file: str = "", row: int | None = None, column: str = "") -> "Problem":
+    __slots__ = ("code", "file", "row", "column", "n")
+
+    def __new__(cls, text: str, code: str, file: str = "", row: int | None = None, column: str = "", n: int = 1) -> "Problem":
         """Make the line; its place travels beside the text."""
         self = super().__new__(cls, text)
-        self.code, self.file, self.row, self.column = code, file, row, column
+        self.code, self.file, self.row, self.column, self.n = code, file, row, column, n
         return self
+
+
+def count(problems: Iterable[str]) -> int:
+    """Return how many problems these lines stand for."""
+    return sum(getattr(problem, "n", 1) for problem in problems)
 
 
 class InputError(ValueError):
@@ -47,7 +57,7 @@ class InputError(ValueError):
         self.problems = list(problems)
         shown = [f"  - {problem}" for problem in self.problems[:SHOWN]]
         if len(self.problems) > SHOWN:
-            shown.append(f"  ... and {len(self.problems) - SHOWN} more")
+            shown.append(f"  ... and {count(self.problems[SHOWN:])} more")
         super().__init__("\n".join([what, *shown]))
 
 

@@ -13,16 +13,16 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
-from pandera.errors import SchemaErrors
-from pandera.pandas import Check, Column, DataFrameSchema
+from pandera.pandas import Check
 
-from mcnn_core.errors import InputError, Problem
+from mcnn_core.errors import KEPT, InputError, Problem, count
 from mcnn_core.files import atomic, read_json, read_text, write_json, write_table
 
 #: What every table must name, and what names a field.
@@ -32,6 +32,8 @@ DEFAULTS = {"Metadata_Compound": "", "Metadata_Concentration": "", "Metadata_MoA
             "Metadata_Batch": "", "Metadata_control_type": ""}
 CONTROL_TYPES = ("negcon", "poscon", "trt")
 MAX_CHANNELS, MAX_COLUMNS = 6, 5_000
+#: Rows of a table that are parsed at a time: while they are, every cell is an object of its own.
+ROWS_AT_ONCE = 50_000
 #: What tables call the negative controls where they stand beside mechanisms.
 CONTROL = "negative control"
 #: BBBC021's channels in our order, each with the filter wheel's number in its file names.
@@ -128,10 +130,31 @@ A_COUNT = Check(lambda text: text.str.fullmatch(r"\s*[0-9]{1,15}(\.0*)?\s*"), er
 A_DOSE = Check(_is_dose, error="is not a number of micromolar, 0 or more")
 
 
+def joint_codes(*columns: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Number the rows by their values, from 0 in the order of first occurrence; return the numbers, and the first row of each.
+
+    A table of a million rows has few different treatments: what is made once per number, and not once per row, costs nothing.
+    """
+    codes = np.zeros(len(columns[0]), np.int64)
+    for column in columns:
+        new, values = pd.factorize(column, use_na_sentinel=False)
+        codes = pd.factorize(codes * len(values) + new)[0]
+    return codes, np.flatnonzero(~pd.Series(codes).duplicated())
+
+
+def _each(values: pd.Series, change: Callable, dtype: type | str = str) -> pd.Series:
+    """Return `change` of every value, called once for each different one."""
+    codes, first = joint_codes(values)
+    return pd.Series([change(value) for value in values.iloc[first]], dtype=dtype).take(codes).set_axis(values.index)
+
+
 def _treatments(compounds: pd.Series, doses: pd.Series) -> pd.Series:
     """Return the treatment of each row, "" where its dose is no number."""
-    return pd.Series([treatment_key(compound.strip(), dose) if ok else "" for compound, dose, ok in
-                      zip(compounds, doses, _is_dose(doses), strict=True)], compounds.index, dtype=str)
+    codes, first = joint_codes(compounds, doses)
+    few = doses.iloc[first]
+    names = [treatment_key(compound.strip(), dose) if ok else "" for compound, dose, ok in
+             zip(compounds.iloc[first], few, _is_dose(few), strict=True)]
+    return pd.Series(names, dtype=str).take(codes).set_axis(compounds.index)
 
 
 def repeated(names: Iterable[str]) -> list[str]:
@@ -146,29 +169,42 @@ def _rows(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
     """
     mark = "\0too long"
     try:
-        text = read_text(path)
-        if len(next(csv.reader(io.StringIO(text, newline="")), ())) > MAX_COLUMNS:  # pandas takes minutes for 100,000
+        # Decoded bit by bit: io.StringIO would hold four bytes for each character.
+        text = io.TextIOWrapper(io.BytesIO(read_text(path).encode()), "utf-8", newline="")
+        if len(next(csv.reader(text), ())) > MAX_COLUMNS:  # pandas takes minutes for 100,000
             raise ValueError(f"more than {MAX_COLUMNS:,} columns")
+        text.seek(0)
         # The slower parser: it tells a line that ends early from one with empty cells, and hands over every line that is too long.
-        cells = pd.read_csv(io.StringIO(text, newline=""), header=None, dtype=str, keep_default_na=False, skip_blank_lines=False, engine="python",
-                            on_bad_lines=lambda line: [mark])
+        with pd.read_csv(text, header=None, dtype=str, keep_default_na=False, skip_blank_lines=False, engine="python",
+                         on_bad_lines=lambda line: [mark], chunksize=ROWS_AT_ONCE) as parts:
+            cells = pd.concat(parts)
         if cells.empty:
             raise ValueError("it has no header")
     except (ValueError, csv.Error) as error:
         what = f"{path} is not a readable CSV table in UTF-8: {error}"
         raise InputError(what, [Problem(str(error), "table-unreadable", str(path))]) from error
     long = cells.index[cells[0] == mark]
-    short = cells.index[cells.isna().any(axis=1) & cells.notna().any(axis=1)].difference(long)
+    absent = cells.isna()
+    short = cells.index[absent.any(axis=1) & ~absent.all(axis=1)].difference(long)
     cells = cells.fillna("")
     names = [re.sub(r"^Image_(?=(FileName|PathName|Metadata)_)", "", name.strip()) for name in cells.iloc[0]]
     problems = [Problem(f"{path}, line 1, column {name!r} occurs twice: every column once (with or without Image_) is right",
                         "column-twice", str(path), 1, name) for name in repeated(names)]
-    problems += [Problem(f"{path}, line {index + 1}: more cells than the {len(names)} of the header: put text with a comma in quotes",
-                         "row-too-long", str(path), index + 1) for index in long]
-    problems += [Problem(f"{path}, line {index + 1}: fewer cells than the {len(names)} of the header", "row-too-short", str(path), index + 1)
-                 for index in short]
+    problems += _listed(path, "row-too-long", long, lambda index: f"more cells than the {len(names)} of the header: put text with a comma in quotes")
+    problems += _listed(path, "row-too-short", short, lambda index: f"fewer cells than the {len(names)} of the header")
     rows = cells.iloc[1:].drop(index=[*long, *short]).set_axis(names, axis=1).loc[:, ~pd.Index(names).duplicated()]
     return rows[(rows != "").any(axis=1)], problems
+
+
+def _listed(path: Path, code: str, lines: Sequence[int], say: Callable[[int], str], column: str = "") -> list[Problem]:
+    """Return a problem per line (by its index), `KEPT` at most; one more then stands for all others."""
+    where = f", {column}" if column else ""
+    problems = [Problem(f"{path}, line {index + 1}{where}: {say(index)}", code, str(path), int(index) + 1, column) for index in lines[:KEPT]]
+    if len(lines) > KEPT:
+        first = int(lines[KEPT])
+        problems.append(Problem(f"{path}, from line {first + 1} on{where}, {len(lines) - KEPT:,} more: {say(first)}",
+                                code, str(path), first + 1, column, len(lines) - KEPT))
+    return problems
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -205,15 +241,19 @@ def _channels(path: Path, rows: pd.DataFrame, required: list[str]) -> tuple[str,
     return channels
 
 
-def _problems(path: Path, checked: pd.DataFrame, schema: dict[str, list[tuple[str, Check]]]) -> list[Problem]:
-    """Validate lazily, so that every bad cell is named: "file, line, column: value is not ...". Each check comes with its code."""
-    try:
-        DataFrameSchema({name: Column(checks=[check for _, check in checks]) for name, checks in schema.items()}).validate(checked, lazy=True)
-    except SchemaErrors as errors:
-        cases = errors.failure_cases.sort_values("index", kind="stable").to_dict("records")
-        return [Problem(f"{path}, line {case['index'] + 1}, {case['column']}: {str(case['failure_case'])!r} {case['check']}",
-                        schema[case["column"]][int(case["check_number"])][0], str(path), int(case["index"]) + 1, case["column"]) for case in cases]
-    return []
+def _problems(path: Path, checked: pd.DataFrame, schema: dict[str, list[tuple[str, Check]]]) -> tuple[list[Problem], np.ndarray]:
+    """Name every bad cell, by line and then by column: "file, line, column: value is not ..."; return also which rows are wrong.
+
+    Each check comes with its code.
+    """
+    problems, wrong = [], np.zeros(len(checked), bool)
+    for column, checks in schema.items():
+        values = checked[column]
+        for code, check in checks:
+            bad = ~check(values).check_output.to_numpy(bool)
+            wrong |= bad
+            problems += _listed(path, code, checked.index[bad], lambda index, values=values, check=check: f"{str(values[index])!r} {check.error}", column)
+    return sorted(problems, key=lambda problem: problem.row), wrong
 
 
 def _table(path: Path, rows: pd.DataFrame, channels: tuple[str, ...], root: Path, base: Path,
@@ -227,19 +267,22 @@ def _table(path: Path, rows: pd.DataFrame, channels: tuple[str, ...], root: Path
     places = {"Metadata_Plate": "not named", "Metadata_Well": "A01", "Metadata_Site": [str(index) for index in rows.index]}
     rows = rows.assign(**{name: value for name, value in DEFAULTS.items() if name not in rows}, **{name: places[name] for name in missing})
     compound, moa, control = (rows[f"Metadata_{name}"].str.strip() for name in ("Compound", "MoA", "control_type"))
-    control = control.where(control != "", compound.map(_is_dmso).map({True: "negcon", False: "trt"}))
+    dmso = _each(compound, _is_dmso, bool)
+    control = control.where(control != "", dmso.map({True: "negcon", False: "trt"}))
     moa = moa.where(control != "negcon", "")
     treatment = _treatments(compound, rows["Metadata_Concentration"])
     annotations = moa[moa != ""].groupby(treatment).nunique()
-    wells = rows["Metadata_Well"].map({text: _well(text) for text in rows["Metadata_Well"].unique()})
+    wells = _each(rows["Metadata_Well"], _well)
 
     home = os.path.realpath(root)
     inside = os.path.join(home, "")
-    files = pd.DataFrame({channel: [os.path.realpath(os.path.join(base, *parts).replace("\0", "\ufffd")) for parts in
-                                    zip(rows[f"PathName_{channel}"], rows[f"FileName_{channel}"], strict=True)]
-                          for channel in channels}, index=rows.index, dtype=str)
+    files = _files(rows, channels, base)
+    names, codes = files.iloc[:, 0].cat.categories, np.column_stack([files[channel].cat.codes for channel in channels]).astype(np.int64)
+    within = pd.DataFrame(names.str.startswith(inside)[codes], rows.index, list(channels))
     tile = rows.get("Metadata_Tile", pd.Series("", rows.index)).str.strip()
-    twice = files.add("\0" + tile, axis=0).stack().duplicated(keep=False).unstack()
+    kinds, first = joint_codes(tile)
+    twice = pd.Series((codes * len(first) + kinds[:, None]).ravel()).duplicated(keep=False)
+    twice = pd.DataFrame(twice.to_numpy().reshape(codes.shape), rows.index, list(channels))
     schema = {
         "Metadata_Plate": [("cell-empty", FILLED)], "Metadata_Site": [("not-a-count", A_COUNT)], "Metadata_Replicate": [("not-a-count", A_COUNT)],
         "Metadata_Concentration": [("not-a-dose", A_DOSE)],
@@ -248,49 +291,70 @@ def _table(path: Path, rows: pd.DataFrame, channels: tuple[str, ...], root: Path
         "Metadata_control_type": [("control-type-unknown", Check.isin(CONTROL_TYPES, error=f"is not one of {', '.join(CONTROL_TYPES)}"))],
         "Metadata_MoA": [("mechanism-without-compound", Check(lambda text: (moa == "") | (compound != ""),
                                                               error="annotates no compound: name it in Metadata_Compound")),
-                         ("mechanism-ambiguous", Check(lambda text: (moa == "") | (treatment.map(annotations) == 1),
+                         ("mechanism-ambiguous", Check(lambda text: (moa == "") | ~treatment.isin(annotations.index[annotations > 1]),
                                                        error="is one of several for this treatment")),
                          ("mechanism-reserved", Check(lambda text: moa.str.lower() != CONTROL,
                                                       error="is no mechanism: mark such wells negcon in Metadata_control_type"))]}
     for channel in channels:
         schema[f"FileName_{channel}"] = [("cell-empty", FILLED)]
         schema[f"file of {channel}"] = [
-            ("file-outside", Check(lambda text: text.str.startswith(inside), error=f"lies outside the data root {home}")),
+            ("file-outside", Check(lambda text, channel=channel: within[channel], error=f"lies outside the data root {home}")),
             ("file-shared", Check(lambda text, channel=channel: ~twice[channel],
                                   error="is named more than once: one file, or one Metadata_Tile of it, per field and channel"))]
         if must_exist:
-            schema[f"file of {channel}"].append(("file-missing", Check(lambda text: text.map(os.path.isfile) | ~text.str.startswith(inside),
-                                                                       error="does not exist")))
+            schema[f"file of {channel}"].append(("file-missing", Check(
+                lambda text, channel=channel: _each(text, os.path.isfile, bool) | ~within[channel], error="does not exist")))
     for name in [*missing, *(["plate, well and site"] if missing else [])]:
         del schema[name]
     checked = rows.assign(Metadata_control_type=control, **{f"file of {channel}": files[channel] for channel in channels})
-    site = rows["Metadata_Site"].str.strip().str.replace(r"^0+(?=\d)|\.0*$", "", regex=True)
+    site = _each(rows["Metadata_Site"], lambda text: re.sub(r"^0+(?=\d)|\.0*$", "", text.strip()))
     checked["plate, well and site"] = rows["Metadata_Plate"].str.strip() + " " + wells.where(wells != "", rows["Metadata_Well"]) + " site " + site
-    problems = _problems(path, checked, schema)
-    right = rows.index.difference([problem.row - 1 for problem in problems])
+    problems, wrong = _problems(path, checked, schema)
+    del checked
     named = rows[[f"FileName_{channel}" for channel in channels]].ne("").to_numpy()
-    usable = files.where(files.apply(lambda names: names.str.startswith(inside)) & named, "")
-    rows, site, compound, moa, control, treatment, wells, files = (part.loc[right] for part in
-                                                                   (rows, site, compound, moa, control, treatment, wells, files))
+    usable = files.where(within & named)
+    rows, site, compound, moa, control, treatment, wells, files, dmso = (part[~wrong] for part in
+                                                                         (rows, site, compound, moa, control, treatment, wells, files, dmso))
 
-    dose = pd.to_numeric(rows["Metadata_Concentration"].map(concentration_key))
+    dose = pd.to_numeric(_each(rows["Metadata_Concentration"], concentration_key))
     known = {"Metadata_Plate": rows["Metadata_Plate"].str.strip(), "Metadata_Well": wells,
-             "Metadata_Site": site.astype("int64"),
-             "Metadata_Compound": compound, "Metadata_Concentration": dose.mask(compound.map(_is_dmso).astype(bool) & dose.isna(), 0.0),
+             "Metadata_Site": _each(site, int, "int64"),
+             "Metadata_Compound": compound, "Metadata_Concentration": dose.mask(dmso & dose.isna(), 0.0),
              "Metadata_Treatment": treatment, "Metadata_MoA": moa,
-             "Metadata_Replicate": rows["Metadata_Replicate"].astype(float).astype("int64"),
+             "Metadata_Replicate": _each(rows["Metadata_Replicate"], lambda text: int(float(text)), "int64"),
              "Metadata_Batch": rows["Metadata_Batch"].str.strip(), "Metadata_control_type": control}
     for channel in channels:
-        relative = files[channel].str[len(inside):]
-        known[f"FileName_{channel}"] = relative.map(os.path.basename)
-        known[f"PathName_{channel}"] = relative.map(os.path.dirname)
+        for part, split in (("File", os.path.basename), ("Path", os.path.dirname)):
+            known[f"{part}Name_{channel}"] = _each(files[channel], lambda name, split=split: split(name[len(inside):]))
     others = rows.drop(columns=[name for name in rows if name in known])
-    return pd.concat([pd.DataFrame(known, index=right), others], axis=1), problems, usable
+    return pd.concat([pd.DataFrame(known, index=rows.index), others], axis=1), problems, usable
+
+
+def _files(rows: pd.DataFrame, channels: tuple[str, ...], base: Path) -> pd.DataFrame:
+    """Return the path of every row's image, links followed: a column per channel, all with the same categories."""
+    folder: dict[str, str] = {}
+
+    def resolve(path: str, name: str) -> str:
+        whole = os.path.join(base, path, name).replace("\0", "\ufffd")
+        if not name or "/" in name or "\0" in path + name or name in (".", "..") or os.path.islink(whole):
+            return os.path.realpath(whole)
+        if path not in folder:  # os.path.realpath asks the system about every part of a path: once for the folder is enough
+            folder[path] = os.path.realpath(os.path.join(base, path))
+        return os.path.join(folder[path], name)
+
+    numbers, paths = {}, []
+    for channel in channels:
+        pair = rows[f"PathName_{channel}"], rows[f"FileName_{channel}"]
+        codes, first = joint_codes(*pair)
+        numbers[channel] = codes + len(paths)
+        paths += [resolve(*parts) for parts in zip(*(part.iloc[first] for part in pair), strict=True)]
+    codes, names = pd.factorize(pd.array(paths, dtype=str))
+    return pd.DataFrame({channel: pd.Categorical.from_codes(codes[number], names) for channel, number in numbers.items()}, rows.index)
 
 
 def _refuse(path: Path, problems: list[Problem]) -> None:
     if problems:
-        raise InputError(f"{path}: {len(problems)} problems in the table of the screen", problems)
+        raise InputError(f"{path}: {count(problems)} problems in the table of the screen", problems)
 
 
 def read_loaddata(csv_path: str | os.PathLike, root: str | os.PathLike | None = None) -> Screen:
@@ -337,7 +401,8 @@ def examine_loaddata(csv_path: str | os.PathLike, root: str | os.PathLike | None
         of `REQUIRED` is missing, its values are stand-ins.
     problems : list of Problem
     files : DataFrame
-        Path of every row's image, wrong rows too, one column per channel and the same index; "" where it is empty or outside the root.
+        Path of every row's image, wrong rows too, one column per channel and the same index; missing where it is empty or outside the
+        root. All columns are categorical, with the same categories.
 
     Raises
     ------
@@ -370,7 +435,7 @@ def _annotation(path: Path, treatments: pd.Series) -> tuple[pd.Series, list[Prob
     if missing:
         raise InputError(f"{path}: an annotation has the columns compound, concentration, moa", missing)
     checked = rows.assign(treatment=_treatments(rows["compound"], rows["concentration"]))
-    problems = _problems(path, checked, {
+    problems, _ = _problems(path, checked, {
         "concentration": [("not-a-dose", A_DOSE)],
         "moa": [("cell-empty", FILLED)],
         "treatment": [("annotation-of-nothing", Check(lambda text: text.isin(treatments) | (text == ""), error="does not occur in the image table")),

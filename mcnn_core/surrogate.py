@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mcnn_core.errors import InputError
-from mcnn_core.screen import REQUIRED, field_names
+from mcnn_core.screen import REQUIRED, field_names, joint_codes
 
 
 def default_columns(table: pd.DataFrame) -> list[str]:
@@ -50,12 +50,10 @@ def surrogate_classes(table: pd.DataFrame, by: Sequence[str], training: np.ndarr
         present = ", ".join(column for column in table if column.startswith("Metadata_"))
         raise InputError(f"Surrogate classes need Metadata_ columns of the screen: {present}",
                          [f"column {column!r} is not one of them" for column in wrong])
-    parts = [_text(table[column]) for column in by]
-    empty = [f"{fields[row]}: column {column} is empty" for column, part in zip(by, parts)
-             if not pd.api.types.is_numeric_dtype(table[column]) for row in np.flatnonzero(training & (part == "").to_numpy())]
+    empty = [f"{fields[row]}: column {column} is empty" for column in by for row in np.flatnonzero(training & unnamed(table, [column]))]
     if empty:
         raise InputError(f"Fields to train on need a value in each of {', '.join(by)}", empty)
-    names = parts[0].str.cat(parts[1:], sep=" | ").where(training, "")
+    names = class_names(table, by).astype(str).where(training, "")
     counts = names[training].value_counts().sort_index()
     small = counts[counts < 2]
     if len(small):
@@ -113,6 +111,20 @@ class BalancedBatches:
         shuffled = [np.random.default_rng([self.seed, 1, label, k]).permutation(members) for k in passes]
         start = first - passes.start * len(members)
         return np.concatenate(shuffled)[start:start + self.per_class]
+
+
+def class_names(table: pd.DataFrame, by: Sequence[str]) -> pd.Series:
+    """Return the class of each field, training field or not, as a categorical: the values of the columns `by`, joined."""
+    codes, first = joint_codes(*(table[column] for column in by))
+    few = table.iloc[first]
+    names = pd.Categorical([" | ".join(values) for values in zip(*(_text(few[column]) for column in by), strict=True)])
+    return pd.Series(names.take(codes), table.index)
+
+
+def unnamed(table: pd.DataFrame, by: Sequence[str]) -> np.ndarray:
+    """Return the mask of the fields without a value in one of the columns `by`; a missing number is a value."""
+    texts = [table[column] for column in by if not pd.api.types.is_numeric_dtype(table[column])]
+    return np.logical_or.reduce([np.zeros(len(table), bool), *((text.isna() | (text == "")).to_numpy(bool) for text in texts)])
 
 
 def _text(column: pd.Series) -> pd.Series:
