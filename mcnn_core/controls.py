@@ -3,6 +3,7 @@
 The network learns on the wells of four control siRNAs, every plate position a class of its own; it is never told which positions hold the same siRNA.
 """
 
+import io
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from mcnn_core.compare import profile
 from mcnn_core.distances import cosine_distances
 from mcnn_core.errors import InputError
 from mcnn_core.features import embed, feature_frame
+from mcnn_core.files import read_text
 from mcnn_core.model import NetworkConfig
 from mcnn_core.neighbors import wilson
 from mcnn_core.profiles import aggregate, feature_matrix, row_names
@@ -220,7 +222,7 @@ def read_plate(distances: str | os.PathLike, annotation: str | os.PathLike) -> t
     InputError
         If the matrix is not square, complete, named as said and within 0 to 1, or a well of it is not in the annotation.
     """
-    matrix = pd.read_csv(distances, index_col=0)
+    matrix = pd.read_csv(io.StringIO(read_text(distances)), index_col=0)
     names = matrix.index.astype(str)
     parts, values = names.str.split("-", expand=True).to_frame(index=False), matrix.to_numpy(np.float64)
     if parts.shape[1] != 3 or list(names) != list(matrix.columns) or parts[0].nunique() != 1:
@@ -230,7 +232,7 @@ def read_plate(distances: str | os.PathLike, annotation: str | os.PathLike) -> t
         raise InputError(f"{distances}: expected numbers from 0 to 1, none missing beside the diagonal")
     values[~off] = np.nan
     pooled = pd.DataFrame(values).groupby(parts[2]).mean().T.groupby(parts[2]).mean()
-    facts = pd.read_csv(annotation, dtype=str, keep_default_na=False).query("plate == @plate", local_dict={"plate": str(int(parts[0][0]))}).set_index("well")
+    facts = pd.read_csv(io.StringIO(read_text(annotation)), dtype=str, keep_default_na=False).query("plate == @plate", local_dict={"plate": str(int(parts[0][0]))}).set_index("well")
     strange = sorted(set(pooled.index) - set(facts.index))
     if strange:
         raise InputError(f"{annotation}: expected every well of {distances}", [f"well {well}" for well in strange])

@@ -30,6 +30,7 @@ from mcnn_core.files import atomic, write_json
 from mcnn_core.imagehts import KIMORPH_FIELD, examine_imagehts
 from mcnn_core.images import DTYPES, _field_shape, image_header, image_paths, image_tiles, read_image
 from mcnn_core.pipeline import possible_normalisations, training_fields
+from mcnn_core.preprocess import COUNTS, REFERENCES, auto_bin, bin_counts
 from mcnn_core.screen import REQUIRED, Screen, examine_bbbc021, examine_loaddata, fetched, joint_codes, summary
 from mcnn_core.surrogate import class_names, default_columns, unnamed
 from mcnn_core.workspace import claim_output, find_root
@@ -43,6 +44,8 @@ SQUARE, BLUR = 512, 2.0
 DEVIATIONS, FACTOR = 4.0, 2.5
 #: A field is empty when no channel spans more than this share of what is usual in the sample.
 EMPTY_SHARE = 0.1
+#: A plate is counted whole, as pre-processing does, where this share of a sampled image's pixels has one value: a plate without spread has such images.
+ONE_VALUE = 0.998
 #: A field is saturated when more than this share of a channel's pixels lies at a camera's or file's ceiling.
 SATURATED, CEILINGS = 0.01, (255, 1_023, 4_095, 16_383, 65_535)
 #: What does not depend on the screen, measured on two cores: chapters 13 and 14 simulate and learn a screen of siRNAs, programs start, pages are made.
@@ -124,7 +127,7 @@ class Report:
     def frame(self) -> pd.DataFrame:
         """Return the findings as check.json has them, errors first and then in the order of `codes`."""
         rows = [(one.file, one.row, one.column, one.code, *(_KNOWN[one.code][name] for name in ("severity", "consequence", "remedy")), str(one))
-                for one in sorted(self.everything(), key=lambda one: (_KNOWN[one.code]["place"], one.row or 0))]
+                for one in sorted(self.everything(), key=lambda one: (_KNOWN[one.code]["place"], one.n > 1, one.row or 0))]
         frame = pd.DataFrame(rows, columns=["file", "row", "column", "code", "severity", "consequence", "to_do", "message"])
         return frame[["file", "row", "column", "code", "severity", "message", "consequence", "to_do"]]
 
@@ -179,15 +182,13 @@ def _called(table: pd.DataFrame, index: int) -> str:
 
 def _header(path: str) -> tuple[int, int, str] | tuple[str, str]:
     """Return height, width and type of a file, or code and message of what is wrong with it."""
-    if not os.path.lexists(path):
+    if not os.path.exists(path):
         return "file-missing", f"{path}: the file does not exist"
-    if not os.path.isfile(path):
-        return "file-unreadable", f"{path}: is no regular file"
     try:
         return image_header(path)
     except InputError as error:
         said = error.what.removeprefix(path)
-        return ("file-unreadable" if said.startswith((": not a readable", ": truncated")) else "file-unsuitable"), error.what
+        return ("file-unreadable" if said.startswith((": is no", ": not a readable", ": truncated")) else "file-unsuitable"), error.what
 
 
 def _headers(report: Report, screen: Screen, files: pd.DataFrame, workers: int,
@@ -291,7 +292,9 @@ def _pixels(report: Report, screen: Screen, usable: pd.Series, most: int, seed: 
         found = []
         for path, channel in zip(paths[index], screen.channels, strict=True):
             try:
-                facts = measure(read_image(path, tiles[index]))
+                image = read_image(path, tiles[index])
+                small = bin_counts(image, auto_bin(image.shape, len(screen.table)))
+                facts = measure(image) | {"dull": bool((small == np.median(small)).mean() >= ONE_VALUE)}
             except InputError as error:
                 facts = {"wrong": error.what}
             found.append({"index": index, "channel": channel, "path": path} | facts)
@@ -312,8 +315,27 @@ def _pixels(report: Report, screen: Screen, usable: pd.Series, most: int, seed: 
     if table.empty or "digest" not in table:
         report.add("check-not-made", "grey values, focus and copies: no field of the sample could be decoded")
         return
+    dull = table[table["dull"].astype(bool)]
+    for plate, channel in dict.fromkeys(zip(screen.table.loc[dull["index"], "Metadata_Plate"], dull["channel"], strict=True)):
+        _spread(report, replace(screen, table=screen.table[screen.table["Metadata_Plate"] == plate], channels=(channel,)), len(screen.table))
     report.tables["intensities"] = _judge(report, screen, table, add)
     report.facts["sample"] = f"{len(rows)} fields drawn with seed {seed}, from {whole.loc[rows, 'Metadata_Plate'].nunique()} plates"
+
+
+def _spread(report: Report, plate: Screen, fields: int) -> None:
+    """Say whether pre-processing would find no grey values to tell apart in one channel of a plate, in a screen of so many fields."""
+    histogram = np.zeros(COUNTS, np.int64)
+    for (path,), tile in zip(image_paths(plate), image_tiles(plate), strict=True):
+        try:
+            image = read_image(path, tile)
+        except InputError:
+            continue  # has been told, or is not in the sample
+        histogram += np.bincount(bin_counts(image, auto_bin(image.shape, fields)).ravel(), minlength=COUNTS)
+    low, high = REFERENCES["plate-percentile"](histogram)
+    if low >= high:
+        name, channel = plate.table["Metadata_Plate"].iat[0], plate.channels[0]
+        report.add("plate-without-spread", f"plate {name}, {channel}: nearly every pixel is {histogram.argmax()}",
+                   row=report.line(plate.table.index[0]), column=f"FileName_{channel}")
 
 
 def _judge(report: Report, screen: Screen, table: pd.DataFrame, add: object) -> pd.DataFrame:
@@ -550,17 +572,25 @@ def _classes(report: Report, screen: Screen) -> str:
     first, by = (found.iloc[0], default_columns(table)) if len(found) else (None, default_columns(table))
     if first is None or first["columns"] != ",".join(by) or first["classes"] < 2:
         report.add("classes-too-few", f"{', '.join(by)} gives {0 if first is None else first['classes']} classes", column=by[0])
-    elif first["single"] or first["unnamed"]:
-        training = table[training_fields(table)]
-        names = class_names(training, by)
-        for index, name in names[~names.duplicated(keep=False)].items():
-            report.add("class-of-one-field", f"class {name!r} by {', '.join(by)}", row=report.line(index), column=by[0])
-        rows = training.index[unnamed(training, by)]
-        for index in rows[:KEPT]:
-            report.add("cell-empty", f"{_called(table, index)}: a field to train on names no {', '.join(by)}", row=report.line(index), column=by[0])
-        report.added["cell-empty"] += len(rows[KEPT:])
+    else:
+        _members(report, table, by)
     choices = found[found["usable"] & ~found["columns"].isin(["Metadata_MoA", "Metadata_Plate", "Metadata_Batch"])]
     return "" if choices.empty or choices.index[0] == 0 else choices["columns"].iloc[0]
+
+
+def _members(report: Report, table: pd.DataFrame, by: list[str]) -> None:
+    """Name the fields that are alone in their class by these columns, or in none."""
+    lone, empty = {}, {}
+    for controls in (False, True):  # the chapter on the whole screen trains with the negative controls, too
+        training = table.loc[training_fields(table, controls), by]
+        names = class_names(training, by)
+        lone |= dict(names[~names.duplicated(keep=False)])
+        empty |= dict.fromkeys(training.index[unnamed(training, by)])
+    for index in sorted(lone):
+        report.add("class-of-one-field", f"class {lone[index]!r} by {', '.join(by)}", row=report.line(index), column=by[0])
+    for index in sorted(empty)[:KEPT]:
+        report.add("cell-empty", f"{_called(table, index)}: a field to train on names no {', '.join(by)}", row=report.line(index), column=by[0])
+    report.added["cell-empty"] += max(0, len(empty) - KEPT)
 
 
 # ----------------------------------------------------------------------------- the report

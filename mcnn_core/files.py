@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -423,15 +424,19 @@ def read_text(path: str | os.PathLike) -> str:
     Raises
     ------
     InputError
-        If it cannot be read, is not UTF-8, or is longer than `MAX_TEXT`, `FREE` and `RATIO` allow: memory stays in
+        If it is no regular file, cannot be read, is not UTF-8, or is longer than `MAX_TEXT`, `FREE` and `RATIO` allow: memory stays in
         proportion to the size of the file.
     """
     try:
-        with open(path, "rb") as handle:
-            packed, size = handle.read(2) == b"\x1f\x8b", os.fstat(handle.fileno()).st_size
-        most = min(MAX_TEXT, max(FREE, RATIO * size) if packed else size)
-        with (gzip.open if packed else open)(path, "rb") as handle:
-            content = handle.read(most + 1)
+        # A pipe would wait for somebody to write into it; what has been opened is looked at, not what has that name a moment later.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as handle:
+            facts = os.fstat(handle.fileno())
+            if not stat.S_ISREG(facts.st_mode):
+                raise InputError(f"{path} is no regular file; a text that lies on a disk is right")
+            packed = handle.read(2) == b"\x1f\x8b"
+            most = min(MAX_TEXT, max(FREE, RATIO * facts.st_size) if packed else facts.st_size)
+            handle.seek(0)
+            content = (gzip.GzipFile(fileobj=handle) if packed else handle).read(most + 1)
         if len(content) > most:
             raise InputError(f"{path} {'unpacks to' if packed else 'has'} more than {most:,} bytes; no table is so long")
         return content.decode("utf-8-sig")

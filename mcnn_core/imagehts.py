@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from mcnn_core.errors import InputError, Problem
+from mcnn_core.files import read_text
 from mcnn_core.images import image_shape
 from mcnn_core.screen import MAX_CHANNELS, Screen, _read_csv, _well, repeated, treatment_key
 
@@ -39,15 +40,8 @@ NOTHING = ("", "na", "empty")
 
 def read_conf(path: str | os.PathLike) -> dict[str, list[str]]:
     """Read the ``Name: value, value`` lines of a conf file; other lines are passed over."""
-    lines = (line.partition(":") for line in _lines(Path(path)) if ":" in line.partition("\t")[0])
+    lines = (line.partition(":") for line in read_text(path).splitlines() if ":" in line.partition("\t")[0])
     return {name.strip(): [value.strip() for value in values.split(",") if value.strip()] for name, _, values in lines}
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a readable text in UTF-8: {error}") from error
 
 
 def _read_tab(path: Path, required: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
@@ -55,7 +49,7 @@ def _read_tab(path: Path, required: Sequence[str]) -> tuple[pd.DataFrame, list[s
 
     Also returns one problem per missing column and per line that has other cells than the header.
     """
-    lines = [(at, line.split("\t")) for at, line in enumerate(_lines(path)) if line.strip()]
+    lines = [(at, line.split("\t")) for at, line in enumerate(read_text(path).splitlines()) if line.strip()]
     lines = [(at, [cell.strip() for cell in cells]) for at, cells in lines if not (len(cells) == 1 and ":" in cells[0])]
     header, rows = (lines[0][1], lines[1:]) if lines else ([], [])
     problems = [f"{path}: column {name} is missing" for name in required if name not in header]

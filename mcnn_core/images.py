@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import stat
 from functools import lru_cache
 
 import numpy as np
@@ -108,6 +109,8 @@ def _open(path: str | os.PathLike, decode: bool) -> np.ndarray | tuple[int, int,
     """Return height, width and type of an image from its header, or with `decode` its pixels."""
     kind, read = ("JPEG", _jpeg) if os.fspath(path).lower().endswith(JPEG) else ("TIFF", _tiff)
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would wait for somebody to write into it
+            raise InputError(f"{path}: is no regular file")
         return read(path, decode)
     except InputError:
         raise

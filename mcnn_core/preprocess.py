@@ -29,7 +29,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from mcnn_core.cluster import Pool, pool, software
-from mcnn_core.errors import InputError, reporting, whole
+from mcnn_core.errors import SHOWN, InputError, reporting, whole
 from mcnn_core.files import MARKER, claim, discard, is_ours, naming, put, read_json, refuse_foreign, register, remove_leftovers, write_json
 from mcnn_core.images import check_headers, describe, image_paths, image_tiles, read_image
 from mcnn_core.screen import Screen, load_screen, read_loaddata
@@ -226,25 +226,25 @@ def _rows(block: dict[str, Any]) -> slice:
     return slice(block["first"], block["first"] + block["fields"])
 
 
-def _count(images: list, size: int, counted: list[bool]) -> tuple[np.ndarray, list[tuple[int, int, str]]]:
-    """Return the histograms (C, n) of the `counted` fields of a block, and what is wrong with which image of all of them.
+def _count(images: list, size: int, counted: list[bool]) -> tuple[np.ndarray, list[tuple[int, int, str]], list[tuple[int, int, str]]]:
+    """Return the histograms (C, n) of the `counted` fields of a block, what is wrong with which image of all of them, and which are constant.
 
     `images` holds for each field its paths and its tile. Of the 65,536 counts those above the largest that occurs are left out.
     """
-    total, problems = np.zeros((len(images[0][0]), COUNTS), np.int64), []
+    total, problems, constant = np.zeros((len(images[0][0]), COUNTS), np.int64), [], []
     for number, ((paths, tile), use) in enumerate(zip(images, counted, strict=True)):
         for channel, (sums, path) in enumerate(zip(total, paths, strict=True)):
             try:
                 image = bin_counts(read_image(path, tile), size)
-                if image.min() == image.max():
-                    raise InputError(f"{path}: constant field: every pixel is {image.flat[0]}")
             except InputError as error:
                 problems.append((number, channel, error.what))
                 continue
+            if image.min() == image.max():
+                constant.append((number, channel, f"every pixel is {image.flat[0]}"))
             for top in range(0, len(image) if use else 0, ROWS_AT_ONCE):
                 histogram = np.bincount(image[top:top + ROWS_AT_ONCE].ravel())
                 sums[:len(histogram)] += histogram
-    return total[:, :int(np.flatnonzero(total.any(0)).max(initial=0)) + 1].copy(), problems
+    return total[:, :int(np.flatnonzero(total.any(0)).max(initial=0)) + 1].copy(), problems, constant
 
 
 def _write(images: list, size: int, shape: tuple[int, int], extra: tuple[int, int], limits: list, file: str, offset: int) -> str:
@@ -397,7 +397,8 @@ def preprocess(screen: Screen, folder: str | os.PathLike, reference: str = "plat
 
     Each plate is read twice: once to count its pixels, once to map them. Memory does not grow
     with the number of fields. `folder` appears when it is complete. What is done until then lies in the hidden folder
-    ``.NAME.work`` beside it: a run that was killed goes on from there.
+    ``.NAME.work`` beside it: a run that was killed goes on from there. An image with a single grey value, as of a dead well, is
+    kept, since the limits are those of its plate; a line of output names it.
 
     Parameters
     ----------
@@ -418,9 +419,8 @@ def preprocess(screen: Screen, folder: str | os.PathLike, reference: str = "plat
     Raises
     ------
     InputError
-        With every unusable image, every constant field, every plate without negative controls
-        where they are the reference, every plate whose reference has no spread, and every image that was changed while the
-        screen was read; if another run is writing the same store; and what `mcnn_core.cluster.pool` raises.
+        With every unusable image, every plate without negative controls where they are the reference, every
+        plate whose reference has no spread, and every image that was changed while the screen was read; if another run is writing the same store; and what `mcnn_core.cluster.pool` raises.
     """
     if reference not in REFERENCES or bin < 1 or multiple < 1 or workers < 1:
         raise InputError(f"reference={reference!r}, bin={bin}, multiple={multiple}, workers={workers}: the reference is one of "
@@ -444,15 +444,18 @@ def preprocess(screen: Screen, folder: str | os.PathLike, reference: str = "plat
     hidden = folder.with_name(f".{folder.name}.work")
     with _work(hidden, plan) as work:
         total = sum(block["fields"] for there in blocks.values() for block in there if block["first"] not in work.hashes)
-        problems = []
+        problems, constant = [], []
         if total:
             with (pool(scheduler, workers, hidden, images[0][0]) as tasks,
                   tqdm(total=total, unit="field", desc="pre-processing", disable=not progress) as bar):
-                problems = _fill(plan, work, tasks, bar)
+                problems, constant = _fill(plan, work, tasks, bar)
         problems += [f"{path} has changed while the screen was read" for path, stamp in stamps.items() if _stamp(path) != stamp]
         if problems:
             discard(hidden)
             raise InputError(f"{len(problems)} problems in the fields of screen {screen.name!r}; nothing is written", problems)
+        if constant:
+            tqdm.write("\n  - ".join([f"{len(constant)} constant images, which are kept:", *constant[:SHOWN],
+                                      *[f"... and {len(constant) - SHOWN} more"] * (len(constant) > SHOWN)]))
         manifest = {
             "shape": list(plan.shape), "dtype": "uint8", "channels": list(screen.channels), "reference": reference, "bin": bin,
             "field": list(field), "padding": list(plan.extra),
@@ -465,12 +468,12 @@ def preprocess(screen: Screen, folder: str | os.PathLike, reference: str = "plat
     return Store.open(folder)
 
 
-def _fill(plan: _Plan, work: _Work, tasks: Pool, bar: tqdm) -> list[str]:
-    """Count and write the blocks that `work` lacks; return what is wrong with the fields, in their order.
+def _fill(plan: _Plan, work: _Work, tasks: Pool, bar: tqdm) -> tuple[list[str], list[str]]:
+    """Count and write the blocks that `work` lacks; return what is wrong with the fields, in their order, and which images are constant.
 
     A plate is written when all of it is counted, while the next is being counted. Once a problem is found, the rest is only counted.
     """
-    channels, problems, histograms, left = plan.screen.channels, [], {}, {}
+    channels, problems, constant, histograms, left = plan.screen.channels, [], [], {}, {}
     lacking = {plate: [block for block in there if block["first"] not in work.hashes] for plate, there in plan.blocks.items()}
     waiting = [plate for plate, there in lacking.items() if there]
     offset = np.load(work.pixels, mmap_mode="r", allow_pickle=False).offset
@@ -501,8 +504,9 @@ def _fill(plan: _Plan, work: _Work, tasks: Pool, bar: tqdm) -> list[str]:
                 continue
             histograms[plate][:, :result[0].shape[1]] += result[0]
             problems += [(first + number, f"{what} ({describe(plan.screen, first + number, channels[c])})") for number, c, what in result[1]]
+            constant += [(first + number, f"{describe(plan.screen, first + number, channels[c])}: {what}") for number, c, what in result[2]]
             left[plate] -= 1
-            if left[plate] or problems:
+            if left[plate] or not histograms[plate].any(axis=1).all():  # of a channel without a readable image all are named
                 continue
             pairs = [REFERENCES[plan.reference](histogram).tolist() for histogram in histograms.pop(plate)]
             problems += [(first, f"plate {plate}, channel {channel}: the reference {plan.reference!r} has no spread; take another")
@@ -511,7 +515,7 @@ def _fill(plan: _Plan, work: _Work, tasks: Pool, bar: tqdm) -> list[str]:
                 work.limits[plate] = pairs
                 work.note(plate=plate, limits=pairs)
                 write(plate)
-    return [problem for _, problem in sorted(problems, key=lambda one: one[0])]
+    return tuple([what for _, what in sorted(found, key=lambda one: one[0])] for found in (problems, constant))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -9,9 +9,13 @@ import numpy as np
 import pandas as pd
 import tifffile
 
+from mcnn_core.errors import InputError
 from mcnn_core.files import write_json
-from mcnn_core.preprocess import Store, _identity
+from mcnn_core.images import check_headers
+from mcnn_core.pipeline import open_screen, training_fields
+from mcnn_core.preprocess import Store, _identity, auto_bin, preprocess
 from mcnn_core.screen import treatment_key
+from mcnn_core.surrogate import default_columns, surrogate_classes
 
 ROOT = Path(__file__).resolve().parents[1]
 CHANNELS = ("DNA", "Actin")
@@ -85,6 +89,20 @@ def write_store(folder: Path, pixels: np.ndarray, block: int = 4) -> Store:
                            for first in range(0, len(pixels), block) for part in [pixels[first:first + block]]]}
     write_json(folder / "store.json", {**manifest, "sha256": _identity(manifest)})
     return Store.open(folder)
+
+
+def stopped(name: str, data: str, out: Path) -> str:
+    """Return by which error the chapters of the book that read and group the fields stop on a screen of the reader's own, "" where they do not."""
+    out.mkdir(exist_ok=True)
+    try:
+        screen = open_screen(name, data, out)
+        size = auto_bin(check_headers(screen), len(screen.table))
+        preprocess(screen, out / "store", bin=size, progress=False)
+        for controls in (False, True):  # chapters 3 and 9
+            surrogate_classes(screen.table, default_columns(screen.table), training_fields(screen.table, controls))
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def well_table(rows: list[tuple[str, str, float, str, str]], values: np.ndarray) -> pd.DataFrame:

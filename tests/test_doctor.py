@@ -13,13 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from helpers import stopped
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from mcnn_core import doctor, simulate
+from mcnn_core import doctor, screen, simulate
 from mcnn_core.cost import predict
 from mcnn_core.doctor import candidates, check, codes, duration, page, place, plate_format, sample_rows, sharpness, terminal, visible, write
-from mcnn_core.errors import MissingStageError
+from mcnn_core.errors import InputError, MissingStageError
 from mcnn_core.screen import read_loaddata
 from mcnn_core.workspace import find_root
 
@@ -183,6 +184,8 @@ PLANTS = {
     "tile-wrong": (with_rows(lambda rows: rows.assign(Metadata_Tile=["0:40,0:40"] * 5 + ["0:40,0:400"] + ["0:40,0:40"] * (len(rows) - 6))), 7,
                    "Metadata_Tile"),
     "field-constant": (image(lambda path, whole: tifffile.imwrite(path, np.full_like(whole, 9)), 0), 2, "FileName_DNA"),
+    "plate-without-spread": (lambda folder, rows: [image(lambda path, whole: tifffile.imwrite(path, np.full_like(whole, 9)), row)(folder, rows)
+                                                   for row in rows.index[rows["Metadata_Plate"] == "P2"]] and None, 32, "FileName_DNA"),
     "field-empty": (field(lambda path, whole: tifffile.imwrite(path, 300 + whole % 8), 2), 4, "FileName_DNA"),
     "field-saturated": (image(lambda path, whole: tifffile.imwrite(path, np.where(whole > 900, 65_535, whole).astype(np.uint16)), 2, "Actin"), 4,
                         "FileName_Actin"),
@@ -266,6 +269,7 @@ def test_every_planted_error_is_found_by_its_line(copy, code):
     rows = [None if pd.isna(row) else int(row) for row in mine["row"]]
     assert (line, column) in list(zip(rows, mine["column"], strict=True)), list(zip(rows, mine["column"], mine["message"], strict=True))
     assert code in terminal(report) and f'id="{code}"' in page(report)
+    assert bool(report.counts()["error"]) == bool(stop := stopped(str(copy / "screen.csv"), "", copy / "out")), stop
 
 
 def test_every_code_has_a_test_that_plants_it():
@@ -291,6 +295,20 @@ def test_errors_of_all_kinds_come_together_and_good_rows_are_still_checked(copy)
     assert list(frame[frame["code"] == "file-unreadable"]["row"]) == [62]
     assert any("rows, which have errors" in message for message in frame["message"])
     assert (frame["severity"].map(doctor.SEVERITIES.index).diff().dropna() >= 0).all()
+
+
+def test_beyond_a_limit_problems_are_counted_and_not_listed(copy, monkeypatch):
+    monkeypatch.setattr(doctor, "KEPT", 5)
+    monkeypatch.setattr(screen, "KEPT", 5)
+    bad = with_rows(lambda rows: rows.assign(Metadata_Well="2B", PathName_Actin="elsewhere"))
+    report = examined(copy, bad, text(lambda lines: lines.__setitem__(slice(1, 9), [line + ",x" for line in lines[1:9]])))
+    frame, groups = report.frame(), {group["code"]: group for group in doctor.grouped(report)}
+    assert {code: groups[code]["n"] for code in ("row-too-long", "not-a-well", "file-missing")} == {"row-too-long": 8, "not-a-well": 112, "file-missing": 112}
+    assert report.counts()["error"] == 8 + 3 * 112 and {len(frame[frame["code"] == code]) for code in ("row-too-long", "not-a-well", "file-missing")} == {6}
+    assert frame[frame["code"] == "not-a-well"]["message"].iloc[-1].startswith(f"{copy / 'screen.csv'}, from line 15 on, Metadata_Well, 107 more: '2B' is not")
+    assert "not-a-well (112)" in terminal(report) and "... and 109 more" in terminal(report)
+    with pytest.raises(InputError, match="344 problems"):
+        read_loaddata(copy / "screen.csv")
 
 
 def test_missing_column_and_bad_cells_are_told_together(copy):

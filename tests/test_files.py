@@ -300,3 +300,36 @@ def test_without_hard_links_files_of_others_are_copied(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "link", refuse)
     write_folder(tmp_path / "folder", a="2")
     assert (tmp_path / "folder" / "mine").read_text() == "mine" and (tmp_path / "folder" / "a").read_text() == "2"
+
+
+PIPES = """
+import os, sys
+from pathlib import Path
+from mcnn_core import controls, doctor, enrichment, files, imagehts, images, screen
+from mcnn_core.errors import InputError
+home = Path(sys.argv[1])
+pipe, kimorph = home / "pipe.csv", home / "kimorph"
+(kimorph / "conf").mkdir(parents=True)
+for path in (pipe, home / "BBBC021_v1_image.csv.gz", kimorph / "conf" / "imageconf.txt"):
+    os.mkfifo(path)
+os.symlink("/dev/zero", home / "zero.csv")
+for read, *given in [(read, path) for path in (pipe, home / "zero.csv", home) for read in (
+        files.read_text, screen.read_loaddata, imagehts.read_conf, imagehts.read_annotation, images.image_header, enrichment._lines)] + [
+        (controls.read_plate, pipe, pipe), (screen.read_bbbc021, home), (imagehts.read_imagehts, kimorph)]:
+    try:
+        read(*given)
+    except InputError as error:
+        print(read.__name__, "no regular file" in error.what or "Is a directory" in error.what or error.what)
+report = doctor.check(str(pipe))
+print([(one.code, "is no regular file" in one) for one in report.problems if one.code != "check-not-made"])
+"""
+
+
+def test_a_pipe_or_a_device_is_refused_at_once(tmp_path):
+    """Each reader once hung, filled the memory or ended by a traceback; another process, so that one that hangs is ended."""
+    run = subprocess.run([sys.executable, "-c", PIPES, tmp_path], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert not run.stderr and run.returncode == 0
+    *said, checked = run.stdout.splitlines()
+    assert len(said) == 21 and checked == "[('table-unreadable', True)]"
+    wrong = [line for line in said if not line.endswith(" True") and "BBBC021_v1_image.csv is missing" not in line]
+    assert not wrong, wrong

@@ -103,7 +103,7 @@ def test_damaged_and_absent_files_are_refused(tmp_path):
     (tmp_path / "b.tif").write_text("Metadata_Plate,Metadata_Well\n")
     assert "not a readable TIFF" in said(tmp_path / "b.tif")
     assert "does not exist" in said(tmp_path / "c.tif")
-    assert "not a readable TIFF" in said(tmp_path)
+    assert "no regular file" in said(tmp_path)
 
 
 def test_a_claimed_size_is_refused_before_it_is_allocated(tmp_path):

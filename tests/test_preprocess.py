@@ -134,13 +134,19 @@ def test_auto_bin(shape, n_fields, size):
 
 # ---------------------------------------------------------------------------- bad input
 
-def test_constant_fields_are_named_together(screen, tmp_path):
+def test_constant_fields_are_kept_and_named_together(screen, tmp_path, capsys):
     paths = image_paths(screen)
     for path in (paths[1][0], paths[6][1]):
         tifffile.imwrite(path, np.full((12, 16), 7, np.uint16))
-    error = refused(screen, tmp_path / "store")
-    assert len(error.problems) == 2 and "every pixel is 7 (row 1 of the table: plate P1, well B02, site 2, channel DNA)" in error.problems[0]
-    assert paths[6][1] in error.problems[1] and "plate P2, well C03, site 1, channel Actin" in error.problems[1]
+    store = run(screen, tmp_path / "store")
+    said = capsys.readouterr().out.splitlines()
+    assert said == ["2 constant images, which are kept:", "  - row 1 of the table: plate P1, well B02, site 2, channel DNA: every pixel is 7",
+                    "  - row 6 of the table: plate P2, well C03, site 1, channel Actin: every pixel is 7"]
+    assert np.ptp(store.pixels[1, ..., 0]) == 0 and np.ptp(store.pixels[1, ..., 1]) > 0 and np.ptp(store.pixels[6, ..., 1]) == 0
+    run(screen, tmp_path / "store")
+    screen = read_loaddata(write_screen(tmp_path / "other"))
+    run(screen, tmp_path / "without")
+    assert capsys.readouterr().out.count("constant") == 1  # the same two again
 
 
 def test_pixels_that_fail_only_in_decoding_are_named(screen, tmp_path):

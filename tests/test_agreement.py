@@ -1,0 +1,72 @@
+"""What `make check` calls an error is what stops the book, and nothing else is; each planted code is asked the same in test_doctor.py."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import odd_screens
+import pytest
+import tifffile
+from helpers import stopped, tiny_rows, write_screen
+
+from mcnn_core import doctor
+from mcnn_core.doctor import check
+from mcnn_core.images import image_paths
+from mcnn_core.screen import read_loaddata
+
+
+def agreed(name: str, data: str, out: Path) -> str:
+    """Return by which error the book stops, "" where it does not; a check that says otherwise fails."""
+    report, stop = check(name, data, out), stopped(name, data, out)
+    errors = [one for one in report.problems if doctor._KNOWN[one.code]["severity"] == "error"]
+    assert bool(errors) == bool(stop), f"the check says {errors[:3]}, the book {stop or 'nothing'}"
+    return stop
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Leave out the estimate, which builds a network each time."""
+    monkeypatch.setattr(doctor, "_cost", lambda *arguments: None)
+
+
+@pytest.mark.parametrize("name", odd_screens.SCREENS)
+def test_odd_screens_are_right_for_both(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(odd_screens, "draw", lambda rng, shape, channels, kind: rng.poisson(300, (channels, *shape)).astype(np.uint16))  # quick
+    assert agreed(str(odd_screens.SCREENS[name](tmp_path / name)), "", tmp_path / "out") == ""
+
+
+def test_cases_of_other_laboratories(shared_data, tmp_path):
+    """The folder beside the real samples: each case has a folder, whose case.md names the table, or one in the layout of imageHTS."""
+    cases = shared_data.parent / "cases"
+    if not cases.is_dir():
+        pytest.skip(f"shared cases absent: {cases}")
+    stops = {}
+    for case in sorted(cases.iterdir()):
+        table = re.search(r"SCREEN=CASE/(\S+)", (case / "case.md").read_text(encoding="utf-8"))
+        if table or (case / "conf").is_dir():
+            stops[case.name] = agreed(*((str(case / table[1]), "") if table else ("kimorph", str(case))), tmp_path / case.name)
+    assert agreed("kimorph", str(shared_data / "kimorph"), tmp_path / "real") == "" and len(stops) > 30 and {bool(stop) for stop in stops.values()} == {True, False}
+
+
+def blank(channel, rows):
+    """Spoil one channel of some rows."""
+    def plant(paths):
+        for row in rows:
+            tifffile.imwrite(paths[row][channel], np.full((12, 16), 7, np.uint16))
+    return plant
+
+
+def twins(paths):
+    """Give the two channels of a field equal pixels."""
+    tifffile.imwrite(paths[2][0], tifffile.imread(paths[2][1]))
+
+
+@pytest.mark.parametrize(("plant", "code", "stop"), [
+    (twins, "pixels-identical", ""), (blank(0, [3]), "field-constant", ""), (blank(0, range(5)), "field-constant", ""),
+    (blank(1, range(6)), "plate-without-spread", "plate P1, channel Actin"), (blank(1, range(12)), "plate-without-spread", "plate P2, channel Actin")])
+def test_blank_and_equal_channels(tmp_path, plant, code, stop):
+    table = write_screen(tmp_path, tiny_rows(wells=("B02", "C03", "D04")))
+    plant(image_paths(read_loaddata(table)))
+    assert code in {one.code for one in check(str(table)).problems}
+    said = agreed(str(table), "", tmp_path / "out")
+    assert stop in said and bool(stop) == bool(said)
