@@ -11,12 +11,17 @@ PARAMS ?=
 ONLY ?=
 QUICK ?=
 LARGE ?=
+
+# What a user gives is text. Make would run a $(shell ...) in it, and the shell what follows a semicolon: it is kept as it
+# was typed, and reaches a program through the environment alone. In a recipe write "$$OUT", and $(OUT) only to decide.
+$(foreach name,PROFILE SCREEN DATA OUT SEED SURROGATE PARAMS ONLY QUICK LARGE,$(eval override $(name) := $$(value $(name))))
 export PROFILE SCREEN DATA OUT SEED SURROGATE PARAMS ONLY
 
-BIN := .venv/bin
+override BIN := .venv/bin
 # Ctrl-C waits until Python can heed it, where there is GNU's env; otherwise Python's first tenth of a second answers it with a traceback.
-RUN := $(shell env --block-signal=INT true 2>/dev/null && echo env --block-signal=INT) $(BIN)/python -m tools.run
-INSTALLED := .venv/.installed
+override RUN := $(shell env --block-signal=INT true 2>/dev/null && echo env --block-signal=INT) $(BIN)/python -m tools.run
+override INSTALLED := .venv/.installed
+override PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .PHONY: help book check data test study bench simulate faults notebooks clean
@@ -38,12 +43,15 @@ help:
 	@echo 'make notebooks  bring the .md and .ipynb of each notebook into step'
 	@echo 'make clean      remove the default output folder and caches'
 
-$(INSTALLED): requirements.txt pyproject.toml
+# PyTorch comes by its version and after the rest: its builds differ between indexes and machines, so no hash fits all of them.
+$(INSTALLED): requirements.txt requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	    { echo 'error: Python 3.11 or newer is needed; name it with make PYTHON=/path/to/python3 ...' >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(PIP) install --no-deps --require-hashes --only-binary :all: -r requirements.lock
+	$(PIP) install "$$(grep ^torch== requirements.txt)"
+	$(PIP) install --no-deps --no-build-isolation -e .
+	$(PIP) check
 	@touch $@
 
 book: $(INSTALLED)
@@ -60,7 +68,7 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
 
 study: $(INSTALLED)
-	$(RUN) mcnn_core.study --screen "$(filter-out simulated,$(SCREEN))"
+	$(RUN) mcnn_core.study $(if $(filter-out simulated,$(SCREEN)),--screen "$$SCREEN")
 
 bench: $(INSTALLED)
 	$(RUN) benchmarks $(if $(QUICK),--quick) $(if $(LARGE),--large) --only "$$ONLY" $(if $(filter-out _build,$(OUT)),--out "$$OUT")

@@ -4,23 +4,30 @@ BBBC021v1 (Ljosa, Sokolnicki & Carpenter 2012, Nature Methods 9, 637) is three t
 table says where an image is written; the paths inside an archive have no say. An archive, and the folder of a plate,
 exists whole or not at all, so that a stopped run goes on with what is not there. The publisher gives no checksums:
 the SHA-256 of each file is recorded in ``fetched.json`` when it is first seen, and a file that differs later is refused.
+Nothing comes from another address than the one that was named, nothing that is there is replaced, and what somebody
+else has put into the folder stays.
 """
 
 import argparse
 import os
+import queue
 import re
 import shutil
 import stat
 import threading
+import time
 import zipfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PureWindowsPath
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 import requests
+import urllib3
 from tqdm import tqdm
 
 from mcnn_core.errors import InputError, reporting
@@ -32,11 +39,15 @@ BBBC021 = "https://data.broadinstitute.org/bbbc/BBBC021/"
 GO, GO_FILES = "https://current.geneontology.org/", ("ontology/go.obo", "annotations/goa_human.gaf.gz")
 TABLES = ("BBBC021_v1_image.csv", "BBBC021_v1_moa.csv", "BBBC021_v1_compound.csv")
 ARCHIVE = "BBBC021_v1_images_{}.zip"
-RECORD = "fetched.json"
+RECORD, FOUND = "fetched.json", "found in the folder"
 #: Most bytes that an image may unpack to, and what each counts for on the disk: 1024 x 1280 pixels of 16 bit are 2.6 MB.
 IMAGE_BYTES = 3 * 2**20
 #: How often a file is asked for, seconds between, seconds that a server may be silent, bytes at a time.
 ATTEMPTS, WAIT, TIMEOUT, CHUNK = 3, 5.0, 30, 2**18
+#: Least bytes per second, over so many seconds, in which an answer must also have begun: a byte now and then is no silence.
+SLOWEST, PERIOD = 1000, 60.0
+#: How often a server may send on to another of its addresses.
+REDIRECTS = 5
 #: Sizes are compared, so nothing may be compressed on the way.
 HEADERS = {"Accept-Encoding": "identity"}
 
@@ -52,33 +63,52 @@ class _Run:
     records: dict[str, Any]
     lock: Any = field(default_factory=threading.Lock)
     stop: threading.Event = field(default_factory=threading.Event)
+    answers: set[requests.Response] = field(default_factory=set)
 
     def advance(self, count: int) -> None:
         with self.lock:
             self.bar.update(count)
 
+    def end(self) -> None:
+        """End what the threads wait for."""
+        self.stop.set()
+        with self.lock:
+            for answer in self.answers:
+                with suppress(ValueError, RuntimeError, OSError):  # it has ended
+                    answer.raw.shutdown()
+
 
 def _records(folder: Path) -> dict[str, Any]:
+    path = folder / RECORD
+    if not os.path.lexists(path):
+        return {}
     try:
-        records = read_json(folder / RECORD) if (folder / RECORD).exists() else {}
-        return {name: {**entry, "sha256": entry["sha256"]} for name, entry in records.items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{folder / RECORD} does not hold bytes and sha256 of each file: delete it to record anew") from error
+        records = read_json(path) if path.is_file() else None
+        whole = isinstance(records, dict) and all(
+            isinstance(entry["bytes"], int) and re.fullmatch("[0-9a-f]{64}", entry["sha256"]) and isinstance(entry["address"], str)
+            for entry in records.values())
+    except (ValueError, TypeError, KeyError):
+        whole = False
+    if not whole:
+        raise InputError(f"{path} does not hold bytes, sha256 and address of each file: if it is from make data, delete it to record anew; "
+                         "if not, name another folder")
+    return records
 
 
 def _checked(run: _Run, name: str, path: Path) -> str:
-    """Return the SHA-256 of `path`; refuse it where another one was recorded under `name`."""
+    """Return the SHA-256 of `path`; refuse it where another one was recorded under `name`, and not of an archive that was never unpacked."""
     digest, known = sha256(path), run.records.get(name)
-    if known and known["sha256"] != digest:
+    if known and "packed" not in known and known["sha256"] != digest:
         raise InputError(f"{name}: SHA-256 {digest}, but {known['sha256']} when it was first seen: the file is damaged (delete it if it "
                          f"lies in the folder), or the publisher replaced it (then delete its entry in {RECORD})")
     return digest
 
 
-def _remember(run: _Run, name: str, size: int, digest: str, source: str) -> None:
+def _remember(run: _Run, name: str, size: int, digest: str, source: str, **packed: bool) -> None:
     with run.lock:
         today = datetime.now(UTC).date().isoformat()
-        run.records.setdefault(name, {"bytes": size, "sha256": digest, "first_seen": today, "address": source})
+        if "packed" in run.records.get(name, {"packed": True}):
+            run.records[name] = {"bytes": size, "sha256": digest, "first_seen": today, "address": source, **packed}
         write_json(run.folder / RECORD, run.records)
 
 
@@ -89,16 +119,78 @@ def _cause(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+def _soon(run: _Run, call: Callable[[], requests.Response]) -> requests.Response:
+    """Return what `call` returns, in a thread that is left alone where the answer does not begin within `PERIOD`, however it drips."""
+    got: queue.SimpleQueue = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            got.put(call())
+        except Exception as error:  # raised again below
+            got.put(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    result, until = None, time.monotonic() + PERIOD
+    while result is None and time.monotonic() < until:
+        if run.stop.is_set():
+            raise CancelledError
+        with suppress(queue.Empty):
+            result = got.get(timeout=min(0.2, PERIOD))
+    if result is None:
+        raise requests.Timeout(f"no whole answer within {PERIOD:g} seconds")
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+@contextmanager
+def _answer(run: _Run, session: requests.Session, method: str, name: str) -> Iterator[requests.Response]:
+    """Ask for a file and yield the answer, its body yet to be read; refuse to be sent to another host, or from https to http."""
+    address = run.address + name
+    for _ in range(REDIRECTS + 1):
+        answer = _soon(run, lambda: session.request(method, address, stream=True, allow_redirects=False, timeout=TIMEOUT, headers=HEADERS))
+        with answer:
+            if not answer.is_redirect:
+                answer.raise_for_status()
+                with run.lock:
+                    run.answers.add(answer)
+                try:
+                    if run.stop.is_set():  # too late to be ended by `end`
+                        raise CancelledError
+                    yield answer
+                finally:
+                    with run.lock:
+                        run.answers.discard(answer)
+                return
+            target = urljoin(address, answer.headers["Location"])
+        if not _same_place(address, target):
+            raise InputError(f"{name}: {address} sends on to {target!r}, which is another host or not https; if you trust that one, "
+                             "name it with python -m mcnn_core.download --from")
+        address = target
+    raise InputError(f"{name}: {run.address + name} sends on more than {REDIRECTS} times, last to {address}")
+
+
+def _same_place(address: str, target: str) -> bool:
+    """Whether a redirect stays with its host and port; from http it may go to https."""
+    old, new, usual = urlsplit(address), urlsplit(target), {"http": 80, "https": 443}
+    try:
+        same = (old.scheme, old.port or usual.get(old.scheme)) == (new.scheme, new.port or usual.get(new.scheme))
+    except ValueError:  # a port that is no number
+        return False
+    return old.hostname == new.hostname and (same or (old.scheme, new.scheme) == ("http", "https"))
+
+
 def _sizes(run: _Run, names: Sequence[str]) -> dict[str, int | str]:
     """Return the bytes of each file at the address, or why it cannot be had."""
     sizes: dict[str, int | str] = {}
     with requests.Session() as session:
         for name in names:
             try:
-                answer = session.head(run.address + name, allow_redirects=True, timeout=TIMEOUT, headers=HEADERS)
-                answer.raise_for_status()
-                length = answer.headers.get("Content-Length", "")
+                with _answer(run, session, "HEAD", name) as answer:
+                    length = answer.headers.get("Content-Length", "")
                 sizes[name] = int(length) if length.isdecimal() else "the server does not tell its size"
+            except InputError as error:
+                sizes[name] = error.what.removeprefix(f"{name}: ")
             except requests.HTTPError as error:
                 sizes[name] = str(error)
             except requests.RequestException as error:  # nor would the next file be reached
@@ -109,19 +201,22 @@ def _sizes(run: _Run, names: Sequence[str]) -> dict[str, int | str]:
 def _stream(run: _Run, name: str, size: int, path: Path) -> None:
     received, reason = 0, ""
     try:
-        with requests.get(run.address + name, stream=True, timeout=TIMEOUT, headers=HEADERS) as answer, open(path, "wb") as file:
-            answer.raise_for_status()
+        with requests.Session() as session, _answer(run, session, "GET", name) as answer, open(path, "wb") as file:
             answer.raw.enforce_content_length = False  # it would drop the last bytes of a short answer, which are counted here
-            for chunk in answer.iter_content(CHUNK):
-                if run.stop.is_set():
-                    raise CancelledError
+            since, before = time.monotonic(), 0
+            while received <= size and (chunk := answer.raw.read1(CHUNK)) and not run.stop.is_set():  # what has come, without waiting for more
                 file.write(chunk)
                 received += len(chunk)
                 run.advance(len(chunk))
-                if received > size:
-                    break
-    except requests.RequestException as error:
+                if (seconds := time.monotonic() - since) >= PERIOD:
+                    if received - before < SLOWEST * seconds:
+                        reason = f" (less than {SLOWEST:,} bytes per second for {seconds:.0f} seconds)"
+                        break
+                    since, before = time.monotonic(), received
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         reason = f" ({_cause(error)})"
+    if run.stop.is_set():
+        raise CancelledError
     if received != size:
         run.advance(-received)
         raise InputError(f"{name}: {size:,} bytes expected, {received:,} received{reason}")
@@ -131,6 +226,7 @@ def _transfer(run: _Run, name: str, size: int | str) -> str:
     """Bring a file of `size` bytes (or why there are none) into the folder and return its SHA-256."""
     if isinstance(size, str):
         raise InputError(f"{name}: {size}")
+    _refuse_existing(run.folder / name)
     with atomic(run.folder / name) as temporary:
         for left in reversed(range(ATTEMPTS)):
             try:
@@ -139,8 +235,16 @@ def _transfer(run: _Run, name: str, size: int | str) -> str:
             except InputError:
                 if not left:
                     raise
-                run.stop.wait(WAIT)
-        return _checked(run, name, temporary)
+                if run.stop.wait(WAIT):
+                    raise CancelledError from None
+        digest = _checked(run, name, temporary)
+        _refuse_existing(run.folder / name)  # hours may have passed
+        return digest
+
+
+def _refuse_existing(path: Path) -> None:
+    if os.path.lexists(path):
+        raise InputError(f"{path.name}: {path} is there already and is not replaced: run this again to use it, or move it away")
 
 
 def _members(archive: str, members: Sequence[zipfile.ZipInfo], images: set[str]) -> dict[str, zipfile.ZipInfo]:
@@ -221,12 +325,11 @@ def _all(run: _Run, job: Callable[[str], Any], names: Collection[str], also: Seq
         try:
             errors = [error for error in pool.map(tried, names) if error]
         except BaseException:
-            run.stop.set()
+            run.end()
             raise
     if errors:
         raise InputError(f"{len(errors)} of {len(names)} files could not be fetched or used. What {run.address} does not give can "
-                         f"be downloaded by hand: put it, as it is, into {run.folder.resolve()} and run this again (an archive is deleted "
-                         "once it is unpacked)",
+                         f"be downloaded by hand: put it, as it is, into {run.folder.resolve()} and run this again (an archive that you put there is kept)",
                          [*(error.what for error in errors), *also, *(problem for error in errors for problem in error.problems)])
 
 
@@ -245,15 +348,21 @@ def _tables(run: _Run) -> Screen:
 
 
 def _plate(run: _Run, plate: str, images: Sequence[str], size: int | str | None) -> None:
-    """Fetch the archive of a plate unless it is there (`size` None), unpack it, record it and delete it."""
+    """Fetch the archive of a plate unless it is there (`size` None), unpack it and record it; delete it if it was fetched, now or by a run that was stopped."""
     archive = run.folder / ARCHIVE.format(plate)
-    digest = _checked(run, archive.name, archive) if size is None else _transfer(run, archive.name, size)
+    if size is None:
+        digest, known = _checked(run, archive.name, archive), run.records.get(archive.name, {})
+        source = known["address"] if "packed" in known and known["sha256"] == digest else FOUND
+    else:
+        digest, source = _transfer(run, archive.name, size), run.address + archive.name
+        _remember(run, archive.name, archive.stat().st_size, digest, source, packed=True)
     others = _unpack(archive, run.folder / _place(plate), images)
-    source = "found in the folder" if size is None else run.address + archive.name
     _remember(run, archive.name, archive.stat().st_size, digest, source)
-    archive.unlink()
+    if source != FOUND:
+        archive.unlink()
     if not run.bar.disable:
-        run.bar.write(f"{plate}: {len(images)} images" + f"; {others} files that the image table does not name are left out" * bool(others))
+        run.bar.write(f"{plate}: {len(images)} images" + f"; {others} files that the image table does not name are left out" * bool(others)
+                      + f"; {archive.name}, found in the folder, is kept" * (source == FOUND))
 
 
 def fetch_bbbc021(folder: str | os.PathLike, only: Sequence[str] = (), address: str = BBBC021, workers: int = 4, progress: bool = True) -> list[str]:
@@ -263,7 +372,8 @@ def fetch_bbbc021(folder: str | os.PathLike, only: Sequence[str] = (), address: 
     ----------
     folder : path
         Gets the tables, ``Week1/Week1_22123`` and so on, and ``fetched.json`` (of each file: bytes, SHA-256, day first seen,
-        address). Tables (also .csv.gz) and archives that lie here are used, not fetched; an archive is deleted once unpacked.
+        address). Tables (also .csv.gz) and archives that lie here are used, not fetched, and stay; an archive that was fetched is
+        deleted once unpacked.
     only : sequence of str
         Weeks ("Week1") and plates ("Week2_24381"); all by default.
     address : str

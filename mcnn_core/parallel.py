@@ -1,13 +1,21 @@
-"""Several processes that train one network together, one per GPU: started by torchrun, joined here.
+"""Several processes that train one network together, one per GPU: started and joined here, or started by torchrun.
 
 Every process draws the same batches and takes its part of each; gradients are averaged by PyTorch's
 DistributedDataParallel and batch normalisation sees the whole batch, so that the number of processes changes
 a result by rounding alone. The paper trained on one GPU; this is [ours].
+
+The store of torchrun, by which its processes find each other, listens on every network interface and asks nobody for a
+password. On one machine `launch` takes a file in its stead, and what the processes exchange stays on the loopback interface.
 """
 
 import os
 import signal
-from collections.abc import Iterator
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -19,6 +27,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mcnn_core.engine import device
 from mcnn_core.errors import LostProcessError
+
+#: In the environment of a process that `launch` started: the file by which it finds the others.
+MEETING = "MCNN_MEETING"
+#: Seconds that processes have to end by themselves once another has ended.
+GRACE = 30
 
 
 @dataclass(frozen=True)
@@ -50,7 +63,7 @@ class Team:
 
 @contextmanager
 def team() -> Iterator[Team]:
-    """Join the processes that torchrun started; alone without it.
+    """Join the processes that `launch` or torchrun started; alone without them.
 
     Raises
     ------
@@ -60,7 +73,9 @@ def team() -> Iterator[Team]:
     if "WORLD_SIZE" not in os.environ:
         yield Team()
         return
-    dist.init_process_group("nccl" if device().type == "cuda" else "gloo")
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    store = dist.FileStore(os.environ[MEETING], size) if MEETING in os.environ else None  # torchrun's otherwise
+    dist.init_process_group("nccl" if device().type == "cuda" else "gloo", store=store, rank=rank, world_size=size)
     # The launcher ends the others as soon as one has ended; or their exchange fails first.
     before = signal.signal(signal.SIGTERM, _ended)
     try:
@@ -79,6 +94,64 @@ def _ended(*_: object) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # or the launcher's signal ends this process before it has said why
     raise LostProcessError("Another process of this training has ended, so all of them stop. "
                            "Run the same command again: it goes on from the last checkpoint")
+
+
+def launch(command: Sequence[str | os.PathLike], processes: int) -> None:
+    """Run a command in several processes of this machine, which find each other where it calls `team`; return when all have ended well.
+
+    Parameters
+    ----------
+    command : sequence of str or path
+    processes : int
+        One per GPU, or any number that share the CPU's cores.
+
+    Raises
+    ------
+    LostProcessError
+        If one was killed; the others are ended.
+    SystemExit
+        If one ended with another status than 0, with that status: it has said why.
+    """
+    loopback = next(name for _, name in socket.if_nameindex() if name in ("lo", "lo0"))
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // processes))
+    with tempfile.TemporaryDirectory(prefix="mcnn-") as private:
+        shared = os.environ | {MEETING: f"{private}/meeting", "WORLD_SIZE": str(processes), "OMP_NUM_THREADS": threads,
+                               "GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": f"={loopback}"}
+        team: list[subprocess.Popen] = []
+        # Ctrl-C reaches this process alone, so that one message is printed and not one per process.
+        before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN), signal.SIGTERM: signal.signal(signal.SIGTERM, _stopped)}
+        try:
+            for rank in map(str, range(processes)):
+                team.append(subprocess.Popen(command, env=shared | {"RANK": rank, "LOCAL_RANK": rank}))
+            signal.signal(signal.SIGINT, before[signal.SIGINT])
+            while (codes := [process.poll() for process in team]).count(0) < processes and not any(codes):
+                time.sleep(0.1)
+            if any(codes):
+                _end(team)
+                rank, code = next((rank, code) for rank, code in enumerate(codes) if code)
+                if code < 0:
+                    raise LostProcessError(f"Process {rank + 1} of {processes} was ended by {signal.Signals(-code).name}, so all of them stop. "
+                                           "Run the same command again: it goes on from the last checkpoint")
+                sys.exit(code)
+        finally:
+            for process in team:  # on Ctrl-C; files are whole or absent, so nothing is left to finish
+                process.kill()
+                process.wait()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _stopped(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _end(team: Sequence[subprocess.Popen]) -> None:
+    """Let processes say why they end, for they may be waiting for one that has ended."""
+    for process in team:
+        process.terminate()
+    until = time.monotonic() + GRACE
+    while any(process.poll() is None for process in team) and time.monotonic() < until:
+        time.sleep(0.1)
 
 
 class _Total(torch.autograd.Function):

@@ -4,15 +4,19 @@ The paper (Methods, "Learning details") states SGD, dropout, weight decay, 27 ep
 for 9 epochs at a time; what we had to choose is marked [ours] in `mcnn_core.engine`. All randomness comes from
 the seed and the epoch, so a run that was killed goes on from its last checkpoint to the same weights.
 
-A build folder that has been pre-processed and labelled (chapters 1 to 3) is trained on many GPUs by::
+A build folder that has been pre-processed and labelled (chapters 1 to 3) is trained on the eight GPUs of a machine by::
 
-    torchrun --nproc-per-node=8 -m mcnn_core.train --out _build
+    .venv/bin/python -m mcnn_core.train --out _build --processes 8
 
-and ``make book`` then finds the training finished. Without torchrun the same command uses one GPU, or the CPU.
+and ``make book`` then finds the training finished. Without ``--processes`` the command uses one GPU, or the CPU. torchrun can start
+``-m mcnn_core.train --out _build`` on several machines; its store listens on every network interface and obeys whoever reaches it,
+so that is for a network that you trust.
 """
 
 import argparse
 import hashlib
+import os
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -32,7 +36,7 @@ from mcnn_core.engine import (RECIPES, Fields, Recipe, augment, bfloat16, crop_s
 from mcnn_core.errors import InputError, MissingStageError, reporting, whole
 from mcnn_core.files import exclusive, write_table
 from mcnn_core.model import CONFIGS, MCNN, NetworkConfig, digest
-from mcnn_core.parallel import Team, team
+from mcnn_core.parallel import MEETING, Team, launch, team
 from mcnn_core.preprocess import Store
 from mcnn_core.screen import field_names
 from mcnn_core.surrogate import BalancedBatches
@@ -206,8 +210,15 @@ def _identity(store: Any, labels: np.ndarray, model: MCNN, recipe: Recipe) -> di
     return {"network": repr(model.spec), "recipe": repr(recipe), "surrogate classes": classes, "store": store.manifest["sha256"]}
 
 
+def _check_processes(processes: int) -> None:
+    gpus = torch.cuda.device_count()
+    most = gpus or os.cpu_count() or 1
+    if not 1 <= processes <= most:
+        raise InputError(f"--processes takes 1 to {most} here, one per {'GPU' if gpus else 'core of the CPU'}, got {processes}")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train as chapter 5 does, from the command line: alone, or in each of the processes that torchrun started."""
+    """Train as chapter 5 does, from the command line: alone, in several processes, or in each of those that torchrun started."""
     parser = argparse.ArgumentParser(prog="python -m mcnn_core.train", description="Train on the surrogate classes of a build folder.")
     parser.add_argument("--out", type=Path, required=True, help="folder with store/ and surrogate.parquet (chapters 1 to 3); receives model/")
     parser.add_argument("--network", choices=CONFIGS, default="default")
@@ -216,11 +227,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=whole(1), help="the recipe's where not given")
     parser.add_argument("--batch", type=whole(1), help="fields per step of all processes together; the recipe's where not given")
     parser.add_argument("--max-steps", type=whole(1), help="stop after so many steps")
+    parser.add_argument("--processes", type=whole(1), default=1, help="of this machine, one per GPU, that train together")
     options = parser.parse_args(arguments)
     given = {key: getattr(options, key) for key in ("epochs", "batch", "max_steps") if getattr(options, key) is not None}
     with reporting():
         if not (options.out / "surrogate.parquet").is_file():
             raise MissingStageError(f"{options.out} holds no surrogate.parquet: run the notebooks 01 to 03 first")
+        if options.processes != 1 and MEETING not in os.environ:
+            _check_processes(options.processes)
+            launch([sys.executable, "-m", "mcnn_core.train", *(sys.argv[1:] if arguments is None else arguments)], options.processes)
+            return
         classes = pd.read_parquet(options.out / "surrogate.parquet")
         train(Store.open(options.out / "store"), classes["label"].to_numpy(), CONFIGS[options.network],
               replace(RECIPES[options.recipe], seed=options.seed, **given), options.out / "model", field_names(classes))

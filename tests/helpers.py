@@ -118,7 +118,7 @@ def small_repository(root: Path, first: str, second: str, intro: str, profiles: 
     """Write a repository with this one's build, two notebooks (each a filled-in `NOTEBOOK`) and three modules; return its folder."""
     for folder in ("notebooks", "mcnn_core", "book/api"):
         (root / folder).mkdir(parents=True)
-    for name in ("_config.yml", "dodo.py", "requirements.txt", "book/api/index.md"):
+    for name in ("_config.yml", "dodo.py", "requirements.txt", "requirements.lock", "book/api/index.md"):
         shutil.copy(ROOT / name, root / name)
     for folder in ("tools", "book/_ext", "book/_static"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))

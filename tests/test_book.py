@@ -395,7 +395,7 @@ def test_bad_options_end_the_build_in_one_line(small, tmp_path):
 
 
 def test_an_old_python_is_refused_in_one_line(tmp_path):
-    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+    for name in ("Makefile", "requirements.txt", "requirements.lock", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     ended = subprocess.run(["make", "book", "PYTHON=false"], cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode != 0 and "error: Python 3.11 or newer is needed" in ended.stderr

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import shutil
 import signal
 import stat
@@ -81,11 +82,16 @@ def originals():
 
 
 class Publisher:
-    """A web server of `files`: `short` ends the n-th answer early, `slow` never ends and is told to have so many bytes, `shy` tells no size."""
+    """A web server of `files`: `short` ends the n-th answer early, `slow` never ends and is told to have so many bytes, `shy` tells no size.
+
+    `moved` sends on to another address; `silent` sends nothing after its headers, `dripping` a byte now and then from there on, or for (method, name)
+    headers without end.
+    """
 
     def __init__(self, files):
         self.files, self.answered = dict(files), Counter()
         self.short, self.slow, self.shy, self.closing = {}, {}, set(), threading.Event()
+        self.moved, self.silent, self.dripping = {}, set(), set()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Answer, self))
         self.address = f"http://127.0.0.1:{self.server.server_port}/bbbc/BBBC021/"
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
@@ -110,14 +116,34 @@ class Answer(BaseHTTPRequestHandler):
         name = self.path.removeprefix("/bbbc/BBBC021/")
         self.publisher.answered[self.command, name] += 1
         content = self.publisher.files.get(name)
+        if name in self.publisher.moved:
+            self.send_response(302)
+            self.send_header("Location", self.publisher.moved[name])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return name, b""
+        if (self.command, name) in self.publisher.dripping:
+            self.drip(b"HTTP/1.1 200 OK\r\nX: ")
         self.send_response(404 if content is None else 200)
         if name not in self.publisher.shy:
             self.send_header("Content-Length", str(self.publisher.slow.get(name, len(content or b""))))
         self.end_headers()
         return name, content or b""
 
+    def drip(self, beginning=b""):
+        try:
+            self.wfile.write(beginning)
+            while not self.publisher.closing.wait(0.02):
+                self.wfile.write(b"x")
+        except OSError:
+            pass
+
     def do_GET(self):
         name, content = self.do_HEAD()
+        if name in self.publisher.silent:
+            self.publisher.closing.wait()
+        if name in self.publisher.dripping:
+            self.drip()
         if name in self.publisher.slow:
             while not self.publisher.closing.wait(0.01):
                 try:
@@ -199,7 +225,7 @@ def test_what_is_there_is_not_fetched_again(fetch, publisher):
     assert fetch() == [] and publisher.answered == before
 
 
-def test_files_put_there_by_hand_are_used(fetch, publisher, tmp_path, originals):
+def test_files_put_there_by_hand_are_used_and_stay(fetch, publisher, tmp_path, originals, capsys):
     data = tmp_path / "data"
     data.mkdir()
     publisher.close()
@@ -207,10 +233,38 @@ def test_files_put_there_by_hand_are_used(fetch, publisher, tmp_path, originals)
         (data / name).write_bytes(originals[name])
     error = refused(fetch)
     assert error.problems == [f"{ARCHIVES[plate]}: [Errno 111] Connection refused" for plate in (PLATES[0], PLATES[2])]
-    assert left(data) == {PLATE_FOLDERS[PLATES[1]]}
+    assert left(data) == {PLATE_FOLDERS[PLATES[1]], ARCHIVES[PLATES[1]]}
     record = read_json(data / RECORD)
     assert record[ARCHIVES[PLATES[1]]]["address"] == "found in the folder" and set(record) == {ARCHIVES[PLATES[1]]}
     assert fetch(["Week1_22123"]) == []
+    shutil.rmtree(data / PLATE_FOLDERS[PLATES[1]])
+    assert fetch(["Week1_22123"], progress=True) == [PLATES[1]]
+    assert f"{PLATES[1]}: 6 images; {ARCHIVES[PLATES[1]]}, found in the folder, is kept" in capsys.readouterr().out
+    assert {name: (data / name).read_bytes() for name in (*TABLES, ARCHIVES[PLATES[1]])} == {
+        name: originals[name] for name in (*TABLES, ARCHIVES[PLATES[1]])}
+
+
+def test_what_comes_into_the_folder_meanwhile_is_not_replaced(fetch, publisher, tmp_path, monkeypatch):
+    stream = download._stream
+
+    def meanwhile(run, name, size, path):
+        stream(run, name, size, path)
+        (run.folder / name).write_bytes(b"by hand")
+
+    data, name = tmp_path / "data", ARCHIVES[PLATES[0]]
+    fetch(["Week1"])
+    monkeypatch.setattr(download, "_stream", meanwhile)
+    assert "is there already and is not replaced" in refused(fetch).problems[0]
+    assert (data / name).read_bytes() == b"by hand"
+    (data / name).unlink()
+    (data / name).mkdir()  # nor what is no file
+    assert "is there already and is not replaced" in refused(fetch).problems[0]
+    (data / name).rmdir()
+    monkeypatch.undo()
+    (data / "Week10").mkdir()
+    (data / PLATE_FOLDERS[PLATES[0]]).write_text("notes")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert "is not a folder" in refused(fetch).problems[0] and (data / PLATE_FOLDERS[PLATES[0]]).read_text() == "notes"
 
 
 def test_tables_by_hand_may_be_compressed(fetch, publisher, tmp_path, originals):
@@ -271,6 +325,45 @@ def test_what_comes_must_be_what_was_told(fetch, publisher, monkeypatch):
     assert problems[2].startswith(f"{TABLES[2]}: 10 bytes expected, 0 received (404")
 
 
+@pytest.mark.parametrize(("address", "target", "followed"), [
+    ("https://a.org/x", "https://a.org/y", True), ("https://a.org/x", "https://A.org:443/y", True), ("http://a.org/x", "https://a.org/x", True),
+    ("http://127.0.0.1:5000/x", "https://127.0.0.1/x", True), ("https://a.org/x", "http://a.org/x", False), ("https://a.org/x", "https://b.org/x", False),
+    ("https://a.org/x", "https://a.org:8443/x", False), ("https://a.org/x", "https://a.org.b.org/x", False), ("https://a.org/x", "https://a.org@b.org/x", False),
+    ("https://a.org/x", "ftp://a.org/x", False), ("https://a.org/x", "file:///etc/passwd", False), ("https://a.org/x", "https://a.org:x/", False),
+    ("http://a.org/x", "http://localhost/x", False)])
+def test_a_redirect_stays_with_its_host(address, target, followed):
+    assert download._same_place(address, target) is followed
+
+
+def test_a_redirect_to_another_host_is_refused_with_both_addresses(fetch, publisher, originals):
+    name, other = ARCHIVES[PLATES[0]], Publisher(originals)
+    try:
+        publisher.moved = {TABLES[0]: f"moved/{TABLES[0]}", name: other.address + name}
+        publisher.files[f"moved/{TABLES[0]}"] = originals[TABLES[0]]
+        (problem,) = refused(fetch).problems
+        assert problem.startswith(f"{name}: {publisher.address}{name} sends on to '{other.address}{name}', which is another host or not https")
+        assert not other.answered
+        publisher.moved = {name: name}
+        (problem,) = refused(fetch).problems
+        assert f"sends on more than {download.REDIRECTS} times" in problem
+    finally:
+        other.close()
+
+
+def test_a_dripping_server_is_given_up(fetch, publisher, monkeypatch, tmp_path):
+    """Each byte comes soon enough for a time-out between two of them; headers, and a body, would take hours."""
+    monkeypatch.setattr(download, "PERIOD", 0.3)
+    heads, body, size = ARCHIVES[PLATES[0]], ARCHIVES[PLATES[1]], len(publisher.files[ARCHIVES[PLATES[1]]])
+    publisher.dripping = {("GET", heads), body}
+    problems = dict(problem.split(": ", 1) for problem in refused(fetch).problems)
+    assert re.fullmatch(rf"{len(publisher.files[heads]):,} bytes expected, 0 received \(no whole answer within 0.3 seconds\)", problems[heads])
+    assert re.fullmatch(rf"{size:,} bytes expected, [1-9]\d* received \(less than 1,000 bytes per second for 0 seconds\)", problems[body])
+    assert publisher.answered["GET", heads] == publisher.answered["GET", body] == download.ATTEMPTS
+    assert left(tmp_path / "data") == {PLATE_FOLDERS[PLATES[2]]}
+    publisher.dripping = {("HEAD", heads)}
+    assert f"{heads}: no whole answer within 0.3 seconds" in refused(fetch).problems
+
+
 def test_a_disk_that_fails_is_named_with_the_file(fetch, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -296,6 +389,27 @@ def test_an_interrupted_run_ends_at_once_and_goes_on_later(fetch, publisher, tmp
     assert left(tmp_path / "data") == {ARCHIVES[PLATES[1]]}
     before = publisher.count()
     assert fetch([PLATES[1]]) == [PLATES[1]] and publisher.count() == before
+    assert left(tmp_path / "data") == {PLATE_FOLDERS[PLATES[1]]}  # what a stopped run has fetched is deleted like any other
+
+
+def test_an_interrupt_does_not_wait_for_a_silent_server(fetch, publisher, monkeypatch):
+    def interrupted(*_):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        raise InputError("stopped before it was unpacked")
+
+    fetch(PLATES[2:])
+    publisher.silent = {ARCHIVES[PLATES[0]]}
+    monkeypatch.setattr(download, "TIMEOUT", None)
+    monkeypatch.setattr(download, "_unpack", interrupted)
+    before, late = signal.signal(signal.SIGINT, signal.default_int_handler), threading.Timer(20, publisher.closing.set)
+    late.start()  # or this would hang for ever
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fetch(PLATES[:2])
+    finally:
+        late.cancel()
+        signal.signal(signal.SIGINT, before)
+    assert not publisher.closing.is_set()
 
 
 def test_a_file_that_changed_is_refused(fetch, publisher, tmp_path):
@@ -317,10 +431,18 @@ def test_a_file_that_changed_is_refused(fetch, publisher, tmp_path):
     assert fetch() == [PLATES[0]]
 
 
-@pytest.mark.parametrize("content", ["[]", "{", '{"a": 1}', '{"a": {}}', "\ud800"])
+@pytest.mark.parametrize("content", ["[]", "{", "null", '"text"', '{"a": 1}', '{"a": {}}', '{"a": [["sha256", "x"]]}', '{"a": {"bytes": 1, "sha256": 2, "address": ""}}', "\ud800"])
 def test_a_damaged_record_is_refused(fetch, tmp_path, content):
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / RECORD).write_bytes(content.encode(errors="surrogatepass"))
+    (tmp_path / "data" / RECORD).write_bytes(written := content.encode(errors="surrogatepass"))
+    assert f"{RECORD} does not hold" in refused(fetch).what
+    assert [path.read_bytes() for path in (tmp_path / "data").iterdir()] == [written]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, partial(os.symlink, "nowhere")])
+def test_a_record_that_is_no_file_is_refused(fetch, tmp_path, make):
+    (tmp_path / "data").mkdir()
+    make(tmp_path / "data" / RECORD)
     assert f"{RECORD} does not hold" in refused(fetch).what
 
 

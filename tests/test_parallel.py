@@ -1,14 +1,19 @@
-"""Two real processes under torchrun, over gloo on the loopback interface."""
+"""Two real processes, over gloo on the loopback interface."""
 
 import os
 import signal
+import stat
 import subprocess
 import sys
+import threading
+import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -16,7 +21,7 @@ from torch import nn
 
 from mcnn_core import parallel
 from mcnn_core.errors import LostProcessError
-from mcnn_core.train import train
+from mcnn_core.train import main, train
 from tests.test_train import RECIPE, TINY, toy
 
 TWO = replace(TINY, dropout=0.0)  # the one thing that processes draw for themselves
@@ -45,14 +50,18 @@ train(store, labels, replace(TINY, dropout=0.0), replace(RECIPE, epochs=int(sys.
 """
 
 
+LAUNCHER = "import sys; from mcnn_core.parallel import launch; launch([sys.executable, *sys.argv[1:]], 2)"
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+
+
 @pytest.fixture
 def launch(tmp_path):
     """Return a function that starts two processes which train into a folder for some epochs."""
     script, started = tmp_path / "run.py", []
     script.write_text(SCRIPT)
 
-    def start(folder, epochs, **environment):
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script, folder, str(epochs)]
+    def start(folder, epochs, by=("-c", LAUNCHER), **environment):
+        command = [sys.executable, *by, script, folder, str(epochs)]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment
         started.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True))
         return started[-1]
@@ -63,10 +72,23 @@ def launch(tmp_path):
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def test_two_processes_train_as_one_does(tmp_path, launch):
+def listening(process):
+    """Return the addresses on which a process and its descendants listened until it ended, as /proc/net/tcp and tcp6 list them."""
+    addresses = set()
+    while process.poll() is None:
+        for one in [root := psutil.Process(process.pid), *root.children(recursive=True)]:
+            with suppress(psutil.Error):  # it has ended since
+                addresses |= {connection.laddr.ip for connection in one.net_connections() if connection.status == psutil.CONN_LISTEN}
+        time.sleep(0.05)
+    return addresses
+
+
+def test_two_processes_train_as_one_does_and_listen_to_nobody_else(tmp_path, launch):
     store, labels = toy(26, size=32)
     alone = train(store, labels, TWO, replace(RECIPE, epochs=3, precision="float32"), tmp_path / "alone", progress=False)
-    output, _ = (process := launch(tmp_path / "two", 3)).communicate(timeout=600)
+    heard = listening(process := launch(tmp_path / "two", 3))
+    output, _ = process.communicate()
+    assert heard == {"127.0.0.1"}, (heard, output)
     assert process.returncode == 0 and "Warning" not in output, output
     two = pd.read_csv(tmp_path / "two" / "history.csv")
     np.testing.assert_allclose(two["loss"], alone["loss"], rtol=1e-3)
@@ -84,8 +106,8 @@ def test_a_killed_process_stops_the_training_and_it_goes_on(tmp_path, launch):
     assert process.returncode != 0
     assert "Another process of this training has ended" in output and "goes on from the last checkpoint" in output, output
     assert len(pd.read_csv(folder / "history.csv")) == 2
-    for name in (folder, tmp_path / "whole"):
-        output, _ = (process := launch(name, 5)).communicate(timeout=600)
+    for name, how in ((folder, {}), (tmp_path / "whole", {"by": TORCHRUN})):  # as on several machines
+        output, _ = (process := launch(name, 5, **how)).communicate(timeout=600)
         assert process.returncode == 0, output
     one, other = (load_file(name / "epoch_005.safetensors") for name in (folder, tmp_path / "whole"))
     assert all(torch.equal(one[key], other[key]) for key in one)
@@ -101,6 +123,74 @@ def test_the_launchers_signal_does_not_cut_the_message_short():
         os.kill(os.getpid(), signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+# The launcher --------------------------------------------------------------
+
+
+def shell(script, processes=2):
+    parallel.launch(["sh", "-c", script], processes)
+
+
+def test_each_process_is_told_its_place(tmp_path):
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", parallel.MEETING)
+    shell(f"env > {tmp_path}/$RANK; stat -c %f \"$(dirname ${parallel.MEETING})\" > {tmp_path}/mode", 3)
+    told = [dict(line.split("=", 1) for line in (tmp_path / str(rank)).read_text().splitlines() if line.startswith(names)) for rank in range(3)]
+    assert [(one["RANK"], one["LOCAL_RANK"], one["WORLD_SIZE"]) for one in told] == [("0", "0", "3"), ("1", "1", "3"), ("2", "2", "3")]
+    assert {(one["GLOO_SOCKET_IFNAME"], one["NCCL_SOCKET_IFNAME"]) for one in told} == {("lo", "=lo")}
+    assert stat.S_IMODE(int((tmp_path / "mode").read_text(), 16)) == 0o700
+    (meeting,) = {one[parallel.MEETING] for one in told}
+    assert not Path(meeting).parent.exists()
+
+
+def test_one_that_ends_ends_the_others(monkeypatch, tmp_path):
+    monkeypatch.setattr(parallel, "GRACE", 0.5)
+    deaf = f"echo $$ >> {tmp_path}/pids; trap '' TERM; while :; do sleep 0.1; done"
+    with pytest.raises(SystemExit) as ended:
+        shell(f"[ $RANK = 1 ] && exit 3; {deaf}")
+    assert ended.value.code == 3
+    with pytest.raises(LostProcessError, match=r"Process 1 of 2 was ended by SIGKILL.*goes on from the last checkpoint"):
+        shell(f"[ $RANK = 0 ] && kill -KILL $$; {deaf}")
+    assert not any(map(psutil.pid_exists, map(int, (tmp_path / "pids").read_text().split())))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_all(tmp_path, number):
+    """The processes themselves do not hear Ctrl-C, of which each would print a message."""
+    pids = tmp_path / "pids"
+
+    def interrupt():
+        while not pids.exists() or len(pids.read_text().split()) < 2:
+            time.sleep(0.01)
+        for pid in pids.read_text().split():
+            os.kill(int(pid), signal.SIGINT)
+        deaf.append(all(psutil.pid_exists(int(pid)) and psutil.Process(int(pid)).status() != "zombie" for pid in pids.read_text().split()))
+        signal.pthread_kill(threading.main_thread().ident, number)
+
+    deaf, before = [], signal.signal(signal.SIGINT, signal.default_int_handler)
+    thread = threading.Thread(target=interrupt)
+    try:
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            shell(f"echo $$ >> {pids}; exec sleep 600")
+        thread.join()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler and signal.getsignal(signal.SIGTERM) is not parallel._stopped
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert deaf == [True] and not any(map(psutil.pid_exists, map(int, pids.read_text().split())))
+
+
+def test_more_processes_than_there_are_places_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "surrogate.parquet").touch()
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    for count in (0, 5):
+        with pytest.raises(SystemExit, match=f"error: --processes takes 1 to 4 here, one per core of the CPU, got {count}"):
+            main(["--out", str(tmp_path), "--processes", str(count)])
+    asked = []
+    monkeypatch.setattr("mcnn_core.train.launch", lambda command, processes: asked.append((command[1:], processes)))
+    main(given := ["--out", str(tmp_path), "--processes", "2"])
+    assert asked == [(["-m", "mcnn_core.train", *given], 2)]
 
 
 def test_shared_norm_is_batch_norm(monkeypatch):

@@ -471,7 +471,7 @@ def execution_key(build: Build, name: str) -> str:
         "cells": cells,
         "parameters": {key: value for key, value in build.parameters()[name].items() if key != "out"},
         "modules": {path.name: sha256(path) for path in module_files(build.root, modules)},
-        "requirements": sha256(build.root / "requirements.txt"),
+        "requirements": [sha256(build.root / f"requirements.{end}") for end in ("txt", "lock")],
         "screen": sha256(screen) if screen.is_file() else "",
         "earlier": {other: run_record(build, other).get("digests") for other in earlier},
         "recorded": {path.name: sha256(path) for path in recorded_files(build.root, cells, modules)},
