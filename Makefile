@@ -36,7 +36,7 @@ help:
 	@echo 'make simulate   write a simulated screen alone: OUT=DIR SEED=N  SCREEN=kimorph for that one'
 	@echo 'make faults     kill, fill and damage small runs; print what happened and what was kept'
 	@echo 'make notebooks  bring the .md and .ipynb of each notebook into step'
-	@echo 'make clean      remove the default output folder and caches'
+	@echo 'make clean      remove the default output folder, reruns and caches; what others put there stays'
 
 $(INSTALLED): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
@@ -74,5 +74,6 @@ faults: $(INSTALLED)
 notebooks: $(INSTALLED)
 	@$(RUN) tools.book
 
-clean:
-	rm -rf _build .coverage .pytest_cache
+clean: $(INSTALLED)
+	@$(BIN)/python -c 'from mcnn_core.errors import reporting; from mcnn_core.workspace import clean; reporting()(clean)()'
+	rm -rf .coverage .pytest_cache

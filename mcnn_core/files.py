@@ -164,8 +164,8 @@ def claim(folder: str | os.PathLike, kind: str) -> None:
         with suppress(FileExistsError):  # another process was quicker
             os.link(temporary, folder / MARKER)
         temporary.unlink()
-        register(folder)
         refuse_foreign(folder, kind)
+    register(folder)
 
 
 def _write_marker(path: Path, kind: str, names: Iterable[str]) -> None:

@@ -79,7 +79,7 @@ def test_a_screen_in_parts_is_the_screen(store, model, in_fours, tmp_path):
         np.testing.assert_array_equal(whole[rows], embed(model, store, rows, progress=False))
     np.testing.assert_allclose(whole, embed(model, store, range(10), progress=False), rtol=0.05, atol=0.02)
     assert sorted(path.name for path in (tmp_path / "new" / "parts").iterdir()) == sorted(
-        [".lock", "embedding.json", "network.yml", *PARTS, *(f"{part}.sha256" for part in PARTS), "weights.safetensors"])
+        [".lock", ".mcnn", "embedding.json", "network.yml", *PARTS, *(f"{part}.sha256" for part in PARTS), "weights.safetensors"])
 
 
 def test_what_is_done_is_not_done_again(store, model, in_fours, monkeypatch, tmp_path):
@@ -95,7 +95,7 @@ def test_what_is_done_is_not_done_again(store, model, in_fours, monkeypatch, tmp
     with pytest.raises(KeyboardInterrupt):
         embed_screen(model, store, tmp_path / "twice", progress=False)
     assert sorted(path.name for path in (tmp_path / "twice").iterdir()) == sorted(
-        [".lock", "embedding.json", "network.yml", *PARTS[:2], *(f"{part}.sha256" for part in PARTS[:2]), "weights.safetensors"])
+        [".lock", ".mcnn", "embedding.json", "network.yml", *PARTS[:2], *(f"{part}.sha256" for part in PARTS[:2]), "weights.safetensors"])
     monkeypatch.setattr(features, "embed", counted)
     del in_fours[:]
     np.testing.assert_array_equal(embed_screen(model, store, tmp_path / "twice", progress=False), expected)
