@@ -207,6 +207,17 @@ def _refuse_file(path: Path) -> None:
         raise InputError(f"{path} was not written by this program and would be replaced: move it, or name another folder")
 
 
+def refuse_existing(path: str | os.PathLike | None) -> None:
+    """Refuse, before anything is measured for it, a file that a user names and that is there; nothing where none is named.
+
+    Raises
+    ------
+    InputError
+    """
+    if path is not None and os.path.lexists(path):
+        raise InputError(f"{path} is there already and would be replaced: move it, or name a new file")
+
+
 def foreign(folder: str | os.PathLike) -> list[str]:
     """Return the files, links and empty folders below a folder that its marker does not name, relative to it.
 
@@ -253,6 +264,7 @@ def discard(folder: str | os.PathLike) -> list[str]:
     folder = Path(folder)
     if (found := _marker(folder)) is None:
         return _entries(folder) if folder.is_dir() else []
+    places: set[Path] = set()
     for name in found[1]:
         path = folder / name
         if os.path.realpath(path.parent) != os.path.join(os.path.realpath(folder), os.path.dirname(name)).rstrip(os.sep):
@@ -261,16 +273,19 @@ def discard(folder: str | os.PathLike) -> list[str]:
             discard(path)
         else:
             path.unlink(missing_ok=True)
+        places.update(parent for parent in path.parents if folder in parent.parents)
     for place, folders, names in os.walk(folder):
         for name in [*folders, *names]:
             if (left := TEMPORARY.fullmatch(name)) and left[1] == _here() and not _runs(int(left[2])):
                 remove(Path(place, name))
+    for place in sorted(places, key=lambda place: len(place.parts), reverse=True):
+        with suppress(OSError):  # what is not empty stays
+            os.rmdir(place)
     kept = foreign(folder)
     if not kept:
         (folder / MARKER).unlink()
-    for place, _, _ in os.walk(folder, topdown=False):
-        with suppress(OSError):  # what is not empty stays
-            os.rmdir(place)
+        with suppress(OSError):
+            os.rmdir(folder)
     return kept
 
 
