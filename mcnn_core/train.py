@@ -14,6 +14,7 @@ and ``make book`` then finds the training finished. Without torchrun the same co
 import argparse
 import ast
 import hashlib
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -180,7 +181,8 @@ def make_way(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Rec
                          + (f'to use it, call make book with PARAMS="{use}", which holds for every chapter that trains; ' if use else "")
                          + "to train another, name another OUT, or delete that folder", other)
     if other:
-        print(f"{folder}: the network that make book trained before with other settings makes way ({'; '.join(other)})")
+        # To stderr, which a build shows and leaves out of its pages.
+        print(f"{folder}: the network that make book trained before with other settings makes way ({'; '.join(other)})", file=sys.stderr)
         for path in found:
             path.with_suffix(".sha256").unlink()
             path.unlink()

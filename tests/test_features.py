@@ -145,7 +145,7 @@ def test_a_killed_run_goes_on_where_it_was(store, model, in_fours, tmp_path):
 def test_parts_of_anything_else_are_discarded(store, model, in_fours, monkeypatch, tmp_path, changed):
     embed_screen(model, store, tmp_path, progress=False)
     stray = tmp_path / "part_00000099.npy"
-    stray.write_bytes(b"")
+    files.write_array(stray, np.zeros(1))
     del in_fours[:]
     other = MCNN(CONFIGS["default"], 4, 3, 32, 64).eval()
     other.load_state_dict(model.state_dict())
@@ -166,6 +166,14 @@ def test_parts_of_anything_else_are_discarded(store, model, in_fours, monkeypatc
     same.load_state_dict(other.state_dict())
     embed_screen(same, again, tmp_path, progress=False)
     assert len(in_fours) == (2 if changed == "part" else 3)  # equal weights in another object are the same
+
+
+def test_parts_that_others_have_put_there_are_named_and_stay(store, model, tmp_path):
+    embed_screen(model, store, tmp_path, progress=False)
+    (tmp_path / "part_00000099.npy").write_text("mine")
+    with pytest.raises(InputError, match="not written there by this program") as error:
+        embed_screen(model, store, tmp_path, progress=False)
+    assert error.value.problems == ["part_00000099.npy"] and (tmp_path / "part_00000099.npy").read_text() == "mine"
 
 
 def test_the_precision_of_the_first_run_is_kept(store, model, monkeypatch, tmp_path):

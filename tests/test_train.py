@@ -303,10 +303,10 @@ def test_what_the_book_alone_trained_makes_way_in_a_line(tmp_path, monkeypatch, 
     module.make_way(store, labels, TINY, RECIPE, tmp_path / "model")  # nothing there
     train(store, labels, TINY, RECIPE, tmp_path / "model", progress=False)
     module.make_way(store, labels, TINY, RECIPE, tmp_path / "model")
-    assert len(checkpoint.checkpoints(tmp_path / "model")) == 2 and not capsys.readouterr().out
+    assert len(checkpoint.checkpoints(tmp_path / "model")) == 2 and not capsys.readouterr().err
     module.make_way(store, labels, TINY, replace(RECIPE, seed=9, epochs=4), tmp_path / "model")
     assert not list(tmp_path.glob("model/epoch*"))
-    assert "makes way (recipe: epochs 3 there, 4 here; recipe: seed 1 there, 9 here)" in capsys.readouterr().out
+    assert "makes way (recipe: epochs 3 there, 4 here; recipe: seed 1 there, 9 here)" in capsys.readouterr().err
     # Checkpoints that are gone, by hand too, are trained again; whoever goes on with a training by a command has a part in it.
     train(store, labels, TINY, RECIPE, tmp_path / "model", progress=False)
     for path in tmp_path.glob("model/epoch_003.*"):
