@@ -41,7 +41,7 @@ help:
 	@echo 'make simulate   write a simulated screen alone: OUT=DIR SEED=N  SCREEN=kimorph for that one'
 	@echo 'make faults     kill, fill and damage small runs; print what happened and what was kept'
 	@echo 'make notebooks  bring the .md and .ipynb of each notebook into step'
-	@echo 'make clean      remove the default output folder and caches'
+	@echo 'make clean      remove the default output folder, reruns and caches; what others put there stays'
 
 # PyTorch comes by its version and after the rest: its builds differ between indexes and machines, so no hash fits all of them.
 $(INSTALLED): requirements.txt requirements.lock pyproject.toml
@@ -82,5 +82,6 @@ faults: $(INSTALLED)
 notebooks: $(INSTALLED)
 	@$(RUN) tools.book
 
-clean:
-	rm -rf _build .coverage .pytest_cache
+clean: $(INSTALLED)
+	@$(BIN)/python -c 'from mcnn_core.errors import reporting; from mcnn_core.workspace import clean; reporting()(clean)()'
+	rm -rf .coverage .pytest_cache

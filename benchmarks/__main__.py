@@ -20,7 +20,8 @@ import pandas as pd
 
 from benchmarks import cases, large
 from mcnn_core.cost import bench_rows, predict, read_bench
-from mcnn_core.files import write_json
+from mcnn_core.errors import reporting
+from mcnn_core.files import refuse_existing, write_json
 from mcnn_core.workspace import find_root, provenance
 
 GIB = 2**30
@@ -179,11 +180,13 @@ def table(bench: dict[str, Any]) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Run ``python -m benchmarks``."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__.partition("\n")[0])
-    parser.add_argument("--out", type=Path, help="the JSON to write; book/recorded/bench.json or bench-large.json by default")
+    parser.add_argument("--out", type=Path, help="the JSON to write, a new file; book/recorded/bench.json or bench-large.json by default")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs; written only with --out")
     parser.add_argument("--large", action="store_true", help="run a screen of more than 5,000 fields instead, to check the predictions")
     parser.add_argument("--only", default="", help="stages, with commas between; written only with --out")
     given = parser.parse_args(arguments)
+    with reporting():
+        refuse_existing(given.out)
     if given.large:
         bench = large.run(measure, given.quick)
         print(large.table(bench, predict(read_bench(), **bench["screen"])))

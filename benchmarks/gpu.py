@@ -26,6 +26,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.plain_network import Embedding, Training  # noqa: E402
 from mcnn_core.engine import RECIPES, Fields, bfloat16, device, draw, embed, optimiser_for, reproducible, run_steps  # noqa: E402
+from mcnn_core.errors import reporting  # noqa: E402
+from mcnn_core.files import refuse_existing  # noqa: E402
 from mcnn_core.model import CONFIGS, MCNN, macs  # noqa: E402
 
 
@@ -210,7 +212,7 @@ def measure(sizes: Sizes) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--small", action="store_true", help="tiny sizes, also on a CPU")
-    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--json", type=Path, help="new file for the figures")
     parser.add_argument("--reference", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.reference:
@@ -218,6 +220,8 @@ def main() -> None:
         return
     if device().type == "cpu" and not options.small:
         sys.exit("error: there is no GPU here; --small tries the command out on a CPU")
+    with reporting():
+        refuse_existing(options.json)
     began = time.perf_counter()
     found = measure(SMALL if options.small else FULL)
     print(f"all of it took {time.perf_counter() - began:.0f} s")

@@ -24,6 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from mcnn_core.errors import reporting
+from mcnn_core.files import refuse_existing
 from mcnn_core.preprocess import BLOCK, preprocess
 from mcnn_core.screen import read_bbbc021
 from mcnn_core.simulate import LAYOUTS, simulate_screen
@@ -150,8 +152,10 @@ def main() -> None:
     parser.add_argument("--full", type=int, default=96, help="fields of 1024 x 1280 x 3")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--folder", help="where to write (a temporary folder by default); decides which disk is measured")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="new file for the figures")
     given = parser.parse_args()
+    with reporting():
+        refuse_existing(given.json)
     try:
         import zarr
     except ImportError:

@@ -3,6 +3,7 @@
 A checkpoint is a safetensors file and its SHA-256 beside it, written last. No pickle is written or loaded.
 """
 
+import ast
 import json
 import os
 from dataclasses import asdict
@@ -15,13 +16,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as packed
 
 from mcnn_core.errors import InputError
-from mcnn_core.files import atomic, sha256
+from mcnn_core.files import MARKER, atomic, is_ours, sha256
 from mcnn_core.model import MCNN, NetworkConfig, architecture_table, parameters
 
 #: Weights of the largest network that is built from a file; the published one has 12 million.
 MAX_PARAMETERS = 2**27
-#: What the state of a checkpoint holds.
-STATE = {"step": int, "history": list, "finished": bool, "precision": str, "identity": dict}
+#: What the state of a checkpoint holds. ``by`` is "book" if ``make book`` alone has trained, else "command".
+STATE = {"step": int, "history": list, "finished": bool, "precision": str, "identity": dict, "by": str}
+#: What the text of a network's `MCNN.spec` names after its configuration.
+SIZES = ("classes", "channels", "height", "width")
 
 
 def write_yaml(path: str | os.PathLike, model: MCNN, solver: dict[str, Any]) -> None:
@@ -74,7 +77,17 @@ def save(folder: Path, state: dict[str, Any], model: MCNN, optimiser: torch.opti
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Complete checkpoints, oldest first."""
+    """Return the complete checkpoints of a folder, oldest first.
+
+    Raises
+    ------
+    InputError
+        If `mcnn_core.train.train` has made the folder, and somebody else has put such files into it.
+    """
+    theirs = [path.name for path in sorted(folder.glob("epoch_*")) if not is_ours(path)] if (folder / MARKER).exists() else []
+    if theirs:
+        raise InputError(f"{folder} holds files that look like checkpoints and were not written there by this program: move them away, "
+                         "or copy the whole folder of a training, hidden files too", theirs)
     digests = sorted(folder.glob("epoch_*.sha256"), key=lambda path: (len(path.name), path.name))
     return [path.with_suffix(".safetensors") for path in digests]
 
@@ -86,7 +99,7 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         raise InputError(f"{path} is damaged, it does not match its SHA-256: delete {path.stem}.* to go on from the one before")
     try:
         with safe_open(path, framework="pt") as file:
-            tensors, state = {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["state"])
+            tensors, state = {key: file.get_tensor(key) for key in file.keys()}, {"by": "command", **json.loads(file.metadata()["state"])}
         wrong = [f"{key} is not {kind.__name__}" for key, kind in STATE.items() if not isinstance(state[key], kind)]
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         wrong = [f"{type(error).__name__}: {error}"]
@@ -108,15 +121,41 @@ def load_weights(path: Path, tensors: dict[str, torch.Tensor], model: MCNN) -> N
         raise InputError(f"{path} does not hold the weights of this network: delete the folder to train again", [str(error)]) from error
 
 
+def parts(text: Any) -> dict[str, str]:
+    """Take the text of a recipe or of a network's `MCNN.spec` apart; nothing if it is neither."""
+    try:
+        tree = ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        return {}
+    first, *sizes = tree.elts if isinstance(tree, ast.Tuple) and tree.elts else [tree]
+    if not isinstance(first, ast.Call):
+        return {}
+    return {item.arg or "": ast.unparse(item.value) for item in first.keywords} | {
+        name: ast.unparse(item) for name, item in zip(SIZES, sizes, strict=False)}
+
+
+def differences(there: dict[str, str], here: dict[str, str]) -> list[str]:
+    """Say field by field in what one training differs from another, such as "recipe: epochs 27 there, 120 here"."""
+    told = []
+    for key in dict.fromkeys([*here, *there]):
+        if there.get(key) == here.get(key):
+            continue
+        theirs, ours = parts(there.get(key)), parts(here.get(key))
+        fields = [name for name in dict.fromkeys([*ours, *theirs]) if theirs.get(name) != ours.get(name)] if theirs and ours else []
+        told += [f"{key}: {name} {theirs.get(name, 'not named')} there, {ours.get(name, 'not named')} here" for name in fields]
+        if not fields:
+            absent = [place for place, one in (("there", there), ("here", here)) if key not in one]
+            told.append(f"{key}: none {absent[0]}" if absent else f"{key}: not the same")
+    return told
+
+
 def resume(folder: Path, identity: dict[str, str], model: MCNN, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
     """Put the newest checkpoint into model and optimiser; return its state, or that of a beginning."""
     found = checkpoints(folder)
     if not found:
-        return {"step": 0, "history": [], "finished": False, "precision": "auto"}
+        return {"step": 0, "history": [], "finished": False, "precision": "auto", "by": "book"}
     tensors, state = read(found[-1])
-    there = state["identity"]
-    other = [f"{key}: {there.get(key)} there, {here} here" for key, here in identity.items() if there.get(key) != here]
-    if other:
+    if other := differences(state["identity"], identity):
         raise InputError(f"{found[-1]} belongs to another training: choose another folder, or delete the folder {folder}", other)
     load_weights(found[-1], tensors, model)
     slots: dict[int, dict[str, torch.Tensor]] = {}
@@ -125,4 +164,4 @@ def resume(folder: Path, identity: dict[str, str], model: MCNN, optimiser: torch
         # In the memory order of the weights, which the fused optimiser takes for granted.
         slots.setdefault(int(index), {})[slot] = value.to(memory_format=torch.channels_last) if value.dim() == 4 else value
     optimiser.load_state_dict({**optimiser.state_dict(), "state": slots})
-    return {key: state[key] for key in ("step", "history", "finished", "precision")}
+    return {key: state[key] for key in ("step", "history", "finished", "precision", "by")}

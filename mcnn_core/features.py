@@ -20,7 +20,7 @@ from mcnn_core import engine
 from mcnn_core.checkpoint import read_yaml, write_yaml
 from mcnn_core.cluster import pool
 from mcnn_core.errors import InputError, reporting
-from mcnn_core.files import atomic, exclusive, read_json, sha256, write_array, write_json
+from mcnn_core.files import atomic, claim, exclusive, is_ours, read_json, register, sha256, write_array, write_json
 from mcnn_core.model import MCNN, digest
 from mcnn_core.preprocess import Store
 from mcnn_core.screen import field_names
@@ -64,7 +64,7 @@ def embed_screen(model: MCNN, store: Store, folder: str | Path, scheduler: str =
     folder : path
         Receives ``part_<first row>.npy`` for every `PART` fields with its SHA-256, each written whole or not at all, ``network.yml`` and
         ``weights.safetensors`` for whoever computes a part, and ``embedding.json``, which says of which store, weights and precision they are.
-        Parts of others are deleted, damaged ones computed again.
+        Parts of another embedding are deleted, damaged ones computed again.
     scheduler : str
         Address of a cluster that does it instead (`mcnn_core.cluster`).
     progress : bool
@@ -77,15 +77,20 @@ def embed_screen(model: MCNN, store: Store, folder: str | Path, scheduler: str =
     Raises
     ------
     InputError
-        If another run embeds into this folder; if pixels of the store are not as they were written
+        If the folder holds what this function has not written; if another run embeds into it; if pixels of the store are not as they were written
         (`mcnn_core.preprocess.Store.verify`); and what `mcnn_core.cluster.pool` raises.
     """
     folder = Path(folder).resolve()
+    claim(folder, "embedding")
     with exclusive(folder):
         return _embed_screen(model, store, folder, scheduler, progress)
 
 
 def _embed_screen(model: MCNN, store: Store, folder: Path, scheduler: str, progress: bool) -> np.ndarray:
+    theirs = [path.name for path in sorted(folder.glob("part_*")) if not is_ours(path)]
+    if theirs:
+        raise InputError(f"{folder} holds files that look like parts of an embedding and were not written there by this program: "
+                         "move them away, or name another folder", theirs)
     n, weights, kept = len(store.pixels), digest(model), {}
     identity = {"store": store.manifest["sha256"], "weights": weights, "part": PART, "fields": n}
     with suppress(FileNotFoundError, ValueError):  # none yet, or damaged: then nothing is known of the parts
@@ -103,6 +108,8 @@ def _embed_screen(model: MCNN, store: Store, folder: Path, scheduler: str, progr
     # The names are listed, not asked for one by one: a network drive would remember for a while that a file was not there.
     there, parts = set(os.listdir(folder)), {f"part_{first:08d}.npy": range(first, min(first + PART, n)) for first in range(0, n, PART)}
     missing = {name: rows for name, rows in parts.items() if not {name, f"{name}.sha256"} <= there or not _whole(folder / name)}
+    # All at once, and here: workers on other machines, which would write to one file together, find theirs named.
+    register(*(folder / f"{name}{suffix}" for name in missing for suffix in ("", ".sha256")))
     if missing:
         with (pool(scheduler, 1, folder, [str(store.folder / "pixels.npy")]) as tasks,
               tqdm(total=sum(map(len, missing.values())), disable=not progress, desc="features", unit="field") as bar):

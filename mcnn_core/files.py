@@ -34,7 +34,8 @@ MARKER, MADE, MOST_NAMES = ".mcnn", "made by mcnn_core", 2_000_000
 #: A name that is taken while something is written: host, process and number (`_temporary`).
 TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-\d+\.part(\..*)?")
 #: What the holder of a lock leaves in it.
-HOLDER = re.compile(rb"process \d+ on [^\n]*\n?")
+HOLDER = re.compile(rb"(process \d+ on [^\n]*(\n|\Z))*")
+_SHARED: dict[str, int] = {}  # folders that this process holds until it ends (`share`)
 #: Text that a spreadsheet would run, and what looks like it and is a number.
 FORMULA = re.compile(r"'*[=+@\t\r-]")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf", re.IGNORECASE | re.ASCII)
@@ -164,8 +165,8 @@ def claim(folder: str | os.PathLike, kind: str) -> None:
         with suppress(FileExistsError):  # another process was quicker
             os.link(temporary, folder / MARKER)
         temporary.unlink()
-        register(folder)
         refuse_foreign(folder, kind)
+    register(folder)
 
 
 def _write_marker(path: Path, kind: str, names: Iterable[str]) -> None:
@@ -184,17 +185,18 @@ def is_ours(path: str | os.PathLike) -> bool:
     return root is not None and os.path.relpath(path, root) in _marker(root)[1]
 
 
-def register(path: str | os.PathLike) -> None:
-    """Note in the folder above that this project has made that `path` is ours; nothing where no such folder is above it.
+def register(*paths: str | os.PathLike) -> None:
+    """Note in the folder above that this project has made that `paths`, of one folder, are ours; nothing where no such folder is above.
 
-    It is noted before it is there: a run that is killed in between finds its own file again.
+    They are noted before they are there: a run that is killed in between finds its own files again.
     """
-    root = owner(path)
-    if root is None or is_ours(path):
+    root = owner(paths[0]) if paths else None
+    new = [] if root is None else [path for path in paths if not is_ours(path)]
+    if not new:
         return
     handle = os.open(root / MARKER, os.O_WRONLY | os.O_APPEND)
     try:
-        os.write(handle, (json.dumps(os.path.relpath(path, root)) + "\n").encode())
+        os.write(handle, "".join(json.dumps(os.path.relpath(path, root)) + "\n" for path in new).encode())
         os.fsync(handle)
     finally:
         os.close(handle)
@@ -204,6 +206,17 @@ def _refuse_file(path: Path) -> None:
     """Refuse to replace a file in a folder of ours that is not ours."""
     if os.path.lexists(path) and owner(path) is not None and not is_ours(path):
         raise InputError(f"{path} was not written by this program and would be replaced: move it, or name another folder")
+
+
+def refuse_existing(path: str | os.PathLike | None) -> None:
+    """Refuse, before anything is measured for it, a file that a user names and that is there; nothing where none is named.
+
+    Raises
+    ------
+    InputError
+    """
+    if path is not None and os.path.lexists(path):
+        raise InputError(f"{path} is there already and would be replaced: move it, or name a new file")
 
 
 def foreign(folder: str | os.PathLike) -> list[str]:
@@ -252,6 +265,7 @@ def discard(folder: str | os.PathLike) -> list[str]:
     folder = Path(folder)
     if (found := _marker(folder)) is None:
         return _entries(folder) if folder.is_dir() else []
+    places: set[Path] = set()
     for name in found[1]:
         path = folder / name
         if os.path.realpath(path.parent) != os.path.join(os.path.realpath(folder), os.path.dirname(name)).rstrip(os.sep):
@@ -260,16 +274,19 @@ def discard(folder: str | os.PathLike) -> list[str]:
             discard(path)
         else:
             path.unlink(missing_ok=True)
+        places.update(parent for parent in path.parents if folder in parent.parents)
     for place, folders, names in os.walk(folder):
         for name in [*folders, *names]:
             if (left := TEMPORARY.fullmatch(name)) and left[1] == _here() and not _runs(int(left[2])):
                 remove(Path(place, name))
+    for place in sorted(places, key=lambda place: len(place.parts), reverse=True):
+        with suppress(OSError):  # what is not empty stays
+            os.rmdir(place)
     kept = foreign(folder)
     if not kept:
         (folder / MARKER).unlink()
-    for place, _, _ in os.walk(folder, topdown=False):
-        with suppress(OSError):  # what is not empty stays
-            os.rmdir(place)
+        with suppress(OSError):
+            os.rmdir(folder)
     return kept
 
 
@@ -392,30 +409,64 @@ def exclusive(folder: str | os.PathLike) -> Iterator[None]:
     InputError
         If another process holds the folder.
     """
-    folder = Path(folder)
+    lock = _lock(Path(folder), fcntl.LOCK_EX)
+    try:
+        os.ftruncate(lock, 0)
+        _sign(lock, "")
+        yield
+    finally:
+        os.close(lock)
+
+
+def share(folder: str | os.PathLike, what: str) -> None:
+    """Hold a folder until this process ends, beside others that share it: whoever wants it alone (`exclusive`) is told of `what`.
+
+    Raises
+    ------
+    InputError
+        If another process holds the folder alone.
+    """
+    place = os.path.realpath(folder)
+    if place not in _SHARED:
+        _SHARED[place] = _lock(Path(folder), fcntl.LOCK_SH)
+        _sign(_SHARED[place], f", {what}")
+
+
+def _lock(folder: Path, how: int) -> int:
+    """Return the open, locked file ``.lock`` of a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     _refuse_file(folder / ".lock")
     register(folder / ".lock")
     try:
-        lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        lock = os.open(folder / ".lock", os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
         raise InputError(f"{folder / '.lock'} is a link: remove it, or take another folder") from error
     try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, how | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(lock, 80, 0).decode("ascii", "replace").strip()
-            raise InputError(f"{folder} is in use by another run ({holder}): wait until it has ended, or take another folder") from None
-        holder = os.pread(lock, 300, 0)
-        if holder and not HOLDER.fullmatch(holder):
+            holders = "; ".join(_holders(os.pread(lock, 2**20, 0)))
+            raise InputError(f"{folder} is in use by another run ({holders}): wait until it has ended, or take another folder") from None
+        if not HOLDER.fullmatch(os.pread(lock, 2**20, 0)):
             raise InputError(f"{folder / '.lock'} was not written by this program: move it, or take another folder")
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"process {os.getpid()} on {platform.node()}\n".encode("ascii", "replace"), 0)
-        yield
-    finally:
+    except BaseException:
         os.close(lock)
+        raise
+    return lock
+
+
+def _sign(lock: int, what: str) -> None:
+    """Add to a locked file who holds it; those who share it add theirs, each at the end."""
+    os.write(lock, f"process {os.getpid()} on {platform.node()}{what}\n".encode("ascii", "replace"))
+
+
+def _holders(signed: bytes) -> list[str]:
+    """Return who has signed, the latest last, without those processes of this machine that have ended."""
+    lines = [line for line in signed.decode("ascii", "replace").splitlines() if line.startswith("process ")]
+    here = re.compile(rf"process (\d+) on {re.escape(platform.node())}(, .*)?")
+    return [line for line in lines if not (found := here.fullmatch(line)) or _runs(int(found[1]))][-3:] or lines[-1:]
 
 
 def read_text(path: str | os.PathLike) -> str:

@@ -20,7 +20,7 @@ from mcnn_core.model import NetworkConfig
 from mcnn_core.profiles import NORMALISATIONS, feature_matrix, row_names
 from mcnn_core.screen import BBBC021_CHANNELS, Screen, fetched, field_names, in_words, read_bbbc021, read_loaddata
 from mcnn_core.statistics import field_statistics
-from mcnn_core.train import Recipe, discard_other, load_model, train, untrained_model
+from mcnn_core.train import Recipe, load_model, make_way, train, untrained_model
 
 SUFFIXES = {"none": "", "centre": "_centred", "whiten": "_whitened"}
 NOT_AVAILABLE = "not available"
@@ -329,7 +329,7 @@ def compare_methods(table: pd.DataFrame, labels: np.ndarray, store: Any, feature
     frames["handcrafted"] = joined(crafted)
     mechanism = pd.Categorical(table["Metadata_MoA"].where(training)).codes.astype(np.int64)
     if supervised and mechanism.max() > 0:  # one mechanism alone teaches nothing
-        discard_other(store, mechanism, network, recipe, folder)
+        make_way(store, mechanism, network, recipe, folder)
         train(store, mechanism, network, recipe, folder, field_names(table), progress)
         frames["supervised"] = embedded(load_model(folder))
     return pd.concat([

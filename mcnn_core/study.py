@@ -21,9 +21,9 @@ from mcnn_core.compare import COLUMNS, evaluate, profile
 from mcnn_core.controls import compare_controls, control_fields, control_frames, control_grades, sirna_clusters, sirna_profiles
 from mcnn_core.discover import discover
 from mcnn_core.enrichment import count_enriched, enrich_clusters, load_go, permuted, universe
-from mcnn_core.errors import reporting
+from mcnn_core.errors import InputError, reporting
 from mcnn_core.features import embed_screen, feature_frame
-from mcnn_core.files import read_json, write_json
+from mcnn_core.files import claim, read_json, write_json
 from mcnn_core.grading import grade_choice, grade_clusters, grade_groups, grades, group_grades, read_effects, read_truth
 from mcnn_core.images import check_headers
 from mcnn_core.kimorph import ARTEFACT, CONTROLS
@@ -34,7 +34,7 @@ from mcnn_core.preprocess import Store, auto_bin, preprocess
 from mcnn_core.screen import field_names, load_screen, save_screen, summary
 from mcnn_core.surrogate import default_columns, surrogate_classes
 from mcnn_core.train import RECIPES, Recipe, load_model, train
-from mcnn_core.workspace import find_root, provenance
+from mcnn_core.workspace import claim_output, find_root, provenance
 
 FRESH_SEEDS = (101, 102, 103)
 CHOICE_SEEDS = (104, 105, 106)
@@ -46,6 +46,7 @@ KIMORPH_RANGES = ["random.trained", "random.handcrafted", "random.handcrafted_wh
                   "groups.groups", "groups.recovered", "groups.possible", "groups.possible_recovered", "groups.terms_planted", "groups.terms_found",
                   "clusters.multi_gene", "clusters.multi_gene_two_terms", "permuted.classic.share", "permuted.elim.share", "permuted.elim.limit"]
 FOLDS = 4
+OTHER_RECORDS = {"bench", "bench-large", "cell_statistics", "faults", "fuzz", "tuning"}  #: in book/recorded, by other commands than this
 CELLS = replace(RECIPES["default"], batch=64, crop=0.75)
 """For crops of one cell each: a quarter of a cell says little, so the views are larger."""
 
@@ -242,9 +243,17 @@ def margins(comparison: pd.DataFrame) -> dict[str, float | str]:
 
 
 def studies(work: Path, screen: str) -> dict[str, tuple[list[int], Callable[[int], dict[str, Any]]]]:
-    """Return the seeds and the function of each study, by the name of its file."""
+    """Return the seeds and the function of each study, by the name of its file.
+
+    Raises
+    ------
+    InputError
+        If `screen` has the name of one of the book's own records.
+    """
     if screen:
         name = Path(screen).stem
+        if name in OTHER_RECORDS | studies(work, "").keys():
+            raise InputError(f"{screen}: the book has a record {name}.json of its own; give the table another name")
         return {name: (list(FRESH_SEEDS), lambda seed: full_comparison(screen, work / name, seed, CELLS))}
     named = {f"simulated-{seed}": ([seed], lambda seed: full_comparison("simulated", work / f"seed-{seed}", seed, RECIPES["default"]))
              for seed in FRESH_SEEDS}
@@ -263,11 +272,13 @@ def main(arguments: list[str] | None = None) -> None:
     """Run every study that has no record yet."""
     parser = argparse.ArgumentParser(prog="make study", description=__doc__.partition("\n")[0])
     parser.add_argument("--screen", default="", help="a LoadData CSV: record the comparison on that screen alone, under the name of its file")
-    parser.add_argument("--out", type=Path, default=find_root() / "_build" / "study", help="working folder")
+    parser.add_argument("--out", type=Path, help="working folder; _build/study by default")
     parser.add_argument("--only", default="", help="names that contain this text")
     given = parser.parse_args(arguments)
     with reporting():
-        for name, (seeds, function) in studies(given.out, given.screen).items():
+        named = studies(out := given.out or claim_output(find_root() / "_build", find_root()) / "study", given.screen)
+        claim(out, "study")
+        for name, (seeds, function) in named.items():
             path = find_root() / "book" / "recorded" / f"{name}.json"
             if given.only not in name:
                 continue

@@ -14,12 +14,13 @@ so that is for a network that you trust.
 """
 
 import argparse
+import ast
 import hashlib
 import os
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -34,12 +35,15 @@ from mcnn_core import checkpoint
 from mcnn_core.engine import (RECIPES, Fields, Recipe, augment, bfloat16, crop_size, device, draw, learning_rate, optimiser_for,
                               reproducible, run_steps, total_steps)
 from mcnn_core.errors import InputError, MissingStageError, reporting, whole
-from mcnn_core.files import exclusive, write_table
-from mcnn_core.model import CONFIGS, MCNN, NetworkConfig, digest
+from mcnn_core.files import claim, exclusive, refuse_foreign, write_table
+from mcnn_core.model import CONFIGS, MCNN, NetworkConfig, digest, multiple_of
 from mcnn_core.parallel import MEETING, Team, launch, team
 from mcnn_core.preprocess import Store
 from mcnn_core.screen import field_names
 from mcnn_core.surrogate import BalancedBatches
+from mcnn_core.workspace import in_build
+
+KIND = "trained network"  #: what the marker of the folder says (`mcnn_core.files.claim`)
 
 
 def train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe, folder: str | Path,
@@ -71,12 +75,23 @@ def train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe
     Raises
     ------
     InputError
-        If another run trains in this folder, if pixels to train on are not as they were written, if the folder holds a
+        If the folder holds what `train` has not written, if another run trains in it, if pixels to train on are not as they were written, if the folder holds a
         damaged checkpoint or one of another training, if `start` is a network for other fields or more classes, or if the
         loss is not a finite number: the fields of the batch are named, the last good checkpoint stays.
     """
-    with team() as us, exclusive(folder) if us.rank == 0 else nullcontext():
+    with team() as us, _held(Path(folder), us):
         return _train(store, np.asarray(labels), network, recipe, Path(folder), names, progress and us.rank == 0, start, us)
+
+
+@contextmanager
+def _held(folder: Path, us: Team) -> Iterator[None]:
+    """Hold the folder of a training for the first of its processes."""
+    if us.rank == 0:
+        claim(folder, KIND)
+        with exclusive(folder):
+            yield
+    else:
+        yield
 
 
 def _train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe, folder: Path, names: Sequence[str] | None,
@@ -93,6 +108,7 @@ def _train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recip
     total = total_steps(recipe, len(sampler))
     identity = _identity(store, labels, model, recipe) | ({} if start is None else {"start": digest(start)})
     state = checkpoint.resume(folder, identity, model, optimiser)
+    state["by"] = state["by"] if in_build() else "command"
     if recipe.precision == "auto":  # measured once for a whole training, whatever a resumed run would measure
         measured = "bfloat16" if bfloat16() else "float32"
         state["precision"] = measured if state["precision"] == "auto" else state["precision"]
@@ -135,18 +151,68 @@ def _train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recip
     return pd.DataFrame(state["history"])
 
 
-def discard_other(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe, folder: str | Path) -> None:
-    """Delete the checkpoints of a folder if they belong to another training than this one.
+def make_way(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe, folder: str | Path, as_given: bool = True) -> None:
+    """Delete the checkpoints of a folder if they belong to another training than this one and ``make book`` has trained them.
 
-    `train` refuses such a folder. A build folder, whose contents follow from its parameters,
-    is cleared instead when they change.
+    They follow from the parameters of the book, so that `train`, which refuses such a folder, can replace them; a line says in
+    what they differ.
+
+    Parameters
+    ----------
+    store, labels, network, recipe, folder
+        As of `train`.
+    as_given : bool
+        Whether `recipe` is what the parameters of a book say, so that a message can name those that would use the network.
+
+    Raises
+    ------
+    InputError
+        If they belong to another training that a command, or a notebook run by hand, has made or continued: it may have
+        taken days. All that differs is listed.
     """
-    found = checkpoint.checkpoints(Path(folder))
-    identity = _identity(store, np.asarray(labels), untrained_model(store, labels, network, recipe.seed), recipe)
-    if found and checkpoint.read(found[-1])[1]["identity"] != identity:
+    folder = Path(folder)
+    refuse_foreign(folder, KIND)
+    found = checkpoint.checkpoints(folder)
+    if not found:
+        return
+    state, model = checkpoint.read(found[-1])[1], untrained_model(store, labels, network, recipe.seed)
+    there, here = state["identity"], _identity(store, np.asarray(labels), model, recipe)
+    other = checkpoint.differences(there, here)
+    if other and state["by"] != "book":
+        use = _parameters(there, here, model, recipe) if as_given else ""
+        raise InputError(f"{folder} holds a network that was not trained by make book alone, and with other settings: "
+                         + (f'to use it, call make book with PARAMS="{use}", which holds for every chapter that trains; ' if use else "")
+                         + "to train another, name another OUT, or delete that folder", other)
+    if other:
+        # To stderr, which a build shows and leaves out of its pages.
+        print(f"{folder}: the network that make book trained before with other settings makes way ({'; '.join(other)})", file=sys.stderr)
         for path in found:
             path.with_suffix(".sha256").unlink()
             path.unlink()
+
+
+def _parameters(there: dict[str, str], here: dict[str, str], model: MCNN, recipe: Recipe) -> str:
+    """Return the ``PARAMS`` by which a book trains as was trained there, in words of chapter 5; "" if there are none."""
+    if {**there, "network": "", "recipe": ""} != {**here, "network": "", "recipe": ""}:
+        return ""
+    free = ("epochs", "batch", "max_steps")
+
+    def named(told: str, given: dict[str, Any]) -> list[str]:
+        return [name for name, one in RECIPES.items() if repr(replace(one, seed=recipe.seed, **given)) == told]
+
+    networks = [name for name, config in CONFIGS.items()
+                if repr((config, *model.spec[1:])) == there.get("network") and multiple_of(config) == multiple_of(model.config)]
+    with suppress(KeyError, ValueError, TypeError, SyntaxError):  # a recipe of another version
+        fields = checkpoint.parts(there["recipe"])
+        given = {key: ast.literal_eval(fields[key]) for key in free}
+        recipes = named(there["recipe"], given)
+        if networks and recipes:
+            same = recipes == named(repr(recipe), {key: getattr(recipe, key) for key in free})
+            pairs = {"network": networks[0]} if there.get("network") != here["network"] else {}
+            pairs |= {} if same else {"recipe": recipes[0]}
+            pairs |= {key: value or 0 for key, value in given.items() if not same or value != getattr(recipe, key)}
+            return " ".join(f"{key}={value}" for key, value in pairs.items())
+    return ""
 
 
 def untrained_model(store: Any, labels: np.ndarray, network: NetworkConfig, seed: int = 0) -> MCNN:

@@ -10,6 +10,7 @@ import math
 import os
 import platform
 import subprocess
+from contextlib import ExitStack, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mcnn_core.errors import InputError, MissingStageError
-from mcnn_core.files import atomic, claim, write_json
+from mcnn_core.files import MARKER, atomic, claim, discard, exclusive, share, write_json
 
 Scalar = bool | int | float | str
 VERSIONS_OF = ("torch", "numpy", "scipy", "pandas", "scikit-learn")
@@ -65,6 +66,20 @@ def claim_output(out: str | os.PathLike, root: Path, **sources: str | os.PathLik
     return out
 
 
+def clean(root: Path | None = None) -> None:
+    """Delete what this project has written to ``_build`` and ``_rerun``, and name what stays because it was not (``make clean``)."""
+    root = root or find_root()
+    for folder in (root / "_build", *sorted((root / "_rerun").glob("*"))):
+        with ExitStack() as held:
+            for lock in sorted(folder.rglob(".lock")) if (folder / MARKER).is_file() else ():
+                held.enter_context(exclusive(lock.parent))
+            if left := discard(folder):
+                more = f" and {len(left) - 3} more" * (len(left) > 3)
+                print(f"{folder} keeps {', '.join(map(repr, left[:3]))}{more}: not known to be written by this program")
+    with suppress(OSError):
+        (root / "_rerun").rmdir()
+
+
 def commit(root: Path) -> str:
     """Return the git commit of the folder `root`, or ``"unknown"`` outside a git repository."""
     try:
@@ -100,29 +115,49 @@ def format_number(value: Scalar) -> str:
     return f"{value:.3g}"
 
 
+def in_build() -> bool:
+    """Whether this process computes a book: ``make book`` says so to the kernels of its notebooks."""
+    return bool(os.environ.get("MCNN_BUILD"))
+
+
 class Workspace:
-    """The output folder as seen by one notebook.
+    """Where one notebook reads and writes.
+
+    With `out`, as a build has it, both are in that folder. Without, as when a reader runs a notebook again, it writes
+    to ``_rerun/<chapter>`` in the repository, reads from ``_build``, where that lacks something from ``_rerun/<the notebook that
+    makes it>``, and says so in a line: the tables of a book stay as they are.
 
     Parameters
     ----------
     out : str or Path
-        Output folder. Empty means ``_build`` in the repository root; a relative
-        path is relative to that root, whatever the current folder.
+        Output folder; a relative path is relative to the repository root, whatever the current folder.
     chapter : str
         Name of the notebook, such as ``"01_screen"``.
     section : str, optional
         First part of the result keys; the chapter's name without its number by default.
+
+    Raises
+    ------
+    InputError
+        If `out` is not one of this project's own (`claim_output`), or a build is writing to it. Notebooks may share a folder; until
+        they end, no build may write to it.
     """
 
     def __init__(self, out: str | Path, chapter: str, section: str = ""):
-        self.root = find_root()
-        self.out = self.root / (out or "_build")
-        self.chapter = chapter
+        self.root, self.chapter = find_root(), chapter
         self.section = section or chapter.partition("_")[2]
         self.results: dict[str, Scalar] = {}
+        self.book = None if out else self.root / "_build"
+        self.out = self.root / (Path(out).expanduser() if out else f"_rerun/{chapter}")
+        if not in_build():
+            self.out = claim_output(self.out, self.root)
+            share(self.out, f"notebook {chapter}")
+        if self.book:
+            print(f"{chapter} reads from {self.book}, or else from {self.root / '_rerun'}/<the notebook that makes it>, and writes to "
+                  f"{self.out}; notebooks that are given the same out read and write in that folder alone")
 
     def path(self, name: str) -> Path:
-        """Return the path of the file or folder `name` in the output folder."""
+        """Return the path that this notebook writes the file or folder `name` to."""
         return self.out / name
 
     def need(self, name: str, notebook: str) -> Path:
@@ -133,10 +168,13 @@ class Workspace:
         MissingStageError
             If it does not exist; the message names the notebook that makes it.
         """
-        path = self.path(name)
-        if not path.exists():
-            raise MissingStageError(f"{path} is missing: run notebooks/{notebook}.ipynb first, with out={str(self.out)!r}")
-        return path
+        places = [self.book / name, self.root / "_rerun" / notebook / name] if self.book else [self.out / name]
+        for path in places:
+            if path.exists():
+                return path
+        command = f"run notebooks/{notebook}.ipynb first"
+        raise MissingStageError(f"{' and '.join(map(str, places))} {'are' if self.book else 'is'} missing: "
+                                + (f"make book, or {command}" if self.book else f"{command}, with out={str(self.out)!r}"))
 
     def record(self, **scalars: Scalar) -> None:
         """Keep numbers (or texts) as ``<section>.<name>``: on disk at once, and glued for the page.

@@ -26,13 +26,14 @@ cut into single cells by mikkelnrasmussen/deep_learning_project (MIT).
 """
 
 import argparse
+import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import tifffile
 
-from mcnn_core.errors import InputError
+from mcnn_core.errors import InputError, reporting
 from mcnn_core.files import atomic
 
 CHANNELS = ("DAPI", "Actin", "Tubulin")
@@ -107,7 +108,7 @@ def lay_out(data: str | Path, out: str | Path, rows: slice = slice(None)) -> Pat
         If `out` exists, or the crops and their index do not fit.
     """
     out = Path(out)
-    if out.exists():
+    if os.path.lexists(out):
         raise InputError(f"{out} is there already: name a new folder")
     crops, index = read_crops(Path(data))
     fields = table(index)[rows]
@@ -126,4 +127,5 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=Path, required=True, help="folder that holds bbbc021/cells")
     parser.add_argument("--out", type=Path, required=True, help="new folder to write")
     arguments = parser.parse_args()
-    print(lay_out(arguments.data, arguments.out))
+    with reporting():
+        print(lay_out(arguments.data, arguments.out))

@@ -150,6 +150,15 @@ def test_a_large_run_stands_beside_its_prediction(tmp_path):
     assert compared.loc[["simulate", "preprocess"], "disk_bytes_error"].abs().max() < 0.05
 
 
+@pytest.mark.parametrize(("command", "option"), [
+    (["-m", "benchmarks", "--quick"], "--out"), ([ROOT / "benchmarks/gpu.py", "--small"], "--json"), (["-m", "benchmarks.store"], "--json")])
+def test_a_file_that_is_there_is_not_measured_for(command, option, tmp_path):
+    (tmp_path / "mine.json").write_text("mine")
+    done = subprocess.run([sys.executable, *command, option, tmp_path / "mine.json"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr == f"error: {tmp_path / 'mine.json'} is there already and would be replaced: move it, or name a new file\n"
+    assert (tmp_path / "mine.json").read_text() == "mine" and not done.stdout
+
+
 def test_a_contestant_that_fails_is_named(tmp_path):
     case = next(case for case in cases.all_cases(quick=True) if case.stage == "read")
     (tmp_path / "raw-64").mkdir()  # taken for inputs, but empty

@@ -108,7 +108,7 @@ def screen(tmp_path):
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in (".lock", ".mcnn")}
 
 
 def while_one_of_two_is_killed(address, folder, preload, task, *arguments, **options):

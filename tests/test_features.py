@@ -79,7 +79,7 @@ def test_a_screen_in_parts_is_the_screen(store, model, in_fours, tmp_path):
         np.testing.assert_array_equal(whole[rows], embed(model, store, rows, progress=False))
     np.testing.assert_allclose(whole, embed(model, store, range(10), progress=False), rtol=0.05, atol=0.02)
     assert sorted(path.name for path in (tmp_path / "new" / "parts").iterdir()) == sorted(
-        [".lock", "embedding.json", "network.yml", *PARTS, *(f"{part}.sha256" for part in PARTS), "weights.safetensors"])
+        [".lock", ".mcnn", "embedding.json", "network.yml", *PARTS, *(f"{part}.sha256" for part in PARTS), "weights.safetensors"])
 
 
 def test_what_is_done_is_not_done_again(store, model, in_fours, monkeypatch, tmp_path):
@@ -95,7 +95,7 @@ def test_what_is_done_is_not_done_again(store, model, in_fours, monkeypatch, tmp
     with pytest.raises(KeyboardInterrupt):
         embed_screen(model, store, tmp_path / "twice", progress=False)
     assert sorted(path.name for path in (tmp_path / "twice").iterdir()) == sorted(
-        [".lock", "embedding.json", "network.yml", *PARTS[:2], *(f"{part}.sha256" for part in PARTS[:2]), "weights.safetensors"])
+        [".lock", ".mcnn", "embedding.json", "network.yml", *PARTS[:2], *(f"{part}.sha256" for part in PARTS[:2]), "weights.safetensors"])
     monkeypatch.setattr(features, "embed", counted)
     del in_fours[:]
     np.testing.assert_array_equal(embed_screen(model, store, tmp_path / "twice", progress=False), expected)
@@ -145,7 +145,7 @@ def test_a_killed_run_goes_on_where_it_was(store, model, in_fours, tmp_path):
 def test_parts_of_anything_else_are_discarded(store, model, in_fours, monkeypatch, tmp_path, changed):
     embed_screen(model, store, tmp_path, progress=False)
     stray = tmp_path / "part_00000099.npy"
-    stray.write_bytes(b"")
+    files.write_array(stray, np.zeros(1))
     del in_fours[:]
     other = MCNN(CONFIGS["default"], 4, 3, 32, 64).eval()
     other.load_state_dict(model.state_dict())
@@ -166,6 +166,14 @@ def test_parts_of_anything_else_are_discarded(store, model, in_fours, monkeypatc
     same.load_state_dict(other.state_dict())
     embed_screen(same, again, tmp_path, progress=False)
     assert len(in_fours) == (2 if changed == "part" else 3)  # equal weights in another object are the same
+
+
+def test_parts_that_others_have_put_there_are_named_and_stay(store, model, tmp_path):
+    embed_screen(model, store, tmp_path, progress=False)
+    (tmp_path / "part_00000099.npy").write_text("mine")
+    with pytest.raises(InputError, match="not written there by this program") as error:
+        embed_screen(model, store, tmp_path, progress=False)
+    assert error.value.problems == ["part_00000099.npy"] and (tmp_path / "part_00000099.npy").read_text() == "mine"
 
 
 def test_the_precision_of_the_first_run_is_kept(store, model, monkeypatch, tmp_path):

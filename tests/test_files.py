@@ -278,6 +278,14 @@ def test_a_marker_cannot_name_what_lies_elsewhere(tmp_path):
     assert discard(out) == ["link"] and hashes(tmp_path).keys() == {"theirs.txt", "elsewhere/a.json", f"out/{MARKER}"}
 
 
+def test_discard_leaves_empty_folders_of_others(tmp_path):
+    claim(tmp_path / "out", "output folder")
+    write_json(tmp_path / "out" / "results" / "a.json", 1)
+    (tmp_path / "out" / "mine").mkdir()
+    assert discard(tmp_path / "out") == ["mine"]
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["out", f"out/{MARKER}", "out/mine"]
+
+
 def test_a_lock_that_is_not_ours_is_left_alone(tmp_path):
     (tmp_path / "theirs").write_text("theirs")
     (tmp_path / "a").mkdir()

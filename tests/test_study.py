@@ -8,7 +8,7 @@ import pytest
 from helpers import tiny_rows, write_screen
 
 from mcnn_core import study
-from mcnn_core.files import read_json
+from mcnn_core.files import MARKER, read_json
 from mcnn_core.pipeline import open_screen, training_fields
 from mcnn_core.train import RECIPES
 
@@ -41,6 +41,22 @@ def test_names_and_seeds_of_the_studies(tmp_path):
         "variant-default-default", "variant-default-no-norm-default", "variant-default-three-scales-default",
         "variant-published-gap-default", "variant-published-published"]
     assert [(name, seeds) for name, (seeds, _) in study.studies(tmp_path, "some/real-cells.csv").items()] == [("real-cells", [101, 102, 103])]
+
+
+@pytest.mark.parametrize("name", ["bench", "faults", "simulated-101", "held-out"])
+def test_a_screen_with_the_name_of_one_of_the_books_records_is_refused(root, name):
+    with pytest.raises(SystemExit, match=f"the book has a record {name}.json of its own; give the table another name"):
+        study.main(["--screen", f"somewhere/{name}.csv"])
+
+
+def test_the_working_folder_is_one_of_its_own(root, monkeypatch):
+    monkeypatch.setattr(study, "studies", lambda work, screen: {"one": ([1], lambda seed: {})})
+    (root / "mine").mkdir()
+    (root / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(SystemExit, match="holds 'notes.txt' and was not made by this program as a study"):
+        study.main(["--out", str(root / "mine")])
+    study.main([])
+    assert (root / "_build" / "study" / MARKER).exists() and (root / "_build" / MARKER).exists()  # or make book would refuse it
 
 
 def test_a_record_says_what_it_comes_from_and_is_made_once(root, monkeypatch, capsys):

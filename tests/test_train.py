@@ -185,7 +185,7 @@ def test_finished_training_returns_at_once(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(train(store, labels, TINY, RECIPE, tmp_path, progress=False), history)
     assert same(weights(tmp_path), before)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        ".lock", "epoch_002.safetensors", "epoch_002.sha256", "epoch_003.safetensors", "epoch_003.sha256", "history.csv", "network.yml"]
+        ".lock", ".mcnn", "epoch_002.safetensors", "epoch_002.sha256", "epoch_003.safetensors", "epoch_003.sha256", "history.csv", "network.yml"]
 
 
 def test_checkpoint_of_another_training_is_refused(tmp_path):
@@ -197,7 +197,7 @@ def test_checkpoint_of_another_training_is_refused(tmp_path):
                            ((store, labels, TINY, replace(RECIPE, epochs=4)), "recipe")]:
         with pytest.raises(InputError, match="another training") as error:
             train(*arguments, tmp_path, progress=False)
-        assert [problem.split(":")[0] for problem in error.value.problems] == [key]
+        assert {problem.split(":")[0] for problem in error.value.problems} == {key}
     assert read_yaml(tmp_path / "network.yml")[1]["epochs"] == 3
 
 
@@ -297,14 +297,82 @@ def test_wrong_recipes_and_labels_are_refused(tmp_path):
         train(store, labels[1:], TINY, RECIPE, tmp_path)
 
 
-def test_discard_other_clears_what_another_training_left(tmp_path):
+def test_what_the_book_alone_trained_makes_way_in_a_line(tmp_path, monkeypatch, capsys):
+    store, labels = toy()
+    monkeypatch.setenv("MCNN_BUILD", str(tmp_path))
+    module.make_way(store, labels, TINY, RECIPE, tmp_path / "model")  # nothing there
+    train(store, labels, TINY, RECIPE, tmp_path / "model", progress=False)
+    module.make_way(store, labels, TINY, RECIPE, tmp_path / "model")
+    assert len(checkpoint.checkpoints(tmp_path / "model")) == 2 and not capsys.readouterr().err
+    module.make_way(store, labels, TINY, replace(RECIPE, seed=9, epochs=4), tmp_path / "model")
+    assert not list(tmp_path.glob("model/epoch*"))
+    assert "makes way (recipe: epochs 3 there, 4 here; recipe: seed 1 there, 9 here)" in capsys.readouterr().err
+    # Checkpoints that are gone, by hand too, are trained again; whoever goes on with a training by a command has a part in it.
+    train(store, labels, TINY, RECIPE, tmp_path / "model", progress=False)
+    for path in tmp_path.glob("model/epoch_003.*"):
+        path.unlink()
+    monkeypatch.delenv("MCNN_BUILD")
+    assert len(train(store, labels, TINY, RECIPE, tmp_path / "model", progress=False)) == 3
+    assert [checkpoint.read(path)[1]["by"] for path in checkpoint.checkpoints(tmp_path / "model")] == ["book", "command"]
+
+
+def test_what_a_command_trained_is_kept_and_all_that_differs_is_named(tmp_path, monkeypatch):
     store, labels = toy()
     train(store, labels, TINY, RECIPE, tmp_path, progress=False)
-    module.discard_other(store, labels, TINY, RECIPE, tmp_path)
-    assert len(checkpoint.checkpoints(tmp_path)) == 2
-    module.discard_other(store, labels, TINY, replace(RECIPE, seed=9), tmp_path)
-    assert not list(tmp_path.glob("epoch*"))
-    module.discard_other(store, labels, TINY, RECIPE, tmp_path / "nothing")
+    there = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setenv("MCNN_BUILD", str(tmp_path))
+    other = store, labels[::-1], replace(TINY, fusion=16), replace(RECIPE, epochs=4, batch=3)
+    problems = ["network: fusion 8 there, 16 here", "recipe: epochs 3 there, 4 here", f"recipe: batch {RECIPE.batch} there, 3 here",
+                "surrogate classes: not the same"]
+    for function, text in ((module.make_way, "to train another, name another OUT, or delete that folder"), (train, "another training")):
+        with pytest.raises(InputError, match=text) as error:
+            function(*other, tmp_path)
+        assert error.value.problems == problems and "PARAMS" not in str(error.value)
+    monkeypatch.setitem(module.CONFIGS, "small", TINY)
+    for network, recipe, use in ((TINY, replace(RECIPE, epochs=4), "epochs=3"), (replace(TINY, fusion=16), RECIPE, "network=small"),
+                                 (TINY, replace(RECIPES["published"], seed=1), f"recipe=default epochs=3 batch={RECIPE.batch} max_steps=0")):
+        with pytest.raises(InputError, match=f'make book with PARAMS="{use}"'):
+            module.make_way(store, labels, network, recipe, tmp_path)
+    with pytest.raises(InputError, match="to train another") as error:  # a seed goes to the screen too
+        module.make_way(store, labels, TINY, replace(RECIPE, seed=5), tmp_path)
+    assert "PARAMS" not in str(error.value)
+    assert there == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_checkpoints_of_others_are_neither_read_nor_removed(tmp_path):
+    store, labels = toy()
+    train(store, labels, TINY, replace(RECIPE, epochs=1), tmp_path / "model", progress=False)
+    theirs = [tmp_path / "model" / f"epoch_999.{suffix}" for suffix in ("safetensors", "sha256")]
+    for path in theirs:
+        path.write_text("mine")
+    again = replace(RECIPE, epochs=1), tmp_path / "model"
+    for action in (lambda: train(store, labels, TINY, *again), lambda: load_model(tmp_path / "model"),
+                   lambda: module.make_way(store, labels, TINY, *again)):
+        with pytest.raises(InputError, match="not written there by this program") as error:
+            action()
+        assert error.value.problems == ["epoch_999.safetensors", "epoch_999.sha256"]
+    assert [path.read_text() for path in theirs] == ["mine", "mine"]
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds 'notes.txt' and was not made by this program as a trained network"):
+        train(store, labels, TINY, RECIPE, tmp_path / "foreign", progress=False)
+    assert [path.name for path in (tmp_path / "foreign").iterdir()] == ["notes.txt"]
+
+
+def test_a_checkpoint_of_before_counts_as_trained_by_a_command(tmp_path):
+    path, state = tmp_path / "epoch_001.safetensors", {"step": 1, "history": [], "finished": True, "precision": "float32", "identity": {}}
+    path.write_bytes(checkpoint.packed({"x": torch.zeros(1)}, metadata={"state": json.dumps(state)}))
+    path.with_suffix(".sha256").write_text(f"{checkpoint.sha256(path)}  {path.name}\n")
+    assert checkpoint.read(path)[1] == {**state, "by": "command"}
+
+
+def test_what_differs_is_said_field_by_field():
+    here = {"recipe": "Recipe(epochs=27, batch=16)", "network": "(NetworkConfig(scales=(4, 4)), 3, 2, 16, 16)", "store": "a" * 64}
+    there = {"recipe": "Recipe(epochs=120)", "network": "(NetworkConfig(scales=(4, 4)), 3, 2, 16, 32)", "store": "1" * 64, "start": "b"}
+    assert checkpoint.differences(there, here) == ["recipe: epochs 120 there, 27 here", "recipe: batch not named there, 16 here",
+                                                   "network: width 32 there, 16 here", "store: not the same", "start: none here"]
+    assert checkpoint.differences({"recipe": "(" * 10_000}, {"recipe": "Recipe(epochs=27)"}) == ["recipe: not the same"]
+    assert checkpoint.differences(here, here) == []
 
 
 def test_augmented_views_are_pictures():

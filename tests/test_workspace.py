@@ -3,15 +3,19 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from helpers import NOTEBOOK, small_repository
 from mcnn_core import workspace as module
 from mcnn_core.errors import InputError, MissingStageError
-from mcnn_core.workspace import Workspace, claim_output, commit, find_root, format_number, provenance
+from mcnn_core.files import MARKER, atomic, claim, exclusive, write_json
+from mcnn_core.workspace import Workspace, claim_output, clean, commit, find_root, format_number, provenance
+from tools import book
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,18 +38,97 @@ def test_another_book_is_no_root(tmp_path):
     assert find_root(tmp_path) == ROOT
 
 
-@pytest.mark.parametrize("out, expected", [("", ROOT / "_build"), ("b/c", ROOT / "b/c"), ("/x/y", Path("/x/y"))])
+@pytest.mark.parametrize("out, expected", [("", "r/_rerun/01_screen"), ("b/c", "r/b/c"), ("{}/y", "y")])
 def test_out_is_relative_to_the_root(out, expected, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert Workspace(out, "01_screen").path("store") == expected / "store"
+    monkeypatch.setattr(module, "find_root", lambda: tmp_path / "r")
+    assert Workspace(out.format(tmp_path), "01_screen").path("store") == tmp_path / expected / "store"
 
 
 def test_need_names_the_notebook_to_run(tmp_path):
     space = Workspace(tmp_path, "05_training")
-    with pytest.raises(MissingStageError, match=r"store\.json is missing: run notebooks/02_preprocessing\.ipynb first"):
+    with pytest.raises(MissingStageError, match=r"store\.json is missing: run notebooks/02_preprocessing\.ipynb first, with out="):
         space.need("store/store.json", notebook="02_preprocessing")
     (tmp_path / "fields.parquet").touch()
     assert space.need("fields.parquet", notebook="01_screen") == tmp_path / "fields.parquet"
+
+
+def test_without_out_the_book_is_read_and_stays_as_it_is(tmp_path, monkeypatch, glued, capsys):
+    monkeypatch.setattr(module, "find_root", lambda: tmp_path)
+    claim(tmp_path / "_build", "output folder")
+    for name in ("results/08_mechanisms.json", "figures/mechanisms.overview.png", "predictions.csv", "features.parquet"):
+        with atomic(tmp_path / "_build" / name) as temporary:
+            temporary.write_text("the book's")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    space = Workspace("", "08_mechanisms")
+    said = capsys.readouterr().out
+    assert len(said.splitlines()) == 1 and f"reads from {tmp_path / '_build'}" in said and f"writes to {tmp_path / '_rerun/08_mechanisms'};" in said
+    assert space.need("features.parquet", notebook="06_features") == tmp_path / "_build/features.parquet"
+    space.record(n=1)
+    space.glue_figure("overview", Figure())
+    write_json(space.path("predictions.csv"), 1)
+    assert {path: path.read_bytes() for path in before} == before
+    assert all((tmp_path / "_rerun/08_mechanisms" / name).is_file() for name in ("results/08_mechanisms.json", "predictions.csv"))
+    # What the book lacks comes from the rerun of the notebook that makes it.
+    next_one = Workspace("", "09_whole_screen")
+    with pytest.raises(MissingStageError, match="_build/comparison.csv and .*_rerun/08_mechanisms/comparison.csv are missing: "
+                                                "make book, or run notebooks/08_mechanisms.ipynb first"):
+        next_one.need("comparison.csv", notebook="08_mechanisms")
+    write_json(space.path("comparison.csv"), 1)
+    assert next_one.need("comparison.csv", notebook="08_mechanisms") == space.path("comparison.csv")
+
+
+def test_the_readmes_papermill_leaves_the_book_alone(tmp_path):
+    code = ('from mcnn_core.workspace import Workspace\n\nspace = Workspace(out, "02_second")\n'
+            'space.path("table.csv").write_text(space.need("kept.txt", notebook="01_first").read_text() + str(seed))')
+    second = NOTEBOOK.format(title="Second", parameters="", prose="", code=code)
+    root = small_repository(tmp_path / "repository", second.replace("02_second", "01_first"), second, "# Small\n", "default: {}\n")
+    book.sync_pairs(root)
+    claim(root / "_build", "output folder")
+    for name in ("kept.txt", "table.csv"):
+        with atomic(root / "_build" / name) as temporary:
+            temporary.write_text("the book's ")
+    before = {path: path.read_bytes() for path in (root / "_build").rglob("*")}
+    command = [sys.executable, "-m", "papermill", "notebooks/02_second.ipynb", tmp_path / "out.ipynb", "-p", "seed", "3"]
+    done = subprocess.run(command, cwd=root, env=os.environ | {"PYTHONPATH": str(root)}, capture_output=True, text=True)
+    assert not done.returncode, done.stderr
+    assert {path: path.read_bytes() for path in (root / "_build").rglob("*")} == before
+    assert (root / "_rerun/02_second/table.csv").read_text() == "the book's 3"
+
+
+def test_notebooks_share_a_folder_which_no_build_takes_meanwhile(tmp_path, monkeypatch):
+    claim(tmp_path / "out", "output folder")
+    with pytest.raises(InputError, match="out is in use by another run"), exclusive(tmp_path / "out"):
+        Workspace(tmp_path / "out", "01_first")
+    Workspace(tmp_path / "out", "01_first")
+    Workspace(tmp_path / "out", "02_second")
+    with pytest.raises(InputError, match=rf"in use by another run \(process {os.getpid()} on .*, notebook 01_first\)"), exclusive(tmp_path / "out"):
+        pass
+    monkeypatch.setenv("MCNN_BUILD", str(tmp_path / "book"))
+    with exclusive(tmp_path / "book"):
+        assert Workspace(tmp_path / "book", "01_first").path("a") == tmp_path / "book/a"
+
+
+def test_clean_removes_what_is_ours_and_names_the_rest(tmp_path, capsys):
+    for name in ("_build", "_rerun/08_mechanisms", "_rerun/09_whole_screen"):
+        claim(tmp_path / name, "output folder")
+        write_json(tmp_path / name / "results" / "a.json", 1)
+        claim(tmp_path / name / "model", "trained network")
+        write_json(tmp_path / name / "model" / "a.json", 1)
+    (tmp_path / "_build" / "model" / "mine.txt").write_text("mine")
+    with exclusive(tmp_path / "_build" / "model"), pytest.raises(InputError, match="model is in use by another run"):
+        clean(tmp_path)
+    assert (tmp_path / "_build/results/a.json").exists()
+    clean(tmp_path)
+    assert capsys.readouterr().out == f"{tmp_path / '_build'} keeps 'model/mine.txt': not known to be written by this program\n"
+    assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*.*")) if path.name != MARKER] == ["_build/model/mine.txt"]
+    assert not (tmp_path / "_rerun").exists()
+
+
+def test_clean_leaves_a_folder_that_is_not_known_to_be_ours(tmp_path, capsys):
+    (tmp_path / "_build").mkdir()
+    (tmp_path / "_build" / "features.parquet").write_text("mine")
+    clean(tmp_path)
+    assert "keeps 'features.parquet'" in capsys.readouterr().out and (tmp_path / "_build/features.parquet").read_text() == "mine"
 
 
 def test_record_is_flat_immediate_and_glued(tmp_path, glued):
@@ -74,7 +157,7 @@ def test_bad_results_are_refused_all_at_once(tmp_path, glued):
     assert [line.split(" = ")[0] for line in raised.value.problems] == [
         "features.nan", "features.infinite", "features.array", "features.nothing",
     ]  # fmt: skip
-    assert not list(tmp_path.iterdir()) and not glued
+    assert not (tmp_path / "results").exists() and not glued
 
 
 def test_glue_carries_the_text_of_the_page(tmp_path, monkeypatch):

@@ -549,6 +549,7 @@ def execute(build: Build, name: str) -> None:
         # IPC two runs that share a name wait for each other for ever.
         config = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}})
         try:
+            os.environ["MCNN_BUILD"] = str(build.out)  # mcnn_core.workspace: the folder is this build's
             papermill.execute_notebook(
                 _unformatted(source), _unformatted(failed), build.parameters()[name], kernel_name="python3", cwd=build.root / "notebooks",
                 progress_bar=False, stderr_file=sys.stderr, config=config, shutdown_kernel="immediate",
@@ -556,6 +557,7 @@ def execute(build: Build, name: str) -> None:
         except Exception as error:
             raise RuntimeError(f"notebook {name} failed.\n{error}\nThe executed copy, up to the failing cell: {failed}") from error
         finally:
+            os.environ.pop("MCNN_BUILD", None)
             source.unlink()
     seconds = time.monotonic() - start
     after = list_outputs(build.out)

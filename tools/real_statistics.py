@@ -14,6 +14,7 @@ import tifffile
 from mcnn_core.files import write_json
 from mcnn_core.simulate import CHANNELS, MICROSCOPE_PIXEL
 from mcnn_core.statistics import field_statistics, nucleus_areas
+from mcnn_core.workspace import find_root
 
 ATTRIBUTION = ("Real cells: image set BBBC021v1 (Caie et al., Molecular Cancer Therapeutics 2010), Broad Bioimage "
                "Benchmark Collection (Ljosa et al., Nature Methods 2012), CC BY 4.0.")
@@ -48,4 +49,4 @@ def real_statistics(data: Path) -> dict:
 
 
 if __name__ == "__main__":
-    write_json("book/recorded/cell_statistics.json", real_statistics(Path(sys.argv[1])))
+    write_json(find_root() / "book" / "recorded" / "cell_statistics.json", real_statistics(Path(sys.argv[1])))
