@@ -31,7 +31,7 @@ import urllib3
 from tqdm import tqdm
 
 from mcnn_core.errors import InputError, reporting
-from mcnn_core.files import atomic, read_json, sha256, write_json
+from mcnn_core.files import MARKER, atomic, claim, exclusive, read_json, register, sha256, write_json
 from mcnn_core.screen import Screen, read_bbbc021
 
 BBBC021 = "https://data.broadinstitute.org/bbbc/BBBC021/"
@@ -76,6 +76,17 @@ class _Run:
             for answer in self.answers:
                 with suppress(ValueError, RuntimeError, OSError):  # it has ended
                     answer.raw.shutdown()
+
+
+@contextmanager
+def _taken(folder: Path, known: str) -> Iterator[dict[str, Any]]:
+    """Hold a folder that is new, ours, or has nothing in it but files of this screen; yield its records."""
+    before, records = (folder / MARKER).exists(), _records(folder)
+    claim(folder, "folder of fetched files", f"{known}|{re.escape(RECORD)}")
+    if not before:  # by make data before it marked its folders
+        register(folder / RECORD)
+    with exclusive(folder):
+        yield records
 
 
 def _records(folder: Path) -> dict[str, Any]:
@@ -394,9 +405,8 @@ def fetch_bbbc021(folder: str | os.PathLike, only: Sequence[str] = (), address: 
         could not be fetched or was refused. The other plates stay.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tqdm(unit="B", unit_scale=True, desc="fetch", disable=not progress) as bar:
-        run = _Run(folder, address.rstrip("/") + "/", workers, bar, _records(folder))
+    with _taken(folder, r"Week[0-9]+|BBBC021_v1_.*\.(csv|csv\.gz|zip)") as records, tqdm(unit="B", unit_scale=True, desc="fetch", disable=not progress) as bar:
+        run = _Run(folder, address.rstrip("/") + "/", workers, bar, records)
         images = _plates(_tables(run), only)
         absent = {plate: ARCHIVE.format(plate) for plate in images if not (folder / _place(plate)).is_dir()}
         sizes = _sizes(run, [name for name in absent.values() if not (folder / name).is_file()])
@@ -432,9 +442,8 @@ def fetch_go(folder: str | os.PathLike, address: str = GO, progress: bool = True
         With every file that could not be fetched; a disk too small.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tqdm(unit="B", unit_scale=True, desc="fetch", disable=not progress) as bar:
-        run = _Run(folder, address.rstrip("/") + "/", len(GO_FILES), bar, _records(folder))
+    with _taken(folder, "ontology|annotations") as records, tqdm(unit="B", unit_scale=True, desc="fetch", disable=not progress) as bar:
+        run = _Run(folder, address.rstrip("/") + "/", len(GO_FILES), bar, records)
         sizes = _sizes(run, [name for name in GO_FILES if not (folder / name).is_file()])
         needed, free = sum(size for size in sizes.values() if isinstance(size, int)), shutil.disk_usage(folder).free
         if free < needed:

@@ -120,8 +120,8 @@ def _read_marker(path: Path, *_: int) -> tuple[str, set[str]]:
     return kind, names
 
 
-def refuse_foreign(folder: str | os.PathLike, kind: str) -> None:
-    """Refuse a folder that holds something and was not made as one of this kind.
+def refuse_foreign(folder: str | os.PathLike, kind: str, known: str = "") -> None:
+    """Refuse a folder that holds something and was not made as one of this kind; names that match `known` may be there.
 
     Raises
     ------
@@ -134,7 +134,7 @@ def refuse_foreign(folder: str | os.PathLike, kind: str) -> None:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: name a new one, an empty one or an existing {kind}")
     found = _marker(folder)
-    if found is None and (there := _entries(folder)):
+    if found is None and (there := [name for name in _entries(folder) if not re.fullmatch(known, name)]):
         some = ", ".join(map(repr, there[:3])) + f" and {len(there) - 3} more" * (len(there) > 3)
         raise InputError(f"{folder} holds {some} and was not made by this program as {_a(kind)}: name a new or empty folder")
     if found is not None and found[0] != kind:
@@ -145,11 +145,19 @@ def _a(kind: str) -> str:
     return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
-def claim(folder: str | os.PathLike, kind: str) -> None:
+def claim(folder: str | os.PathLike, kind: str, known: str = "") -> None:
     """Make a folder for what this project writes, or take one that is empty or was made as one of this kind before.
 
     The file `MARKER` in it says what it is, and then names, a line each, what `atomic` writes below it. Files that it does
     not name are somebody else's and are never replaced or removed.
+
+    Parameters
+    ----------
+    folder : path
+    kind : str
+        What it is, in words.
+    known : str
+        Pattern of the names that may lie in it before it is ours, such as those of a screen that somebody has fetched by hand.
 
     Raises
     ------
@@ -157,7 +165,7 @@ def claim(folder: str | os.PathLike, kind: str) -> None:
         As `refuse_foreign`.
     """
     folder = Path(folder)
-    refuse_foreign(folder, kind)
+    refuse_foreign(folder, kind, known)
     folder.mkdir(parents=True, exist_ok=True)
     if _marker(folder) is None:
         temporary = _temporary(folder / MARKER[1:], "")
@@ -165,7 +173,7 @@ def claim(folder: str | os.PathLike, kind: str) -> None:
         with suppress(FileExistsError):  # another process was quicker
             os.link(temporary, folder / MARKER)
         temporary.unlink()
-        refuse_foreign(folder, kind)
+        refuse_foreign(folder, kind)  # that other process may have made something else
     register(folder)
 
 

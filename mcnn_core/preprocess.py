@@ -440,6 +440,7 @@ def preprocess(screen: Screen, folder: str | os.PathLike, reference: str = "plat
     stamps = {path: _stamp(path) for paths, _ in images for path in paths}
     plan = _Plan(screen, reference, bin, field, padding(field, multiple), counted, images, stamps, blocks)
     refuse_foreign(folder, "store")
+    folder.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
     hidden = folder.with_name(f".{folder.name}.work")
     with _work(hidden, plan) as work:

@@ -288,7 +288,7 @@ def test_an_address_out_of_reach_says_what_to_do_by_hand(publisher, fetch, tmp_p
     error = refused(fetch)
     assert publisher.address in error.what and str(tmp_path / "data") in error.what and "by hand" in error.what
     assert error.problems == [*(f"{name}: [Errno 111] Connection refused" for name in TABLES), "BBBC021_v1_images_<plate>.zip of each plate"]
-    assert not list((tmp_path / "data").iterdir())
+    assert not list((tmp_path / "data").glob("[!.]*"))
 
 
 def test_a_truncated_transfer_is_no_file(fetch, publisher, tmp_path):
@@ -607,7 +607,7 @@ def test_the_command_fetches_and_says_what_it_cannot_know(publisher, tmp_path, c
     (["--screen", "other", "--data", "x"], "error: what can be fetched is bbbc021, and for kimorph the Gene Ontology\n  - screen 'other' cannot"),
     (["--screen", "kimorph", "--data", "x", "--from", "nowhere"], "error: 2 of 2 files could not be fetched"),
     (["--screen", "bbbc021", "--data", ""], "error: name the folder to fetch into: make data SCREEN=bbbc021 DATA=DIR"),
-    (["--screen", "bbbc021", "--data", __file__], f"error: [Errno 17] File exists: '{__file__}'"),
+    (["--screen", "bbbc021", "--data", __file__], f"error: {__file__} is not a folder"),
     (["--screen", "bbbc021", "--data", "x", "--from", "nowhere"], "error: 3 of 3 files could not be fetched")])
 def test_the_command_ends_with_one_error(tmp_path, monkeypatch, arguments, said):
     monkeypatch.chdir(tmp_path)
@@ -616,21 +616,22 @@ def test_the_command_ends_with_one_error(tmp_path, monkeypatch, arguments, said)
     assert ended.value.code.startswith(said)
 
 
-def test_the_command_says_how_to_go_on_after_an_interrupt(tmp_path, monkeypatch):
+def test_the_command_says_how_to_go_on_after_an_interrupt(tmp_path, monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(download, "fetch_bbbc021", interrupted)
-    with pytest.raises(SystemExit, match="the same command goes on"):
+    with pytest.raises(SystemExit) as ended:
         main(["--screen", "bbbc021", "--data", str(tmp_path)])
+    assert ended.value.code == 130 and capsys.readouterr().err == "stopped; the same command resumes\n"
 
 
 def test_make_data_gives_what_it_is_given(publisher, tmp_path):
     """The recipe's own line, with an echo in the place of Python."""
     asked = subprocess.run(["make", "-n", "-o", ".venv/.installed", "data", "SCREEN=bbbc021", "DATA=a dir"], cwd=ROOT, capture_output=True, text=True)
-    line = asked.stdout.strip().replace(".venv/bin/python", "printf '%s|'")
+    line = "printf '%s|'" + asked.stdout.strip().partition(".venv/bin/python")[2]
     given = os.environ | {"SCREEN": "bbbc021", "DATA": "a dir", "ONLY": "Week1"}
-    assert subprocess.run(["sh", "-c", line], env=given, capture_output=True, text=True).stdout == "-m|mcnn_core.download|--screen|bbbc021|--data|a dir|--only|Week1|"
+    assert subprocess.run(["sh", "-c", line], env=given, capture_output=True, text=True).stdout == "-m|tools.run|mcnn_core.download|--screen|bbbc021|--data|a dir|--only|Week1|"
 
 
 def test_the_gene_ontology_is_fetched_once_and_refused_where_it_is_short(publisher, tmp_path, capsys):
@@ -645,3 +646,15 @@ def test_the_gene_ontology_is_fetched_once_and_refused_where_it_is_short(publish
     assert set(read_json(tmp_path / RECORD)) == set(GO_FILES)
     asked = publisher.count()
     assert fetch_go(tmp_path, publisher.address, progress=False) == [] and publisher.count() == asked
+
+
+def test_a_folder_that_was_fetched_by_hand_is_taken_and_one_of_other_things_is_not(publisher, tmp_path):
+    (tmp_path / "hand" / "Week9").mkdir(parents=True)
+    (tmp_path / "hand" / "BBBC021_v1_moa.csv.gz").write_bytes(gzip.compress(publisher.files["BBBC021_v1_moa.csv"]))
+    fetch_bbbc021(tmp_path / "hand", ["Week10"], publisher.address, progress=False)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "hand").rglob("*.tif")}
+    assert before and fetch_bbbc021(tmp_path / "hand", ["Week10"], publisher.address, progress=False) == []
+    (tmp_path / "other" / "Week9").mkdir(parents=True)
+    (tmp_path / "other" / "thesis.docx").touch()
+    error = refused(fetch_bbbc021, tmp_path / "other", ["Week10"], publisher.address, progress=False)
+    assert "other holds 'thesis.docx' and was not made by this program" in str(error) and len(list((tmp_path / "other").iterdir())) == 2

@@ -323,7 +323,7 @@ def test_what_was_done_for_something_else_does_not_count(screen, tmp_path, undis
 
 
 def test_interrupted_when_all_was_done(screen, tmp_path, undisturbed, in_pairs, monkeypatch):
-    def dies(*_):
+    def dies(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
@@ -447,7 +447,7 @@ def test_the_command_line(screen, tmp_path, capsys):
 
 @pytest.mark.parametrize(("given", "message"), [
     (["--screen", "nowhere"], "neither a LoadData .csv nor a folder"), (["--screen", "nowhere.csv"], "nowhere.csv"),
-    (["--bin", "-1"], "bin=-1"), (["--scheduler", "nonsense"], "no scheduler answers at 'nonsense'")])
+    (["--scheduler", "nonsense"], "no scheduler answers at 'nonsense'")])
 def test_a_wrong_command_line_ends_in_one_message(screen, tmp_path, monkeypatch, given, message):
     monkeypatch.setattr("mcnn_core.cluster.PATIENCE", 1.0)
     with pytest.raises(SystemExit, match="^error: ") as error:
