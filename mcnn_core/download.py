@@ -31,7 +31,7 @@ import urllib3
 from tqdm import tqdm
 
 from mcnn_core.errors import InputError, reporting
-from mcnn_core.files import MARKER, atomic, claim, exclusive, read_json, register, sha256, write_json
+from mcnn_core.files import MARKER, atomic, claim, exclusive, read_json, refuse_foreign, register, sha256, write_json
 from mcnn_core.screen import Screen, read_bbbc021
 
 BBBC021 = "https://data.broadinstitute.org/bbbc/BBBC021/"
@@ -81,8 +81,10 @@ class _Run:
 @contextmanager
 def _taken(folder: Path, known: str) -> Iterator[dict[str, Any]]:
     """Hold a folder that is new, ours, or has nothing in it but files of this screen; yield its records."""
-    before, records = (folder / MARKER).exists(), _records(folder)
-    claim(folder, "folder of fetched files", f"{known}|{re.escape(RECORD)}")
+    kind, known, before = "folder of fetched files", f"{known}|{re.escape(RECORD)}", (folder / MARKER).exists()
+    refuse_foreign(folder, kind, known)
+    records = _records(folder)  # before anything is written
+    claim(folder, kind, known)
     if not before:  # by make data before it marked its folders
         register(folder / RECORD)
     with exclusive(folder):

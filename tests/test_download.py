@@ -1,5 +1,6 @@
 """Fetching BBBC021, from a server on loopback that holds a tiny copy: three plates of two wells."""
 
+import gzip
 import io
 import os
 import re
