@@ -38,12 +38,13 @@ import yaml
 from nbformat import NotebookNode
 
 from mcnn_core.errors import InputError, reporting
-from mcnn_core.files import atomic, is_ours, read_json, read_text, sha256, write_json
+from mcnn_core.files import atomic, foreign, is_ours, read_json, read_text, sha256, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 SCREENS = ("simulated", "bbbc021", "kimorph")
 FORMATS = "ipynb,md:myst"
-NOT_OUTPUTS = ("exec", "src", "html", "doctrees", "jupyter_execute", "results")  # folders of `out` the build itself writes
+#: What the build itself, or `make check`, writes into `out`.
+NOT_OUTPUTS = ("exec", "src", "html", "doctrees", "jupyter_execute", "results", "results.json", "check.html", "check.json")
 
 
 # Notebooks -----------------------------------------------------------------
@@ -337,9 +338,9 @@ class Build:
         return {option: path for option, path in given.items() if path}
 
     @cached_property
-    def screen_files(self) -> dict[str, Any]:
-        """What `list_screen` returns; asked for once in a build, before anything is read, so that a later change is seen by the next."""
-        return list_screen(self)
+    def screen_state(self) -> str:
+        """The hash of `list_screen`; asked for once in a build, before anything is read, so that the next build sees a change that comes later."""
+        return hashlib.sha256(json.dumps(list_screen(self), sort_keys=True).encode()).hexdigest()
 
     def parameters(self) -> dict[str, dict]:
         """Return the parameters of every notebook, by name of the notebook.
@@ -451,15 +452,15 @@ def results_file(build: Build, name: str) -> Path:
 
 
 def list_outputs(out: Path) -> dict[str, list[int]]:
-    """Return size and time of every file that notebooks have left in `out`, by relative path."""
-    files = (
-        Path(folder, name)
-        for top in sorted(out.iterdir()) if top.is_dir() and top.name not in NOT_OUTPUTS and not top.name.startswith(".")
-        for folder, _, names in os.walk(top)
-        for name in names
-    )  # fmt: skip
-    alone = (path for path in out.iterdir() if path.is_file() and path.name != "results.json")
-    return {str(path.relative_to(out)): _stat(path) for path in (*files, *alone) if not path.name.startswith(".")}
+    """Return size and time of every file that notebooks have left in `out`, by relative path: of those that the package has written.
+
+    What others have put there, a log for example, is nobody's output.
+    """
+    tops = [entry for entry in os.scandir(out) if entry.name not in NOT_OUTPUTS and not entry.name.startswith(".")]
+    files = [os.path.join(folder, name) for top in tops if top.is_dir() for folder, _, names in os.walk(top) for name in names]
+    files += [top.path for top in tops if not top.is_dir()]
+    names = {os.path.relpath(path, out) for path in files if not os.path.basename(path).startswith(".")}
+    return {name: stat for name in sorted(names.difference(foreign(out))) if (stat := _seen(out / name))}
 
 
 def run_record(build: Build, name: str) -> dict:
@@ -510,7 +511,7 @@ def execution_key(build: Build, name: str) -> str:
         "modules": {path.name: sha256(path) for path in module_files(build.root, modules)},
         "software": software(build.root),
         "threads": threads(),
-        "screen": build.screen_files if reads_screen(notebook) else {},
+        "screen": build.screen_state if reads_screen(notebook) else "",
         "earlier": {other: run_record(build, other).get("digests") for other in earlier},
         "recorded": {path.name: sha256(path) for path in recorded_files(build.root, cells, modules)},
     }
@@ -571,7 +572,7 @@ def list_screen(build: Build) -> dict[str, Any]:
 TABLE = re.compile(r"\.(csv|tsv|tab|txt|obo|gaf)(\.gz)?$", re.IGNORECASE)
 
 
-def _seen(path: str) -> list[int] | None:
+def _seen(path: str | Path) -> list[int] | None:
     """Return size and time of a file, None where there is none."""
     try:
         found = os.stat(path)
@@ -826,7 +827,7 @@ def without_place(value: Any, out: Path) -> Any:
     """Return what cells hold with the files of the output folder named relative to it: pages are published, and tell of no one's disk."""
     if isinstance(value, str):
         names = "|".join(re.escape(name) for name in {str(out), html.escape(str(out)), quote(str(out))})
-        return re.sub(rf"(?<![\w./-])(?:{names})(/|(?![\w.-]))", lambda found: "" if found[1] else "OUT", value)
+        return re.sub(rf"(?<![\w./-])(?:file://)?(?:{names})(/|(?![\w.-]))", lambda found: "" if found[1] else "OUT", value)
     if isinstance(value, dict):
         return {key: without_place(part, out) for key, part in value.items()}
     return [without_place(part, out) for part in value] if isinstance(value, list) else value

@@ -463,13 +463,15 @@ import os
 import pathlib
 import time
 
+from mcnn_core.files import atomic
 from mcnn_core.workspace import Workspace
 
 space = Workspace(out, "02_second")
 pathlib.Path(os.environ["MET"] + ".here").touch()
 while os.path.exists(os.environ["MET"]):
     time.sleep(0.05)
-space.path("kept.txt").write_text("kept " * 5_000)
+with atomic(space.path("kept.txt")) as temporary:
+    temporary.write_text("kept " * 5_000)
 space.record(n=2)"""
 FIRST = 'from mcnn_core.workspace import Workspace\\n\\nspace = Workspace(out, "01_first")\\nspace.record(n=1)'.replace("\\n", "\n")
 
