@@ -239,6 +239,19 @@ def test_key_follows_the_images_and_tables_of_a_screen(small, screen, changed):
     assert [one == other for one, other in zip(keys(), before, strict=True)] == [False, True]
 
 
+def test_key_follows_files_that_parameters_name(small):
+    edit(small / "notebooks/02_second.md", "epochs = 1", 'epochs = 1\nobo = ""\nreal = ""')
+    (small / "real").mkdir()
+    for path in (small / "go.obo", small / "real/distances.csv"):
+        path.write_text("1")
+        keys = set()
+        for text in ("1", "2"):
+            path.write_text(text)
+            os.utime(path, ns=(1, 1))
+            keys.add(book.execution_key(options(small, PARAMS=f"obo={small / 'go.obo'} real={small / 'real'}"), "02_second"))
+        assert len(keys) == 2
+
+
 def test_key_follows_who_loads_a_screen(small):
     table = real_screen(small)
     (small / "mcnn_core/screen.py").write_text("load_screen = None\n")

@@ -1,8 +1,8 @@
 """Build the book: run the notebooks that need it, weave prose over outputs, render.
 
 The work on a notebook is split in two. *Execute* runs its code and is keyed on the
-code, its parameters, the package modules it imports and the files earlier notebooks
-left. *Weave* lays the present prose over the outputs kept. So a change of prose
+code, its parameters, the package modules it imports, the files that earlier notebooks
+left, a real screen's own files, and the installed versions. *Weave* lays the present prose over the outputs kept. So a change of prose
 never trains a network again, and a change of code runs again what depends on it.
 
 ``dodo.py`` arranges these functions into a graph; `Build` holds one run's options.
@@ -505,9 +505,11 @@ def execution_key(build: Build, name: str) -> str:
     cells = [[cell.source, "parameters" in tags(cell)] for cell in code_cells(notebook)]
     modules = set().union(*(imported_modules(python_lines(source), build.root) for source, _ in cells))
     earlier = [other for other in notebook_names(build.root) if other < name]
+    parameters = {key: value for key, value in build.parameters()[name].items() if key != "out"}
     parts = {
         "cells": cells,
-        "parameters": {key: value for key, value in build.parameters()[name].items() if key != "out"},
+        "parameters": parameters,
+        "files": {key: _listed(parameters[key], build.out) for key in PATHS if parameters.get(key)},
         "modules": {path.name: sha256(path) for path in module_files(build.root, modules)},
         "software": software(build.root),
         "threads": threads(),
@@ -564,8 +566,13 @@ def list_screen(build: Build) -> dict[str, Any]:
         return {"": sha256(table), **{name: _seen(place) for name, place in places.items()}}
     if build.screen == "simulated" or not build.data:
         return {}
-    files = _files_below(build.data, build.out)
-    return {path.removeprefix(build.data): sha256(path) if TABLE.search(path) else _seen(path) for path in files}
+    return _listed(build.data, build.out)
+
+
+def _listed(place: str, out: Path) -> dict[str, Any]:
+    """Return the SHA-256 of tables and the size and time of other files, for a file or for what lies below a folder."""
+    files = [place] if os.path.isfile(place) else _files_below(place, out)
+    return {path.removeprefix(place): sha256(path) if TABLE.search(path) else _seen(path) for path in files}
 
 
 #: Names of files that are read as tables or lists.
