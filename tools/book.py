@@ -521,11 +521,15 @@ def execution_key(build: Build, name: str) -> str:
 
 
 def software(root: Path = ROOT) -> dict[str, str]:
-    """Return the version of Python, and of every package of ``requirements*`` that is installed, whatever is asked for there."""
-    text = "\n".join(path.read_text(encoding="utf-8") for path in sorted(root.glob("requirements*")))
+    """Return the version of Python, and of every package of ``requirements.*`` that is installed, whatever is asked for there."""
     installed = _installed(tuple(site.getsitepackages()))
-    names = {_plain(name) for name in re.findall(r"^([\w.-]+)(?:\[.*\])?==", text, re.MULTILINE)}
+    names = set().union(*(_required(path, tuple(_stat(path))) for path in root.glob("requirements.*")))
     return {"python": sys.version, **{name: installed.get(name, "") for name in sorted(names)}}
+
+
+@lru_cache(maxsize=10)
+def _required(path: Path, stat: tuple[int, ...]) -> set[str]:
+    return {_plain(name) for name in re.findall(r"^([\w.-]+)(?:\[.*\])?==", path.read_text(encoding="utf-8"), re.MULTILINE)}
 
 
 def _plain(name: str) -> str:
@@ -718,16 +722,14 @@ def execute(build: Build, name: str) -> None:
         # IPC two runs that share a name wait for each other for ever.
         config = Config({"KernelManager": {"transport": "ipc", "ip": f"{private}/kernel", "connection_file": f"{private}/kernel.json"}})
         try:
-            os.environ["MCNN_BUILD"] = str(build.out)  # mcnn_core.workspace: the folder is this build's
             papermill.execute_notebook(
                 _unformatted(source), _unformatted(failed), build.parameters()[name], kernel_name="python3", cwd=build.root / "notebooks",
                 progress_bar=False, stderr_file=sys.stderr, config=config, shutdown_kernel="immediate",
-                kernel_manager_class=kernel_manager(environment(build, private)),
+                kernel_manager_class=kernel_manager(environment(build, private) | {"MCNN_BUILD": str(build.out)}),  # `mcnn_core.workspace.in_build`
             )  # fmt: skip
         except Exception as error:
             raise RuntimeError(f"notebook {name} failed.\n{error}\nThe executed copy, up to the failing cell: {failed}") from error
         finally:
-            os.environ.pop("MCNN_BUILD", None)
             source.unlink()
     seconds = time.monotonic() - start
     after = list_outputs(build.out)
