@@ -39,12 +39,11 @@ DOIT_CONFIG = {
 
 
 def step(function, *args, leaves=()):
-    """Return an action that turns an expected failure into its message, and keeps a hash of what it leaves."""
+    """Return an action that turns an expected failure into its message, and keeps what it returns and a hash of what it leaves."""
 
     def act():
         try:
-            function(*args)
-            return {"left": book.tree_hash(*leaves)}
+            return (function(*args) or {}) | {"left": book.tree_hash(*leaves)}
         except (RuntimeError, ValueError, OSError) as error:
             return TaskFailed(str(error))
 
@@ -85,10 +84,11 @@ def task_weave():
 def task_merge():
     """Merge every notebook's numbers into one flat file."""
     return {
-        "actions": [step(book.merge_results, BUILD)],
+        "actions": [step(book.merge_results, BUILD, leaves=[BUILD.out / "results.json"])],
         "task_dep": ["execute"],
         "file_dep": [EXEC / f"{name}.json" for name in NAMES] + [BUILD.out / "results" / f"{name}.json" for name in NAMES],
         "targets": [BUILD.out / "results.json"],
+        "uptodate": [undamaged(BUILD.out / "results.json")],
     }
 
 
@@ -111,4 +111,5 @@ def task_render():
         "actions": [step(book.render, BUILD)],
         "file_dep": task_stage()["file_dep"] + staged,
         "targets": [HTML / "index.html"],
+        "uptodate": [lambda task, values: book.is_as_written(HTML, values.get("pages"))],
     }

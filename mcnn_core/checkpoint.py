@@ -77,7 +77,7 @@ def save(folder: Path, state: dict[str, Any], model: MCNN, optimiser: torch.opti
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Return the complete checkpoints of a folder, oldest first.
+    """Return the complete checkpoints of a folder, oldest first: a file without its SHA-256 is none, and a SHA-256 without its file neither.
 
     Raises
     ------
@@ -89,13 +89,13 @@ def checkpoints(folder: Path) -> list[Path]:
         raise InputError(f"{folder} holds files that look like checkpoints and were not written there by this program: move them away, "
                          "or copy the whole folder of a training, hidden files too", theirs)
     digests = sorted(folder.glob("epoch_*.sha256"), key=lambda path: (len(path.name), path.name))
-    return [path.with_suffix(".safetensors") for path in digests]
+    return [path.with_suffix(".safetensors") for path in digests if path.with_suffix(".safetensors").exists()]
 
 
 def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read a checkpoint's tensors and state, after comparing its SHA-256."""
     expected = path.with_suffix(".sha256").read_text(encoding="ascii", errors="replace").split()
-    if not path.exists() or [sha256(path), path.name] != expected:
+    if [sha256(path), path.name] != expected:
         raise InputError(f"{path} is damaged, it does not match its SHA-256: delete {path.stem}.* to go on from the one before")
     try:
         with safe_open(path, framework="pt") as file:

@@ -101,10 +101,11 @@ def _embed_screen(model: MCNN, store: Store, folder: Path, scheduler: str, progr
         precision = "bfloat16" if engine.bfloat16() else "float32"
         for part in folder.glob("part_*"):
             part.unlink()
-        write_yaml(folder / "network.yml", model, {})
-        with atomic(folder / "weights.safetensors") as temporary:
-            temporary.write_bytes(packed({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
-        write_json(folder / "embedding.json", {**identity, "precision": precision})
+    # Always, as they may have been lost or damaged since.
+    write_yaml(folder / "network.yml", model, {})
+    with atomic(folder / "weights.safetensors") as temporary:
+        temporary.write_bytes(packed({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
+    write_json(folder / "embedding.json", {**identity, "precision": precision})
     # The names are listed, not asked for one by one: a network drive would remember for a while that a file was not there.
     there, parts = set(os.listdir(folder)), {f"part_{first:08d}.npy": range(first, min(first + PART, n)) for first in range(0, n, PART)}
     missing = {name: rows for name, rows in parts.items() if not {name, f"{name}.sha256"} <= there or not _whole(folder / name)}

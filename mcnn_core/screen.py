@@ -527,10 +527,15 @@ def fetched(screen: Screen) -> tuple[Screen, list[str]]:
 
 
 def save_screen(screen: Screen, out: str | os.PathLike) -> None:
-    """Write ``fields.parquet`` (row i is row i of the store) and ``screen.json`` into the folder `out`."""
+    """Write ``fields.parquet`` (row i is row i of the store) and ``screen.json`` into the folder `out`.
+
+    Images that lie below `out` are named relative to it, so that a copy of the folder reads its own.
+    """
+    root, home = Path(os.path.realpath(screen.root)), Path(os.path.realpath(out))
+    root = root.relative_to(home) if root.is_relative_to(home) else screen.root
     write_table(Path(out) / "fields.parquet", screen.table)
     write_json(Path(out) / "screen.json", {"name": screen.name, "simulated": screen.simulated, "channels": list(screen.channels),
-                                           "root": str(screen.root), "n_fields": len(screen.table)})
+                                           "root": str(root), "n_fields": len(screen.table)})
 
 
 def copy_fields(screen: Screen, folder: str | os.PathLike, rows: Sequence[int]) -> Path:
@@ -566,7 +571,7 @@ def load_screen(out: str | os.PathLike) -> Screen:
     facts, table = read_json(Path(out) / "screen.json"), pd.read_parquet(Path(out) / "fields.parquet")
     if len(table) != facts["n_fields"]:
         raise InputError(f"{out}: fields.parquet has {len(table)} rows and screen.json says {facts['n_fields']}: read the screen again")
-    return Screen(facts["name"], table, tuple(facts["channels"]), Path(facts["root"]), facts["simulated"])
+    return Screen(facts["name"], table, tuple(facts["channels"]), Path(os.path.realpath(out)) / facts["root"], facts["simulated"])
 
 
 def summary(table: pd.DataFrame) -> dict[str, int]:

@@ -117,6 +117,8 @@ def _train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recip
     if us.rank == 0:
         checkpoint.write_yaml(folder / "network.yml", model, asdict(recipe))
     if state["step"] >= total:
+        if us.rank == 0:  # it may have been lost since
+            write_table(folder / "history.csv", pd.DataFrame(state["history"]))
         return pd.DataFrame(state["history"])
     if us.rank == 0:
         store.verify(np.flatnonzero(labels >= 0))

@@ -21,6 +21,7 @@ from mcnn_core.errors import InputError, MissingStageError
 from mcnn_core.files import MARKER, atomic, claim, discard, exclusive, share, write_json
 
 Scalar = bool | int | float | str
+CODE = ("mcnn_core", "notebooks", "tools")  # where a file that git does not know takes part in a run
 VERSIONS_OF = ("torch", "numpy", "scipy", "pandas", "scikit-learn")
 
 
@@ -81,12 +82,18 @@ def clean(root: Path | None = None) -> None:
 
 
 def commit(root: Path) -> str:
-    """Return the git commit of the folder `root`, or ``"unknown"`` outside a git repository."""
+    """Return the git commit of the folder `root`, with ``-dirty`` if what runs differs from it, or ``"unknown"`` outside a git repository.
+
+    Output folders that git does not know do not count, nor does ``book/recorded``, which a study writes while it runs.
+    """
+    changed = ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":!book/recorded"]
+    new = ["git", "ls-files", "--others", "--exclude-standard", "--", *CODE]
     try:
-        command = ["git", "rev-parse", "HEAD"]
-        return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+        head, *differences = (subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+                              for command in (["git", "rev-parse", "HEAD"], changed, new))
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return f"{head}-dirty" if any(differences) else head
 
 
 def processor() -> str:

@@ -13,7 +13,7 @@ import pytest
 from helpers import NOTEBOOK, small_repository
 
 from mcnn_core.errors import InputError
-from mcnn_core.files import claim
+from mcnn_core.files import atomic, claim, write_json
 from tools import book
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,8 +22,9 @@ FIRST = NOTEBOOK.format(
     title="First",
     parameters='screen = ""',
     prose="It kept {glue:text}`first.n` and {result}`first.n:.1f`.",
-    code='from mcnn_core.workspace import Workspace\n\nspace = Workspace(out, "01_first")\n'
-    'space.record(n=seed + 1)\nspace.path("kept.txt").write_text("a" * (seed + 1));',
+    code='from mcnn_core.files import atomic\nfrom mcnn_core.workspace import Workspace\n\nspace = Workspace(out, "01_first")\n'
+    'space.record(n=seed + 1)\nwith atomic(space.path("kept.txt")) as temporary:\n    temporary.write_text("a" * (seed + 1))\n'
+    'print(f"kept in {space.path(\'kept.txt\')} of {space.out}")',
 )
 SECOND = NOTEBOOK.format(
     title="Second",
@@ -202,6 +203,249 @@ def test_modules_are_followed_through_imports(small):
     assert book.imported_modules("from mcnn_core.deep import x\nimport numpy", small) == {"deep", "files", "errors"}
 
 
+def real_screen(small: Path) -> Path:
+    """Put a table of one field with two channels beside the repository; return its path."""
+    folder = small.parent / "data"
+    (folder / "images").mkdir(parents=True)
+    for name in ("a.tif", "b.tif", "other.tif"):
+        (folder / "images" / name).write_text(name)
+    (folder / "plates.csv").write_text("FileName_A,PathName_A,Image_FileName_B,Image_PathName_B\na.tif,images,b.tif,images\n")
+    return folder / "plates.csv"
+
+
+@pytest.mark.parametrize("screen, changed", [
+    ("csv", "plates.csv"), ("csv", "images/a.tif"), ("csv", "images/b.tif"), ("bbbc021", "plates.csv"), ("kimorph", "images/a.tif"),
+    ("bbbc021", "images/other.tif"), ("bbbc021", "Week2/new.tif"), ("kimorph", "elsewhere/new.tif"),
+])  # fmt: skip
+def test_key_follows_the_images_and_tables_of_a_screen(small, screen, changed):
+    table = real_screen(small)
+    (small.parent / "elsewhere").mkdir()
+    (table.parent / "elsewhere").symlink_to(small.parent / "elsewhere")
+    (small.parent / "elsewhere/round").symlink_to(table.parent)
+    given = {"SCREEN": str(table)} if screen == "csv" else {"SCREEN": screen, "DATA": str(table.parent), "OUT": str(table.parent / "book")}
+
+    def keys():
+        return [book.execution_key(options(small, **given), name) for name in ("01_first", "02_second")]
+
+    before = keys()
+    for name in ("book/log.txt", ".hidden", *(["images/other.tif"] if screen == "csv" else [])):  # of no account
+        (table.parent / name).parent.mkdir(exist_ok=True)
+        (table.parent / name).write_text("changed")
+    assert keys() == before
+    path = table.parent / changed
+    path.parent.mkdir(exist_ok=True)
+    path.write_text((path.read_text() if path.exists() else "new")[::-1])
+    os.utime(path, ns=(1, 1))
+    assert [one == other for one, other in zip(keys(), before, strict=True)] == [False, True]
+
+
+def test_key_follows_files_that_parameters_name(small):
+    edit(small / "notebooks/02_second.md", "epochs = 1", 'epochs = 1\nobo = ""\nreal = ""')
+    (small / "real").mkdir()
+    for path in (small / "go.obo", small / "real/distances.csv"):
+        path.write_text("1")
+        keys = set()
+        for text in ("1", "2"):
+            path.write_text(text)
+            os.utime(path, ns=(1, 1))
+            keys.add(book.execution_key(options(small, PARAMS=f"obo={small / 'go.obo'} real={small / 'real'}"), "02_second"))
+        assert len(keys) == 2
+
+
+def test_key_follows_who_loads_a_screen(small):
+    table = real_screen(small)
+    (small / "mcnn_core/screen.py").write_text("load_screen = None\n")
+    edit(small / "notebooks/02_second.md", "from mcnn_core import workspace", "from mcnn_core import workspace\nfrom mcnn_core.screen import load_screen")
+    before = book.execution_key(options(small, SCREEN=str(table)), "02_second")
+    (table.parent / "images/a.tif").unlink()
+    assert book.execution_key(options(small, SCREEN=str(table)), "02_second") != before
+
+
+@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"\xff\xfe", b"FileName_A,PathName_A\nx\n\n\0.tif,images\n"])
+def test_a_table_that_is_none_has_a_key(small, content):
+    table = real_screen(small)
+    table.write_bytes(content)
+    assert book.execution_key(options(small, SCREEN=str(table)), "01_first")
+
+
+def test_key_follows_installed_versions_and_threads(small, monkeypatch):
+    def keys():
+        return {book.execution_key(options(small), name) for name in ("01_first", "02_second")}
+
+    assert {"numpy", "torch", "python"} <= {name for name, version in book.software(small).items() if version}
+    before = keys()
+    (small / "requirements.txt").write_text("# the same packages\n" + (small / "requirements.txt").read_text())
+    assert keys() == before
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert not keys() & before
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(book, "_installed", lambda folders: {"numpy": "0.1"})
+    assert not keys() & before
+
+
+# Records -------------------------------------------------------------------
+
+
+RESUMING = NOTEBOOK.format(
+    title="First", parameters="stop = False", prose="",
+    code="""\
+from mcnn_core.files import atomic
+from mcnn_core.workspace import Workspace
+
+space = Workspace(out, "01_first")
+for name in ("a.bin", "b.bin"):
+    path = space.path("model") / name
+    if not path.exists() or path.read_bytes() != b"whole":
+        with atomic(path) as temporary:
+            temporary.write_bytes(b"whole")
+    if stop:
+        raise KeyError("stopped")
+space.record(n=1)""",
+)  # fmt: skip
+
+
+def claimed(root: Path, **given: str) -> book.Build:
+    build = options(root, **given)
+    claim(build.out, "output folder")
+    return build
+
+
+@pytest.mark.parametrize("finished_before", [False, True])
+def test_a_resumed_notebook_stands_on_what_it_found_finished(small, finished_before):
+    (small / "notebooks/01_first.md").write_text(RESUMING)
+    build, stopped = claimed(small), claimed(small, PARAMS="stop=True")
+    if finished_before:  # with other files than it leaves now
+        (small / "notebooks/01_first.md").write_text(RESUMING.replace("a.bin", "c.bin"))
+        book.execute(build, "01_first")
+        (small / "notebooks/01_first.md").write_text(RESUMING)
+    with pytest.raises(RuntimeError, match="stopped"):
+        book.execute(stopped, "01_first")
+    assert not book.is_current(build, "01_first") and not book.is_current(stopped, "01_first")
+    (build.out / "log.txt").write_text("of no account")
+    book.execute(build, "01_first")
+    assert book.is_current(build, "01_first")
+    record = book.run_record(build, "01_first")
+    assert {"model/a.bin", "model/b.bin"} <= set(record["outputs"]) and "log.txt" not in record["outputs"] and "begun" not in record
+    a = build.out / "model/a.bin"
+    for damage in (lambda: a.write_bytes(b"whold"), a.unlink):
+        damage()
+        assert not book.is_current(build, "01_first")
+        book.execute(build, "01_first")
+        assert book.is_current(build, "01_first") and a.read_bytes() == b"whole"
+
+
+def test_files_whose_record_is_lost_go_to_who_writes_them(small):
+    later = NOTEBOOK.format(title="Second", parameters="", prose="", code="""\
+from mcnn_core.files import write_json
+from mcnn_core.workspace import Workspace
+
+space = Workspace(out, "02_second")
+write_json(space.path("mine.json"), [])
+space.record(n=2)""")
+    (small / "notebooks/02_second.md").write_text(later)
+    build = claimed(small)
+
+    def run_what_is_not_current():
+        ran = []
+        for name in book.notebook_names(small):
+            if not book.is_current(build, name):
+                book.execute(build, name)
+                ran.append(name)
+        return ran
+
+    assert run_what_is_not_current() == ["01_first", "02_second"]
+    for name in ("01_first", "02_second"):
+        (build.out / f"exec/{name}.json").write_text("[]")
+    assert run_what_is_not_current() == ["01_first", "02_second"]
+    run_what_is_not_current()
+    assert run_what_is_not_current() == []
+    assert list(book.run_record(build, "02_second")["outputs"]) == ["mine.json"]
+    assert list(book.run_record(build, "01_first")["outputs"]) == ["kept.txt"]
+
+
+def test_a_notebook_that_changes_an_earlier_one_s_file_is_refused(small):
+    edit(small / "notebooks/02_second.md", "space.record(", "from mcnn_core.files import write_json\nwrite_json(space.path('kept.txt'), 1)\nspace.record(")
+    build = claimed(small, PARAMS="epochs=1")
+    book.execute(build, "01_first")
+    with pytest.raises(RuntimeError, match="02_second changed files that an earlier notebook left: kept.txt"):
+        book.execute(build, "02_second")
+
+
+def test_what_others_write_into_the_output_folder_meanwhile_is_nobodys(small):
+    foreign = "import pathlib\nfrom mcnn_core.files import atomic\nwith open(pathlib.Path(out, 'log.txt'), 'a') as log:\n    log.write('a line')\n"
+    foreign += "for name in ('check.html', 'check.json'):\n    with atomic(pathlib.Path(out, name)) as temporary:\n        temporary.touch()\n"
+    for name in ("01_first", "02_second"):
+        edit(small / f"notebooks/{name}.md", "space.record(", foreign + "space.record(")
+    build = claimed(small, PARAMS="epochs=1")
+    for name in ("01_first", "02_second"):
+        book.execute(build, name)
+    (build.out / "log.txt").write_text("goes on")
+    (build.out / "check.html").unlink()
+    assert [list(book.run_record(build, name)["outputs"]) for name in ("01_first", "02_second")] == [["kept.txt"], []]
+    assert book.is_current(build, "01_first") and book.is_current(build, "02_second")
+
+
+RECORD = {"key": "k", "seconds": 1.5, "outputs": {"a": [1, 2]}, "digests": {"a": "d"}, "kept": ["x", "y"], "found": ["a"]}
+
+
+@pytest.mark.parametrize("other", [
+    [], 3, None, "text", {}, {"key": "k"}, *({**RECORD, key: value} for key, value in [
+        ("key", 3), ("seconds", "1"), ("seconds", True), ("outputs", []), ("outputs", {"a": 1}), ("outputs", {"a": ["1", "2"]}), ("outputs", {}),
+        ("digests", {}), ("digests", {"a": 1}), ("kept", None), ("kept", [1]), ("found", ["b"]), ("found", "a"), ("found", [[]]), ("begun", []),
+        ("more", 1)]),
+])  # fmt: skip
+def test_a_record_of_another_shape_is_none(small, other):
+    build = options(small)
+    write_json(build.out / "exec/01_first.json", RECORD)
+    assert book.run_record(build, "01_first") == RECORD
+    write_json(build.out / "exec/01_first.json", other)
+    assert book.run_record(build, "01_first") == {}
+    assert not book.is_current(build, "01_first") and book.execution_key(build, "02_second")
+
+
+SHOWING = NOTEBOOK.format(
+    title="First", parameters="", prose="",
+    code="""\
+import os
+import sys
+
+import matplotlib.pyplot as plt
+
+import mcnn_core
+from mcnn_core.workspace import Workspace
+
+space = Workspace(out, "01_first")
+space.record(package=mcnn_core.__file__, started="started" in globals(), interpreter=sys.executable)
+space.record(size=plt.rcParams["font.size"], locale=os.environ["LC_ALL"])
+plt.plot([1, 2]);""",
+)  # fmt: skip
+
+
+def test_a_kernel_sees_nothing_of_the_users_settings(small, tmp_path, monkeypatch):
+    (small / "notebooks/01_first.md").write_text(SHOWING)
+    home = tmp_path / "home"
+    for name, text in {
+        "ipython/profile_default/startup/00.py": "started = True", "matplotlib/matplotlibrc": "font.size: 99", "startup.py": "started = True",
+        "share/kernels/python3/kernel.json": json.dumps({"argv": ["false"], "display_name": "x", "language": "python"}),
+        "clone/mcnn_core/__init__.py": "raise ImportError('the other clone')", "home/.config/matplotlib/matplotlibrc": "font.size: 98",
+    }.items():  # fmt: skip
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(text)
+    given = {"IPYTHONDIR": "ipython", "MPLCONFIGDIR": "matplotlib", "MATPLOTLIBRC": "matplotlib", "PYTHONSTARTUP": "startup.py",
+             "JUPYTER_PATH": "share", "JUPYTER_DATA_DIR": "share", "PYTHONPATH": "clone", "HOME": "home"}  # fmt: skip
+    for name, value in given.items():
+        monkeypatch.setenv(name, str(home / value))
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    build = claimed(small)
+    book.execute(build, "01_first")
+    assert json.loads((build.out / "results/01_first.json").read_text()) == {
+        "first.package": str(small / "mcnn_core/__init__.py"), "first.started": False, "first.interpreter": sys.executable,
+        "first.size": 10.0, "first.locale": "C.UTF-8"}  # fmt: skip
+    shown = nbformat.read(build.out / "exec/01_first.ipynb", as_version=4).cells[-1].outputs
+    assert any("image/png" in output.get("data", {}) for output in shown)
+
+
 # Weaving -------------------------------------------------------------------
 
 
@@ -227,6 +471,21 @@ def test_weave_lays_new_prose_over_kept_outputs(small):
     injected = woven.cells[2]
     assert injected.source == "seed = 9" and "hide-input" in injected.metadata.tags
     assert "papermill" not in json.dumps(woven) and "start_time" not in json.dumps(woven)
+
+
+def test_pages_name_files_relative_to_the_output_folder():
+    out = Path("/home/me/a & b")
+    told = {"text": "in /home/me/a & b/x.csv, /home/me/a & b, /home/me/a & bc/x and /mnt/home/me/a & b/x", "deep": [{"html": "<p>/home/me/a &amp; b/y"}],
+            "uri": "file:///home/me/a%20%26%20b/z", "n": 3}  # fmt: skip
+    assert book.without_place(told, out) == {
+        "text": "in x.csv, OUT, /home/me/a & bc/x and /mnt/home/me/a & b/x", "deep": [{"html": "<p>y"}], "uri": "z", "n": 3}
+
+
+def test_weave_does_not_tell_where_a_book_was_built(small):
+    run = executed(book.read_source("01_first", small))
+    run.cells[2].source = "# Parameters\nseed = 9\nout = \"/home/me/book\"\n"
+    woven = book.weave(book.read_source("01_first", small), run)
+    assert woven.cells[2].source == "# Parameters\nseed = 9\n"
 
 
 def test_weave_refuses_other_code(small):
@@ -293,7 +552,7 @@ def test_stage_mirrors_and_forgets(small):
     book.stage(build)
     staged = build.out / "src"
     assert "Used in {doc}`/notebooks/01_first`, {doc}`/notebooks/02_second`." in (staged / "book/api/workspace.md").read_text()
-    assert "No chapter imports this module" in (staged / "book/api/files.md").read_text()
+    assert "No chapter imports this module" in (staged / "book/api/errors.md").read_text()
     assert "| {doc}`files` | Writing files" in (staged / "book/api/index.md").read_text()
     before = (staged / "book/intro.md").stat().st_mtime_ns
     (small / "mcnn_core/errors.py").unlink()
@@ -357,7 +616,26 @@ def test_a_small_book_from_end_to_end(small, tmp_path):
     assert "noise" not in (out / "html/notebooks/02_second.html").read_text()
     assert "url=book/intro.html" in (out / "html/index.html").read_text()
 
+    assert "kept in kept.txt of OUT" in page
+    told = [path for path in (out / "html").rglob("*") if path.is_file() and str(out).encode() in path.read_bytes()]
+    assert not told, told
+
     assert doit(small, out).stdout == ""  # nothing to do
+
+    html = {path: path.read_bytes() for path in (out / "html").rglob("*") if path.is_file()}
+    (out / "html/.nojekyll").touch()
+    (out / "html/CNAME").write_text("www.example.org\n")
+    edit(out / "results.json", '"first.n": 1', '"first.n": 7')
+    edit(out / "src/notebooks/01_first.ipynb", "It kept", "It has not kept")
+    edit(out / "src/book/intro.md", "One is", "One is not")
+    (out / "html/searchindex.js").unlink()
+    (out / "html/objects.inv").write_bytes(b"damaged")
+    mended = doit(small, out)
+    assert mended.returncode == 0 and "running" not in mended.stdout, mended.stdout + mended.stderr
+    assert json.loads((out / "results.json").read_text()) == results
+    assert {path: path.read_bytes() for path in html} == html
+    assert (out / "html/CNAME").read_text() == "www.example.org\n" and (out / "html/.nojekyll").exists()
+    assert doit(small, out).stdout == ""
 
     edit(small / "book/intro.md", "One is", "One is {result}`first.missing`, not")
     broken = doit(small, out)
@@ -368,7 +646,7 @@ def test_a_small_book_from_end_to_end(small, tmp_path):
     assert broken.returncode != 0 and "Pygments lexer name 'no-language' is not known" in broken.stderr
     edit(small / "book/intro.md", "```{code-block} no-language\nx\n```", "")
 
-    edit(small / "notebooks/01_first.md", 'space.path("kept.txt")', "# a remark\nspace.path('kept.txt')")
+    edit(small / "notebooks/01_first.md", "space.record(", "# a remark\nspace.record(")
     again = doit(small, out)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "01_first: done" in again.stdout and "02_second" not in again.stdout  # what it left is the same

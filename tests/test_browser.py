@@ -127,6 +127,11 @@ def visits(driver, book):
     return seen
 
 
+def test_no_file_of_the_book_tells_where_it_was_built(book):
+    place = str(book.parent).encode()
+    assert not [path for path in book.rglob("*") if path.is_file() and place in path.read_bytes()]
+
+
 @pytest.mark.parametrize("what", ["remote", "errors", "blank", "nameless", "unlabelled", "injected", "alerts", "overflow", "faint", "faint in the dark"])
 def test_no_page_has(visits, what):
     wrong = {page: found[what] for page, found in visits.items() if found[what]}

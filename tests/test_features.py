@@ -199,16 +199,29 @@ def test_altered_pixels_stop_the_embedding_at_their_part(store, model, in_fours,
     assert error.value.problems == ["plate P1: fields 8 to 9"] and in_fours == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
-def test_altered_weights_are_not_used(store, model, tmp_path, in_fours):
-    embed_screen(model, store, tmp_path, progress=False)
-    (tmp_path / PARTS[1]).unlink()
+def test_altered_weights_are_not_used_and_written_anew(store, model, tmp_path, in_fours):
+    before = embed_screen(model, store, tmp_path, progress=False)
     path = tmp_path / "weights.safetensors"
     whole = bytearray(path.read_bytes())
     whole[-1] ^= 1
     path.write_bytes(whole)
     features._sent.cache_clear()
     with pytest.raises(InputError, match="weights.safetensors is not what was written"):
-        embed_screen(model, store, tmp_path, progress=False)
+        features._sent(tmp_path, features.digest(model))
+    for lost in (PARTS[1], "network.yml"):
+        (tmp_path / lost).unlink()
+    assert np.array_equal(embed_screen(model, store, tmp_path, progress=False), before)
+
+
+@pytest.mark.parametrize("lost", ["network.yml", "weights.safetensors", "embedding.json"])
+def test_what_an_embedding_has_lost_comes_back(store, model, tmp_path, in_fours, lost):
+    before = embed_screen(model, store, tmp_path, progress=False)
+    there = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    (tmp_path / lost).unlink()
+    (tmp_path / PARTS[1]).unlink()
+    features._sent.cache_clear()
+    assert np.array_equal(embed_screen(model, store, tmp_path, progress=False), before)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == there
 
 
 def test_frame_holds_metadata_and_features():

@@ -1,5 +1,6 @@
 import gzip
 import os
+import shutil
 
 import pandas as pd
 import pytest
@@ -264,6 +265,17 @@ def test_a_screen_is_saved_and_loaded(tmp_path):
     assert (again.name, again.channels, again.root, again.simulated) == (screen.name, screen.channels, screen.root, screen.simulated)
     screen.table.head(3).to_parquet(tmp_path / "out" / "fields.parquet", index=False)
     assert "3 rows and screen.json says 8" in refused(load_screen, tmp_path / "out")
+
+
+def test_a_copied_output_folder_reads_its_own_images(tmp_path):
+    first, second = tmp_path / "out", tmp_path / "copy"
+    (first / "screen").mkdir(parents=True)
+    screen = read_loaddata(write_screen(first / "screen"))
+    save_screen(screen, first)
+    assert str(tmp_path) not in (first / "screen.json").read_text()
+    shutil.copytree(first, second)
+    assert load_screen(first).root == screen.root and load_screen(second).root == second / "screen"
+    assert (first / "screen.json").read_bytes() == (second / "screen.json").read_bytes()
 
 
 def test_a_partly_fetched_screen_is_the_plates_that_are_there(tmp_path):

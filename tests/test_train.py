@@ -223,6 +223,18 @@ def test_damaged_checkpoint_is_refused(tmp_path, damage):
     assert len(train(store, labels, TINY, RECIPE, tmp_path, progress=False)) == 3
 
 
+@pytest.mark.parametrize("lost", [["history.csv"], ["epoch_003.safetensors"], ["epoch_003.sha256"], ["network.yml", "epoch_002.sha256"]])
+def test_what_a_finished_training_has_lost_comes_back(tmp_path, lost):
+    store, labels = toy()
+    train(store, labels, TINY, RECIPE, tmp_path, progress=False)
+    before = load_model(tmp_path).state_dict()
+    for name in lost:
+        (tmp_path / name).unlink()
+    assert len(train(store, labels, TINY, RECIPE, tmp_path, progress=False)) == len(pd.read_csv(tmp_path / "history.csv")) == 3
+    after = load_model(tmp_path).state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
 def test_checkpoint_with_a_right_digest_and_wrong_contents_is_refused(tmp_path):
     path = tmp_path / "epoch_001.safetensors"
     path.write_bytes(b"not tensors")
@@ -230,7 +242,7 @@ def test_checkpoint_with_a_right_digest_and_wrong_contents_is_refused(tmp_path):
     with pytest.raises(InputError, match="is no checkpoint"):
         load_model(tmp_path)
     path.unlink()
-    with pytest.raises(InputError, match="damaged"):
+    with pytest.raises(MissingStageError, match="holds no trained network"):  # its SHA-256 alone is no checkpoint
         load_model(tmp_path)
 
 

@@ -184,6 +184,30 @@ def test_commit_and_provenance(tmp_path, monkeypatch):
     assert len(kept["commit"]) == 40 and kept["processor"] and kept["version.torch"]
 
 
+def git(folder, *arguments):
+    subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=b", *arguments], cwd=folder, check=True)
+
+
+def test_a_commit_that_is_not_what_runs_is_marked(tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    for name in ("mcnn_core/a.py", "book/recorded/study.json"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("1")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-q", "-m", "c")
+    clean = commit(tmp_path)
+    (tmp_path / "book/recorded/study.json").write_text("2")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/log.txt").touch()
+    assert len(clean) == 40 and commit(tmp_path) == clean
+    (tmp_path / "mcnn_core/b.py").touch()
+    assert commit(tmp_path) == f"{clean}-dirty"
+    (tmp_path / "mcnn_core/b.py").unlink()
+    (tmp_path / "mcnn_core/a.py").write_text("2")
+    assert commit(tmp_path) == f"{clean}-dirty"
+
+
 def test_processor_without_proc(monkeypatch):
     monkeypatch.setattr(Path, "is_file", lambda self: False)
     monkeypatch.setattr(module.platform, "processor", lambda: "")

@@ -1,8 +1,8 @@
 """Build the book: run the notebooks that need it, weave prose over outputs, render.
 
 The work on a notebook is split in two. *Execute* runs its code and is keyed on the
-code, its parameters, the package modules it imports and the files earlier notebooks
-left. *Weave* lays the present prose over the outputs kept. So a change of prose
+code, its parameters, the package modules it imports, the files that earlier notebooks
+left, a real screen's own files, and the installed versions. *Weave* lays the present prose over the outputs kept. So a change of prose
 never trains a network again, and a change of code runs again what depends on it.
 
 ``dodo.py`` arranges these functions into a graph; `Build` holds one run's options.
@@ -10,34 +10,41 @@ never trains a network again, and a change of code runs again what depends on it
 
 import ast
 import copy
+import csv
 import hashlib
+import html
+import io
 import json
 import math
 import os
 import re
 import shlex
 import shutil
+import site
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import nbformat
 import yaml
 from nbformat import NotebookNode
 
 from mcnn_core.errors import InputError, reporting
-from mcnn_core.files import atomic, is_ours, read_json, read_text, sha256, write_json
+from mcnn_core.files import atomic, foreign, is_ours, read_json, read_text, sha256, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 SCREENS = ("simulated", "bbbc021", "kimorph")
 FORMATS = "ipynb,md:myst"
-NOT_OUTPUTS = ("exec", "src", "html", "doctrees", "jupyter_execute", "results")  # folders of `out` the build itself writes
+#: What the build itself, or `make check`, writes into `out`.
+NOT_OUTPUTS = ("exec", "src", "html", "doctrees", "jupyter_execute", "results", "results.json", "check.html", "check.json")
 
 
 # Notebooks -----------------------------------------------------------------
@@ -330,6 +337,11 @@ class Build:
         given = {"SCREEN": "" if self.screen in SCREENS else self.screen, "DATA": self.data}
         return {option: path for option, path in given.items() if path}
 
+    @cached_property
+    def screen_state(self) -> str:
+        """The hash of `list_screen`; asked for once in a build, before anything is read, so that the next build sees a change that comes later."""
+        return hashlib.sha256(json.dumps(list_screen(self), sort_keys=True).encode()).hexdigest()
+
     def parameters(self) -> dict[str, dict]:
         """Return the parameters of every notebook, by name of the notebook.
 
@@ -440,24 +452,51 @@ def results_file(build: Build, name: str) -> Path:
 
 
 def list_outputs(out: Path) -> dict[str, list[int]]:
-    """Return size and time of every file that notebooks have left in `out`, by relative path."""
-    files = (
-        Path(folder, name)
-        for top in sorted(out.iterdir()) if top.is_dir() and top.name not in NOT_OUTPUTS and not top.name.startswith(".")
-        for folder, _, names in os.walk(top)
-        for name in names
-    )  # fmt: skip
-    alone = (path for path in out.iterdir() if path.is_file() and path.name != "results.json")
-    return {str(path.relative_to(out)): _stat(path) for path in (*files, *alone) if not path.name.startswith(".")}
+    """Return size and time of every file that notebooks have left in `out`, by relative path: of those that the package has written.
+
+    What others have put there, a log for example, is nobody's output.
+    """
+    tops = [entry for entry in os.scandir(out) if entry.name not in NOT_OUTPUTS and not entry.name.startswith(".")]
+    files = [os.path.join(folder, name) for top in tops if top.is_dir() for folder, _, names in os.walk(top) for name in names]
+    files += [top.path for top in tops if not top.is_dir()]
+    names = {os.path.relpath(path, out) for path in files if not os.path.basename(path).startswith(".")}
+    return {name: stat for name in sorted(names.difference(foreign(out))) if (stat := _seen(out / name))}
 
 
 def run_record(build: Build, name: str) -> dict:
-    """Return what is known of a notebook's last successful run: key, seconds, outputs; or nothing, also where that is damaged."""
-    path = build.out / "exec" / f"{name}.json"
+    """Return what is known of a notebook's runs, or nothing, also where the file is damaged.
+
+    ``key``, ``seconds``, ``outputs`` (size and time by path), ``digests`` (SHA-256 by path) and ``kept`` (`_kept`) are of its
+    last successful run; ``found`` are those of the outputs that were there and not written by that run: it resumed. While a
+    run has not succeeded, ``begun`` says which files were there when the first such run began.
+    """
     try:
-        return read_json(path) if path.exists() and path.with_suffix(".ipynb").exists() else {}
-    except InputError:
+        record = read_json(build.out / "exec" / f"{name}.json")
+        return record if _is_record(record) else {}
+    except (InputError, OSError):
         return {}
+
+
+#: The record of a notebook that has never succeeded.
+NO_RUN = {"key": "", "seconds": 0, "outputs": {}, "digests": {}, "kept": ["", ""], "found": []}
+
+
+def _is_record(record: Any) -> bool:
+    """Whether what a file says has the shape of a record."""
+
+    def stats(value: Any) -> bool:
+        return isinstance(value, dict) and all(isinstance(one, list) and [type(n) for n in one] == [int, int] for one in value.values())
+
+    def texts(value: Any) -> bool:
+        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+    return (
+        isinstance(record, dict) and record.keys() - {"begun"} == NO_RUN.keys() and isinstance(record["key"], str)
+        and type(record["seconds"]) in (int, float) and math.isfinite(record["seconds"])
+        and stats(record["outputs"]) and stats(record.get("begun", {})) and texts(record["kept"]) and texts(record["found"])
+        and isinstance(record["digests"], dict) and texts(list(record["digests"].values()))
+        and record["digests"].keys() == record["outputs"].keys() >= set(record["found"])
+    )  # fmt: skip
 
 
 def execution_key(build: Build, name: str) -> str:
@@ -466,17 +505,117 @@ def execution_key(build: Build, name: str) -> str:
     cells = [[cell.source, "parameters" in tags(cell)] for cell in code_cells(notebook)]
     modules = set().union(*(imported_modules(python_lines(source), build.root) for source, _ in cells))
     earlier = [other for other in notebook_names(build.root) if other < name]
-    screen = Path(build.screen)
+    parameters = {key: value for key, value in build.parameters()[name].items() if key != "out"}
     parts = {
         "cells": cells,
-        "parameters": {key: value for key, value in build.parameters()[name].items() if key != "out"},
+        "parameters": parameters,
+        "files": {key: _listed(parameters[key], build.out) for key in PATHS if parameters.get(key)},
         "modules": {path.name: sha256(path) for path in module_files(build.root, modules)},
-        "requirements": [sha256(build.root / f"requirements.{end}") for end in ("txt", "lock")],
-        "screen": sha256(screen) if screen.is_file() else "",
+        "software": software(build.root),
+        "threads": threads(),
+        "screen": build.screen_state if reads_screen(notebook) else "",
         "earlier": {other: run_record(build, other).get("digests") for other in earlier},
         "recorded": {path.name: sha256(path) for path in recorded_files(build.root, cells, modules)},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def software(root: Path = ROOT) -> dict[str, str]:
+    """Return the version of Python, and of every package of ``requirements.*`` that is installed, whatever is asked for there."""
+    installed = _installed(tuple(site.getsitepackages()))
+    names = set().union(*(_required(path, tuple(_stat(path))) for path in root.glob("requirements.*")))
+    return {"python": sys.version, **{name: installed.get(name, "") for name in sorted(names)}}
+
+
+@lru_cache(maxsize=10)
+def _required(path: Path, stat: tuple[int, ...]) -> set[str]:
+    return {_plain(name) for name in re.findall(r"^([\w.-]+)(?:\[.*\])?==", path.read_text(encoding="utf-8"), re.MULTILINE)}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@lru_cache(maxsize=10)
+def _installed(folders: tuple[str, ...]) -> dict[str, str]:
+    """Return the versions of the packages in some folders: by the names of theirs, as to read what each says of itself takes long."""
+    found: dict[str, str] = {}
+    for folder in filter(os.path.isdir, folders):
+        for name, version in re.findall(r"^(.+)-([^-]+)\.dist-info$", "\n".join(os.listdir(folder)), re.MULTILINE):
+            found.setdefault(_plain(name), version)
+    return found
+
+
+def threads() -> dict[str, str | int]:
+    """Return what torch and NumPy take their number of threads from: sums in another order end with other last bits."""
+    given = {name: os.environ.get(name, "") for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {**given, "cores": cores}
+
+
+def reads_screen(notebook: NotebookNode) -> bool:
+    """Whether a notebook may read the tables or images of a screen: it is told where they lie, or loads what another has noted of that."""
+    names = {name.rpartition(".")[2] for cell in code_cells(notebook) for name in _imports(python_lines(cell.source))}
+    return bool({"screen", "data"} & known_parameters(notebook).keys() or "load_screen" in names)
+
+
+def list_screen(build: Build) -> dict[str, Any]:
+    """Return what is known of each file of a real screen without opening its images: of tables the SHA-256, of others size and time.
+
+    They are the images that a ``.csv`` names, or everything below ``DATA``; hidden files and the output folder do not count.
+    """
+    if build.screen not in SCREENS:
+        table = Path(build.screen)
+        places = {name: os.path.join(table.parent, name) for name in _named_images(table)}
+        return {"": sha256(table), **{name: _seen(place) for name, place in places.items()}}
+    if build.screen == "simulated" or not build.data:
+        return {}
+    return _listed(build.data, build.out)
+
+
+def _listed(place: str, out: Path) -> dict[str, Any]:
+    """Return the SHA-256 of tables and the size and time of other files, for a file or for what lies below a folder."""
+    files = [place] if os.path.isfile(place) else _files_below(place, out)
+    return {path.removeprefix(place): sha256(path) if TABLE.search(path) else _seen(path) for path in files}
+
+
+#: Names of files that are read as tables or lists.
+TABLE = re.compile(r"\.(csv|tsv|tab|txt|obo|gaf)(\.gz)?$", re.IGNORECASE)
+
+
+def _seen(path: str | Path) -> list[int] | None:
+    """Return size and time of a file, None where there is none."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _named_images(table: Path) -> list[str]:
+    """Return the images that a LoadData table names, relative to its folder; none of what is no such table, which the notebook will say."""
+    try:
+        rows = list(csv.reader(io.StringIO(read_text(table), newline="")))
+    except (InputError, csv.Error):
+        return []
+    names = [name.strip().removeprefix("Image_") for name in rows[0]] if rows else []
+    pairs = [(names.index(f"PathName_{name[9:]}"), place) for place, name in enumerate(names)
+             if name.startswith("FileName_") and f"PathName_{name[9:]}" in names]
+    return sorted({os.path.join(row[path], row[file]) for row in rows[1:] if len(row) == len(names) for path, file in pairs})
+
+
+def _files_below(folder: str, out: Path) -> list[str]:
+    """Return the files below a folder, sorted, links to folders followed once; hidden ones and those below `out` left out."""
+    files, waiting, visited = [], [folder], {os.path.realpath(out)}
+    while waiting:
+        here = waiting.pop()
+        if (real := os.path.realpath(here)) not in visited:
+            visited.add(real)
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    if not entry.name.startswith("."):
+                        (waiting if entry.is_dir() else files).append(entry.path)
+    return sorted(files)
 
 
 def module_files(root: Path, modules: set[str]) -> list[Path]:
@@ -503,11 +642,11 @@ def _kept(build: Build, name: str) -> list[str]:
 def is_current(build: Build, name: str) -> bool:
     """Whether the last run of a notebook still holds: same key, and its files as it left them."""
     record = run_record(build, name)
-    if not record or record["key"] != execution_key(build, name) or record.get("kept") != _kept(build, name):
+    if not record or record["key"] != execution_key(build, name) or record["kept"] != _kept(build, name):
         return False
     for relative, stat in record["outputs"].items():
         path = build.out / relative
-        if not path.exists() or (_stat(path) != stat and sha256(path) != record["digests"][relative]):
+        if not path.is_file() or (_stat(path) != stat and sha256(path) != record["digests"][relative]):
             return False
     return True
 
@@ -521,6 +660,37 @@ def _short_folder() -> str | None:
 def _unformatted(path: Path) -> str:
     """Return a path as papermill takes it, which would fill in what stands in braces."""
     return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def environment(build: Build, private: str) -> dict[str, str]:
+    """Return the environment of kernels and of Sphinx: what leads Python, IPython, Jupyter and Matplotlib is the build's own.
+
+    This repository's package comes first, whichever is installed; start-up files, settings and kernels of the user's are not
+    looked for. `private` is a folder for this run alone. Matplotlib's list of fonts takes seconds to make and stays in the output folder.
+    """
+    led = ("PYTHON", "IPYTHON", "JUPYTER", "MPL", "MATPLOTLIB")
+    text = ("PYTHONUTF8", "PYTHONIOENCODING", "PYTHONCOERCECLOCALE")
+    kept = {name: value for name, value in os.environ.items() if name in text or not name.startswith(led)}
+    return kept | {
+        "PYTHONPATH": str(build.root), "PYTHONNOUSERSITE": "1", "IPYTHONDIR": f"{private}/ipython",
+        "JUPYTER_CONFIG_DIR": f"{private}/jupyter", "JUPYTER_DATA_DIR": f"{private}/jupyter",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline", "MPLCONFIGDIR": str(build.out / ".kernel"), "MATPLOTLIBRC": os.devnull,
+    }  # fmt: skip
+
+
+def kernel_manager(variables: dict[str, str]) -> type:
+    """Return a class of kernels that are this interpreter's own, in an environment of the given variables, whatever kernels are installed."""
+    from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpec
+
+    class OwnKernelManager(AsyncKernelManager):
+        kernel_spec = KernelSpec(argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+                                 display_name="Python 3", language="python")  # fmt: skip
+
+        async def start_kernel(self, **options: Any) -> None:
+            await super().start_kernel(**options | {"env": variables})
+
+    return OwnKernelManager
 
 
 def execute(build: Build, name: str) -> None:
@@ -543,39 +713,66 @@ def execute(build: Build, name: str) -> None:
     source = folder / f".{name}.source.ipynb"
     source.write_text(nbformat.writes(read_source(name, build.root)), encoding="utf-8")
     before, key, start = list_outputs(build.out), execution_key(build, name), time.monotonic()
+    record = run_record(build, name) or NO_RUN
+    record = {"begun": before if record["key"] else {}} | record
+    write_json(folder / f"{name}.json", record)
     print(f"{name}: running", flush=True)
-    with tempfile.TemporaryDirectory(dir=_short_folder()) as sockets:
+    with tempfile.TemporaryDirectory(dir=_short_folder()) as private:
         # Sockets in a folder of this run's own: over TCP ipykernel warns, and over
         # IPC two runs that share a name wait for each other for ever.
-        config = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}})
+        config = Config({"KernelManager": {"transport": "ipc", "ip": f"{private}/kernel", "connection_file": f"{private}/kernel.json"}})
         try:
-            os.environ["MCNN_BUILD"] = str(build.out)  # mcnn_core.workspace: the folder is this build's
             papermill.execute_notebook(
                 _unformatted(source), _unformatted(failed), build.parameters()[name], kernel_name="python3", cwd=build.root / "notebooks",
                 progress_bar=False, stderr_file=sys.stderr, config=config, shutdown_kernel="immediate",
+                kernel_manager_class=kernel_manager(environment(build, private) | {"MCNN_BUILD": str(build.out)}),  # `mcnn_core.workspace.in_build`
             )  # fmt: skip
         except Exception as error:
             raise RuntimeError(f"notebook {name} failed.\n{error}\nThe executed copy, up to the failing cell: {failed}") from error
         finally:
-            os.environ.pop("MCNN_BUILD", None)
             source.unlink()
     seconds = time.monotonic() - start
     after = list_outputs(build.out)
-    outputs = {path: stat for path, stat in after.items() if before.get(path) != stat}
-    earlier = [other for other in notebook_names(build.root) if other < name]
-    taken = [path for other in earlier for path in run_record(build, other)["outputs"] if path in outputs]
-    if taken:
-        raise RuntimeError(f"notebook {name} changed files that an earlier notebook left: {', '.join(taken)}")
+    written = {path for path, stat in after.items() if before.get(path) != stat}
+    others = _owners(build, name)
+    _take_over(build, name, written, others)
     if not results_file(build, name).exists():
         raise RuntimeError(f"notebook {name} recorded nothing: Workspace.record writes {results_file(build, name)}")
-    kept = run_record(build, name).get("outputs", {})
-    outputs |= {path: after[path] for path in kept if path in after}  # left as they were by a run that resumed
-    digests = {path: sha256(build.out / path) for path in sorted(outputs)}
+    # What an interrupted run or the last one had left, and this one, which resumed, has left as it was.
+    found = {path for path, stat in after.items() if path in record["outputs"] or record["begun"].get(path) != stat} - written - others.keys()
+    outputs = {path: after[path] for path in sorted(written | found)}
+    digests = {path: sha256(build.out / path) for path in outputs}
     with atomic(done) as temporary:
         os.replace(failed, temporary)
     write_json(folder / f"{name}.json", {"key": key, "seconds": round(seconds, 1), "outputs": outputs, "digests": digests,
-                                         "kept": _kept(build, name)})
+                                         "kept": _kept(build, name), "found": sorted(found)})
     print(f"{name}: done in {seconds:.0f} s", flush=True)
+
+
+def _owners(build: Build, name: str) -> dict[str, str]:
+    """Return for every file that is another notebook's output which one's."""
+    return {path: other for other in notebook_names(build.root) if other != name for path in run_record(build, other).get("outputs", {})}
+
+
+def _take_over(build: Build, name: str, written: set[str], others: dict[str, str]) -> None:
+    """Strike files that a notebook has written from the records of earlier ones that only found them there.
+
+    Raises
+    ------
+    RuntimeError
+        If an earlier notebook has written one of the files itself.
+    """
+    earlier = {other: written & {path for path, owner in others.items() if owner == other} for other in set(others.values()) if other < name}
+    taken = sorted(path for other, paths in earlier.items() for path in paths - set(run_record(build, other)["found"]))
+    if taken:
+        raise RuntimeError(f"notebook {name} changed files that an earlier notebook left: {', '.join(taken)}")
+    for other, paths in earlier.items():
+        record = run_record(build, other)
+        for part in ("outputs", "digests"):
+            record[part] = {path: value for path, value in record[part].items() if path not in paths}
+        record["found"] = [path for path in record["found"] if path not in paths]
+        if paths:
+            write_json(build.out / "exec" / f"{other}.json", record)
 
 
 # Weave, merge, stage, render -----------------------------------------------
@@ -608,7 +805,8 @@ def weave(source: NotebookNode, executed: NotebookNode, facts: dict | None = Non
     for run in executed.cells:
         if "injected-parameters" in tags(run):
             metadata = {"tags": ["injected-parameters", "hide-input"], "mystnb": {"code_prompt_show": "This run's parameters"}}
-            run = nbformat.from_dict({**run, "id": "injected", "metadata": metadata})
+            source = re.sub(r"^out = .*\n?", "", run.source, flags=re.MULTILINE)  # a place on this machine, no setting
+            run = nbformat.from_dict({**run, "id": "injected", "metadata": metadata, "source": source})
             after = next(index for index, cell in enumerate(woven.cells) if "parameters" in tags(cell))
             woven.cells.insert(after + 1, run)
             break
@@ -627,10 +825,21 @@ def labels(cell: NotebookNode) -> list[str]:
 def write_woven(build: Build, name: str) -> None:
     """Write the page of one notebook into the staged tree."""
     executed, facts = nbformat.read(build.out / "exec" / f"{name}.ipynb", as_version=4), {}
+    executed.cells = nbformat.from_dict(without_place(executed.cells, build.out))
     for earlier in notebook_names(build.root):
         facts |= read_json(results_file(build, earlier)) if earlier <= name else {}
     woven = weave(read_source(name, build.root), executed, facts)
     _write_if_changed(build.out / "src" / "notebooks" / f"{name}.ipynb", nbformat.writes(woven).encode())
+
+
+def without_place(value: Any, out: Path) -> Any:
+    """Return what cells hold with the files of the output folder named relative to it: pages are published, and tell of no one's disk."""
+    if isinstance(value, str):
+        names = "|".join(re.escape(name) for name in {str(out), html.escape(str(out)), quote(str(out))})
+        return re.sub(rf"(?<![\w./-])(?:file://)?(?:{names})(/|(?![\w.-]))", lambda found: "" if found[1] else "OUT", value)
+    if isinstance(value, dict):
+        return {key: without_place(part, out) for key, part in value.items()}
+    return [without_place(part, out) for part in value] if isinstance(value, list) else value
 
 
 def merge_results(build: Build) -> None:
@@ -760,8 +969,19 @@ def sphinx_configuration(source: Path, screen: str = "simulated", others: Sequen
 SPHINX = "import os, sys; from sphinx.cmd.build import main; code = main(sys.argv[1:]); sys.stdout.flush(); sys.stderr.flush(); os._exit(code)"
 
 
-def render(build: Build) -> None:
+def is_as_written(folder: Path, files: Any) -> bool:
+    """Whether all files of a folder have the size and time, or else the SHA-256, that are listed; others may have come to them."""
+    try:
+        return bool(files) and all(_stat(folder / name) == [size, time] or size == _stat(folder / name)[0] and sha256(folder / name) == digest
+                                   for name, (size, time, digest) in files.items())  # fmt: skip
+    except (OSError, ValueError, TypeError, AttributeError):  # missing; or what was kept is no such list
+        return False
+
+
+def render(build: Build) -> dict[str, dict]:
     """Build the pages with Sphinx, warnings being errors, and check that they stand alone; only then they replace the old ones.
+
+    Returns size, time and SHA-256 of every file that was written, by its relative path, under ``"pages"``.
 
     Raises
     ------
@@ -773,9 +993,9 @@ def render(build: Build) -> None:
         _write_if_changed(source / "figures" / figure.name, figure.read_bytes())
     print("book: rendering", flush=True)
     # All pages are read anew: of those that it has read before, Sphinx repeats no warning, and their code loses its links.
-    with tempfile.TemporaryDirectory() as trees, atomic(html, "rendered book") as pages:
-        command = [sys.executable, "-c", SPHINX, "-n", "-W", "--keep-going", "-q", "-E", "-a", "-b", "html", "-d", trees, source, pages]
-        ended = subprocess.run([*map(str, command)], cwd=build.root, env=os.environ | {"MCNN_OUT": str(build.out)})
+    with tempfile.TemporaryDirectory() as private, atomic(html, "rendered book") as pages:
+        command = [sys.executable, "-c", SPHINX, "-n", "-W", "--keep-going", "-q", "-E", "-a", "-b", "html", "-d", f"{private}/trees", source, pages]
+        ended = subprocess.run([*map(str, command)], cwd=build.root, env=environment(build, private) | {"MCNN_OUT": str(build.out)})
         remote = [] if ended.returncode else network_loads(pages)
         if ended.returncode or remote:
             raise RuntimeError("\n".join(["the book was not rendered: see the warnings above", *remote]))
@@ -783,6 +1003,8 @@ def render(build: Build) -> None:
             shutil.copy(build.out / "explore.html", pages)
         root_page = yaml.safe_load((build.root / "_toc.yml").read_text(encoding="utf-8"))["root"]
         (pages / "index.html").write_text(f'<meta http-equiv="refresh" content="0; url={root_page}.html">\n', encoding="utf-8")
+        files = {path.relative_to(pages).as_posix(): [*_stat(path), sha256(path)] for path in pages.rglob("*") if path.is_file()}
+    return {"pages": files}
 
 
 LOADING = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src", "video": "src"}

@@ -463,13 +463,15 @@ import os
 import pathlib
 import time
 
+from mcnn_core.files import atomic
 from mcnn_core.workspace import Workspace
 
 space = Workspace(out, "02_second")
 pathlib.Path(os.environ["MET"] + ".here").touch()
 while os.path.exists(os.environ["MET"]):
     time.sleep(0.05)
-space.path("kept.txt").write_text("kept " * 5_000)
+with atomic(space.path("kept.txt")) as temporary:
+    temporary.write_text("kept " * 20_000)
 space.record(n=2)"""
 FIRST = 'from mcnn_core.workspace import Workspace\\n\\nspace = Workspace(out, "01_first")\\nspace.record(n=1)'.replace("\\n", "\n")
 
@@ -542,7 +544,7 @@ def _same_numbers(good: Good, root: Path, out: Path) -> str:
     """Build again, undisturbed: the numbers must be those of the undisturbed book. Return what was printed."""
     (root / "met").unlink(missing_ok=True)
     text = _built(root, out, "merge")
-    assert _results(out) == good.results and (out / "kept.txt").read_text() == "kept " * 5_000
+    assert _results(out) == good.results and (out / "kept.txt").read_text() == "kept " * 20_000
     return text
 
 
@@ -577,7 +579,7 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
 def _(folder: Path, good: Good) -> tuple[str, str]:
     root, out = _repository_of(folder, good)
     (root / "met").unlink()
-    process = _build(root, out, "merge", limit=20_000)
+    process = _build(root, out, "merge", limit=80_000)
     text = process.communicate(timeout=600)[0]
     assert process.returncode and "notebook 02_second failed" in text and "File too large" in text, text
     return "notebook 02_second failed: OSError: File too large", _goes_on(good, root, out)
