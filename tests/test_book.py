@@ -193,7 +193,7 @@ def test_key_follows_code_parameters_and_modules_but_not_prose(small):
     assert [one == other for one, other in zip(keys(PARAMS="epochs=7"), before, strict=True)] == [True, False]
     edit(small / "notebooks/02_second.md", "* epochs", "* epochs * 1")
     assert [one == other for one, other in zip(keys(), before, strict=True)] == [True, False]
-    edit(small / "mcnn_core/errors.py", "SHOWN = 20", "SHOWN = 21")  # imported through workspace
+    edit(small / "mcnn_core/errors.py", "SHOWN, KEPT = 20,", "SHOWN, KEPT = 21,")  # imported through workspace
     assert keys()[0] != before[0]
 
 
