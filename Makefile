@@ -38,7 +38,7 @@ help:
 	@echo 'make bench      measure every stage beside a textbook version and the limit; writes book/recorded/bench.json'
 	@echo '                LARGE=1: a screen of 5,000 fields from end to end, bench-large.json  ONLY=stage,stage: printed only'
 	@echo '                QUICK=1: tiny sizes, printed only  OUT=FILE.json: written there'
-	@echo 'make simulate   write a simulated screen alone: OUT=DIR SEED=N  SCREEN=kimorph for that one'
+	@echo 'make simulate   write a simulated screen alone: OUT=DIR (new, empty, or such a screen) SEED=N  SCREEN=kimorph for that one'
 	@echo 'make faults     kill, fill and damage small runs; print what happened and what was kept'
 	@echo 'make notebooks  bring the .md and .ipynb of each notebook into step'
 	@echo 'make clean      remove the default output folder, reruns and caches; what others put there stays'
@@ -74,6 +74,7 @@ bench: $(INSTALLED)
 	$(RUN) benchmarks $(if $(QUICK),--quick) $(if $(LARGE),--large) --only "$$ONLY" $(if $(filter-out _build,$(OUT)),--out "$$OUT")
 
 simulate: $(INSTALLED)
+	@test "$$OUT" != _build || { echo 'error: name the folder of the screen: make simulate OUT=DIR' >&2; exit 2; }
 	$(RUN) mcnn_core.$(if $(filter kimorph,$(SCREEN)),kimorph,simulate) --out "$$OUT" --seed "$$SEED"
 
 faults: $(INSTALLED)

@@ -5,6 +5,7 @@ line each, and fails by an AssertionError.
 """
 
 import ast
+import io
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +26,10 @@ import pandas as pd
 import tifffile
 import torch
 
-from mcnn_core import files
+from mcnn_core import doctor, download, files, preprocess, simulate, train
+from mcnn_core.errors import InputError
 from mcnn_core.train import load_model
+from mcnn_core.workspace import Workspace
 from tests.faults.stages import Disturbance, run, start
 from tests.helpers import NOTEBOOK, small_repository, tiny_rows, write_screen
 
@@ -306,6 +310,29 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     return said, "store and checkpoints"
 
 
+@case("model", "the store is made anew while a training reads it", "two at once")
+def _(folder: Path, good: Good) -> tuple[str, str]:
+    good.copy(folder, "store")
+    first = start("model", folder, Disturbance("step", 9, "pause"))
+    while not (folder / "paused").exists():
+        assert first.process.is_alive(), first.end()
+        time.sleep(0.01)
+    last = max((folder / "data").rglob("*.tif"))
+    whole = last.read_bytes()
+    tifffile.imwrite(last, tifffile.imread(last) // 2)
+    assert run("store", folder) == (0, "")
+    (folder / "go").touch()
+    assert first.end() == (0, "")
+    good.same_model(folder)
+    code, text = run("model", folder)
+    assert code == REFUSED, text
+    said = clear(text, "belongs to another training", "store")
+    last.write_bytes(whole)
+    goes_on(good, "store", folder)
+    goes_on(good, "model", folder)
+    return f"the training ended on the store that it had begun with; the next: {told(said, folder)}", "with the image as before the same bits"
+
+
 @case("model", "the table names other wells since the training began", "damage")
 def _(folder: Path, good: Good) -> tuple[str, str]:
     good.copy(folder, "store", "model")
@@ -555,6 +582,23 @@ def _goes_on(good: Good, root: Path, out: Path) -> str:
     return "the notebooks before, which did not run again; the same numbers"
 
 
+@case("book", "a folder of somebody else's where the output belongs", "folder in the way")
+def _(folder: Path, good: Good) -> tuple[str, str]:
+    root, out = _repository_of(folder, good)
+    for name in ("results.json", ".lock", "screen/a.tif", "html/index.html", "src/conf.py", "exec/01_first.json"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text(name)
+    before = contents(folder)
+    process = _build(root, out)
+    text = process.communicate(timeout=600)[0]
+    assert process.returncode and len(text.splitlines()) == 1, text
+    said = clear(text, "out holds '.lock', 'exec', 'html' and 3 more and was not made by this program")
+    assert contents(folder) == before and (out / ".lock").read_text() == ".lock"
+    os.replace(out, folder / "theirs")
+    _same_numbers(good, root, out)
+    return told(said, folder), "everything; with that folder out of the way the same numbers"
+
+
 @case("book", "kill -9 while a notebook of the book runs", "kill")
 def _(folder: Path, good: Good) -> tuple[str, str]:
     root, out = _repository_of(folder, good)
@@ -601,6 +645,36 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     return f"the second: {told(said, folder)}", "the first ended with the same numbers"
 
 
+@case("book", "other commands into the output folder of a book that is being built", "two at once")
+def _(folder: Path, good: Good) -> tuple[str, str]:
+    root, out = _repository_of(folder, good)
+    first = _build(root, out, "merge")
+    _met(root, first)
+    screen, store = str(good.folder / "data" / "screen.csv"), out / "store"
+    done, refused = [], []
+    for name, command in {
+            "check": lambda: doctor.main(["--screen", screen, "--out", str(out)]),
+            "preprocess": lambda: preprocess.main(["--screen", screen, "--out", str(store), "--multiple", "4"]),
+            "simulate": lambda: simulate.main(["--out", str(out), "--seed", "0", "--layout", "tiny"]),
+            "data": lambda: download.main(["--screen", "kimorph", "--data", str(out)]),
+            "train": lambda: train.main(["--out", str(out)]),
+            "a notebook by hand": lambda: Workspace(str(out), "02_second"),
+            "a second book": lambda: _built(root, out)}.items():
+        try:
+            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+                command()
+            done.append(name)
+        except (SystemExit, InputError, AssertionError) as end:
+            (done if end.args[:1] in ((0,), (1,)) else refused).append(name)  # 1: the check has found an error
+    assert (done, refused) == (["check", "preprocess"], ["simulate", "data", "train", "a notebook by hand", "a second book"]), (done, refused)
+    good.same_store(out)
+    (root / "met").unlink()
+    text = first.communicate(timeout=600)[0]
+    assert first.returncode == 0 and _results(out) == good.results, text
+    assert "running" not in _same_numbers(good, root, out) and (out / "check.html").exists()
+    return f"{', '.join(done)}: did their work beside it; {', '.join(refused)}: refused in one message", "the book ended with the same numbers, and is current"
+
+
 @case("book", "no right to write the output folder", "no right to write")
 def _(folder: Path, good: Good) -> tuple[str, str]:
     root, out = _repository_of(folder, good)
@@ -630,7 +704,8 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     return "the state was written anew; the two notebooks ran again", "all else; the same numbers"
 
 
-@case("book", "pages: kill -9, then no room for a file, while they are rendered; output folder with spaces and other scripts in its name", "kill", "full disk")
+@case("book", "pages: kill -9, then no room for a file, while they are rendered, then some deleted and damaged; output folder with spaces and other scripts in its name",
+      "kill", "full disk", "damage")
 def _(folder: Path, good: Good) -> tuple[str, str]:
     root, _ = _repository_of(folder, good)
     out, page = folder / "mein Buch – 本 ümlaut e\u0301 \u05d0\u05d1", root / "book" / "intro.md"
@@ -657,7 +732,14 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     assert after.keys() == whole.keys()
     assert not [name for name in whole if after[name] != whole[name]], [name for name in whole if after[name] != whole[name]]
     assert not [name for name in os.listdir(out) if name.startswith(".") and name not in (".lock", ".mcnn", ".doit.json")]
-    return "the build was gone at once; then: the book was not rendered", "the pages before, whole, both times; then the same bits"
+    (out / "html" / "objects.inv").unlink()
+    os.truncate(out / "html" / "book" / "intro.html", 100)
+    (out / "html" / ".nojekyll").touch()
+    (out / "results.json").write_text("{}")
+    assert "running" not in _built(root, out)
+    assert _pages(out) == after | {".nojekyll": b""} and _results(out) == good.results
+    return ("the build was gone at once; then: the book was not rendered; then the damage was found",
+            "the pages before, whole, both times; then the same bits, and a foreign file among the pages")
 
 
 # ------------------------------------------------------------------------------ order of writing
