@@ -118,13 +118,17 @@ def launch(command: Sequence[str | os.PathLike], processes: int) -> None:
         shared = os.environ | {MEETING: f"{private}/meeting", "WORLD_SIZE": str(processes), "OMP_NUM_THREADS": threads,
                                "GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": f"={loopback}"}
         team: list[subprocess.Popen] = []
-        # Ctrl-C reaches this process alone, so that one message is printed and not one per process.
-        before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN), signal.SIGTERM: signal.signal(signal.SIGTERM, _stopped)}
+        stopped: list[int] = []
+        before = {number: signal.signal(number, lambda number, _: stopped.append(number)) for number in (signal.SIGINT, signal.SIGTERM)}
+        # Its blocking is inherited: Ctrl-C reaches this process alone, so that one message is printed and not one per process.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             for rank in map(str, range(processes)):
                 team.append(subprocess.Popen(command, env=shared | {"RANK": rank, "LOCAL_RANK": rank}))
-            signal.signal(signal.SIGINT, before[signal.SIGINT])
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             while (codes := [process.poll() for process in team]).count(0) < processes and not any(codes):
+                if stopped:
+                    raise KeyboardInterrupt
                 time.sleep(0.1)
             if any(codes):
                 _end(team)
@@ -136,13 +140,11 @@ def launch(command: Sequence[str | os.PathLike], processes: int) -> None:
         finally:
             for process in team:  # on Ctrl-C; files are whole or absent, so nothing is left to finish
                 process.kill()
+            for process in team:
                 process.wait()
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _stopped(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _end(team: Sequence[subprocess.Popen]) -> None:

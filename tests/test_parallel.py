@@ -147,7 +147,7 @@ def test_one_that_ends_ends_the_others(monkeypatch, tmp_path):
     monkeypatch.setattr(parallel, "GRACE", 0.5)
     deaf = f"echo $$ >> {tmp_path}/pids; trap '' TERM; while :; do sleep 0.1; done"
     with pytest.raises(SystemExit) as ended:
-        shell(f"[ $RANK = 1 ] && exit 3; {deaf}")
+        shell(f"[ $RANK = 1 ] && {{ until [ -s {tmp_path}/pids ]; do sleep 0.01; done; exit 3; }}; {deaf}")
     assert ended.value.code == 3
     with pytest.raises(LostProcessError, match=r"Process 1 of 2 was ended by SIGKILL.*goes on from the last checkpoint"):
         shell(f"[ $RANK = 0 ] && kill -KILL $$; {deaf}")
@@ -167,6 +167,7 @@ def test_an_interrupt_ends_all(tmp_path, number):
         deaf.append(all(psutil.pid_exists(int(pid)) and psutil.Process(int(pid)).status() != "zombie" for pid in pids.read_text().split()))
         signal.pthread_kill(threading.main_thread().ident, number)
 
+    terminated = signal.getsignal(signal.SIGTERM)
     deaf, before = [], signal.signal(signal.SIGINT, signal.default_int_handler)
     thread = threading.Thread(target=interrupt)
     try:
@@ -174,7 +175,8 @@ def test_an_interrupt_ends_all(tmp_path, number):
         with pytest.raises(KeyboardInterrupt):
             shell(f"echo $$ >> {pids}; exec sleep 600")
         thread.join()
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler and signal.getsignal(signal.SIGTERM) is not parallel._stopped
+        assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == [signal.default_int_handler, terminated]
+        assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
     finally:
         signal.signal(signal.SIGINT, before)
     assert deaf == [True] and not any(map(psutil.pid_exists, map(int, pids.read_text().split())))
