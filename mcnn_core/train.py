@@ -281,7 +281,7 @@ def _identity(store: Any, labels: np.ndarray, model: MCNN, recipe: Recipe) -> di
 def _check_processes(processes: int) -> None:
     gpus = torch.cuda.device_count()
     most = gpus or os.cpu_count() or 1
-    if not 1 <= processes <= most:
+    if processes > most:
         raise InputError(f"--processes takes 1 to {most} here, one per {'GPU' if gpus else 'core of the CPU'}, got {processes}")
 
 

@@ -186,9 +186,8 @@ def test_more_processes_than_there_are_places_are_refused(tmp_path, monkeypatch)
     (tmp_path / "surrogate.parquet").touch()
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    for count in (0, 5):
-        with pytest.raises(SystemExit, match=f"error: --processes takes 1 to 4 here, one per core of the CPU, got {count}"):
-            main(["--out", str(tmp_path), "--processes", str(count)])
+    with pytest.raises(SystemExit, match="error: --processes takes 1 to 4 here, one per core of the CPU, got 5"):
+        main(["--out", str(tmp_path), "--processes", "5"])
     asked = []
     monkeypatch.setattr("mcnn_core.train.launch", lambda command, processes: asked.append((command[1:], processes)))
     main(given := ["--out", str(tmp_path), "--processes", "2"])
