@@ -13,7 +13,7 @@ import pytest
 from helpers import NOTEBOOK, small_repository
 
 from mcnn_core.errors import InputError
-from mcnn_core.files import atomic, claim, write_json
+from mcnn_core.files import atomic, claim, discard, write_json
 from tools import book
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -660,6 +660,8 @@ def test_a_small_book_from_end_to_end(small, tmp_path):
     assert "ZeroDivisionError" in failed.stdout + failed.stderr
     assert (out / "exec/02_second.failed.ipynb").exists()
     assert doit(small, out).returncode != 0  # a failed run does not count
+    (out / "log.txt").write_text("mine")
+    assert discard(out) == ["log.txt"]  # all else is known to be ours, and make clean removes it
 
 
 def test_bad_options_end_the_build_in_one_line(small, tmp_path):
