@@ -193,7 +193,7 @@ def test_key_follows_code_parameters_and_modules_but_not_prose(small):
     assert [one == other for one, other in zip(keys(PARAMS="epochs=7"), before, strict=True)] == [True, False]
     edit(small / "notebooks/02_second.md", "* epochs", "* epochs * 1")
     assert [one == other for one, other in zip(keys(), before, strict=True)] == [True, False]
-    edit(small / "mcnn_core/errors.py", "SHOWN = 20", "SHOWN = 21")  # imported through workspace
+    edit(small / "mcnn_core/errors.py", "SHOWN, KEPT = 20", "SHOWN, KEPT = 21")  # imported through workspace
     assert keys()[0] != before[0]
 
 
@@ -661,7 +661,7 @@ def test_a_small_book_from_end_to_end(small, tmp_path):
     assert (out / "exec/02_second.failed.ipynb").exists()
     assert doit(small, out).returncode != 0  # a failed run does not count
     (out / "log.txt").write_text("mine")
-    assert discard(out) == ["log.txt"]  # all else is known to be ours, and make clean removes it
+    assert discard(out) == ["html/.nojekyll", "html/CNAME", "log.txt"]  # all else is known to be ours, and make clean removes it
 
 
 def test_bad_options_end_the_build_in_one_line(small, tmp_path):

@@ -997,7 +997,7 @@ def render(build: Build) -> dict[str, dict]:
     print("book: rendering", flush=True)
     # All pages are read anew: of those that it has read before, Sphinx repeats no warning, and their code loses its links.
     with tempfile.TemporaryDirectory() as private, atomic(html, "rendered book") as pages:
-        command = [sys.executable, "-c", SPHINX, "-n", "-W", "--keep-going", "-q", "-E", "-a", "-b", "html", "-d", f"{private}/trees", source, pages / "html"]
+        command = [sys.executable, "-B", "-c", SPHINX, "-n", "-W", "--keep-going", "-q", "-E", "-a", "-b", "html", "-d", f"{private}/trees", source, pages / "html"]
         ended = subprocess.run([*map(str, command)], cwd=build.root, env=environment(build, private) | {"MCNN_OUT": str(build.out)})
         remove(pages / "jupyter_execute")  # what MyST-NB leaves beside the pages
         for item in (pages / "html").iterdir() if (pages / "html").is_dir() else ():
