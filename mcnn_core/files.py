@@ -216,6 +216,12 @@ def _refuse_file(path: Path) -> None:
         raise InputError(f"{path} was not written by this program and would be replaced: move it, or name another folder")
 
 
+def take(path: str | os.PathLike) -> None:
+    """Register a file that something else than `atomic` is about to write; refuse one that is there and not ours."""
+    _refuse_file(Path(path))
+    register(path)
+
+
 def refuse_existing(path: str | os.PathLike | None) -> None:
     """Refuse, before anything is measured for it, a file that a user names and that is there; nothing where none is named.
 
@@ -443,8 +449,7 @@ def share(folder: str | os.PathLike, what: str) -> None:
 def _lock(folder: Path, how: int) -> int:
     """Return the open, locked file ``.lock`` of a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    _refuse_file(folder / ".lock")
-    register(folder / ".lock")
+    take(folder / ".lock")
     try:
         lock = os.open(folder / ".lock", os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError as error:

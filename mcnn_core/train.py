@@ -183,7 +183,7 @@ def make_way(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Rec
     if other and state["by"] != "book":
         use = _parameters(there, here, model, recipe) if as_given else ""
         raise InputError(f"{folder} holds a network that was not trained by make book alone, and with other settings: "
-                         + (f'to use it, call make book with PARAMS="{use}", which holds for every chapter that trains; ' if use else "")
+                         + (f'to use it, add PARAMS="{use}" to make book, for all chapters that train; ' if use else "")
                          + "to train another, name another OUT, or delete that folder", other)
     if other:
         # To stderr, which a build shows and leaves out of its pages.

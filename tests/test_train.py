@@ -343,7 +343,7 @@ def test_what_a_command_trained_is_kept_and_all_that_differs_is_named(tmp_path, 
     monkeypatch.setitem(module.CONFIGS, "small", TINY)
     for network, recipe, use in ((TINY, replace(RECIPE, epochs=4), "epochs=3"), (replace(TINY, fusion=16), RECIPE, "network=small"),
                                  (TINY, replace(RECIPES["published"], seed=1), f"recipe=default epochs=3 batch={RECIPE.batch} max_steps=0")):
-        with pytest.raises(InputError, match=f'make book with PARAMS="{use}"'):
+        with pytest.raises(InputError, match=f'add PARAMS="{use}" to make book'):
             module.make_way(store, labels, network, recipe, tmp_path)
     with pytest.raises(InputError, match="to train another") as error:  # a seed goes to the screen too
         module.make_way(store, labels, TINY, replace(RECIPE, seed=5), tmp_path)

@@ -38,7 +38,7 @@ import yaml
 from nbformat import NotebookNode
 
 from mcnn_core.errors import InputError, reporting
-from mcnn_core.files import atomic, foreign, is_ours, read_json, read_text, sha256, write_json
+from mcnn_core.files import atomic, foreign, is_ours, read_json, read_text, register, remove, sha256, take, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 SCREENS = ("simulated", "bbbc021", "kimorph")
@@ -413,6 +413,7 @@ def drop_damaged_state(build: Build) -> None:
     path = state_file(build)
     if path.exists() and not path.is_file():
         raise InputError(f"{path} is no file, and in the way of what the build writes: move it")
+    register(path)
     try:
         if not path.exists() or _is_state(read_json(path)):
             return
@@ -711,7 +712,9 @@ def execute(build: Build, name: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     failed, done = folder / f"{name}.failed.ipynb", folder / f"{name}.ipynb"
     source = folder / f".{name}.source.ipynb"
-    source.write_text(nbformat.writes(read_source(name, build.root)), encoding="utf-8")
+    take(failed)
+    with atomic(source) as temporary:
+        temporary.write_text(nbformat.writes(read_source(name, build.root)), encoding="utf-8")
     before, key, start = list_outputs(build.out), execution_key(build, name), time.monotonic()
     record = run_record(build, name) or NO_RUN
     record = {"begun": before if record["key"] else {}} | record
@@ -994,8 +997,12 @@ def render(build: Build) -> dict[str, dict]:
     print("book: rendering", flush=True)
     # All pages are read anew: of those that it has read before, Sphinx repeats no warning, and their code loses its links.
     with tempfile.TemporaryDirectory() as private, atomic(html, "rendered book") as pages:
-        command = [sys.executable, "-c", SPHINX, "-n", "-W", "--keep-going", "-q", "-E", "-a", "-b", "html", "-d", f"{private}/trees", source, pages]
+        command = [sys.executable, "-B", "-c", SPHINX, "-n", "-W", "--keep-going", "-q", "-E", "-a", "-b", "html", "-d", f"{private}/trees", source, pages / "html"]
         ended = subprocess.run([*map(str, command)], cwd=build.root, env=environment(build, private) | {"MCNN_OUT": str(build.out)})
+        remove(pages / "jupyter_execute")  # what MyST-NB leaves beside the pages
+        for item in (pages / "html").iterdir() if (pages / "html").is_dir() else ():
+            os.replace(item, pages / item.name)
+        remove(pages / "html")
         remote = [] if ended.returncode else network_loads(pages)
         if ended.returncode or remote:
             raise RuntimeError("\n".join(["the book was not rendered: see the warnings above", *remote]))
