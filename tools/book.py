@@ -735,6 +735,7 @@ def execute(build: Build, name: str) -> None:
         finally:
             source.unlink()
     seconds = time.monotonic() - start
+    register(*(build.out / ".kernel").glob("fontlist-*.json"))  # Matplotlib's cache (`environment`)
     after = list_outputs(build.out)
     written = {path for path, stat in after.items() if before.get(path) != stat}
     others = _owners(build, name)
