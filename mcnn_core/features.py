@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as packed
 from sklearn.decomposition import PCA
@@ -101,11 +102,11 @@ def _embed_screen(model: MCNN, store: Store, folder: Path, scheduler: str, progr
         precision = "bfloat16" if engine.bfloat16() else "float32"
         for part in folder.glob("part_*"):
             part.unlink()
-    # Always, as they may have been lost or damaged since.
-    write_yaml(folder / "network.yml", model, {})
-    with atomic(folder / "weights.safetensors") as temporary:
-        temporary.write_bytes(packed({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
-    write_json(folder / "embedding.json", {**identity, "precision": precision})
+    if kept != identity or not _is_sent(folder, weights):  # it may have been lost or damaged since
+        write_yaml(folder / "network.yml", model, {})
+        with atomic(folder / "weights.safetensors") as temporary:
+            temporary.write_bytes(packed({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
+        write_json(folder / "embedding.json", {**identity, "precision": precision})
     # The names are listed, not asked for one by one: a network drive would remember for a while that a file was not there.
     there, parts = set(os.listdir(folder)), {f"part_{first:08d}.npy": range(first, min(first + PART, n)) for first in range(0, n, PART)}
     missing = {name: rows for name, rows in parts.items() if not {name, f"{name}.sha256"} <= there or not _whole(folder / name)}
@@ -134,6 +135,15 @@ def _sent(folder: Path, weights: str) -> MCNN:
     if digest(model) != weights:
         raise InputError(f"{folder / 'weights.safetensors'} is not what was written: delete the folder {folder}")
     return model
+
+
+def _is_sent(folder: Path, weights: str) -> bool:
+    """Whether the network that was left for the workers is still there and whole."""
+    try:
+        _sent.__wrapped__(folder, weights)
+    except (OSError, ValueError, RuntimeError, SafetensorError):
+        return False
+    return True
 
 
 def _embed_part(folder: Path, weights: str, precision: str, store: Store, rows: range, name: str) -> None:
