@@ -23,7 +23,7 @@ import torch
 from pandera.pandas import Check, Column, DataFrameSchema
 from tqdm import tqdm
 
-from mcnn_core import features, preprocess, simulate
+from mcnn_core import engine, features, preprocess, simulate
 from mcnn_core.errors import InputError, MissingStageError
 from mcnn_core.features import embed_screen
 from mcnn_core.model import MCNN, NetworkConfig
@@ -157,6 +157,7 @@ def _child(stage: str, folder: Path, how: Disturbance, told: Connection) -> None
     os.dup2(told.fileno(), 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
+    engine._bfloat16_is_faster = lambda kind: False  # measured, it may differ from run to run beside other work
     try:
         disturb(folder, how)
         STAGES[stage](folder)
