@@ -147,7 +147,53 @@ def test_a_pair_that_was_never_in_step_is_refused(small):
 
 @pytest.mark.parametrize("content", [
     '{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}', '{"metadata": {}, "nbformat": 4, "nbformat_minor": 5}', "[]", "7", "", "{", "\xff",
-    '{"metadata": {}, "nbformat": 3, "nbformat_minor": 0, "worksheets": [{"cells": []}]}', "    edit(small / "mcnn_core/errors.py", "SHOWN, KEPT = 20", "SHOWN, KEPT = 21")  # imported through workspace
+    '{"metadata": {}, "nbformat": 3, "nbformat_minor": 0, "worksheets": [{"cells": []}]}', "<<<<<<< HEAD",
+    '{"cells": [5], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}', '{"cells": {"a": 1}, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}',
+])  # fmt: skip
+def test_an_ipynb_that_is_no_notebook_with_cells_is_refused_and_nothing_is_lost(small, content):
+    text, paired = pair(small)
+    book.sync_pairs(small)
+    before = text.read_bytes()
+    paired.write_text(content, encoding="latin-1")
+    os.utime(text, (0, 0))
+    with pytest.raises(InputError, match="01_first.ipynb: .*; mend it, or move it away") as raised:
+        book.sync_pairs(small)
+    assert len(raised.value.problems) == 1 and text.read_bytes() == before and paired.read_text(encoding="latin-1") == content
+
+
+@pytest.mark.parametrize("content, said", [("", "it has no cells"), ("---\njupytext: [\n---\n\n# A\n", "while parsing"), ("\xff", "utf-8")])
+def test_a_text_that_is_no_notebook_is_refused_and_its_pair_is_kept(small, content, said):
+    text, paired = pair(small)
+    book.sync_pairs(small)
+    before = paired.read_bytes()
+    text.write_text(content, encoding="latin-1")
+    with pytest.raises(InputError, match=f"01_first.md is no notebook in MyST Markdown: .*{said}"):
+        book.sync_pairs(small)
+    assert paired.read_bytes() == before
+
+
+# Keys ----------------------------------------------------------------------
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_key_follows_code_parameters_and_modules_but_not_prose(small):
+    def keys(**given):
+        return [book.execution_key(options(small, **given), name) for name in ("01_first", "02_second")]
+
+    before = keys()
+    edit(small / "notebooks/01_first.md", "It kept", "It has kept")
+    (small / "mcnn_core/unused.py").write_text("")
+    assert keys() == before
+    assert keys(OUT=str(small / "other")) == before
+    assert [one == other for one, other in zip(keys(PARAMS="epochs=7"), before, strict=True)] == [True, False]
+    edit(small / "notebooks/02_second.md", "* epochs", "* epochs * 1")
+    assert [one == other for one, other in zip(keys(), before, strict=True)] == [True, False]
+    edit(small / "mcnn_core/errors.py", "SHOWN, KEPT = 20", "SHOWN, KEPT = 21")  # imported through workspace
     assert keys()[0] != before[0]
 
 
