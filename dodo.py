@@ -75,8 +75,12 @@ def task_weave():
             "actions": [step(book.write_woven, BUILD, name, leaves=[page])],
             "uptodate": [undamaged(page)],
             "task_dep": [f"execute:{name}"],
-            "file_dep": [f"notebooks/{name}.md", EXEC / f"{name}.ipynb", "tools/book.py",
-                         *(BUILD.out / "results" / f"{other}.json" for other in NAMES[: index + 1])],
+            "file_dep": [
+                f"notebooks/{name}.md",
+                EXEC / f"{name}.ipynb",
+                "tools/book.py",
+                *(BUILD.out / "results" / f"{other}.json" for other in NAMES[: index + 1]),
+            ],
             "targets": [page],
         }
 
@@ -86,7 +90,8 @@ def task_merge():
     return {
         "actions": [step(book.merge_results, BUILD, leaves=[BUILD.out / "results.json"])],
         "task_dep": ["execute"],
-        "file_dep": [EXEC / f"{name}.json" for name in NAMES] + [BUILD.out / "results" / f"{name}.json" for name in NAMES],
+        "file_dep": [EXEC / f"{name}.json" for name in NAMES]
+        + [BUILD.out / "results" / f"{name}.json" for name in NAMES],
         "targets": [BUILD.out / "results.json"],
         "uptodate": [undamaged(BUILD.out / "results.json")],
     }
@@ -98,7 +103,12 @@ def task_stage():
     pages = [SRC / "book", SRC / "conf.py", SRC / "_config.yml", SRC / "_toc.yml"]
     return {
         "actions": [step(book.stage, BUILD, leaves=pages)],
-        "file_dep": [*book.prose_files(BUILD.root), *sources, *(f"notebooks/{name}.md" for name in NAMES), "tools/book.py"],
+        "file_dep": [
+            *book.prose_files(BUILD.root),
+            *sources,
+            *(f"notebooks/{name}.md" for name in NAMES),
+            "tools/book.py",
+        ],
         "targets": [SRC / "conf.py"],
         "uptodate": [config_changed(BUILD.screen), undamaged(*pages)],
     }
@@ -106,7 +116,11 @@ def task_stage():
 
 def task_render():
     """Build the pages."""
-    staged = [SRC / "conf.py", BUILD.out / "results.json", *(SRC / "notebooks" / f"{name}.ipynb" for name in NAMES)]
+    staged = [
+        SRC / "conf.py",
+        BUILD.out / "results.json",
+        *(SRC / "notebooks" / f"{name}.ipynb" for name in NAMES),
+    ]
     return {
         "actions": [step(book.render, BUILD)],
         "file_dep": task_stage()["file_dep"] + staged,

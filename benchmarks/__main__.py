@@ -31,10 +31,24 @@ class Process:
     """A contestant at the other end of a pipe."""
 
     def __init__(self, folder: Path, case: cases.Case, who: str, quick: bool):
-        command = [sys.executable, "-m", "benchmarks.child", str(folder), case.name, who, "quick" * quick]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.child",
+            str(folder),
+            case.name,
+            who,
+            "quick" * quick,
+        ]
         self.what = f"{case.name}: {who}"
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=find_root(),
-                                        env=os.environ | {"PYTHONPATH": str(find_root())})
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=find_root(),
+            env=os.environ | {"PYTHONPATH": str(find_root())},
+        )
 
     def answer(self) -> dict[str, Any]:
         """Wait for a line of JSON."""
@@ -89,30 +103,54 @@ def measure(folder: Path, case: cases.Case, quick: bool = False) -> dict[str, di
                 pipe.close()
 
 
-def limit(case: cases.Case, found: dict[str, dict[str, Any]], machine: dict[str, float]) -> dict[str, Any]:
+def limit(
+    case: cases.Case, found: dict[str, dict[str, Any]], machine: dict[str, float]
+) -> dict[str, Any]:
     """Return the seconds that a repeat would take at the machine's limit, and what that is."""
     facts = found["ours"]["facts"]
     if case.bound == "raw":
         return {"seconds": float(np.median(found["raw"]["seconds"])), "what": "bytes of files"}
     if case.bound == "product":
-        return {"seconds": 2 * facts["macs"] * case.units / machine[facts["precision"]], "what": f"matrix product, {facts['precision']}"}
+        return {
+            "seconds": 2 * facts["macs"] * case.units / machine[facts["precision"]],
+            "what": f"matrix product, {facts['precision']}",
+        }
     if case.bound == "distances":
         n = case.more["profiles"]
-        return {"seconds": 2 * n**2 * 128 / machine["float64"] + 8 * n**2 / machine["copy"], "what": "matrix product and a copy, float64"}
+        return {
+            "seconds": 2 * n**2 * 128 / machine["float64"] + 8 * n**2 / machine["copy"],
+            "what": "matrix product and a copy, float64",
+        }
     if case.bound == "pass":
         return {"seconds": facts["bytes"] / machine["copy"], "what": "one pass over the table"}
     return {}
 
 
-def row(case: cases.Case, found: dict[str, dict[str, Any]], machine: dict[str, float]) -> dict[str, Any]:
+def row(
+    case: cases.Case, found: dict[str, dict[str, Any]], machine: dict[str, float]
+) -> dict[str, Any]:
     """Return the record of one case."""
     facts = found["ours"]["facts"]
-    record = {"stage": case.stage, "case": case.case, "network": case.network, "unit": case.unit, "units": case.units, "height": case.height,
-              "width": case.width, "batch": case.batch, "work": case.work or facts.get("macs", 1.0), "load": case.load, **found}
+    record = {
+        "stage": case.stage,
+        "case": case.case,
+        "network": case.network,
+        "unit": case.unit,
+        "units": case.units,
+        "height": case.height,
+        "width": case.width,
+        "batch": case.batch,
+        "work": case.work or facts.get("macs", 1.0),
+        "load": case.load,
+        **found,
+    }
     if case.bound == "product":
         for who in found.keys() & {"ours", "float32"}:
             rate = 2 * facts["macs"] * case.units / np.median(found[who]["seconds"])
-            record[who] |= {"flops": rate, "share": rate / machine[found[who]["facts"]["precision"]]}
+            record[who] |= {
+                "flops": rate,
+                "share": rate / machine[found[who]["facts"]["precision"]],
+            }
     bound = limit(case, found, machine)
     return record | ({"limit": bound} if bound else {})
 
@@ -137,53 +175,124 @@ def run(quick: bool = False, only: Sequence[str] = ()) -> dict[str, Any]:
             if not only or case.stage in only:
                 say(case.name)
                 rows.append(row(case, measure(folder, case, quick), machine))
-        flat = [{"stage": "profiles", "fields": int(one["work"]), **{key: one["ours"][key] for key in ("peak_bytes", "anonymous_bytes")}}
-                for one in rows if one["stage"] == "profiles"]
+        flat = [
+            {
+                "stage": "profiles",
+                "fields": int(one["work"]),
+                **{key: one["ours"][key] for key in ("peak_bytes", "anonymous_bytes")},
+            }
+            for one in rows
+            if one["stage"] == "profiles"
+        ]
         for case in cases.flat_cases(quick):
             if not only or case.stage in only:
                 say(case.name)
                 ours = measure(folder, case, quick)["ours"]
-                flat.append({"stage": case.stage.partition(" ")[2], "fields": case.units, **{key: ours[key] for key in ("peak_bytes", "anonymous_bytes")}})
-    return {"command": "make bench" + " QUICK=1" * quick, "cores": cases.CORES, "threads": found["facts"]["threads"], "machine": machine,
-            "base_bytes": base_bytes, "rows": rows, "flat": flat, "seconds": round(time.monotonic() - start), **provenance()}
+                flat.append(
+                    {
+                        "stage": case.stage.partition(" ")[2],
+                        "fields": case.units,
+                        **{key: ours[key] for key in ("peak_bytes", "anonymous_bytes")},
+                    }
+                )
+    return {
+        "command": "make bench" + " QUICK=1" * quick,
+        "cores": cases.CORES,
+        "threads": found["facts"]["threads"],
+        "machine": machine,
+        "base_bytes": base_bytes,
+        "rows": rows,
+        "flat": flat,
+        "seconds": round(time.monotonic() - start),
+        **provenance(),
+    }
 
 
 def table(bench: dict[str, Any]) -> str:
     """Return the table that is printed."""
     frame = bench_rows(bench)
     many = np.where(frame["units"] > 1, "/" + frame["unit"], "")
-    shown = pd.DataFrame({
-        "stage": frame["stage"], "case": frame["case"], "ours": [f"{1e3 * one:,.2f} ms{unit}" for one, unit in zip(frame["seconds"], many)],
-        "textbook / ours": [f"{row.ratio:.1f} ({row.ratio_low:.1f} to {row.ratio_high:.1f})" if row.ratio == row.ratio else "" for row in frame.itertuples()],
-        "of the limit": [f"{row.share:.0%} {row.bound}" if row.share == row.share else "" for row in frame.itertuples()],
-        "peak, GiB": [f"{row.peak / GIB:.2f}" for row in frame.itertuples()],
-        "textbook's": [f"{row.textbook_peak / GIB:.2f}" if row.textbook_peak == row.textbook_peak else "" for row in frame.itertuples()]})
-    lines = [f"{bench['processor']}, {bench['cores']} cores, {bench['threads']} threads", "copy {copy:.3g} bytes/s; product float32 {float32:.3g}, bfloat16 "
-             "{bfloat16:.3g}, float64 {float64:.3g} operations/s".format(**bench["machine"]), shown.to_string(index=False), ""]
+    shown = pd.DataFrame(
+        {
+            "stage": frame["stage"],
+            "case": frame["case"],
+            "ours": [f"{1e3 * one:,.2f} ms{unit}" for one, unit in zip(frame["seconds"], many)],
+            "textbook / ours": [
+                f"{row.ratio:.1f} ({row.ratio_low:.1f} to {row.ratio_high:.1f})"
+                if row.ratio == row.ratio
+                else ""
+                for row in frame.itertuples()
+            ],
+            "of the limit": [
+                f"{row.share:.0%} {row.bound}" if row.share == row.share else ""
+                for row in frame.itertuples()
+            ],
+            "peak, GiB": [f"{row.peak / GIB:.2f}" for row in frame.itertuples()],
+            "textbook's": [
+                f"{row.textbook_peak / GIB:.2f}" if row.textbook_peak == row.textbook_peak else ""
+                for row in frame.itertuples()
+            ],
+        }
+    )
+    lines = [
+        f"{bench['processor']}, {bench['cores']} cores, {bench['threads']} threads",
+        "copy {copy:.3g} bytes/s; product float32 {float32:.3g}, bfloat16 "
+        "{bfloat16:.3g}, float64 {float64:.3g} operations/s".format(**bench["machine"]),
+        shown.to_string(index=False),
+        "",
+    ]
     for one in bench["rows"]:
         if one["stage"] == "train":
             ratios = np.divide(one["textbook"]["seconds"], one["float32"]["seconds"])
-            lines.append(f"train, {one['case']}, {one['network']}: float32 against float32 {np.median(ratios):.1f} ({ratios.min():.1f} to {ratios.max():.1f}); "
-                         + "; ".join(f"{one[who]['facts']['precision']} {one[who]['flops'] / 1e9:.0f} GFLOP/s, {one[who]['share']:.0%} of the product's peak"
-                                     for who in ("ours", "float32")) + f"; textbook with {one['textbook']['facts']['workers']} workers")
+            lines.append(
+                f"train, {one['case']}, {one['network']}: float32 against float32 {np.median(ratios):.1f} ({ratios.min():.1f} to {ratios.max():.1f}); "
+                + "; ".join(
+                    f"{one[who]['facts']['precision']} {one[who]['flops'] / 1e9:.0f} GFLOP/s, {one[who]['share']:.0%} of the product's peak"
+                    for who in ("ours", "float32")
+                )
+                + f"; textbook with {one['textbook']['facts']['workers']} workers"
+            )
         if one["stage"] == "preprocess":
             alone = np.array(one["one_core"]["seconds"])
             ratios = one["textbook"]["seconds"] / alone
-            lines.append(f"preprocess, {one['case']}, one core: {one['units'] / np.median(alone):.1f} fields/s, "
-                         f"{np.median(ratios):.1f} ({ratios.min():.1f} to {ratios.max():.1f}) times textbook")
-    for stage, part in pd.DataFrame(bench["flat"], columns=["stage", "fields", "peak_bytes", "anonymous_bytes"]).groupby("stage", sort=False):
-        lines.append(f"memory of {stage}: " + ", ".join(f"{one.fields:,} fields {one.peak_bytes / GIB:.3f} GiB ({one.anonymous_bytes / GIB:.3f} not pages of files)"
-                                                        for one in part.itertuples()))
+            lines.append(
+                f"preprocess, {one['case']}, one core: {one['units'] / np.median(alone):.1f} fields/s, "
+                f"{np.median(ratios):.1f} ({ratios.min():.1f} to {ratios.max():.1f}) times textbook"
+            )
+    for stage, part in pd.DataFrame(
+        bench["flat"], columns=["stage", "fields", "peak_bytes", "anonymous_bytes"]
+    ).groupby("stage", sort=False):
+        lines.append(
+            f"memory of {stage}: "
+            + ", ".join(
+                f"{one.fields:,} fields {one.peak_bytes / GIB:.3f} GiB ({one.anonymous_bytes / GIB:.3f} not pages of files)"
+                for one in part.itertuples()
+            )
+        )
     return "\n".join([*lines, f"measured in {bench['seconds']} s"])
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run ``python -m benchmarks``."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__.partition("\n")[0])
-    parser.add_argument("--out", type=Path, help="the JSON to write, a new file; book/recorded/bench.json or bench-large.json by default")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs; written only with --out")
-    parser.add_argument("--large", action="store_true", help="run a screen of more than 5,000 fields instead, to check the predictions")
-    parser.add_argument("--only", default="", help="stages, with commas between; written only with --out")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="the JSON to write, a new file; book/recorded/bench.json or bench-large.json by default",
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="tiny sizes, to see that everything runs; written only with --out",
+    )
+    parser.add_argument(
+        "--large",
+        action="store_true",
+        help="run a screen of more than 5,000 fields instead, to check the predictions",
+    )
+    parser.add_argument(
+        "--only", default="", help="stages, with commas between; written only with --out"
+    )
     given = parser.parse_args(arguments)
     with reporting():
         refuse_existing(given.out)
@@ -195,7 +304,12 @@ def main(arguments: list[str] | None = None) -> None:
         print(table(bench))
     path = given.out
     if path is None and not given.quick and not given.only:
-        path = find_root() / "book" / "recorded" / ("bench-large.json" if given.large else "bench.json")
+        path = (
+            find_root()
+            / "book"
+            / "recorded"
+            / ("bench-large.json" if given.large else "bench.json")
+        )
     if path:
         write_json(path, bench)
         print(f"written to {path}")

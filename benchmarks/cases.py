@@ -96,7 +96,11 @@ def prepare_store(folder: Path, case: Case) -> None:
 
     prepare_raw(folder, case)
     if not (folder / f"store-{case.height}").exists():
-        preprocess(made.read_fields(_raw_folder(folder, case)), folder / f"store-{case.height}", progress=False)
+        preprocess(
+            made.read_fields(_raw_folder(folder, case)),
+            folder / f"store-{case.height}",
+            progress=False,
+        )
 
 
 def prepare_ontology(folder: Path, case: Case) -> None:
@@ -108,6 +112,7 @@ def prepare_ontology(folder: Path, case: Case) -> None:
 
 # ------------------------------------------------------------------------- pixels
 
+
 def _screen(folder: Path, case: Case):
     return made.read_fields(_raw_folder(folder, case), case.fields)
 
@@ -117,13 +122,17 @@ def simulate_ours(folder: Path, case: Case):
     from mcnn_core.simulate import simulate_screen
 
     layout = made.few_wells(case.more["sites"])
-    return lambda: simulate_screen(folder / "simulated", 0, layout, case.height, case.width, workers=CORES, progress=False), {"processes": CORES}
+    return lambda: simulate_screen(
+        folder / "simulated", 0, layout, case.height, case.width, workers=CORES, progress=False
+    ), {"processes": CORES}
 
 
 def simulate_textbook(folder: Path, case: Case):
     """Draw and write the same fields in one process."""
     (folder / "simulated-plainly").mkdir(exist_ok=True)
-    return lambda: textbook.simulate(folder / "simulated-plainly", 0, made.few_wells(case.more["sites"]), case.height, case.width), {}
+    return lambda: textbook.simulate(
+        folder / "simulated-plainly", 0, made.few_wells(case.more["sites"]), case.height, case.width
+    ), {}
 
 
 def simulate_raw(folder: Path, case: Case):
@@ -166,7 +175,9 @@ def preprocess_ours(folder: Path, case: Case, workers: int = CORES):
     from mcnn_core.preprocess import preprocess
 
     screen = _screen(folder, case)
-    return lambda: preprocess(screen, folder / f"ours-{workers}", workers=workers, progress=False), {"threads": workers}
+    return lambda: preprocess(
+        screen, folder / f"ours-{workers}", workers=workers, progress=False
+    ), {"threads": workers}
 
 
 def preprocess_one_core(folder: Path, case: Case):
@@ -192,6 +203,7 @@ def preprocess_raw(folder: Path, case: Case):
 
 
 # ------------------------------------------------------------------------- the network
+
 
 def _store(folder: Path, case: Case):
     from mcnn_core.preprocess import Store
@@ -234,7 +246,11 @@ def train_ours(folder: Path, case: Case, precision: str = "auto"):
 
     def run() -> float:
         with tempfile.TemporaryDirectory(dir=folder) as out:
-            return float(train(store, labels, CONFIGS[case.network], recipe, out, progress=False)["seconds"].iloc[1:].sum())
+            return float(
+                train(store, labels, CONFIGS[case.network], recipe, out, progress=False)["seconds"]
+                .iloc[1:]
+                .sum()
+            )
 
     model = untrained_model(store, labels, CONFIGS[case.network])
     return run, _facts(model, case, _native() if precision == "auto" else precision)
@@ -254,7 +270,13 @@ def train_textbook(folder: Path, case: Case):
     store = _store(folder, case)
     labels = _labels(store, case)
     model = untrained_model(store, labels, CONFIGS[case.network])
-    loop = Training(model, store.pixels[:case.fields], labels[:case.fields], _recipe(case), case.units // case.batch)
+    loop = Training(
+        model,
+        store.pixels[: case.fields],
+        labels[: case.fields],
+        _recipe(case),
+        case.units // case.batch,
+    )
     return loop.run, {"workers": loop.workers, "precision": "float32"}
 
 
@@ -271,7 +293,9 @@ def embed_ours(folder: Path, case: Case):
     from mcnn_core.features import embed
 
     store, model = _untrained(folder, case)
-    return lambda: embed(model, store, range(case.fields), progress=False), _facts(model, case, _native())
+    return lambda: embed(model, store, range(case.fields), progress=False), _facts(
+        model, case, _native()
+    )
 
 
 def embed_textbook(folder: Path, case: Case):
@@ -279,11 +303,12 @@ def embed_textbook(folder: Path, case: Case):
     from benchmarks.plain_network import Embedding
 
     store, model = _untrained(folder, case)
-    fields = Embedding(model, store.pixels[:case.fields], case.batch)
+    fields = Embedding(model, store.pixels[: case.fields], case.batch)
     return fields.run, {"workers": fields.workers, "precision": "float32"}
 
 
 # ------------------------------------------------------------------------- tables
+
 
 def profiles_ours(folder: Path, case: Case):
     """Take features to principal components and medians."""
@@ -296,7 +321,9 @@ def profiles_ours(folder: Path, case: Case):
 def _profiles(case: Case) -> np.ndarray:
     """Wells of a hundred treatments: points of one cloud without any structure join one by one, which takes leaf ordering many times as long."""
     rng = np.random.default_rng(0)
-    return rng.normal(size=(100, 128))[np.arange(case.more["profiles"]) % 100] + rng.normal(size=(case.more["profiles"], 128))
+    return rng.normal(size=(100, 128))[np.arange(case.more["profiles"]) % 100] + rng.normal(
+        size=(case.more["profiles"], 128)
+    )
 
 
 def distances_ours(folder: Path, case: Case):
@@ -324,7 +351,10 @@ def enrichment_ours(folder: Path, case: Case):
     from mcnn_core.enrichment import enrich
 
     space, genes = _cluster(folder, case)
-    return lambda: enrich(space, genes, "classic"), {"terms": len(space.terms), "bytes": int(space.members.data.nbytes + space.members.indices.nbytes)}
+    return lambda: enrich(space, genes, "classic"), {
+        "terms": len(space.terms),
+        "bytes": int(space.members.data.nbytes + space.members.indices.nbytes),
+    }
 
 
 def enrichment_textbook(folder: Path, case: Case):
@@ -372,14 +402,27 @@ def discovery_ours(folder: Path, case: Case):
 
     from mcnn_core import figures, interactive
     from mcnn_core.compare import profile
-    from mcnn_core.discover import cluster_names, cluster_table, discover, novel_sheet, suspect_sheet, thumbnails, unannotated_tops
+    from mcnn_core.discover import (
+        cluster_names,
+        cluster_table,
+        discover,
+        novel_sheet,
+        suspect_sheet,
+        thumbnails,
+        unannotated_tops,
+    )
     from mcnn_core.files import write_table
     from mcnn_core.response import effects, similarities
 
     plt.switch_backend("agg")
     features = made.random_features(case.more["plates"])
-    table = features[[name for name in features if name.startswith("Metadata_") and name != "Metadata_Training"]]
-    pixels = np.broadcast_to(np.random.default_rng(0).integers(0, 256, (128, 160, 3), dtype=np.uint8), (len(table), 128, 160, 3))
+    table = features[
+        [name for name in features if name.startswith("Metadata_") and name != "Metadata_Training"]
+    ]
+    pixels = np.broadcast_to(
+        np.random.default_rng(0).integers(0, 256, (128, 160, 3), dtype=np.uint8),
+        (len(table), 128, 160, 3),
+    )
 
     class Pictures:
         """As much of a store as figures ask for."""
@@ -399,22 +442,48 @@ def discovery_ours(folder: Path, case: Case):
         like, points, potency = similarities(wells), tables["curves"], tables["potency"]
         clusters, distances = cluster_table(treatments)
         rows = potency.set_index("compound", drop=False).loc
-        drawn = [lambda ax: figures.similarity_heat(ax, unannotated_tops(wells, like)), lambda ax: figures.potency_intervals(ax, potency),
-                 lambda ax: figures.ordered_matrix(ax, distances, clusters["cluster"]), lambda ax: figures.novelty_map(ax, tables["novel"])]
+        drawn = [
+            lambda ax: figures.similarity_heat(ax, unannotated_tops(wells, like)),
+            lambda ax: figures.potency_intervals(ax, potency),
+            lambda ax: figures.ordered_matrix(ax, distances, clusters["cluster"]),
+            lambda ax: figures.novelty_map(ax, tables["novel"]),
+        ]
         for name in potency["compound"].head(4):
-            drawn += [lambda ax, name=name: figures.response_curves(ax, points[points["compound"] == name]),
-                      lambda ax, name=name: figures.dose_effect(ax, *effects(wells, name), rows[name])]
-        for sheet, titles in (novel_sheet(table, tables["novel"]), suspect_sheet(table, tables["suspects"])):
-            drawn += [lambda ax, sheet=sheet, titles=titles: figures.contact_sheet(ax, pixels[sheet], titles)] if sheet else []
+            drawn += [
+                lambda ax, name=name: figures.response_curves(
+                    ax, points[points["compound"] == name]
+                ),
+                lambda ax, name=name: figures.dose_effect(ax, *effects(wells, name), rows[name]),
+            ]
+        for sheet, titles in (
+            novel_sheet(table, tables["novel"]),
+            suspect_sheet(table, tables["suspects"]),
+        ):
+            drawn += (
+                [
+                    lambda ax, sheet=sheet, titles=titles: figures.contact_sheet(
+                        ax, pixels[sheet], titles
+                    )
+                ]
+                if sheet
+                else []
+            )
         for number, draw in enumerate(drawn):
             figure, ax = plt.subplots(figsize=(7.2, 6), layout="constrained")
             draw(ax)
             figure.savefig(out / f"{number}.png")
             plt.close(figure)
         clock.lap("figures")
-        pages = [interactive.table(tables["similarity"]), interactive.curves(points, potency),
-                 interactive.matrix(distances, cluster_names(clusters), thumbnails(Pictures, table, clusters))]
-        (out / "interactive.html").write_text("".join(page._repr_html_() for page in pages), encoding="utf-8")
+        pages = [
+            interactive.table(tables["similarity"]),
+            interactive.curves(points, potency),
+            interactive.matrix(
+                distances, cluster_names(clusters), thumbnails(Pictures, table, clusters)
+            ),
+        ]
+        (out / "interactive.html").write_text(
+            "".join(page._repr_html_() for page in pages), encoding="utf-8"
+        )
         clock.lap("interactive")
         return clock.took | {"seconds": sum(clock.took.values())}
 
@@ -422,6 +491,7 @@ def discovery_ours(folder: Path, case: Case):
 
 
 # ------------------------------------------------------------------------- the machine
+
 
 def base_ours(folder: Path, case: Case):
     """Load the package and do nothing: what every process holds."""
@@ -436,7 +506,10 @@ def machine_ours(folder: Path, case: Case):
 
     size, n = case.more["copy"], case.more["product"]
     source, target = torch.ones(size, dtype=torch.uint8), torch.empty(size, dtype=torch.uint8)
-    pairs = {kind: torch.rand(2, n, n).to(getattr(torch, kind)) for kind in ("float32", "bfloat16", "float64")}
+    pairs = {
+        kind: torch.rand(2, n, n).to(getattr(torch, kind))
+        for kind in ("float32", "bfloat16", "float64")
+    }
 
     def fastest(action: Callable[[], Any]) -> float:
         times = []
@@ -448,12 +521,16 @@ def machine_ours(folder: Path, case: Case):
 
     def run() -> dict[str, float]:
         found = {"copy": size / fastest(lambda: target.copy_(source))}
-        return found | {kind: 2 * n**3 / fastest(lambda one=one, two=two: one @ two) for kind, (one, two) in pairs.items()}
+        return found | {
+            kind: 2 * n**3 / fastest(lambda one=one, two=two: one @ two)
+            for kind, (one, two) in pairs.items()
+        }
 
     return run, {"threads": torch.get_num_threads()}
 
 
 # ------------------------------------------------------------------------- the list
+
 
 def all_cases(quick: bool = False) -> list[Case]:
     """Return the cases in the order of the road; `quick`: the same at sizes that take no time, for a test."""
@@ -466,55 +543,232 @@ def all_cases(quick: bool = False) -> list[Case]:
         here = {"height": height, "width": width, "work": grey, "load": grey, **once}
         sites = {64: 1, 128: 96, 512: 12, 1024: 4}[height]
         wells = len(made.few_wells(sites).wells())
-        cases.append(Case("simulate", label, "field", wells * sites, prepare_nothing, {
-            "ours": simulate_ours, "textbook": simulate_textbook, "raw": simulate_raw}, bound="raw", more={"sites": sites},
-            warm=False, **here | {"repeats": 2 if quick or height > 500 else 3}))
+        cases.append(
+            Case(
+                "simulate",
+                label,
+                "field",
+                wells * sites,
+                prepare_nothing,
+                {"ours": simulate_ours, "textbook": simulate_textbook, "raw": simulate_raw},
+                bound="raw",
+                more={"sites": sites},
+                warm=False,
+                **here | {"repeats": 2 if quick or height > 500 else 3},
+            )
+        )
         many = {64: 8, 128: 256, 512: 24, 1024: 8}[height]
         here |= {"fields": many, "more": {"raw": raw[height]}}
-        cases.append(Case("read", label, "field", many, prepare_raw, {
-            "ours": read_ours, "textbook": read_textbook, "raw": read_raw}, bound="raw", **here))
-        cases.append(Case("preprocess", label, "field", many, prepare_raw, {
-            "ours": preprocess_ours, "one_core": preprocess_one_core, "textbook": preprocess_textbook, "raw": preprocess_raw}, bound="raw", **here))
-    networks = [("default", 64, 96, 4, 16), ("published", 128, 128, 2, 4)] if quick else [("default", 128, 160, 32, 256), ("default", 512, 640, 32, 64), ("published", 1024, 1280, 2, 4)]
+        cases.append(
+            Case(
+                "read",
+                label,
+                "field",
+                many,
+                prepare_raw,
+                {"ours": read_ours, "textbook": read_textbook, "raw": read_raw},
+                bound="raw",
+                **here,
+            )
+        )
+        cases.append(
+            Case(
+                "preprocess",
+                label,
+                "field",
+                many,
+                prepare_raw,
+                {
+                    "ours": preprocess_ours,
+                    "one_core": preprocess_one_core,
+                    "textbook": preprocess_textbook,
+                    "raw": preprocess_raw,
+                },
+                bound="raw",
+                **here,
+            )
+        )
+    networks = (
+        [("default", 64, 96, 4, 16), ("published", 128, 128, 2, 4)]
+        if quick
+        else [
+            ("default", 128, 160, 32, 256),
+            ("default", 512, 640, 32, 64),
+            ("published", 1024, 1280, 2, 4),
+        ]
+    )
     for network, height, width, batch, fields in networks:
         crop, epochs = 1.0 if network == "published" else 0.5, 2 if height > 1000 else 3
-        common = {"fields": fields, "height": height, "width": width, "network": network, "bound": "product", "more": {"raw": raw[height]}}
+        common = {
+            "fields": fields,
+            "height": height,
+            "width": width,
+            "network": network,
+            "bound": "product",
+            "more": {"raw": raw[height]},
+        }
         repeats = 2 if quick or height > 1000 else 4
-        cases.append(Case("train", f"{height} x {width}", "field", (epochs - 1) * fields, prepare_store, {
-            "ours": train_ours, "float32": train_float32, "textbook": train_textbook}, load=batch * 3 * height * width * crop**2, batch=batch,
-            epochs=epochs, warm=False, repeats=repeats, **common))
+        cases.append(
+            Case(
+                "train",
+                f"{height} x {width}",
+                "field",
+                (epochs - 1) * fields,
+                prepare_store,
+                {"ours": train_ours, "float32": train_float32, "textbook": train_textbook},
+                load=batch * 3 * height * width * crop**2,
+                batch=batch,
+                epochs=epochs,
+                warm=False,
+                repeats=repeats,
+                **common,
+            )
+        )
         at_once = max(1, min(64, 2**21 // (height * width)))
-        cases.append(Case("embed", f"{height} x {width}", "field", fields, prepare_store, {
-            "ours": embed_ours, "textbook": embed_textbook}, load=at_once * 3 * height * width, batch=min(batch, fields), repeats=repeats, **common))
+        cases.append(
+            Case(
+                "embed",
+                f"{height} x {width}",
+                "field",
+                fields,
+                prepare_store,
+                {"ours": embed_ours, "textbook": embed_textbook},
+                load=at_once * 3 * height * width,
+                batch=min(batch, fields),
+                repeats=repeats,
+                **common,
+            )
+        )
     for plates in (2, 8) if quick else (14, 56):
-        cases.append(Case("profiles", f"{240 * plates:,} fields", "run", 1, prepare_nothing, {"ours": profiles_ours}, work=240 * plates,
-                          load=240 * plates, more={"plates": plates}, **once))
+        cases.append(
+            Case(
+                "profiles",
+                f"{240 * plates:,} fields",
+                "run",
+                1,
+                prepare_nothing,
+                {"ours": profiles_ours},
+                work=240 * plates,
+                load=240 * plates,
+                more={"plates": plates},
+                **once,
+            )
+        )
     for n in (50, 100) if quick else (825, 1650, 3300):
         contestants = {"ours": distances_ours, "textbook": distances_textbook}
-        cases.append(Case("distances", f"{n:,} profiles", "run", 1, prepare_nothing, contestants, work=n, load=n**2, bound="distances",
-                          more={"profiles": n}, repeats=2 if quick else 3, warm=False))
-    library = {"genes": 100, "ontology": (300, 3000)} if quick else {"genes": made.LIBRARY, "ontology": (made.TERMS, made.ANNOTATIONS)}
-    cases.append(Case("enrichment", "one cluster, each term by itself", "cluster", 1, prepare_ontology, {
-        "ours": enrichment_ours, "textbook": enrichment_textbook}, bound="pass", more=library, repeats=2 if quick else 3, warm=False))
-    cases.append(Case("enrichment", f"{made.CLUSTERS} clusters, all algorithms", "run", 1, prepare_ontology, {"ours": ontology_ours},
-                      more=library, repeats=1, warm=False))
+        cases.append(
+            Case(
+                "distances",
+                f"{n:,} profiles",
+                "run",
+                1,
+                prepare_nothing,
+                contestants,
+                work=n,
+                load=n**2,
+                bound="distances",
+                more={"profiles": n},
+                repeats=2 if quick else 3,
+                warm=False,
+            )
+        )
+    library = (
+        {"genes": 100, "ontology": (300, 3000)}
+        if quick
+        else {"genes": made.LIBRARY, "ontology": (made.TERMS, made.ANNOTATIONS)}
+    )
+    cases.append(
+        Case(
+            "enrichment",
+            "one cluster, each term by itself",
+            "cluster",
+            1,
+            prepare_ontology,
+            {"ours": enrichment_ours, "textbook": enrichment_textbook},
+            bound="pass",
+            more=library,
+            repeats=2 if quick else 3,
+            warm=False,
+        )
+    )
+    cases.append(
+        Case(
+            "enrichment",
+            f"{made.CLUSTERS} clusters, all algorithms",
+            "run",
+            1,
+            prepare_ontology,
+            {"ours": ontology_ours},
+            more=library,
+            repeats=1,
+            warm=False,
+        )
+    )
     plates = 6 if quick else 56
-    cases.append(Case("discovery", f"{240 * plates:,} fields", "run", 1, prepare_nothing, {"ours": discovery_ours}, more={"plates": plates}, repeats=1, warm=False))
+    cases.append(
+        Case(
+            "discovery",
+            f"{240 * plates:,} fields",
+            "run",
+            1,
+            prepare_nothing,
+            {"ours": discovery_ours},
+            more={"plates": plates},
+            repeats=1,
+            warm=False,
+        )
+    )
     return cases
 
 
 def machine_cases(quick: bool = False) -> list[Case]:
     """Return what measures the machine, and the memory of a process that does nothing."""
     sizes = {"copy": 2**20, "product": 128} if quick else {"copy": 2**28, "product": 2048}
-    return [Case("machine", "limits", "run", 1, prepare_nothing, {"ours": machine_ours}, more=sizes),
-            Case("machine", "base", "run", 1, prepare_nothing, {"ours": base_ours}, repeats=1, warm=False)]
+    return [
+        Case("machine", "limits", "run", 1, prepare_nothing, {"ours": machine_ours}, more=sizes),
+        Case(
+            "machine", "base", "run", 1, prepare_nothing, {"ours": base_ours}, repeats=1, warm=False
+        ),
+    ]
 
 
 def flat_cases(quick: bool = False) -> list[Case]:
     """Return what shows how memory grows from n to 4 n fields; of profiles, the two cases of `all_cases` do."""
     height, width, n = (64, 96, 4) if quick else (512, 640, 16)
-    common = {"height": height, "width": width, "more": {"raw": 16 if quick else 64}, "repeats": 1, "warm": False}
+    common = {
+        "height": height,
+        "width": width,
+        "more": {"raw": 16 if quick else 64},
+        "repeats": 1,
+        "warm": False,
+    }
     return [
-        *(Case("flat preprocess", f"{fields} fields", "field", fields, prepare_raw, {"ours": preprocess_ours}, fields=fields, **common) for fields in (n, 4 * n)),
-        *(Case("flat embed", f"{fields} fields", "field", fields, prepare_store, {"ours": embed_ours}, fields=fields, network="default",
-               batch=2, **common) for fields in (n, 4 * n))]
+        *(
+            Case(
+                "flat preprocess",
+                f"{fields} fields",
+                "field",
+                fields,
+                prepare_raw,
+                {"ours": preprocess_ours},
+                fields=fields,
+                **common,
+            )
+            for fields in (n, 4 * n)
+        ),
+        *(
+            Case(
+                "flat embed",
+                f"{fields} fields",
+                "field",
+                fields,
+                prepare_store,
+                {"ours": embed_ours},
+                fields=fields,
+                network="default",
+                batch=2,
+                **common,
+            )
+            for fields in (n, 4 * n)
+        ),
+    ]

@@ -38,7 +38,12 @@ def memory(kind: str) -> int:
 
 def main(folder: str, name: str, who: str, quick: str) -> None:
     """Serve one contestant of one case."""
-    known = [*cases.machine_cases(bool(quick)), *cases.all_cases(bool(quick)), *cases.flat_cases(bool(quick)), *large.cases(bool(quick))]
+    known = [
+        *cases.machine_cases(bool(quick)),
+        *cases.all_cases(bool(quick)),
+        *cases.flat_cases(bool(quick)),
+        *large.cases(bool(quick)),
+    ]
     case = next(case for case in known if case.name == name)
     answers = sys.stdout
     sys.stdout = sys.stderr  # what libraries print is no answer
@@ -53,11 +58,19 @@ def main(folder: str, name: str, who: str, quick: str) -> None:
         start = time.perf_counter()
         found = run()
         took = time.perf_counter() - start
-        answer = found if isinstance(found, dict) else {"seconds": found if isinstance(found, float) else took}
+        answer = (
+            found
+            if isinstance(found, dict)
+            else {"seconds": found if isinstance(found, float) else took}
+        )
         print(json.dumps({"seconds": took} | answer), file=answers, flush=True)
         del found
     peak = max(memory("VmHWM"), 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-    print(json.dumps({"peak_bytes": peak, "anonymous_bytes": max(watch.most, memory("RssAnon"))}), file=answers, flush=True)
+    print(
+        json.dumps({"peak_bytes": peak, "anonymous_bytes": max(watch.most, memory("RssAnon"))}),
+        file=answers,
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

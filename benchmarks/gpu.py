@@ -25,7 +25,17 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.plain_network import Embedding, Training  # noqa: E402
-from mcnn_core.engine import RECIPES, Fields, bfloat16, device, draw, embed, optimiser_for, reproducible, run_steps  # noqa: E402
+from mcnn_core.engine import (
+    RECIPES,
+    Fields,
+    bfloat16,
+    device,
+    draw,
+    embed,
+    optimiser_for,
+    reproducible,
+    run_steps,
+)  # noqa: E402
 from mcnn_core.errors import reporting  # noqa: E402
 from mcnn_core.files import refuse_existing  # noqa: E402
 from mcnn_core.model import CONFIGS, MCNN, macs  # noqa: E402
@@ -95,23 +105,39 @@ def peaks(sizes: Sizes) -> dict[str, float]:
     found = {}
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         matrix = torch.randn(sizes.square, sizes.square, device=device()).to(dtype)
-        found[f"{name} product, FLOP/s"] = 2 * sizes.square ** 3 / best(lambda matrix=matrix: matrix @ matrix)
-    block = torch.zeros(sizes.square ** 2 * 4, dtype=torch.uint8, device=device())
+        found[f"{name} product, FLOP/s"] = (
+            2 * sizes.square**3 / best(lambda matrix=matrix: matrix @ matrix)
+        )
+    block = torch.zeros(sizes.square**2 * 4, dtype=torch.uint8, device=device())
     other = torch.empty_like(block)
     found["copy on the device, byte/s"] = 2 * len(block) / best(lambda: other.copy_(block))
     host = torch.zeros(len(block), dtype=torch.uint8)
     host = host.pin_memory() if device().type == "cuda" else host
-    found["copy from pinned memory, byte/s"] = len(block) / best(lambda: block.copy_(host, non_blocking=True))
+    found["copy from pinned memory, byte/s"] = len(block) / best(
+        lambda: block.copy_(host, non_blocking=True)
+    )
     return found
 
 
 class Ours:
     """Steps of the package's loop; `steps(n)` takes n more."""
 
-    def __init__(self, pixels, labels: np.ndarray, network: str, recipe, resident: bool = True, compiled: bool = False):
+    def __init__(
+        self,
+        pixels,
+        labels: np.ndarray,
+        network: str,
+        recipe,
+        resident: bool = True,
+        compiled: bool = False,
+    ):
         torch.manual_seed(0)
         n, height, width, channels = pixels.shape
-        self.model = MCNN(CONFIGS[network], int(labels.max()) + 1, channels, height, width).to(device()).train()
+        self.model = (
+            MCNN(CONFIGS[network], int(labels.max()) + 1, channels, height, width)
+            .to(device())
+            .train()
+        )
         self.network = torch.compile(self.model) if compiled else self.model
         self.optimiser, self.labels, self.recipe = optimiser_for(self.model, recipe), labels, recipe
         self.fields = Fields(pixels, np.arange(n) if resident else None)
@@ -119,9 +145,20 @@ class Ours:
 
     def steps(self, n: int) -> float:
         """Take n steps at a low rate; return their mean loss."""
-        rows = [self.rng.choice(len(self.labels), self.recipe.batch, replace=False) for _ in range(n)]
+        rows = [
+            self.rng.choice(len(self.labels), self.recipe.batch, replace=False) for _ in range(n)
+        ]
         with reproducible(0, 0) as rng:
-            sums = run_steps(self.network, self.optimiser, self.fields, self.labels, rows, [self.recipe.learning_rate / 100] * n, self.recipe, rng)
+            sums = run_steps(
+                self.network,
+                self.optimiser,
+                self.fields,
+                self.labels,
+                rows,
+                [self.recipe.learning_rate / 100] * n,
+                self.recipe,
+                rng,
+            )
         return float(sums[0] / sums[2])
 
 
@@ -144,26 +181,56 @@ def agreement() -> list[tuple[str, bool, str]]:
     rows = rng.integers(24, size=16)
     kept, read = Fields(pixels, np.arange(24)), Fields(pixels)
     drawn = draw(rng, 16, pixels.shape[1:], (32, 32), True)
-    same = torch.equal(kept.views(rows, (32, 32), drawn).cpu(), read.views(rows, (32, 32), drawn).cpu())
-    checks = [("resident and streamed pixels: equal bytes", same, "resident" if kept.resident is not None else "nothing is resident on a CPU")]
+    same = torch.equal(
+        kept.views(rows, (32, 32), drawn).cpu(), read.views(rows, (32, 32), drawn).cpu()
+    )
+    checks = [
+        (
+            "resident and streamed pixels: equal bytes",
+            same,
+            "resident" if kept.resident is not None else "nothing is resident on a CPU",
+        )
+    ]
     # A process that sees no GPU computes the reference.
-    alone = subprocess.run([sys.executable, __file__, "--reference"], env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True, check=True)
+    alone = subprocess.run(
+        [sys.executable, __file__, "--reference"],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     reference = float(alone.stdout)
     for precision in ("float32", "bfloat16"):
         loss = twenty_steps(precision)
-        checks.append((f"mean loss of 20 steps, {precision} here against float32 on a CPU: within 2 %", abs(loss / reference - 1) < 0.02,
-                       f"{loss:.4f}, {reference:.4f}"))
+        checks.append(
+            (
+                f"mean loss of 20 steps, {precision} here against float32 on a CPU: within 2 %",
+                abs(loss / reference - 1) < 0.02,
+                f"{loss:.4f}, {reference:.4f}",
+            )
+        )
     return checks
 
 
 def measure(sizes: Sizes) -> dict[str, object]:
     """Run all checks and timings; print each as it comes."""
-    found: dict[str, object] = {"device": torch.cuda.get_device_name() if device().type == "cuda" else platform.processor() or platform.machine(),
-                                "torch": torch.__version__, "python": platform.python_version(), "bfloat16": bfloat16()}
+    found: dict[str, object] = {
+        "device": torch.cuda.get_device_name()
+        if device().type == "cuda"
+        else platform.processor() or platform.machine(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "bfloat16": bfloat16(),
+    }
 
     def say(key: str, value: object, unit: str = "") -> None:
         found[key] = value
-        print(f"{key:64s} {value:12.4g} {unit}" if isinstance(value, float) else f"{key:64s} {value} {unit}", flush=True)
+        print(
+            f"{key:64s} {value:12.4g} {unit}"
+            if isinstance(value, float)
+            else f"{key:64s} {value} {unit}",
+            flush=True,
+        )
 
     for key, value in list(found.items()):
         say(key, value)
@@ -177,7 +244,11 @@ def measure(sizes: Sizes) -> dict[str, object]:
     arithmetic = found[f"{'bfloat16' if bfloat16() else 'float32'} product, FLOP/s"]
     per_field = macs(MCNN(CONFIGS[sizes.network], 103, 3, sizes.height, sizes.width)) * 2
     for classes, n in sizes.training:
-        pixels, labels, title = Repeated(drawn, n), np.arange(n) % classes, f"training, {classes} classes, {n:,} fields"
+        pixels, labels, title = (
+            Repeated(drawn, n),
+            np.arange(n) % classes,
+            f"training, {classes} classes, {n:,} fields",
+        )
         ours = Ours(pixels, labels, sizes.network, recipe)
         speed = rate(ours.steps, recipe.batch, sizes.seconds)
         say(f"{title}: pixels resident", ours.fields.resident is not None)
@@ -187,20 +258,55 @@ def measure(sizes: Sizes) -> dict[str, object]:
         if n == sizes.training[0][1]:
             first, model = speed, ours.model
             del ours
-            say(f"{title}: streamed", rate(Ours(pixels, labels, sizes.network, recipe, resident=False).steps, recipe.batch, sizes.seconds / 3), "fields/s")
+            say(
+                f"{title}: streamed",
+                rate(
+                    Ours(pixels, labels, sizes.network, recipe, resident=False).steps,
+                    recipe.batch,
+                    sizes.seconds / 3,
+                ),
+                "fields/s",
+            )
             if device().type == "cuda":  # measured without gain on a CPU
-                say(f"{title}: compiled", rate(Ours(pixels, labels, sizes.network, recipe, compiled=True).steps, recipe.batch, sizes.seconds / 2), "fields/s")
-            plain = Training(MCNN(CONFIGS[sizes.network], classes, 3, sizes.height, sizes.width), pixels, labels, recipe, 4, device())
-            say(f"{title}: textbook ({plain.workers} workers)", rate(plain.take, recipe.batch, sizes.seconds / 2), "fields/s")
-            say(f"{title}: ours by textbook", first / found[f"{title}: textbook ({plain.workers} workers)"])
+                say(
+                    f"{title}: compiled",
+                    rate(
+                        Ours(pixels, labels, sizes.network, recipe, compiled=True).steps,
+                        recipe.batch,
+                        sizes.seconds / 2,
+                    ),
+                    "fields/s",
+                )
+            plain = Training(
+                MCNN(CONFIGS[sizes.network], classes, 3, sizes.height, sizes.width),
+                pixels,
+                labels,
+                recipe,
+                4,
+                device(),
+            )
+            say(
+                f"{title}: textbook ({plain.workers} workers)",
+                rate(plain.take, recipe.batch, sizes.seconds / 2),
+                "fields/s",
+            )
+            say(
+                f"{title}: ours by textbook",
+                first / found[f"{title}: textbook ({plain.workers} workers)"],
+            )
             del plain
-    fields, title = Fields(Repeated(drawn, sizes.embedded)), f"embedding, {sizes.embedded:,} fields from host memory"
+    fields, title = (
+        Fields(Repeated(drawn, sizes.embedded)),
+        f"embedding, {sizes.embedded:,} fields from host memory",
+    )
     embed(model, fields, range(64))
     seconds = synchronised(lambda: embed(model, fields, range(sizes.embedded)))
     say(title, seconds, "s")
     say(f"{title}: share of the arithmetic peak", per_field * sizes.embedded / seconds / arithmetic)
-    say(f"{title}: share of the copy from pinned memory",
-        drawn[0].nbytes * sizes.embedded / seconds / found["copy from pinned memory, byte/s"])
+    say(
+        f"{title}: share of the copy from pinned memory",
+        drawn[0].nbytes * sizes.embedded / seconds / found["copy from pinned memory, byte/s"],
+    )
     few = max(8, sizes.embedded // 100)
     plain = Embedding(model, Repeated(drawn, few), 16, device())
     say("embedding: ours by textbook", sizes.embedded / seconds / (few / synchronised(plain.run)))
@@ -227,7 +333,9 @@ def main() -> None:
     print(f"all of it took {time.perf_counter() - began:.0f} s")
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
-    if any(value is False for key, value in found.items() if "within" in key or "equal bytes" in key):
+    if any(
+        value is False for key, value in found.items() if "within" in key or "equal bytes" in key
+    ):
         sys.exit("error: the checks marked NO do not hold")
 
 

@@ -36,14 +36,19 @@ def _stages(folder: Path, quick: bool) -> dict[str, Callable[[], Any]]:
     def simulate() -> None:
         from mcnn_core.simulate import simulate_screen
 
-        simulate_screen(folder / "screen", 0, _layout(quick), HEIGHT, WIDTH, workers=CORES, progress=False)
+        simulate_screen(
+            folder / "screen", 0, _layout(quick), HEIGHT, WIDTH, workers=CORES, progress=False
+        )
 
     def preprocess() -> dict[str, Any]:
         from mcnn_core.preprocess import preprocess
 
         screen, start = _screen(folder), time.perf_counter()
         preprocess(screen, folder / "store", workers=CORES, progress=False)
-        return {"seconds": time.perf_counter() - start, "table_bytes": int(screen.table.memory_usage(deep=True).sum())}
+        return {
+            "seconds": time.perf_counter() - start,
+            "table_bytes": int(screen.table.memory_usage(deep=True).sum()),
+        }
 
     def train() -> dict[str, Any]:
         from mcnn_core.engine import RECIPES
@@ -54,15 +59,31 @@ def _stages(folder: Path, quick: bool) -> dict[str, Callable[[], Any]]:
         treatments = _screen(folder).table["Metadata_Treatment"]
         labels = pd.Categorical(treatments).codes.astype(np.int64)
         start = time.perf_counter()
-        train(Store.open(folder / "store"), labels, CONFIGS["default"], replace(RECIPES["default"], epochs=EPOCHS), folder / "training", progress=False)
-        return {"seconds": time.perf_counter() - start, "n_classes": int(labels.max()) + 1, "n_fields": len(labels)}
+        train(
+            Store.open(folder / "store"),
+            labels,
+            CONFIGS["default"],
+            replace(RECIPES["default"], epochs=EPOCHS),
+            folder / "training",
+            progress=False,
+        )
+        return {
+            "seconds": time.perf_counter() - start,
+            "n_classes": int(labels.max()) + 1,
+            "n_fields": len(labels),
+        }
 
     def embed() -> None:
         from mcnn_core.features import embed_screen
         from mcnn_core.preprocess import Store
         from mcnn_core.train import load_model
 
-        embed_screen(load_model(folder / "training"), Store.open(folder / "store"), folder / "embedding", progress=False)
+        embed_screen(
+            load_model(folder / "training"),
+            Store.open(folder / "store"),
+            folder / "embedding",
+            progress=False,
+        )
 
     def profiles() -> None:
         from mcnn_core.compare import profile
@@ -70,7 +91,10 @@ def _stages(folder: Path, quick: bool) -> dict[str, Callable[[], Any]]:
         from mcnn_core.files import write_table
 
         parts = sorted((folder / "embedding").glob("part_*.npy"))
-        activations, table = np.concatenate([np.load(part, allow_pickle=False) for part in parts]), _screen(folder).table
+        activations, table = (
+            np.concatenate([np.load(part, allow_pickle=False) for part in parts]),
+            _screen(folder).table,
+        )
         features = feature_frame(table, activations, np.ones(len(table), bool))
         wells, treatments = profile(features)
         for name, frame in {"features": features, "wells": wells, "treatments": treatments}.items():
@@ -81,7 +105,9 @@ def _stages(folder: Path, quick: bool) -> dict[str, Callable[[], Any]]:
         from mcnn_core.distances import cosine_distances
         from mcnn_core.profiles import feature_matrix
 
-        tree(cosine_distances(feature_matrix(pd.read_parquet(folder / "profiles" / "wells.parquet"))))
+        tree(
+            cosine_distances(feature_matrix(pd.read_parquet(folder / "profiles" / "wells.parquet")))
+        )
 
     return dict(zip(STAGES, (simulate, preprocess, train, embed, profiles, distances), strict=True))
 
@@ -94,8 +120,20 @@ def _contestant(folder: Path, case: Case):
 
 def cases(quick: bool = False) -> list[Case]:
     """Return one case for each stage."""
-    return [Case(f"large {stage}", "one screen", "run", 1, prepare_nothing, {"ours": _contestant}, repeats=1, warm=False, more={"quick": quick})
-            for stage in STAGES]
+    return [
+        Case(
+            f"large {stage}",
+            "one screen",
+            "run",
+            1,
+            prepare_nothing,
+            {"ours": _contestant},
+            repeats=1,
+            warm=False,
+            more={"quick": quick},
+        )
+        for stage in STAGES
+    ]
 
 
 def _bytes(folder: Path) -> int:
@@ -111,18 +149,47 @@ def run(measure: Callable[..., dict], quick: bool = False) -> dict[str, Any]:
         for stage, case in zip(STAGES, cases(quick), strict=True):
             print(f"{time.monotonic() - start:6.0f} s  {case.name}", file=sys.stderr, flush=True)
             found, after = measure(folder, case, quick)["ours"], _bytes(folder)
-            stages.append({"stage": stage, "seconds": found["seconds"][0], "memory_bytes": found["peak_bytes"], "disk_bytes": after - before})
+            stages.append(
+                {
+                    "stage": stage,
+                    "seconds": found["seconds"][0],
+                    "memory_bytes": found["peak_bytes"],
+                    "disk_bytes": after - before,
+                }
+            )
             before = after
-            facts |= {key: found[key][0] for key in ("table_bytes", "n_classes", "n_fields") if key in found}
-    screen = {"n_fields": facts["n_fields"], "height": HEIGHT, "width": WIDTH, "channels": 3, "n_classes": facts["n_classes"], "epochs": EPOCHS, "cores": CORES,
-              "sites": 2 if quick else SITES}
-    return {"command": "make bench LARGE=1" + " QUICK=1" * quick, "screen": screen, "stages": stages, "table_bytes": facts["table_bytes"], "seconds": round(time.monotonic() - start),
-            **provenance()}
+            facts |= {
+                key: found[key][0]
+                for key in ("table_bytes", "n_classes", "n_fields")
+                if key in found
+            }
+    screen = {
+        "n_fields": facts["n_fields"],
+        "height": HEIGHT,
+        "width": WIDTH,
+        "channels": 3,
+        "n_classes": facts["n_classes"],
+        "epochs": EPOCHS,
+        "cores": CORES,
+        "sites": 2 if quick else SITES,
+    }
+    return {
+        "command": "make bench LARGE=1" + " QUICK=1" * quick,
+        "screen": screen,
+        "stages": stages,
+        "table_bytes": facts["table_bytes"],
+        "seconds": round(time.monotonic() - start),
+        **provenance(),
+    }
 
 
 def table(bench: dict[str, Any], predicted: pd.DataFrame) -> str:
     """Return the table that is printed: measured beside predicted."""
     from mcnn_core.cost import beside
 
-    return "{n_fields:,} fields of {height} x {width}, {n_classes} classes, {epochs} epochs\n".format(**bench["screen"]) + beside(
-        predicted, bench).to_string(float_format="{:,.3g}".format)
+    return (
+        "{n_fields:,} fields of {height} x {width}, {n_classes} classes, {epochs} epochs\n".format(
+            **bench["screen"]
+        )
+        + beside(predicted, bench).to_string(float_format="{:,.3g}".format)
+    )

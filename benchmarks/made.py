@@ -18,14 +18,19 @@ def write_fields(folder: Path, fields: int, height: int, width: int) -> None:
     """Write one plate of bright blurred spots on a noisy background, uint16, uncompressed, and ``screen.csv``."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    lines = ["Metadata_Plate,Metadata_Well,Metadata_Site," + ",".join(f"FileName_{c},PathName_{c}" for c in CHANNELS)]
+    lines = [
+        "Metadata_Plate,Metadata_Well,Metadata_Site,"
+        + ",".join(f"FileName_{c},PathName_{c}" for c in CHANNELS)
+    ]
     light = np.kron(rng.gamma(0.3, 2000, (height // 16, width // 16)), np.ones((16, 16))) + 400
     for site in range(fields):
         for channel in CHANNELS:
             # Gaussian noise of Poisson's variance: many times faster to draw than Poisson's own.
             here = np.roll(light, site * 7, axis=1)
             noisy = here + np.sqrt(here) * rng.standard_normal(here.shape, dtype=np.float32)
-            tifffile.imwrite(folder / f"{site}_{channel}.tif", noisy.clip(0, 65_535).astype(np.uint16))
+            tifffile.imwrite(
+                folder / f"{site}_{channel}.tif", noisy.clip(0, 65_535).astype(np.uint16)
+            )
         lines.append(f"P1,B02,{site}," + ",".join(f"{site}_{c}.tif," for c in CHANNELS))
     (folder / "screen.csv").write_text("\n".join(lines) + "\n")
 
@@ -42,7 +47,9 @@ def few_wells(sites: int):
 
     tiny = LAYOUTS["tiny"]
     few = tiny.compounds["compound"].isin(["taxol", "nocodazole"])
-    return dataclasses.replace(tiny, compounds=tiny.compounds[few], columns=(4, 5), controls=1, sites=sites)
+    return dataclasses.replace(
+        tiny, compounds=tiny.compounds[few], columns=(4, 5), controls=1, sites=sites
+    )
 
 
 def screen_layout(plates: int) -> pd.DataFrame:
@@ -52,13 +59,32 @@ def screen_layout(plates: int) -> pd.DataFrame:
         for place, well in enumerate(wells):
             layout, row, column = plate // 3, place // 10, place % 10
             kind = {0: "negcon", 9: "poscon"}.get(column, "trt")
-            compound = {"negcon": "DMSO", "poscon": "taxol"}.get(kind, f"compound {layout:02d}-{row}")
-            dose = 0.0 if kind == "negcon" else 0.3 if kind == "poscon" else 10.0 ** (1 - column / 2)
+            compound = {"negcon": "DMSO", "poscon": "taxol"}.get(
+                kind, f"compound {layout:02d}-{row}"
+            )
+            dose = (
+                0.0 if kind == "negcon" else 0.3 if kind == "poscon" else 10.0 ** (1 - column / 2)
+            )
             annotated = kind == "trt" and column < 4 and (layout * 6 + row) % 3 == 0
-            rows += [{"Metadata_Plate": f"Week{layout // 2}_{plate}", "Metadata_Well": well, "Metadata_Site": site, "Metadata_Compound": compound,
-                      "Metadata_Concentration": dose, "Metadata_Treatment": "DMSO" if kind == "negcon" else f"{compound} | {dose:.4g}",
-                      "Metadata_MoA": f"mechanism {(layout * 6 + row) // 3 % 12}" if annotated else "", "Metadata_Replicate": plate % 3 + 1,
-                      "Metadata_Batch": f"Week{layout // 2}", "Metadata_control_type": kind} for site in range(1, 5)]
+            rows += [
+                {
+                    "Metadata_Plate": f"Week{layout // 2}_{plate}",
+                    "Metadata_Well": well,
+                    "Metadata_Site": site,
+                    "Metadata_Compound": compound,
+                    "Metadata_Concentration": dose,
+                    "Metadata_Treatment": "DMSO"
+                    if kind == "negcon"
+                    else f"{compound} | {dose:.4g}",
+                    "Metadata_MoA": f"mechanism {(layout * 6 + row) // 3 % 12}"
+                    if annotated
+                    else "",
+                    "Metadata_Replicate": plate % 3 + 1,
+                    "Metadata_Batch": f"Week{layout // 2}",
+                    "Metadata_control_type": kind,
+                }
+                for site in range(1, 5)
+            ]
     return pd.DataFrame(rows)
 
 
@@ -78,12 +104,34 @@ def write_ontology(folder: Path, terms: int = TERMS, annotations: int = ANNOTATI
     rng = np.random.default_rng(0)
     with open(folder / "made.obo", "w") as obo:
         for term in range(terms):
-            parents = {int(term * share) for share in rng.uniform(0.2, 0.8, rng.integers(1, 3))} - {term}
+            parents = {int(term * share) for share in rng.uniform(0.2, 0.8, rng.integers(1, 3))} - {
+                term
+            }
             obo.write(f"\n[Term]\nid: T:{term}\nname: term {term}\nnamespace: biological_process\n")
             obo.writelines(f"is_a: T:{parent}\n" for parent in parents)
     with open(folder / "made.gaf", "w") as gaf:
-        for gene, term in zip(rng.integers(1, GENES, annotations), (terms * rng.power(0.7, annotations)).astype(int)):
-            cells = ["X", str(gene), f"G{gene}", "", f"T:{term}", "", "IEA", "", "P", "", "", "protein", "taxon:9606", "", "", "", ""]
+        for gene, term in zip(
+            rng.integers(1, GENES, annotations), (terms * rng.power(0.7, annotations)).astype(int)
+        ):
+            cells = [
+                "X",
+                str(gene),
+                f"G{gene}",
+                "",
+                f"T:{term}",
+                "",
+                "IEA",
+                "",
+                "P",
+                "",
+                "",
+                "protein",
+                "taxon:9606",
+                "",
+                "",
+                "",
+                "",
+            ]
             gaf.write("\t".join(cells) + "\n")
 
 

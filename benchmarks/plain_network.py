@@ -18,11 +18,18 @@ CPU = torch.device("cpu")
 
 def network(model):
     """Return the same network, with the same weights, in NCHW order: convolution, ReLU, pooling where the order is free."""
+
     class Plain(nn.Module):
         def __init__(self):
             super().__init__()
-            self.scales = nn.ModuleList(nn.Sequential(*_usual_order(scale)) for scale in model.scales)
-            self.fusion, self.features, self.classifier = nn.Sequential(*_usual_order(model.fusion)), model.features, model.classifier
+            self.scales = nn.ModuleList(
+                nn.Sequential(*_usual_order(scale)) for scale in model.scales
+            )
+            self.fusion, self.features, self.classifier = (
+                nn.Sequential(*_usual_order(model.fusion)),
+                model.features,
+                model.classifier,
+            )
             self.dropout = model.dropout
 
         def embed(self, x):
@@ -48,8 +55,11 @@ def _usual_order(layers) -> list:
     return layers
 
 
-def _dataset(pixels: np.ndarray, labels: np.ndarray, mean: np.ndarray, std: np.ndarray, recipe=None):
+def _dataset(
+    pixels: np.ndarray, labels: np.ndarray, mean: np.ndarray, std: np.ndarray, recipe=None
+):
     """A Dataset of standardised (C, H, W) float32 tensors and labels; augmented one by one if there is a recipe."""
+
     class Fields(Dataset):
         def __len__(self) -> int:
             return len(labels)
@@ -57,12 +67,20 @@ def _dataset(pixels: np.ndarray, labels: np.ndarray, mean: np.ndarray, std: np.n
         def __getitem__(self, index: int):
             field, rng = np.array(pixels[index]), np.random.default_rng()
             if recipe:
-                height, width = (int(side * recipe.crop) // 16 * 16 if recipe.crop < 1 else side for side in field.shape[:2])
-                top, left = rng.integers(field.shape[0] - height + 1), rng.integers(field.shape[1] - width + 1)
-                field = field[top:top + height, left:left + width]
+                height, width = (
+                    int(side * recipe.crop) // 16 * 16 if recipe.crop < 1 else side
+                    for side in field.shape[:2]
+                )
+                top, left = (
+                    rng.integers(field.shape[0] - height + 1),
+                    rng.integers(field.shape[1] - width + 1),
+                )
+                field = field[top : top + height, left : left + width]
                 field = field[::-1] if rng.random() < 0.5 else field
                 field = field[:, ::-1] if rng.random() < 0.5 else field
-            x = (torch.from_numpy(np.ascontiguousarray(field.transpose(2, 0, 1))).float() - mean) / std
+            x = (
+                torch.from_numpy(np.ascontiguousarray(field.transpose(2, 0, 1))).float() - mean
+            ) / std
             if recipe and (recipe.jitter_gain or recipe.jitter_offset):
                 gain, offset = torch.randn(2, len(x), 1, 1)
                 x = x * torch.exp(recipe.jitter_gain * gain) + recipe.jitter_offset * offset
@@ -79,10 +97,32 @@ def _endless(loader) -> Iterator:
 class Training:
     """The usual loop over the usual `DataLoader`; `run` takes so many steps."""
 
-    def __init__(self, model, pixels: np.ndarray, labels: np.ndarray, recipe, steps: int, device: torch.device = CPU):
-        self.model, self.steps, self.recipe, self.device = network(model).to(device).train(), steps, recipe, device
-        kinds = {"sgd": lambda: torch.optim.SGD(self.model.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay),
-                 "adamw": lambda: torch.optim.AdamW(self.model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)}
+    def __init__(
+        self,
+        model,
+        pixels: np.ndarray,
+        labels: np.ndarray,
+        recipe,
+        steps: int,
+        device: torch.device = CPU,
+    ):
+        self.model, self.steps, self.recipe, self.device = (
+            network(model).to(device).train(),
+            steps,
+            recipe,
+            device,
+        )
+        kinds = {
+            "sgd": lambda: torch.optim.SGD(
+                self.model.parameters(),
+                lr=recipe.learning_rate,
+                momentum=recipe.momentum,
+                weight_decay=recipe.weight_decay,
+            ),
+            "adamw": lambda: torch.optim.AdamW(
+                self.model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+            ),
+        }
         self.optimiser = kinds[recipe.optimiser]()
         self.data = _dataset(pixels, labels, model.grey_mean.cpu(), model.grey_std.cpu(), recipe)
         self.batches = self._batches(0)
@@ -97,7 +137,16 @@ class Training:
         self.take(1)
 
     def _batches(self, workers: int) -> Iterator:
-        return _endless(DataLoader(self.data, self.recipe.batch, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0))
+        return _endless(
+            DataLoader(
+                self.data,
+                self.recipe.batch,
+                shuffle=True,
+                drop_last=True,
+                num_workers=workers,
+                persistent_workers=workers > 0,
+            )
+        )
 
     def take(self, steps: int) -> None:
         """Take so many steps."""
@@ -122,7 +171,9 @@ class Embedding:
 
     def __init__(self, model, pixels: np.ndarray, batch: int, device: torch.device = CPU):
         self.model, self.batch, self.device = network(model).to(device).eval(), batch, device
-        self.data = _dataset(pixels, np.zeros(len(pixels), int), model.grey_mean.cpu(), model.grey_std.cpu())
+        self.data = _dataset(
+            pixels, np.zeros(len(pixels), int), model.grey_mean.cpu(), model.grey_std.cpu()
+        )
         took = {}
         for self.workers in WORKERS:
             start = time.perf_counter()
@@ -133,4 +184,9 @@ class Embedding:
     def run(self) -> np.ndarray:
         """Return the activations, (n, hidden) float32."""
         with torch.no_grad():
-            return np.concatenate([self.model.embed(x.to(self.device)).cpu().numpy() for x, _ in DataLoader(self.data, self.batch, num_workers=self.workers)])
+            return np.concatenate(
+                [
+                    self.model.embed(x.to(self.device)).cpu().numpy()
+                    for x, _ in DataLoader(self.data, self.batch, num_workers=self.workers)
+                ]
+            )

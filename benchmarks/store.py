@@ -38,28 +38,48 @@ READS = 200
 
 def simulated(folder: Path, size: str, n: int) -> tuple[np.ndarray, int]:
     """Return `n` pre-processed fields (n, H, W, 3) uint8, and how many of them differ."""
-    simulate_screen(folder / "screen", 0, FEW if size == "full" else LAYOUTS["tiny"], *SIZES[size], progress=False)
-    store = preprocess(read_bbbc021(folder / "screen", simulated=True), folder / "store", progress=False)
+    simulate_screen(
+        folder / "screen",
+        0,
+        FEW if size == "full" else LAYOUTS["tiny"],
+        *SIZES[size],
+        progress=False,
+    )
+    store = preprocess(
+        read_bbbc021(folder / "screen", simulated=True), folder / "store", progress=False
+    )
     return np.array(store.pixels)[np.arange(n) % len(store.pixels)], min(n, len(store.pixels))
 
 
 def write_memmap(path: Path, fields: np.ndarray) -> None:
     """Write fields block by block, as pre-processing does."""
-    array = np.lib.format.open_memmap(path / "pixels.npy", mode="w+", dtype=np.uint8, shape=fields.shape)
+    array = np.lib.format.open_memmap(
+        path / "pixels.npy", mode="w+", dtype=np.uint8, shape=fields.shape
+    )
     offset = array.offset
     with open(path / "pixels.npy", "r+b") as handle:
         for first in range(0, len(fields), BLOCK):
-            os.pwrite(handle.fileno(), fields[first:first + BLOCK].data, offset + first * fields[0].nbytes)
+            os.pwrite(
+                handle.fileno(),
+                fields[first : first + BLOCK].data,
+                offset + first * fields[0].nbytes,
+            )
 
 
 def write_zarr(path: Path, fields: np.ndarray, codec: Any) -> None:
     """Write fields shard by shard."""
     import zarr
 
-    array = zarr.create_array(path / "pixels.zarr", shape=fields.shape, dtype="uint8", chunks=(1, *fields.shape[1:]),
-                              shards=(BLOCK, *fields.shape[1:]), compressors=codec)
+    array = zarr.create_array(
+        path / "pixels.zarr",
+        shape=fields.shape,
+        dtype="uint8",
+        chunks=(1, *fields.shape[1:]),
+        shards=(BLOCK, *fields.shape[1:]),
+        compressors=codec,
+    )
     for first in range(0, len(fields), BLOCK):
-        array[first:first + BLOCK] = fields[first:first + BLOCK]
+        array[first : first + BLOCK] = fields[first : first + BLOCK]
 
 
 def opened(path: Path) -> Any:
@@ -88,7 +108,7 @@ def forget(path: Path) -> None:
 def sequential(array: Any) -> None:
     """Read all fields in order, a block at a time."""
     for first in range(0, array.shape[0], BLOCK):
-        np.array(array[first:first + BLOCK])
+        np.array(array[first : first + BLOCK])
 
 
 def singles(array: Any, rng: np.random.Generator) -> None:
@@ -100,11 +120,15 @@ def singles(array: Any, rng: np.random.Generator) -> None:
 def crops(array: Any, rng: np.random.Generator) -> None:
     """Read half of each side at a random place of fields at random, as training does."""
     height, width = (side // 2 for side in array.shape[1:3])
-    for row, top, left in rng.integers((array.shape[0], height + 1, width + 1), size=(READS, 3)).tolist():
-        np.array(array[row, top:top + height, left:left + width])
+    for row, top, left in rng.integers(
+        (array.shape[0], height + 1, width + 1), size=(READS, 3)
+    ).tolist():
+        np.array(array[row, top : top + height, left : left + width])
 
 
-def seconds(function: Callable[[], object], repeats: int, before: Callable[[], object] = lambda: None) -> list[float]:
+def seconds(
+    function: Callable[[], object], repeats: int, before: Callable[[], object] = lambda: None
+) -> list[float]:
     """Return the wall times of `repeats` calls, each after a call of `before`."""
     times = []
     for _ in range(repeats):
@@ -121,8 +145,13 @@ def measure(folder: Path, size: str, n: int, repeats: int) -> dict[str, Any]:
 
     fields, different = simulated(folder, size, n)
     formats = {"memory-mapped": write_memmap} | {
-        f"zarr, {name}": lambda path, fields, codec=codec: write_zarr(path, fields, codec) for name, codec in {
-            "default": "auto", "blosc lz4": BloscCodec(cname="lz4", shuffle="shuffle", typesize=1), "uncompressed": None}.items()}
+        f"zarr, {name}": lambda path, fields, codec=codec: write_zarr(path, fields, codec)
+        for name, codec in {
+            "default": "auto",
+            "blosc lz4": BloscCodec(cname="lz4", shuffle="shuffle", typesize=1),
+            "uncompressed": None,
+        }.items()
+    }
     found: dict[str, dict[str, Any]] = {}
     for name, write in formats.items():
         path, rng = folder / "written", np.random.default_rng(0)
@@ -135,14 +164,27 @@ def measure(folder: Path, size: str, n: int, repeats: int) -> dict[str, Any]:
         array = opened(path)
         if not all((array[row] == fields[row]).all() for row in range(0, n, 7)):
             raise RuntimeError(f"{name} does not give back what was written")
-        times |= {"read single field": (seconds(lambda: singles(array, rng), repeats), READS),
-                  "read random crop": (seconds(lambda: crops(array, rng), repeats), READS),
-                  "read all in order": (seconds(lambda: sequential(array), repeats), n),
-                  "read all, not cached": (seconds(lambda: sequential(opened(path)), repeats, lambda: forget(path)), n)}
-        found[name] = {key: [1e3 * value / count for value in (np.median(all_), min(all_), max(all_))] for key, (all_, count) in times.items()}
+        times |= {
+            "read single field": (seconds(lambda: singles(array, rng), repeats), READS),
+            "read random crop": (seconds(lambda: crops(array, rng), repeats), READS),
+            "read all in order": (seconds(lambda: sequential(array), repeats), n),
+            "read all, not cached": (
+                seconds(lambda: sequential(opened(path)), repeats, lambda: forget(path)),
+                n,
+            ),
+        }
+        found[name] = {
+            key: [1e3 * value / count for value in (np.median(all_), min(all_), max(all_))]
+            for key, (all_, count) in times.items()
+        }
         found[name]["bytes"] = sum(item.stat().st_size for item in files(path)) / n
         found[name]["files"] = len(files(path))
-    return {"fields": n, "different fields": different, "shape": list(fields.shape[1:]), "formats": found}
+    return {
+        "fields": n,
+        "different fields": different,
+        "shape": list(fields.shape[1:]),
+        "formats": found,
+    }
 
 
 def main() -> None:
@@ -151,7 +193,10 @@ def main() -> None:
     parser.add_argument("--small", type=int, default=2000, help="fields of 128 x 160 x 3")
     parser.add_argument("--full", type=int, default=96, help="fields of 1024 x 1280 x 3")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--folder", help="where to write (a temporary folder by default); decides which disk is measured")
+    parser.add_argument(
+        "--folder",
+        help="where to write (a temporary folder by default); decides which disk is measured",
+    )
     parser.add_argument("--json", type=Path, help="new file for the figures")
     given = parser.parse_args()
     with reporting():
@@ -159,17 +204,34 @@ def main() -> None:
     try:
         import zarr
     except ImportError:
-        raise SystemExit("error: this comparison needs zarr, which is no requirement of the package: pip install zarr==3.1.6") from None
-    result: dict[str, Any] = {"processor": processor(), "cores": os.cpu_count(), "python": platform.python_version(), "numpy": np.__version__,
-                              "zarr": zarr.__version__, "repeats": given.repeats, "sizes": {}}
+        raise SystemExit(
+            "error: this comparison needs zarr, which is no requirement of the package: pip install zarr==3.1.6"
+        ) from None
+    result: dict[str, Any] = {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "zarr": zarr.__version__,
+        "repeats": given.repeats,
+        "sizes": {},
+    }
     for size in SIZES:
         with tempfile.TemporaryDirectory(dir=given.folder) as name:
-            one = result["sizes"][size] = measure(Path(name), size, getattr(given, size), given.repeats)
-        print(f"{size}: {one['fields']} fields of {' x '.join(map(str, one['shape']))}, {one['different fields']} different; "
-              f"ms per field, median (lowest to highest) of {given.repeats}")
+            one = result["sizes"][size] = measure(
+                Path(name), size, getattr(given, size), given.repeats
+            )
+        print(
+            f"{size}: {one['fields']} fields of {' x '.join(map(str, one['shape']))}, {one['different fields']} different; "
+            f"ms per field, median (lowest to highest) of {given.repeats}"
+        )
         for label in next(iter(one["formats"].values())):
             for number, (format_, values) in enumerate(one["formats"].items()):
-                text = f"{values[label]:10.0f}" if label in ("bytes", "files") else "{:10.3f}  ({:.3f} to {:.3f})".format(*values[label])
+                text = (
+                    f"{values[label]:10.0f}"
+                    if label in ("bytes", "files")
+                    else "{:10.3f}  ({:.3f} to {:.3f})".format(*values[label])
+                )
                 print(f"  {'' if number else label:22s}{format_:22s}{text}")
     if given.json:
         given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -26,7 +26,9 @@ def preprocess(screen, path: Path) -> np.ndarray:
     """Keep a plate as floats, sort it for percentiles, stretch, round, save: (n, H, W, C) uint8."""
     fields = np.empty(0)
     for _, rows in screen.table.groupby("Metadata_Plate"):
-        plate = np.stack([2 * np.sqrt(field.astype(np.float32) + 0.375) for field in read(screen, rows.index)])
+        plate = np.stack(
+            [2 * np.sqrt(field.astype(np.float32) + 0.375) for field in read(screen, rows.index)]
+        )
         low, high = np.percentile(plate, PERCENTILES, axis=(0, 1, 2))
         plate = np.rint(np.clip((plate - low) / (high - low), 0, 1) * 255).astype(np.uint8)
         fields = np.concatenate([fields, plate]) if fields.size else plate
@@ -43,7 +45,9 @@ def simulate(folder: Path, seed: int, layout, height: int, width: int) -> None:
         for site in range(1, layout.sites + 1):
             image = field(seed, well, compounds[well["compound"]], site, height, width)
             for channel, pixels in enumerate(image):
-                tifffile.imwrite(folder / f"{well['plate']}_{well['well']}_{site}_{channel}.tif", pixels)
+                tifffile.imwrite(
+                    folder / f"{well['plate']}_{well['well']}_{site}_{channel}.tif", pixels
+                )
 
 
 def ordered_tree(profiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -56,6 +60,9 @@ def fisher(members: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """Return the one-sided p of each term, by a table of 2 x 2 for each: `members` (terms, genes) bool, `chosen` (genes,) bool."""
     p = np.ones(len(members))
     for term, carried in enumerate(members):
-        table = [[(carried & chosen).sum(), (carried & ~chosen).sum()], [(~carried & chosen).sum(), (~carried & ~chosen).sum()]]
+        table = [
+            [(carried & chosen).sum(), (carried & ~chosen).sum()],
+            [(~carried & chosen).sum(), (~carried & ~chosen).sum()],
+        ]
         p[term] = fisher_exact(table, alternative="greater").pvalue
     return p

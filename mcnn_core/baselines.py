@@ -27,11 +27,15 @@ def _intensity(field: np.ndarray) -> np.ndarray:
         z = (values - mean) / spread if spread > 0 else np.zeros(256)
         seen = share[share > 0]
         percentiles = np.searchsorted(share.cumsum(), np.array(PERCENTILES) / 100 - 1e-12)
-        columns.append([mean, spread, share @ z**3, share @ z**4, -seen @ np.log2(seen), *percentiles])
+        columns.append(
+            [mean, spread, share @ z**3, share @ z**4, -seen @ np.log2(seen), *percentiles]
+        )
     return np.array(columns).T
 
 
-def _running(image: np.ndarray, radius: int, axis: int, extreme: np.ufunc, outside: int) -> np.ndarray:
+def _running(
+    image: np.ndarray, radius: int, axis: int, extreme: np.ufunc, outside: int
+) -> np.ndarray:
     """Return the running minimum or maximum over 2 * radius + 1 pixels along `axis`.
 
     Windows double in length until they reach the wanted one, so the cost grows with its
@@ -72,7 +76,10 @@ def _rings(height: int, width: int) -> np.ndarray:
 def _radial_power(field: np.ndarray, rings: np.ndarray) -> np.ndarray:
     """Return (BANDS, C): log10 of the share of the variance in each ring of spatial frequency."""
     spectrum = np.fft.rfft2(np.moveaxis(field, -1, 0).astype(np.float32))
-    power = np.stack([np.bincount(rings.ravel(), np.square(np.abs(s)).ravel(), BANDS + 1)[1:] for s in spectrum], axis=1)
+    power = np.stack(
+        [np.bincount(rings.ravel(), np.square(np.abs(s)).ravel(), BANDS + 1)[1:] for s in spectrum],
+        axis=1,
+    )
     return np.log10((power + 1e-3) / (power.sum(axis=0) + 1e-3 * BANDS))
 
 
@@ -113,12 +120,24 @@ def handcrafted(store, rows=None, progress: bool = True) -> pd.DataFrame:
     """
     rows = np.arange(len(store.pixels)) if rows is None else np.asarray(rows)
     rings = _rings(*store.pixels.shape[1:3])
-    names = [f"HC_{channel}_{name}" for name in [*INTENSITY, *TEXTURE] for channel in store.channels]
-    names += [f"HC_{first}_{second}_Correlation" for first, second in combinations(store.channels, 2)]
+    names = [
+        f"HC_{channel}_{name}" for name in [*INTENSITY, *TEXTURE] for channel in store.channels
+    ]
+    names += [
+        f"HC_{first}_{second}_Correlation" for first, second in combinations(store.channels, 2)
+    ]
 
     def compute(field: np.ndarray) -> np.ndarray:
-        parts = _intensity(field), _granularity(field), _radial_power(field, rings), _correlations(field)
+        parts = (
+            _intensity(field),
+            _granularity(field),
+            _radial_power(field, rings),
+            _correlations(field),
+        )
         return np.concatenate([part.ravel() for part in parts])
 
-    values = [compute(np.asarray(store.pixels[row])) for row in tqdm(rows, disable=not progress, unit="field")]
+    values = [
+        compute(np.asarray(store.pixels[row]))
+        for row in tqdm(rows, disable=not progress, unit="field")
+    ]
     return pd.DataFrame(np.reshape(values, (len(rows), len(names))), index=rows, columns=names)

@@ -22,7 +22,14 @@ from mcnn_core.model import MCNN, NetworkConfig, architecture_table, parameters
 #: Weights of the largest network that is built from a file; the published one has 12 million.
 MAX_PARAMETERS = 2**27
 #: What the state of a checkpoint holds. ``by`` is "book" if ``make book`` alone has trained, else "command".
-STATE = {"step": int, "history": list, "finished": bool, "precision": str, "identity": dict, "by": str}
+STATE = {
+    "step": int,
+    "history": list,
+    "finished": bool,
+    "precision": str,
+    "identity": dict,
+    "by": str,
+}
 #: What the text of a network's `MCNN.spec` names after its configuration.
 SIZES = ("classes", "channels", "height", "width")
 
@@ -32,9 +39,13 @@ def write_yaml(path: str | os.PathLike, model: MCNN, solver: dict[str, Any]) -> 
     network = {**asdict(model.config), "scales": list(model.config.scales)}
     size = dict(zip(("n_classes", "channels", "height", "width"), model.spec[1:]))
     layers = architecture_table(model).to_dict("records")
-    text = yaml.safe_dump({"network": network, "input": size, "solver": solver, "layers": layers}, sort_keys=False)
+    text = yaml.safe_dump(
+        {"network": network, "input": size, "solver": solver, "layers": layers}, sort_keys=False
+    )
     with atomic(path) as temporary:
-        temporary.write_text(f"# Solver and network (the paper's Supplementary Software)\n{text}", encoding="utf-8")
+        temporary.write_text(
+            f"# Solver and network (the paper's Supplementary Software)\n{text}", encoding="utf-8"
+        )
 
 
 def read_yaml(path: str | os.PathLike) -> tuple[MCNN, dict[str, Any]]:
@@ -42,8 +53,10 @@ def read_yaml(path: str | os.PathLike) -> tuple[MCNN, dict[str, Any]]:
     try:
         document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         network, size = document["network"], document["input"]
-        described = (NetworkConfig(**{**network, "scales": tuple(network["scales"])}),
-                     *(size[key] for key in ("n_classes", "channels", "height", "width")))
+        described = (
+            NetworkConfig(**{**network, "scales": tuple(network["scales"])}),
+            *(size[key] for key in ("n_classes", "channels", "height", "width")),
+        )
         with torch.device("meta"):  # takes no memory, whatever is claimed
             weights = parameters(MCNN(*described))
         if weights > MAX_PARAMETERS:
@@ -51,10 +64,14 @@ def read_yaml(path: str | os.PathLike) -> tuple[MCNN, dict[str, Any]]:
         return MCNN(*described), document["solver"]
     # What is no description can fail anywhere in building, with whatever exception that line raises.
     except Exception as error:
-        raise InputError(f"{path} does not describe a network; train again to write it", [str(error)]) from error
+        raise InputError(
+            f"{path} does not describe a network; train again to write it", [str(error)]
+        ) from error
 
 
-def save(folder: Path, state: dict[str, Any], model: MCNN, optimiser: torch.optim.Optimizer) -> None:
+def save(
+    folder: Path, state: dict[str, Any], model: MCNN, optimiser: torch.optim.Optimizer
+) -> None:
     """Write tensors, with the scalars as JSON in their header, and last the SHA-256 beside them; keep the two newest.
 
     A file without its SHA-256 was being written when the run ended, and is ignored.
@@ -62,13 +79,22 @@ def save(folder: Path, state: dict[str, Any], model: MCNN, optimiser: torch.opti
     path = folder / f"epoch_{len(state['history']):03d}.safetensors"
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
     for index, slots in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{key}": value for key, value in slots.items() if value is not None}
+        tensors |= {
+            f"optimiser.{index}.{key}": value for key, value in slots.items() if value is not None
+        }
     bad = [key for key, value in tensors.items() if not torch.isfinite(value).all()]
     if bad:
-        raise InputError(f"Weights are not finite numbers after {path.stem}; lower the learning rate", bad)
+        raise InputError(
+            f"Weights are not finite numbers after {path.stem}; lower the learning rate", bad
+        )
     with atomic(path) as temporary:
         # Packed first and written here: safetensors' own writing leaves a file of another name if it is killed.
-        temporary.write_bytes(packed({key: value.contiguous() for key, value in tensors.items()}, metadata={"state": json.dumps(state)}))
+        temporary.write_bytes(
+            packed(
+                {key: value.contiguous() for key, value in tensors.items()},
+                metadata={"state": json.dumps(state)},
+            )
+        )
     with atomic(path.with_suffix(".sha256")) as temporary:
         temporary.write_text(f"{sha256(path)}  {path.name}\n", encoding="ascii")
     for old in checkpoints(folder)[:-2]:
@@ -84,33 +110,59 @@ def checkpoints(folder: Path) -> list[Path]:
     InputError
         If `mcnn_core.train.train` has made the folder, and somebody else has put such files into it.
     """
-    theirs = [path.name for path in sorted(folder.glob("epoch_*")) if not is_ours(path)] if (folder / MARKER).exists() else []
+    theirs = (
+        [path.name for path in sorted(folder.glob("epoch_*")) if not is_ours(path)]
+        if (folder / MARKER).exists()
+        else []
+    )
     if theirs:
-        raise InputError(f"{folder} holds files that look like checkpoints and were not written there by this program: move them away, "
-                         "or copy the whole folder of a training, hidden files too", theirs)
+        raise InputError(
+            f"{folder} holds files that look like checkpoints and were not written there by this program: move them away, "
+            "or copy the whole folder of a training, hidden files too",
+            theirs,
+        )
     digests = sorted(folder.glob("epoch_*.sha256"), key=lambda path: (len(path.name), path.name))
-    return [path.with_suffix(".safetensors") for path in digests if path.with_suffix(".safetensors").exists()]
+    return [
+        path.with_suffix(".safetensors")
+        for path in digests
+        if path.with_suffix(".safetensors").exists()
+    ]
 
 
 def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read a checkpoint's tensors and state, after comparing its SHA-256."""
     expected = path.with_suffix(".sha256").read_text(encoding="ascii", errors="replace").split()
     if [sha256(path), path.name] != expected:
-        raise InputError(f"{path} is damaged, it does not match its SHA-256: delete {path.stem}.* to go on from the one before")
+        raise InputError(
+            f"{path} is damaged, it does not match its SHA-256: delete {path.stem}.* to go on from the one before"
+        )
     try:
         with safe_open(path, framework="pt") as file:
-            tensors, state = {key: file.get_tensor(key) for key in file.keys()}, {"by": "command", **json.loads(file.metadata()["state"])}
-        wrong = [f"{key} is not {kind.__name__}" for key, kind in STATE.items() if not isinstance(state[key], kind)]
+            tensors, state = (
+                {key: file.get_tensor(key) for key in file.keys()},
+                {"by": "command", **json.loads(file.metadata()["state"])},
+            )
+        wrong = [
+            f"{key} is not {kind.__name__}"
+            for key, kind in STATE.items()
+            if not isinstance(state[key], kind)
+        ]
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         wrong = [f"{type(error).__name__}: {error}"]
     if wrong:
-        raise InputError(f"{path} is no checkpoint: delete {path.stem}.* to go on from the one before", wrong)
+        raise InputError(
+            f"{path} is no checkpoint: delete {path.stem}.* to go on from the one before", wrong
+        )
     return tensors, state
 
 
 def part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     """Return the tensors named ``<prefix>.<key>``, by key."""
-    return {key.removeprefix(f"{prefix}."): value for key, value in tensors.items() if key.startswith(f"{prefix}.")}
+    return {
+        key.removeprefix(f"{prefix}."): value
+        for key, value in tensors.items()
+        if key.startswith(f"{prefix}.")
+    }
 
 
 def load_weights(path: Path, tensors: dict[str, torch.Tensor], model: MCNN) -> None:
@@ -118,7 +170,10 @@ def load_weights(path: Path, tensors: dict[str, torch.Tensor], model: MCNN) -> N
     try:
         model.load_state_dict(part(tensors, "model"))
     except RuntimeError as error:
-        raise InputError(f"{path} does not hold the weights of this network: delete the folder to train again", [str(error)]) from error
+        raise InputError(
+            f"{path} does not hold the weights of this network: delete the folder to train again",
+            [str(error)],
+        ) from error
 
 
 def parts(text: Any) -> dict[str, str]:
@@ -131,7 +186,8 @@ def parts(text: Any) -> dict[str, str]:
     if not isinstance(first, ast.Call):
         return {}
     return {item.arg or "": ast.unparse(item.value) for item in first.keywords} | {
-        name: ast.unparse(item) for name, item in zip(SIZES, sizes, strict=False)}
+        name: ast.unparse(item) for name, item in zip(SIZES, sizes, strict=False)
+    }
 
 
 def differences(there: dict[str, str], here: dict[str, str]) -> list[str]:
@@ -141,27 +197,41 @@ def differences(there: dict[str, str], here: dict[str, str]) -> list[str]:
         if there.get(key) == here.get(key):
             continue
         theirs, ours = parts(there.get(key)), parts(here.get(key))
-        fields = [name for name in dict.fromkeys([*ours, *theirs]) if theirs.get(name) != ours.get(name)] if theirs and ours else []
-        told += [f"{key}: {name} {theirs.get(name, 'not named')} there, {ours.get(name, 'not named')} here" for name in fields]
+        fields = (
+            [name for name in dict.fromkeys([*ours, *theirs]) if theirs.get(name) != ours.get(name)]
+            if theirs and ours
+            else []
+        )
+        told += [
+            f"{key}: {name} {theirs.get(name, 'not named')} there, {ours.get(name, 'not named')} here"
+            for name in fields
+        ]
         if not fields:
             absent = [place for place, one in (("there", there), ("here", here)) if key not in one]
             told.append(f"{key}: none {absent[0]}" if absent else f"{key}: not the same")
     return told
 
 
-def resume(folder: Path, identity: dict[str, str], model: MCNN, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+def resume(
+    folder: Path, identity: dict[str, str], model: MCNN, optimiser: torch.optim.Optimizer
+) -> dict[str, Any]:
     """Put the newest checkpoint into model and optimiser; return its state, or that of a beginning."""
     found = checkpoints(folder)
     if not found:
         return {"step": 0, "history": [], "finished": False, "precision": "auto", "by": "book"}
     tensors, state = read(found[-1])
     if other := differences(state["identity"], identity):
-        raise InputError(f"{found[-1]} belongs to another training: choose another folder, or delete the folder {folder}", other)
+        raise InputError(
+            f"{found[-1]} belongs to another training: choose another folder, or delete the folder {folder}",
+            other,
+        )
     load_weights(found[-1], tensors, model)
     slots: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in part(tensors, "optimiser").items():
         index, slot = key.split(".")
         # In the memory order of the weights, which the fused optimiser takes for granted.
-        slots.setdefault(int(index), {})[slot] = value.to(memory_format=torch.channels_last) if value.dim() == 4 else value
+        slots.setdefault(int(index), {})[slot] = (
+            value.to(memory_format=torch.channels_last) if value.dim() == 4 else value
+        )
     optimiser.load_state_dict({**optimiser.state_dict(), "state": slots})
     return {key: state[key] for key in ("step", "history", "finished", "precision", "by")}

@@ -27,7 +27,11 @@ from mcnn_core.train import Recipe, load_model, train
 CONTROLS = "negative controls"
 COLUMNS = ["treatment", "wells", "own", "other", "nearest", "distinctness"]
 ASIDE = 1 / 3  #: of the compounds
-GROUPINGS = {"well": ["Metadata_Plate", "Metadata_Well"], "treatment": ["Metadata_Treatment"], "compound": ["Metadata_Compound"]}
+GROUPINGS = {
+    "well": ["Metadata_Plate", "Metadata_Well"],
+    "treatment": ["Metadata_Treatment"],
+    "compound": ["Metadata_Compound"],
+}
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,18 @@ class Plan:
 
     first: int = 18  #: classes of the first round
     add: int = 18  #: classes added before each later round
-    steps: tuple[int, ...] = (250, 250, 250, 250)  #: batches in each round, the same for every way of choosing
+    steps: tuple[int, ...] = (
+        250,
+        250,
+        250,
+        250,
+    )  #: batches in each round, the same for every way of choosing
 
 
 def _tested(frame: pd.DataFrame) -> np.ndarray:
-    return ((frame["Metadata_control_type"] == "trt") & (frame["Metadata_Treatment"] != "")).to_numpy()
+    return (
+        (frame["Metadata_control_type"] == "trt") & (frame["Metadata_Treatment"] != "")
+    ).to_numpy()
 
 
 def _own(wells: pd.DataFrame) -> np.ndarray:
@@ -53,32 +64,59 @@ def _own(wells: pd.DataFrame) -> np.ndarray:
     return own
 
 
-def _measured(wells: pd.DataFrame, taken: Sequence[str]) -> tuple[pd.DataFrame, np.ndarray, list[str], pd.DataFrame]:
+def _measured(
+    wells: pd.DataFrame, taken: Sequence[str]
+) -> tuple[pd.DataFrame, np.ndarray, list[str], pd.DataFrame]:
     """Return the candidates' wells, their distances to each reference, the references' names, and the treatment profiles."""
     pooled, tested = treatment_profiles(wells), _tested(wells)
-    profiles, controls = pooled[_tested(pooled)].set_index("Metadata_Treatment"), pooled[pooled["Metadata_control_type"] == "negcon"]
+    profiles, controls = (
+        pooled[_tested(pooled)].set_index("Metadata_Treatment"),
+        pooled[pooled["Metadata_control_type"] == "negcon"],
+    )
     missing = sorted(set(taken) - set(profiles.index))
     if missing:
         raise InputError("A class that is taken needs wells in the profiles", missing)
     names = [CONTROLS] * len(controls) + list(taken)
     if not names:
-        raise InputError("Classes are chosen by what they differ from: negative controls are needed, or a class to begin with")
+        raise InputError(
+            "Classes are chosen by what they differ from: negative controls are needed, or a class to begin with"
+        )
     candidates = wells[tested & ~wells["Metadata_Treatment"].isin(taken)].reset_index(drop=True)
     if candidates.empty:
-        raise InputError("No treatment is left that could become a class: all are taken, or none has a name")
+        raise InputError(
+            "No treatment is left that could become a class: all are taken, or none has a name"
+        )
     references = feature_matrix(pd.concat([controls, profiles.loc[list(taken)]]))
-    return candidates, cosine_distances(feature_matrix(candidates), references, names=row_names(candidates)), names, profiles
+    return (
+        candidates,
+        cosine_distances(feature_matrix(candidates), references, names=row_names(candidates)),
+        names,
+        profiles,
+    )
 
 
-def _ranked(candidates: pd.DataFrame, own: np.ndarray, distances: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
+def _ranked(
+    candidates: pd.DataFrame, own: np.ndarray, distances: np.ndarray, names: Sequence[str]
+) -> pd.DataFrame:
     other = distances.min(axis=1)
-    table = pd.DataFrame({"treatment": candidates["Metadata_Treatment"].to_numpy(), "wells": 1, "own": own, "other": other,
-                          "nearest": np.array(names)[distances.argmin(axis=1)],
-                          "distinctness": (other - own) / np.maximum(np.maximum(own, other), 1e-12)})
+    table = pd.DataFrame(
+        {
+            "treatment": candidates["Metadata_Treatment"].to_numpy(),
+            "wells": 1,
+            "own": own,
+            "other": other,
+            "nearest": np.array(names)[distances.argmin(axis=1)],
+            "distinctness": (other - own) / np.maximum(np.maximum(own, other), 1e-12),
+        }
+    )
     groups = table.sort_values("other", kind="stable").groupby("treatment")
-    found = groups.agg({"wells": "sum", "own": "mean", "other": "mean", "nearest": "first", "distinctness": "mean"}).reset_index()
+    found = groups.agg(
+        {"wells": "sum", "own": "mean", "other": "mean", "nearest": "first", "distinctness": "mean"}
+    ).reset_index()
     # float noise decides no tie: the first by name wins
-    return found.iloc[np.argsort(-found["distinctness"].round(12), kind="stable")].reset_index(drop=True)
+    return found.iloc[np.argsort(-found["distinctness"].round(12), kind="stable")].reset_index(
+        drop=True
+    )
 
 
 def distinctness(wells: pd.DataFrame, taken: Sequence[str] = ()) -> pd.DataFrame:
@@ -138,14 +176,23 @@ def choose(wells: pd.DataFrame, taken: Sequence[str], n: int) -> pd.DataFrame:
     own, chosen = _own(candidates), []
     able = candidates.loc[np.isfinite(own), "Metadata_Treatment"].nunique()
     if able < n:
-        raise InputError(f"{n} treatments were to become classes, but only {able} of those left have two wells or more")
+        raise InputError(
+            f"{n} treatments were to become classes, but only {able} of those left have two wells or more"
+        )
     for _ in range(n):
         chosen.append(_ranked(candidates, own, distances, names).iloc[0])
         name = chosen[-1]["treatment"]
         left = (candidates["Metadata_Treatment"] != name).to_numpy()
-        candidates, own, distances, names = candidates[left], own[left], distances[left], [*names, name]
+        candidates, own, distances, names = (
+            candidates[left],
+            own[left],
+            distances[left],
+            [*names, name],
+        )
         if left.any():
-            nearer = cosine_distances(feature_matrix(candidates), feature_matrix(profiles.loc[[name]]))
+            nearer = cosine_distances(
+                feature_matrix(candidates), feature_matrix(profiles.loc[[name]])
+            )
             distances = np.hstack([distances, nearer])
     return pd.DataFrame(chosen, columns=COLUMNS).reset_index(drop=True)
 
@@ -170,11 +217,24 @@ def grouped(table: pd.DataFrame, grouping: str) -> pd.Series:
 
 def numbered(groups: pd.Series, classes: Sequence[str]) -> np.ndarray:
     """Return the label of each field: the place of its group in `classes`, so that classes keep theirs when others join; -1 for the rest."""
-    return groups.map({name: label for label, name in enumerate(classes)}).fillna(-1).to_numpy(dtype=np.int64)
+    return (
+        groups.map({name: label for label, name in enumerate(classes)})
+        .fillna(-1)
+        .to_numpy(dtype=np.int64)
+    )
 
 
-def train_rounds(table: pd.DataFrame, store: Any, groups: pd.Series, classes: Sequence[str], add: Callable[[MCNN, list[str]], Sequence[str]],
-                 plan: Plan, network: NetworkConfig, recipe: Recipe, folder: str | Path) -> tuple[MCNN, list[str]]:
+def train_rounds(
+    table: pd.DataFrame,
+    store: Any,
+    groups: pd.Series,
+    classes: Sequence[str],
+    add: Callable[[MCNN, list[str]], Sequence[str]],
+    plan: Plan,
+    network: NetworkConfig,
+    recipe: Recipe,
+    folder: str | Path,
+) -> tuple[MCNN, list[str]]:
     """Train in rounds, each going on with the weights of the one before and with the classes that `add` names after it.
 
     Each round takes its ``plan.steps`` batches, has a learning-rate cycle of its own, and draws all its classes equally often. Rounds
@@ -204,7 +264,9 @@ def train_rounds(table: pd.DataFrame, store: Any, groups: pd.Series, classes: Se
     for number, steps in enumerate(plan.steps):
         classes += add(model, classes) if model is not None else []
         labels = numbered(groups, classes)
-        place = Path(folder) / f"round-{number + 1}-{hashlib.sha256(labels.tobytes()).hexdigest()[:12]}"
+        place = (
+            Path(folder) / f"round-{number + 1}-{hashlib.sha256(labels.tobytes()).hexdigest()[:12]}"
+        )
         one = replace(recipe, epochs=steps, max_steps=steps, seed=1000 * recipe.seed + number)
         train(store, labels, network, one, place, field_names(table), start=model)
         model = load_model(place)
@@ -214,16 +276,28 @@ def train_rounds(table: pd.DataFrame, store: Any, groups: pd.Series, classes: Se
 def set_aside(table: pd.DataFrame, seed: int) -> list[str]:
     """Draw the compounds that no way of choosing may use, the share `ASIDE` of all, whether annotated or not; sorted."""
     compounds = sorted(set(table.loc[_tested(table), "Metadata_Compound"]))
-    return sorted(np.random.default_rng([seed, 4]).permutation(compounds)[:round(ASIDE * len(compounds))].tolist())
+    return sorted(
+        np.random.default_rng([seed, 4])
+        .permutation(compounds)[: round(ASIDE * len(compounds))]
+        .tolist()
+    )
 
 
-def _profiles(table: pd.DataFrame, store: Any, model: MCNN, labels: np.ndarray, rows: np.ndarray) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _profiles(
+    table: pd.DataFrame, store: Any, model: MCNN, labels: np.ndarray, rows: np.ndarray
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     part = table.iloc[rows].reset_index(drop=True)
     return profile(feature_frame(part, embed(model, store, rows), labels[rows] >= 0))
 
 
-def compare_choices(table: pd.DataFrame, store: Any, plan: Plan, network: NetworkConfig, recipe: Recipe,
-                    folder: str | Path) -> tuple[pd.DataFrame, dict[str, list[str]]]:
+def compare_choices(
+    table: pd.DataFrame,
+    store: Any,
+    plan: Plan,
+    network: NetworkConfig,
+    recipe: Recipe,
+    folder: str | Path,
+) -> tuple[pd.DataFrame, dict[str, list[str]]]:
     """Train with classes chosen in several ways, for the same number of batches, and ask each network the same questions.
 
     The ways: ``chosen`` (`choose`), ``random 1`` and ``random 2``, all three beginning with the same random classes; ``every well``,
@@ -257,32 +331,50 @@ def compare_choices(table: pd.DataFrame, store: Any, plan: Plan, network: Networ
     every = {name: sorted(set(groups[name]) - {""}) for name in GROUPINGS}
     needed = plan.first + plan.add * (len(plan.steps) - 1)
     if needed > len(every["treatment"]):
-        raise InputError(f"The plan needs {needed} treatments, but the screen has {len(every['treatment'])} that are not set aside")
+        raise InputError(
+            f"The plan needs {needed} treatments, but the screen has {len(every['treatment'])} that are not set aside"
+        )
     annotated = (table["Metadata_MoA"] != "").to_numpy() & _tested(table)
     candidates = np.flatnonzero(free | (table["Metadata_control_type"] == "negcon").to_numpy())
     draws = [np.random.default_rng([recipe.seed, 5, k]) for k in range(3)]
-    first = draws[0].permutation(every["treatment"])[:plan.first].tolist()
+    first = draws[0].permutation(every["treatment"])[: plan.first].tolist()
 
     def most_distinct(model: MCNN, classes: list[str]) -> list[str]:
-        wells, _ = _profiles(table, store, model, numbered(groups["treatment"], classes), candidates)
+        wells, _ = _profiles(
+            table, store, model, numbered(groups["treatment"], classes), candidates
+        )
         return choose(wells, classes, plan.add)["treatment"].tolist()
 
     def at_random(rng: np.random.Generator) -> Callable[[MCNN, list[str]], list[str]]:
-        return lambda _, classes: rng.permutation(sorted(set(every["treatment"]) - set(classes)))[:plan.add].tolist()
+        return lambda _, classes: rng.permutation(sorted(set(every["treatment"]) - set(classes)))[
+            : plan.add
+        ].tolist()
 
     ways = {"chosen": ("treatment", first, most_distinct)}
     ways |= {f"random {k}": ("treatment", first, at_random(draws[k])) for k in (1, 2)}
     ways |= {f"every {name}": (name, every[name], lambda *_: []) for name in GROUPINGS}
-    ways["annotated"] = ("treatment", sorted(set(groups["treatment"][annotated]) - {""}), lambda *_: [])
+    ways["annotated"] = (
+        "treatment",
+        sorted(set(groups["treatment"][annotated]) - {""}),
+        lambda *_: [],
+    )
     answers, used = [], {}
     for way, (grouping, begin, add) in ways.items():
-        model, used[way] = train_rounds(table, store, groups[grouping], begin, add, plan, network, recipe, folder)
+        model, used[way] = train_rounds(
+            table, store, groups[grouping], begin, add, plan, network, recipe, folder
+        )
         labels = numbered(groups[grouping], used[way])
-        _, treatments = _profiles(table, store, model, labels, np.flatnonzero(annotated | (labels >= 0)))
+        _, treatments = _profiles(
+            table, store, model, labels, np.flatnonzero(annotated | (labels >= 0))
+        )
         taught = set(table.loc[labels >= 0, "Metadata_Treatment"])
-        answers.append(_answers(treatments).assign(way=way, taught=lambda one: one["treatment"].isin(taught)))
+        answers.append(
+            _answers(treatments).assign(way=way, taught=lambda one: one["treatment"].isin(taught))
+        )
     table = pd.concat(answers, ignore_index=True)
-    part = np.where(table["compound"].isin(aside), "set aside", np.where(table["taught"], "a class", "no class"))
+    part = np.where(
+        table["compound"].isin(aside), "set aside", np.where(table["taught"], "a class", "no class")
+    )
     return table.assign(part=part).drop(columns="taught"), used
 
 
@@ -290,8 +382,13 @@ def _answers(treatments: pd.DataFrame) -> pd.DataFrame:
     parts = []
     for protocol in protocols(treatments):
         precisions = average_precisions(treatments, protocol)
-        parts.append(nearest_neighbours(treatments, protocol).assign(
-            treatment=precisions.index, average_precision=precisions.to_numpy(), chance=floors(treatments, protocol)["chance"].to_numpy()))
+        parts.append(
+            nearest_neighbours(treatments, protocol).assign(
+                treatment=precisions.index,
+                average_precision=precisions.to_numpy(),
+                chance=floors(treatments, protocol)["chance"].to_numpy(),
+            )
+        )
     return pd.concat(parts, ignore_index=True)
 
 

@@ -24,7 +24,14 @@ import platform
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    CancelledError,
+    Executor,
+    Future,
+    ThreadPoolExecutor,
+    wait,
+)
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib import metadata
@@ -45,25 +52,38 @@ def software() -> dict[str, str]:
     code = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         code.update(path.name.encode() + path.read_bytes())
-    return {"mcnn_core": code.hexdigest()[:12], "python": platform.python_version(),
-            **{name: metadata.version(name) for name in ("numpy", "torch")}}
+    return {
+        "mcnn_core": code.hexdigest()[:12],
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in ("numpy", "torch")},
+    }
 
 
 def _unlike(expected: dict[str, str]) -> list[str]:
     """Return in what the software of this process differs from that of the run."""
-    return [f"{name} {software()[name]}, where the run has {version}" for name, version in expected.items() if software()[name] != version]
+    return [
+        f"{name} {software()[name]}, where the run has {version}"
+        for name, version in expected.items()
+        if software()[name] != version
+    ]
 
 
 def _unfit(expected: dict[str, str], mark: str, files: Sequence[str]) -> list[str]:
     """Return why this worker cannot take part: other software, or files that it does not see."""
     absent = [path for path in (mark, *files) if not Path(path).is_file()]
-    return _unlike(expected) + [f"does not see {path}: every machine needs the same folders under the same paths" for path in absent]
+    return _unlike(expected) + [
+        f"does not see {path}: every machine needs the same folders under the same paths"
+        for path in absent
+    ]
 
 
 def _task(expected: dict[str, str], function: Callable, *args: Any) -> Any:
     """Run a task on a worker, which may have joined after the others were checked."""
     if unlike := _unlike(expected):
-        raise InputError(f"A worker on {platform.node()} has other software than the run; install the same commit and requirements", unlike)
+        raise InputError(
+            f"A worker on {platform.node()} has other software than the run; install the same commit and requirements",
+            unlike,
+        )
     return function(*args)
 
 
@@ -85,7 +105,11 @@ class Pool:
 
     def submit(self, function: Callable, *args: Any) -> Future:
         """Start a task: a function of a module, which on a cluster finds its arguments copied."""
-        return self._executor.submit(_task, software(), function, *args) if self._client else self._executor.submit(function, *args)
+        return (
+            self._executor.submit(_task, software(), function, *args)
+            if self._client
+            else self._executor.submit(function, *args)
+        )
 
     def finished(self, pending: dict[Future, Any]) -> Iterator[tuple[Any, Any]]:
         """Wait until some of the tasks in `pending` are done; take them out, and yield what they stand for and their results.
@@ -96,7 +120,11 @@ class Pool:
             If the cluster has no scheduler or no worker any more, or a task has killed several workers. What a task raises is passed on.
         """
         alone = time.monotonic()  # since when there may have been no worker
-        while not (done := wait(pending, timeout=1 if self._client else None, return_when=FIRST_COMPLETED).done):
+        while not (
+            done := wait(
+                pending, timeout=1 if self._client else None, return_when=FIRST_COMPLETED
+            ).done
+        ):
             if self._workers():
                 alone = time.monotonic()
             elif time.monotonic() - alone > PATIENCE:
@@ -106,16 +134,23 @@ class Pool:
             try:
                 result = future.result()
             except CancelledError:
-                raise InputError(f"{self._address}: the scheduler was lost; start it and its workers again, and give the same command") from None
+                raise InputError(
+                    f"{self._address}: the scheduler was lost; start it and its workers again, and give the same command"
+                ) from None
             except self._killed as error:
-                raise InputError(f"{self._address}: several workers died of one task, for want of memory perhaps; {RESUME}", [str(error)]) from error
+                raise InputError(
+                    f"{self._address}: several workers died of one task, for want of memory perhaps; {RESUME}",
+                    [str(error)],
+                ) from error
             yield what, result
 
     def _workers(self) -> int:
         try:
             return len(self._client.nthreads())
         except (OSError, TimeoutError, CancelledError) as error:
-            raise InputError(f"{self._address}: the scheduler was lost; start it and its workers again, and give the same command") from error
+            raise InputError(
+                f"{self._address}: the scheduler was lost; start it and its workers again, and give the same command"
+            ) from error
 
 
 def _check(client: Any, folder: Path, files: Sequence[str]) -> None:
@@ -127,8 +162,11 @@ def _check(client: Any, folder: Path, files: Sequence[str]) -> None:
         told = client.run(_unfit, software(), str(mark), list(files), on_error="return")
     finally:
         mark.unlink()
-    problems = [f"worker {address} {problem}" for address, found in sorted(told.items())
-                for problem in (found if isinstance(found, list) else [f"cannot run this package: {found}"])]
+    problems = [
+        f"worker {address} {problem}"
+        for address, found in sorted(told.items())
+        for problem in (found if isinstance(found, list) else [f"cannot run this package: {found}"])
+    ]
     if problems:
         raise InputError("Workers of the cluster cannot take part", problems)
 
@@ -165,8 +203,10 @@ def pool(scheduler: str, workers: int, folder: Path, files: Sequence[str] = ()) 
     try:
         client = Client(scheduler, timeout=PATIENCE, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
-        raise InputError(f"no scheduler answers at {scheduler!r}; start one (dask scheduler) and give the address that it prints, tcp://HOST:8786",
-                         [str(error)]) from error
+        raise InputError(
+            f"no scheduler answers at {scheduler!r}; start one (dask scheduler) and give the address that it prints, tcp://HOST:8786",
+            [str(error)],
+        ) from error
     with client:
         try:
             client.wait_for_workers(1, timeout=PATIENCE)

@@ -57,15 +57,21 @@ def turn_forks(branches: np.ndarray, distances: np.ndarray) -> np.ndarray:
         left, right = children[node - n]
         return [(span[left], span[right]), (span[right], span[left])]
 
-    path = np.zeros((n, n))  # the shortest from one leaf to another through all leaves of the smallest node that holds both
+    path = np.zeros(
+        (n, n)
+    )  # the shortest from one leaf to another through all leaves of the smallest node that holds both
     for left, right in children:
         for begin, inner in halves(left):
             for near, end in halves(right):
-                path[begin, end] = _shortest(_shortest(path[begin, inner], distances[inner, near]), path[near, end])
+                path[begin, end] = _shortest(
+                    _shortest(path[begin, inner], distances[inner, near]), path[near, end]
+                )
                 path[end, begin] = path[begin, end].T
 
     turned, (left, right) = branches.copy(), children[-1]
-    begin, end = np.unravel_index(path[span[left], span[right]].argmin(), (sizes[left], sizes[right]))
+    begin, end = np.unravel_index(
+        path[span[left], span[right]].argmin(), (sizes[left], sizes[right])
+    )
     open_ends = [(2 * n - 2, begin, sizes[left] + end)]
     while open_ends:
         node, begin, end = open_ends.pop()
@@ -91,10 +97,12 @@ def _shortest(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         return np.stack([(row[:, None] + second).min(axis=0) for row in first])
     best, step = np.full((rows, columns), np.inf), max(1, 2**15 // columns)
     for start in range(0, rows, step):
-        piece = best[start:start + step]
+        piece = best[start : start + step]
         sums = np.empty_like(piece)
         for k in range(between):
-            np.minimum(piece, np.add(first[start:start + step, k, None], second[k], out=sums), out=piece)
+            np.minimum(
+                piece, np.add(first[start : start + step, k, None], second[k], out=sums), out=piece
+            )
     return best
 
 
@@ -117,4 +125,6 @@ def cut_tree(branches: np.ndarray, cut: float = CUT) -> pd.DataFrame:
     leaves = leaves_list(branches)
     names = fcluster(branches, cut, criterion="distance")
     number = {name: i for i, name in enumerate(dict.fromkeys(names[leaves]), 1)}
-    return pd.DataFrame({"position": np.argsort(leaves), "cluster": [number[name] for name in names]})
+    return pd.DataFrame(
+        {"position": np.argsort(leaves), "cluster": [number[name] for name in names]}
+    )

@@ -21,7 +21,15 @@ import pandas as pd
 from mcnn_core.errors import InputError
 from mcnn_core.features import fit_pca
 from mcnn_core.neighbors import PROTOCOLS, answerable, floors, nearest_neighbours, scores
-from mcnn_core.profiles import NORMALISATIONS, centre, feature_columns, feature_matrix, treatment_profiles, well_profiles, whiten
+from mcnn_core.profiles import (
+    NORMALISATIONS,
+    centre,
+    feature_columns,
+    feature_matrix,
+    treatment_profiles,
+    well_profiles,
+    whiten,
+)
 
 COLUMNS = ["method", "protocol", "seed", "overall", "class_median", "n", "low", "high", "left_out"]
 FLOORS = {"chance": "chance", "label_frequency": "label frequency", "batch_only": "week only"}
@@ -37,14 +45,18 @@ def standardise(fields: pd.DataFrame) -> pd.DataFrame:
     values = pd.DataFrame(feature_matrix(fields), columns=names, index=fields.index)
     training = values[fields["Metadata_Training"].to_numpy(dtype=bool)]
     if len(training) < 2:
-        raise InputError(f"standardisation needs two training fields or more, found {len(training)}")
+        raise InputError(
+            f"standardisation needs two training fields or more, found {len(training)}"
+        )
     spread = training.std()
     varying = spread.index[spread > 1e-9 * training.abs().max()]
     scaled = (values[varying] - training[varying].mean()) / spread[varying]
     return pd.concat([fields.drop(columns=names), scaled], axis=1)
 
 
-def profile(fields: pd.DataFrame, normalisation: str = "none", units_differ: bool = False) -> tuple[pd.DataFrame, pd.DataFrame]:
+def profile(
+    fields: pd.DataFrame, normalisation: str = "none", units_differ: bool = False
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Take one method's fields to well and treatment profiles (steps 1 to 6).
 
     Parameters
@@ -62,7 +74,9 @@ def profile(fields: pd.DataFrame, normalisation: str = "none", units_differ: boo
         Principal components, with the metadata that is constant within a well or a treatment.
     """
     if normalisation not in NORMALISATIONS:
-        raise InputError(f"normalisation must be one of {', '.join(NORMALISATIONS)}, got {normalisation!r}")
+        raise InputError(
+            f"normalisation must be one of {', '.join(NORMALISATIONS)}, got {normalisation!r}"
+        )
     if "Metadata_Training" not in fields:
         raise InputError("the fields need Metadata_Training, which says what PCA may be fitted on")
     if units_differ:
@@ -79,18 +93,26 @@ def profile(fields: pd.DataFrame, normalisation: str = "none", units_differ: boo
 
 def protocols(treatments: pd.DataFrame) -> list[str]:
     """Return the protocols that a screen can answer: NSCB needs batches, both an annotation."""
-    known = treatments[(treatments["Metadata_MoA"] != "") & (treatments["Metadata_control_type"] == "trt")]
+    known = treatments[
+        (treatments["Metadata_MoA"] != "") & (treatments["Metadata_control_type"] == "trt")
+    ]
     if known.empty:
         return []
     batched = "Metadata_Batch" in known and (known["Metadata_Batch"] != "").all()
-    return [name for name in PROTOCOLS if (name == "NSC" or batched) and answerable(treatments, name).any()]
+    return [
+        name
+        for name in PROTOCOLS
+        if (name == "NSC" or batched) and answerable(treatments, name).any()
+    ]
 
 
 def evaluate(treatments: pd.DataFrame, method: str, seed: int) -> pd.DataFrame:
     """Return the predictions of one method under each possible protocol, as in ``predictions.csv``."""
     parts = [nearest_neighbours(treatments, protocol) for protocol in protocols(treatments)]
     if not parts:
-        raise InputError("no treatment shares its Metadata_MoA with another compound: there is nothing to predict")
+        raise InputError(
+            "no treatment shares its Metadata_MoA with another compound: there is nothing to predict"
+        )
     return pd.concat(parts, ignore_index=True).assign(method=method, seed=seed)
 
 
@@ -110,12 +132,28 @@ def comparison(predictions: pd.DataFrame, treatments: pd.DataFrame) -> pd.DataFr
         `COLUMNS`; without rows if there are no predictions. ``left_out`` counts the queries without a possible
         answer. Floors have neither a seed nor an interval: they are exact expectations.
     """
-    rows = [{"method": method, "protocol": protocol, "seed": seed, **scores(part)}
-            for (method, protocol, seed), part in predictions.groupby(["method", "protocol", "seed"], sort=False)]
+    rows = [
+        {"method": method, "protocol": protocol, "seed": seed, **scores(part)}
+        for (method, protocol, seed), part in predictions.groupby(
+            ["method", "protocol", "seed"], sort=False
+        )
+    ]
     for protocol in predictions["protocol"].unique():
         table = floors(treatments, protocol)
-        rows += [{"method": label, "protocol": protocol, "overall": table[name].mean(), "n": len(table),
-                  "class_median": table[name].groupby(table["MoA"]).mean().median()} for name, label in FLOORS.items() if name in table]
+        rows += [
+            {
+                "method": label,
+                "protocol": protocol,
+                "overall": table[name].mean(),
+                "n": len(table),
+                "class_median": table[name].groupby(table["MoA"]).mean().median(),
+            }
+            for name, label in FLOORS.items()
+            if name in table
+        ]
     table = pd.DataFrame(rows, columns=COLUMNS[:-1]).astype({"seed": "Int64"})
-    lost = {protocol: int((~answerable(treatments, protocol)).sum()) for protocol in table["protocol"].unique()}
+    lost = {
+        protocol: int((~answerable(treatments, protocol)).sum())
+        for protocol in table["protocol"].unique()
+    }
     return table.assign(left_out=table["protocol"].map(lost))

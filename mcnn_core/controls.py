@@ -24,7 +24,10 @@ from mcnn_core.neighbors import wilson
 from mcnn_core.profiles import aggregate, feature_matrix, row_names
 from mcnn_core.train import untrained_model
 
-REPEATS, SHARE = 50, 0.9  #: random partitions; share of the wells in the training part (paper: Methods)
+REPEATS, SHARE = (
+    50,
+    0.9,
+)  #: random partitions; share of the wells in the training part (paper: Methods)
 BOOTSTRAPS = 2000
 #: What may not be in the training part when a well is asked: nothing, as in the paper; or the other replicate of its position [ours].
 VARIANTS = {"random wells": "", "other replicate of the position left out": "Metadata_Position"}
@@ -35,11 +38,21 @@ def control_fields(table: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
     content = table["Metadata_Content"].str.lower()
     absent = sorted(set(names) - set(content))
     if absent:
-        raise InputError(f"controls of this screen are {', '.join(sorted(set(content)))}", [f"{name!r} is none of them" for name in absent])
+        raise InputError(
+            f"controls of this screen are {', '.join(sorted(set(content)))}",
+            [f"{name!r} is none of them" for name in absent],
+        )
     return content.isin(list(names)).to_numpy()
 
 
-def hold_out(wells: pd.DataFrame, label: str = "Metadata_Content", apart: str = "", repeats: int = REPEATS, share: float = SHARE, seed: int = 0) -> pd.DataFrame:
+def hold_out(
+    wells: pd.DataFrame,
+    label: str = "Metadata_Content",
+    apart: str = "",
+    repeats: int = REPEATS,
+    share: float = SHARE,
+    seed: int = 0,
+) -> pd.DataFrame:
     """Predict the label of random tenths of the wells by their nearest neighbour among the rest (Supplementary Table 1).
 
     Parameters
@@ -58,15 +71,29 @@ def hold_out(wells: pd.DataFrame, label: str = "Metadata_Content", apart: str = 
     DataFrame
         One row per question: ``repeat``, ``well`` (row of `wells`), ``MoA`` (the label, so that `mcnn_core.neighbors.confusion` reads it) and ``predicted``.
     """
-    distances, labels = cosine_distances(feature_matrix(wells), names=row_names(wells)).round(12), wells[label].to_numpy()
+    distances, labels = (
+        cosine_distances(feature_matrix(wells), names=row_names(wells)).round(12),
+        wells[label].to_numpy(),
+    )
     if apart:
         distances[wells[apart].to_numpy()[:, None] == wells[apart].to_numpy()] = np.inf
     rows = []
-    for repeat, (known, asked) in enumerate(ShuffleSplit(repeats, train_size=share, random_state=seed).split(labels)):
+    for repeat, (known, asked) in enumerate(
+        ShuffleSplit(repeats, train_size=share, random_state=seed).split(labels)
+    ):
         part = distances[np.ix_(asked, known)]
         if np.isinf(part).all(axis=1).any():
             raise InputError(f"a well has no neighbour that differs in {apart}")
-        rows.append(pd.DataFrame({"repeat": repeat, "well": asked, "MoA": labels[asked], "predicted": labels[known][part.argmin(axis=1)]}))
+        rows.append(
+            pd.DataFrame(
+                {
+                    "repeat": repeat,
+                    "well": asked,
+                    "MoA": labels[asked],
+                    "predicted": labels[known][part.argmin(axis=1)],
+                }
+            )
+        )
     return pd.concat(rows, ignore_index=True)
 
 
@@ -76,18 +103,32 @@ def accuracy(predictions: pd.DataFrame, seed: int = 0) -> dict[str, float]:
     A well is asked about five times in 50 repeats; those answers are not independent, wells nearly are. Where all answers are alike, drawing shows
     no spread, and the interval is Wilson's with the wells as questions.
     """
-    answers = (predictions["MoA"] == predictions["predicted"]).groupby(predictions["well"]).agg(["sum", "size"]).to_numpy()
+    answers = (
+        (predictions["MoA"] == predictions["predicted"])
+        .groupby(predictions["well"])
+        .agg(["sum", "size"])
+        .to_numpy()
+    )
     right, asked = answers.sum(axis=0)
     if right in (0, asked):
         low, high = wilson(len(answers) if right else 0, len(answers))
     else:
-        draws = answers[np.random.default_rng(seed).integers(len(answers), size=(BOOTSTRAPS, len(answers)))].sum(axis=1)
+        draws = answers[
+            np.random.default_rng(seed).integers(len(answers), size=(BOOTSTRAPS, len(answers)))
+        ].sum(axis=1)
         low, high = np.quantile(draws[:, 0] / draws[:, 1], (0.025, 0.975))
     return {"accuracy": float(right / asked), "low": float(low), "high": float(high)}
 
 
-def control_frames(table: pd.DataFrame, store: Any, features: pd.DataFrame, labels: np.ndarray, network: NetworkConfig, seed: int,
-                   progress: bool = True) -> dict[str, pd.DataFrame]:
+def control_frames(
+    table: pd.DataFrame,
+    store: Any,
+    features: pd.DataFrame,
+    labels: np.ndarray,
+    network: NetworkConfig,
+    seed: int,
+    progress: bool = True,
+) -> dict[str, pd.DataFrame]:
     """Return the fields of the controls as ``trained``, ``untrained`` and ``handcrafted`` features see them.
 
     `features` is the trained network's frame of all fields, `labels` the surrogate class of each, -1 where not trained on.
@@ -96,16 +137,26 @@ def control_frames(table: pd.DataFrame, store: Any, features: pd.DataFrame, labe
     part, mark = table.iloc[rows].reset_index(drop=True), np.ones(len(rows), bool)
     untrained = embed(untrained_model(store, labels, network, seed), store, rows, progress=progress)
     crafted = handcrafted(store, rows, progress).reset_index(drop=True)
-    metadata = part[[name for name in part if name.startswith("Metadata_")]].assign(Metadata_Training=True)
-    return {"trained": features.iloc[rows].reset_index(drop=True), "untrained": feature_frame(part, untrained, mark),
-            "handcrafted": pd.concat([metadata, crafted], axis=1)}
+    metadata = part[[name for name in part if name.startswith("Metadata_")]].assign(
+        Metadata_Training=True
+    )
+    return {
+        "trained": features.iloc[rows].reset_index(drop=True),
+        "untrained": feature_frame(part, untrained, mark),
+        "handcrafted": pd.concat([metadata, crafted], axis=1),
+    }
 
 
 def control_order(wells: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """Return the control wells in the order of `names`, then of position and replicate (Fig. 2a)."""
     held = wells[wells["Metadata_Content"].str.lower().isin(list(names))]
     place = held["Metadata_Content"].str.lower().map({name: i for i, name in enumerate(names)})
-    return held.assign(place=place).sort_values(["place", "Metadata_Position", "Metadata_Replicate"]).drop(columns="place").reset_index(drop=True)
+    return (
+        held.assign(place=place)
+        .sort_values(["place", "Metadata_Position", "Metadata_Replicate"])
+        .drop(columns="place")
+        .reset_index(drop=True)
+    )
 
 
 def compare_controls(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -115,7 +166,10 @@ def compare_controls(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         for normalisation in ("none", "whiten"):
             wells, _ = profile(frame, normalisation, units_differ=method == "handcrafted")
             name = method + ", whitened" * (normalisation == "whiten")
-            rows += [{"method": name, "variant": variant, **accuracy(hold_out(wells, apart=apart))} for variant, apart in VARIANTS.items()]
+            rows += [
+                {"method": name, "variant": variant, **accuracy(hold_out(wells, apart=apart))}
+                for variant, apart in VARIANTS.items()
+            ]
     return pd.DataFrame(rows)
 
 
@@ -132,7 +186,9 @@ def control_grades(comparison: pd.DataFrame) -> dict[str, float]:
             key = f"{kind}.{method.replace(', ', '_')}"
             found |= {key: row["accuracy"], f"{key}.low": row["low"], f"{key}.high": row["high"]}
         crafted = part.index.str.startswith("handcrafted")
-        found[f"{kind}.lead"] = part.loc["trained", "accuracy"] - part.loc[crafted, "accuracy"].max()
+        found[f"{kind}.lead"] = (
+            part.loc["trained", "accuracy"] - part.loc[crafted, "accuracy"].max()
+        )
     found = {key: float(value) for key, value in found.items()}
     return found
 
@@ -155,48 +211,81 @@ def sirna_clusters(sirnas: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataF
     """
     distances = cosine_distances(feature_matrix(sirnas), names=row_names(sirnas))
     found, content = cut_tree(tree(distances)), sirnas["Metadata_Content"].str.lower()
-    table = pd.DataFrame({"treatment": sirnas["Metadata_Treatment"], "plate": "", "entrez": sirnas["Metadata_Entrez"], "content": content, "cluster": found["cluster"]})
+    table = pd.DataFrame(
+        {
+            "treatment": sirnas["Metadata_Treatment"],
+            "plate": "",
+            "entrez": sirnas["Metadata_Entrez"],
+            "content": content,
+            "cluster": found["cluster"],
+        }
+    )
     control = content.isin(list(names)).to_numpy()
     far = pd.DataFrame(distances[:, control]).groupby(found["cluster"]).mean().min(axis=1)
     holds = content[control].groupby(found["cluster"][control]).agg(", ".join)
-    table = table.assign(holds=found["cluster"].map(holds).fillna(""), far=found["cluster"].map(far))
+    table = table.assign(
+        holds=found["cluster"].map(holds).fillna(""), far=found["cluster"].map(far)
+    )
     order = np.argsort(found["position"].to_numpy())
     return table.iloc[order], distances[np.ix_(order, order)]
 
 
 def sirna_summary(clusters: pd.DataFrame) -> pd.DataFrame:
     """Return one row per cluster, largest first: number of siRNAs, the controls it ``holds`` and how ``far`` it lies from all."""
-    table = clusters.groupby("cluster").agg(siRNAs=("treatment", "size"), holds=("holds", "first"), far=("far", "first"))
+    table = clusters.groupby("cluster").agg(
+        siRNAs=("treatment", "size"), holds=("holds", "first"), far=("far", "first")
+    )
     return table.sort_values("siRNAs", ascending=False, kind="stable").reset_index()
 
 
 def sirna_names(clusters: pd.DataFrame) -> pd.DataFrame:
     """Return ``name``, ``cluster`` and ``Metadata_MoA`` (the control) of each row of `sirna_clusters`, for the interactive matrix."""
     control = clusters["content"].where(clusters["entrez"] == "", "")
-    return pd.DataFrame({"name": clusters["treatment"], "cluster": clusters["cluster"], "Metadata_MoA": control}).reset_index(drop=True)
+    return pd.DataFrame(
+        {"name": clusters["treatment"], "cluster": clusters["cluster"], "Metadata_MoA": control}
+    ).reset_index(drop=True)
 
 
-def far_clusters(clusters: pd.DataFrame, names: Sequence[str], nearest: bool = False, most: int = 4) -> list[str]:
+def far_clusters(
+    clusters: pd.DataFrame, names: Sequence[str], nearest: bool = False, most: int = 4
+) -> list[str]:
     """Return one library siRNA each of the `most` clusters farthest from every control; with `nearest`, of the clusters that hold the controls `names`."""
     library = clusters[~clusters["content"].isin(list(names))]
     if nearest:
         homes = [clusters.loc[clusters["content"] == name, "cluster"].iloc[0] for name in names]
-        return library[library["cluster"].isin(homes)].drop_duplicates("cluster")["treatment"].head(most).tolist()
-    return library[library["holds"] == ""].sort_values("far", ascending=False, kind="stable").drop_duplicates("cluster")["treatment"].head(most).tolist()
+        return (
+            library[library["cluster"].isin(homes)]
+            .drop_duplicates("cluster")["treatment"]
+            .head(most)
+            .tolist()
+        )
+    return (
+        library[library["holds"] == ""]
+        .sort_values("far", ascending=False, kind="stable")
+        .drop_duplicates("cluster")["treatment"]
+        .head(most)
+        .tolist()
+    )
 
 
-def replicate_sheet(table: pd.DataFrame, treatments: Sequence[str], most: int = 4) -> tuple[list[int], list[str]]:
+def replicate_sheet(
+    table: pd.DataFrame, treatments: Sequence[str], most: int = 4
+) -> tuple[list[int], list[str]]:
     """Return rows and titles of a contact sheet: the first replicate of up to `most` siRNAs in a line, the second below."""
     rows, titles = [], []
     for replicate in sorted(table["Metadata_Replicate"].unique())[:2]:
         for name in list(treatments)[:most]:
-            here = np.flatnonzero((table["Metadata_Treatment"] == name) & (table["Metadata_Replicate"] == replicate))
+            here = np.flatnonzero(
+                (table["Metadata_Treatment"] == name) & (table["Metadata_Replicate"] == replicate)
+            )
             rows += here[:1].tolist()
             titles += [f"{name}, replicate {replicate}"] * len(here[:1])
     return rows, titles
 
 
-def read_plate(distances: str | os.PathLike, annotation: str | os.PathLike) -> tuple[pd.DataFrame, np.ndarray]:
+def read_plate(
+    distances: str | os.PathLike, annotation: str | os.PathLike
+) -> tuple[pd.DataFrame, np.ndarray]:
     """Read the published distance matrix of KiMorph's plate 1 (of the Bioconductor package phenoDist) with what stands in its wells.
 
     The distance of two wells is how well a classifier tells their cells apart, from 0.5 (not at all) to 1; 0.5 becomes 0 (and so does what is below it by chance), 1 stays 1. Its two triangles were estimated
@@ -224,21 +313,41 @@ def read_plate(distances: str | os.PathLike, annotation: str | os.PathLike) -> t
     """
     matrix = pd.read_csv(io.StringIO(read_text(distances)), index_col=0)
     names = matrix.index.astype(str)
-    parts, values = names.str.split("-", expand=True).to_frame(index=False), matrix.to_numpy(np.float64)
+    parts, values = (
+        names.str.split("-", expand=True).to_frame(index=False),
+        matrix.to_numpy(np.float64),
+    )
     if parts.shape[1] != 3 or list(names) != list(matrix.columns) or parts[0].nunique() != 1:
-        raise InputError(f"{distances}: expected equal names of rows and columns, plate-replicate-well, of one plate")
+        raise InputError(
+            f"{distances}: expected equal names of rows and columns, plate-replicate-well, of one plate"
+        )
     off = ~np.eye(len(values), dtype=bool)
     if not ((values[off] >= 0) & (values[off] <= 1)).all():
-        raise InputError(f"{distances}: expected numbers from 0 to 1, none missing beside the diagonal")
+        raise InputError(
+            f"{distances}: expected numbers from 0 to 1, none missing beside the diagonal"
+        )
     values[~off] = np.nan
     pooled = pd.DataFrame(values).groupby(parts[2]).mean().T.groupby(parts[2]).mean()
-    facts = pd.read_csv(io.StringIO(read_text(annotation)), dtype=str, keep_default_na=False).query("plate == @plate", local_dict={"plate": str(int(parts[0][0]))}).set_index("well")
+    facts = (
+        pd.read_csv(io.StringIO(read_text(annotation)), dtype=str, keep_default_na=False)
+        .query("plate == @plate", local_dict={"plate": str(int(parts[0][0]))})
+        .set_index("well")
+    )
     strange = sorted(set(pooled.index) - set(facts.index))
     if strange:
-        raise InputError(f"{annotation}: expected every well of {distances}", [f"well {well}" for well in strange])
+        raise InputError(
+            f"{annotation}: expected every well of {distances}",
+            [f"well {well}" for well in strange],
+        )
     facts = facts.loc[pooled.index]
-    table = pd.DataFrame({"well": pooled.index, "content": facts["controlStatus"].str.lower(), "treatment": facts["GeneID"],
-                          "entrez": facts["LocusID"].where(facts["controlStatus"] == "sample", "")}).reset_index(drop=True)
+    table = pd.DataFrame(
+        {
+            "well": pooled.index,
+            "content": facts["controlStatus"].str.lower(),
+            "treatment": facts["GeneID"],
+            "entrez": facts["LocusID"].where(facts["controlStatus"] == "sample", ""),
+        }
+    ).reset_index(drop=True)
     scaled = np.clip(pooled.to_numpy() + pooled.to_numpy().T - 1, 0, 1)
     np.fill_diagonal(scaled, 0)
     return table, scaled

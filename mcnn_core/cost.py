@@ -31,8 +31,11 @@ def training_macs(model: MCNN) -> int:
     Each layer is passed three times: forward, for the gradient of its weights and for that of its input. The first
     convolutions of each scale see pixels, whose gradient nobody needs: they are passed twice.
     """
-    first = sum(int(np.prod(shape[1:])) * layer.weight[0].numel()
-                for name, layer, shape in _trace(model) if name.startswith("scales.") and name.endswith(".0"))
+    first = sum(
+        int(np.prod(shape[1:])) * layer.weight[0].numel()
+        for name, layer, shape in _trace(model)
+        if name.startswith("scales.") and name.endswith(".0")
+    )
     return 3 * macs(model) - first
 
 
@@ -54,13 +57,29 @@ def bench_rows(bench: dict[str, Any]) -> pd.DataFrame:
     rows = []
     for row in bench["rows"]:
         ours = np.asarray(row["ours"]["seconds"])
-        ratios = np.asarray(row["textbook"]["seconds"]) / ours if row.get("textbook") else np.array([np.nan])
+        ratios = (
+            np.asarray(row["textbook"]["seconds"]) / ours
+            if row.get("textbook")
+            else np.array([np.nan])
+        )
         middle = float(np.median(ours))
         limit = row.get("limit", {})
-        rows.append({**{key: row[key] for key in ("stage", "case", "network", "unit", "units", "work", "load")}, "seconds": middle / row["units"],
-                     "share": limit["seconds"] / middle if limit else np.nan, "bound": limit.get("what", ""),
-                     "ratio": np.median(ratios), "ratio_low": ratios.min(), "ratio_high": ratios.max(),
-                     "peak": row["ours"]["peak_bytes"], "textbook_peak": row["textbook"]["peak_bytes"] if row.get("textbook") else np.nan})
+        rows.append(
+            {
+                **{
+                    key: row[key]
+                    for key in ("stage", "case", "network", "unit", "units", "work", "load")
+                },
+                "seconds": middle / row["units"],
+                "share": limit["seconds"] / middle if limit else np.nan,
+                "bound": limit.get("what", ""),
+                "ratio": np.median(ratios),
+                "ratio_low": ratios.min(),
+                "ratio_high": ratios.max(),
+                "peak": row["ours"]["peak_bytes"],
+                "textbook_peak": row["textbook"]["peak_bytes"] if row.get("textbook") else np.nan,
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -75,8 +94,20 @@ def read_off(work: Sequence[float], value: Sequence[float], wanted: float) -> fl
     return float(np.exp(np.interp(x, work, value)))
 
 
-def predict(bench: dict[str, Any], n_fields: int, height: int, width: int, channels: int, n_classes: int, epochs: int = 120, cores: int = 2,
-            training: int | None = None, sites: int = 4, network: str = "default", bin: int | None = None) -> pd.DataFrame:
+def predict(
+    bench: dict[str, Any],
+    n_fields: int,
+    height: int,
+    width: int,
+    channels: int,
+    n_classes: int,
+    epochs: int = 120,
+    cores: int = 2,
+    training: int | None = None,
+    sites: int = 4,
+    network: str = "default",
+    bin: int | None = None,
+) -> pd.DataFrame:
     """Predict every stage of a screen on processors like the one that was measured.
 
     Parameters
@@ -103,8 +134,18 @@ def predict(bench: dict[str, Any], n_fields: int, height: int, width: int, chann
     DataFrame
         One row per stage: stage, seconds, memory_bytes (peak of its largest process), disk_bytes (what it leaves).
     """
-    counts = {"n_fields": n_fields, "height": height, "width": width, "channels": channels, "epochs": epochs, "cores": cores, "sites": sites}
-    bad = [f"{key} {value}" for key, value in counts.items() if value < 1] + [f"network {network!r}"] * (network not in CONFIGS)
+    counts = {
+        "n_fields": n_fields,
+        "height": height,
+        "width": width,
+        "channels": channels,
+        "epochs": epochs,
+        "cores": cores,
+        "sites": sites,
+    }
+    bad = [f"{key} {value}" for key, value in counts.items() if value < 1] + [
+        f"network {network!r}"
+    ] * (network not in CONFIGS)
     if bad:
         raise InputError(f"counts are 1 or more, and a network is one of {', '.join(CONFIGS)}", bad)
     rows, base = bench_rows(bench), bench["base_bytes"]
@@ -112,33 +153,69 @@ def predict(bench: dict[str, Any], n_fields: int, height: int, width: int, chann
     training, n_classes = n_fields if training is None else training, max(n_classes, 2)
     bin = auto_bin((height, width), n_fields) if bin is None else bin
     field = (height // bin, width // bin)
-    sides = [side + extra for side, extra in zip(field, padding(field, multiple_of(CONFIGS[network])), strict=True)]
+    sides = [
+        side + extra
+        for side, extra in zip(field, padding(field, multiple_of(CONFIGS[network])), strict=True)
+    ]
     with torch.device("meta"):  # counted, not computed
         model = MCNN(CONFIGS[network], n_classes, min(channels, 6), *sides)
-    grey, small, pixels, wells = height * width * channels, sides[0] * sides[1] * channels, sides[0] * sides[1], max(2, n_fields // sites)
+    grey, small, pixels, wells = (
+        height * width * channels,
+        sides[0] * sides[1] * channels,
+        sides[0] * sides[1],
+        max(2, n_fields // sites),
+    )
 
     def cost(stage: str, work: float, load: float, units: float = 1.0) -> tuple[float, float]:
-        here = rows[(rows["stage"] == stage) & rows["network"].isin(["", network.partition("-")[0]])]
+        here = rows[
+            (rows["stage"] == stage) & rows["network"].isin(["", network.partition("-")[0]])
+        ]
         if here.empty:
-            raise MissingStageError(f"make bench has not measured stage {stage} of network {network!r}")
+            raise MissingStageError(
+                f"make bench has not measured stage {stage} of network {network!r}"
+            )
         nearest = here.iloc[np.abs(np.log(here["load"] / load)).argmin()]
-        seconds = units * read_off(here["work"], here["seconds"], work) * (1 if stage in ALONE else bench["cores"] / cores)
-        return seconds, base + max(nearest["peak"] - base, 0.0) * (load / nearest["load"])  # in this order, or integers overflow
+        seconds = (
+            units
+            * read_off(here["work"], here["seconds"], work)
+            * (1 if stage in ALONE else bench["cores"] / cores)
+        )
+        return seconds, base + max(nearest["peak"] - base, 0.0) * (
+            load / nearest["load"]
+        )  # in this order, or integers overflow
 
     at_once = max(1, min(64, PIXELS_AT_ONCE // pixels))
     found = {
         "simulate": cost("simulate", grey, grey, n_fields),
         "preprocess": cost("preprocess", grey, grey * cores / bench["cores"], n_fields),
-        "train": cost("train", training_macs(model) * recipe.crop ** 2, recipe.batch * small * recipe.crop ** 2, epochs * training),
+        "train": cost(
+            "train",
+            training_macs(model) * recipe.crop**2,
+            recipe.batch * small * recipe.crop**2,
+            epochs * training,
+        ),
         "embed": cost("embed", macs(model), at_once * small, n_fields),
         "profiles": cost("profiles", n_fields, n_fields),
-        "distances": cost("distances", wells, wells ** 2)}
+        "distances": cost("distances", wells, wells**2),
+    }
     kept = n_fields * (CONFIGS[network].hidden * 4)
-    disk = {"simulate": n_fields * (2 * grey + TIFF_HEADER * channels), "preprocess": n_fields * small, "train": 2 * 3 * 4 * parameters(model), "embed": kept,
-            "profiles": 3 * kept, "distances": 0}
-    table = pd.DataFrame([{"stage": stage, "seconds": seconds, "memory_bytes": memory, "disk_bytes": disk[stage]}
-                          for stage, (seconds, memory) in found.items()])
-    table.loc[table["stage"] == "train", "memory_bytes"] += training * small  # pages of the store that stay in memory
+    disk = {
+        "simulate": n_fields * (2 * grey + TIFF_HEADER * channels),
+        "preprocess": n_fields * small,
+        "train": 2 * 3 * 4 * parameters(model),
+        "embed": kept,
+        "profiles": 3 * kept,
+        "distances": 0,
+    }
+    table = pd.DataFrame(
+        [
+            {"stage": stage, "seconds": seconds, "memory_bytes": memory, "disk_bytes": disk[stage]}
+            for stage, (seconds, memory) in found.items()
+        ]
+    )
+    table.loc[table["stage"] == "train", "memory_bytes"] += (
+        training * small
+    )  # pages of the store that stay in memory
     return table.astype({"memory_bytes": int, "disk_bytes": int})
 
 
@@ -150,7 +227,13 @@ def growth(bench: dict[str, Any], fields: Sequence[int], **screen: Any) -> pd.Da
     share = screen.pop("training", None)
     share = 1.0 if share is None else share / screen["n_fields"]
     rest = {key: value for key, value in screen.items() if key != "n_fields"}
-    return pd.concat([predict(bench, int(n), training=max(1, int(share * n)), **rest).assign(n_fields=int(n)) for n in fields], ignore_index=True)
+    return pd.concat(
+        [
+            predict(bench, int(n), training=max(1, int(share * n)), **rest).assign(n_fields=int(n))
+            for n in fields
+        ],
+        ignore_index=True,
+    )
 
 
 def passes(table: pd.DataFrame, column: str, bound: float) -> pd.Series:
@@ -160,15 +243,21 @@ def passes(table: pd.DataFrame, column: str, bound: float) -> pd.Series:
         above = np.flatnonzero(part[column].to_numpy() > bound)
         found[stage] = np.nan
         if len(above) and above[0] > 0:
-            ends = part.iloc[above[0] - 1:above[0] + 1]
-            found[stage] = float(np.exp(np.interp(np.log(bound), np.log(ends[column]), np.log(ends["n_fields"]))))
+            ends = part.iloc[above[0] - 1 : above[0] + 1]
+            found[stage] = float(
+                np.exp(np.interp(np.log(bound), np.log(ends[column]), np.log(ends["n_fields"])))
+            )
     return pd.Series(found, name="n_fields")
 
 
-def money(table: pd.DataFrame, cores: int, core_hour: float, gb_month: float, months: float = 1.0) -> pd.Series:
+def money(
+    table: pd.DataFrame, cores: int, core_hour: float, gb_month: float, months: float = 1.0
+) -> pd.Series:
     """Return what the stages of `predict` cost at a price per core and hour, and per 10^9 bytes and month for what they leave on disk."""
     used = np.where(table["stage"].isin(ALONE), 1, cores)
-    return table["seconds"] / 3600 * used * core_hour + table["disk_bytes"] / 1e9 * gb_month * months
+    return (
+        table["seconds"] / 3600 * used * core_hour + table["disk_bytes"] / 1e9 * gb_month * months
+    )
 
 
 def beside(predicted: pd.DataFrame, large: dict[str, Any]) -> pd.DataFrame:
@@ -192,11 +281,23 @@ def beside(predicted: pd.DataFrame, large: dict[str, Any]) -> pd.DataFrame:
     columns = {}
     for name in ("seconds", "memory_bytes", "disk_bytes"):
         measured = table[name].where(table[name] > 0)
-        columns |= {name: table[name], f"{name}_predicted": predicted[name], f"{name}_error": predicted[name] / measured - 1}
+        columns |= {
+            name: table[name],
+            f"{name}_predicted": predicted[name],
+            f"{name}_error": predicted[name] / measured - 1,
+        }
     return pd.DataFrame(columns)
 
 
-def estimate(n_fields: int, height: int, width: int, channels: int, n_classes: int, epochs: int = 120, cores: int = 2) -> pd.DataFrame:
+def estimate(
+    n_fields: int,
+    height: int,
+    width: int,
+    channels: int,
+    n_classes: int,
+    epochs: int = 120,
+    cores: int = 2,
+) -> pd.DataFrame:
     """Return `predict` for a screen that exists already, with the rates in ``book/recorded/bench.json``.
 
     The default network at the size that pre-processing chooses; columns stage, seconds, memory_bytes, disk_bytes.

@@ -21,12 +21,22 @@ from mcnn_core.response import CHOICES, NO_FIT, curves, potency, similarities
 from mcnn_core.screen import in_words
 
 THUMBNAIL = 64  #: rows of a thumbnail, pixels
-DESCRIBED = {"treatment": "Metadata_Treatment", "plate": "Metadata_Plate", "well": "Metadata_Well", "compound": "Metadata_Compound",
-             "concentration": "Metadata_Concentration", "MoA": "Metadata_MoA", "control": "Metadata_control_type"}
+DESCRIBED = {
+    "treatment": "Metadata_Treatment",
+    "plate": "Metadata_Plate",
+    "well": "Metadata_Well",
+    "compound": "Metadata_Compound",
+    "concentration": "Metadata_Concentration",
+    "MoA": "Metadata_MoA",
+    "control": "Metadata_control_type",
+}
 
 
 def _described(profiles: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame({name: profiles[column] for name, column in DESCRIBED.items() if column in profiles}, index=profiles.index)
+    return pd.DataFrame(
+        {name: profiles[column] for name, column in DESCRIBED.items() if column in profiles},
+        index=profiles.index,
+    )
 
 
 def has_controls(wells: pd.DataFrame) -> bool:
@@ -36,7 +46,11 @@ def has_controls(wells: pd.DataFrame) -> bool:
 
 def similarity_table(wells: pd.DataFrame, like: pd.DataFrame) -> pd.DataFrame:
     """Return ``similarity.csv``: what each well is, the ``nearest`` of its similarities ("" where there are none), and each as ``like <mechanism>``."""
-    nearest = like.dropna(how="all").idxmax(axis=1).reindex(like.index, fill_value="") if len(like.columns) else ""
+    nearest = (
+        like.dropna(how="all").idxmax(axis=1).reindex(like.index, fill_value="")
+        if len(like.columns)
+        else ""
+    )
     return _described(wells).assign(nearest=nearest).join(like.add_prefix("like "))
 
 
@@ -66,14 +80,20 @@ def potencies(wells: pd.DataFrame) -> pd.DataFrame:
 
 def similarity_columns(similarity: pd.DataFrame) -> pd.DataFrame:
     """Return the similarities alone from ``similarity.csv``, rows as there."""
-    columns = similarity.iloc[:, similarity.columns.get_loc("nearest") + 1:].apply(pd.to_numeric, errors="coerce")
+    columns = similarity.iloc[:, similarity.columns.get_loc("nearest") + 1 :].apply(
+        pd.to_numeric, errors="coerce"
+    )
     return columns.rename(columns=lambda name: name.removeprefix("like "))
 
 
 def potency_summary(potency: pd.DataFrame) -> dict[str, int]:
     """Count compounds, those with an EC50, and those without a response."""
     status = potency["status"]
-    return {"n_compounds": len(potency), "n_fit": int((status == "fit").sum()), "n_flat": int((status == NO_FIT["flat"]).sum())}
+    return {
+        "n_compounds": len(potency),
+        "n_fit": int((status == "fit").sum()),
+        "n_flat": int((status == NO_FIT["flat"]).sum()),
+    }
 
 
 def cluster_table(treatments: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
@@ -89,36 +109,62 @@ def cluster_table(treatments: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
     distances = cosine_distances(feature_matrix(treatments), names=row_names(treatments))
     found = cut_tree(tree(distances))
     order = np.argsort(found["position"].to_numpy())
-    table = _described(treatments.reset_index(drop=True)).assign(cluster=found["cluster"]).iloc[order]
+    table = (
+        _described(treatments.reset_index(drop=True)).assign(cluster=found["cluster"]).iloc[order]
+    )
     return table, distances[np.ix_(order, order)]
 
 
 def cluster_summary(clusters: pd.DataFrame) -> pd.DataFrame:
     """Return one row per cluster, largest first: its treatments, how many are annotated, their commonest mechanism, and solvent profiles."""
     moa = clusters["MoA"].where(clusters["MoA"] != "")
-    rows = clusters.assign(annotated=moa.notna(), named=moa, solvent=clusters["control"] == "negcon").groupby("cluster")
-    table = rows.agg(treatments=("treatment", "size"), annotated=("annotated", "sum"), solvent=("solvent", "sum"),
-                     mechanism=("named", lambda names: next(iter(names.mode()), "")))
+    rows = clusters.assign(
+        annotated=moa.notna(), named=moa, solvent=clusters["control"] == "negcon"
+    ).groupby("cluster")
+    table = rows.agg(
+        treatments=("treatment", "size"),
+        annotated=("annotated", "sum"),
+        solvent=("solvent", "sum"),
+        mechanism=("named", lambda names: next(iter(names.mode()), "")),
+    )
     return table.sort_values("treatments", ascending=False, kind="stable").reset_index()
 
 
 def cluster_names(clusters: pd.DataFrame) -> pd.DataFrame:
     """Return ``name``, ``cluster`` and ``Metadata_MoA`` of each row of `cluster_table`, for the interactive matrix."""
-    place = clusters[[column for column in ("plate", "well") if column in clusters]].agg(" ".join, axis=1).str.strip()
-    names = (clusters["treatment"].map(in_words) + " " + place.where(clusters["plate"] != "", "")).str.strip()
-    return pd.DataFrame({"name": names, "cluster": clusters["cluster"], "Metadata_MoA": clusters["MoA"]}).reset_index(drop=True)
+    place = (
+        clusters[[column for column in ("plate", "well") if column in clusters]]
+        .agg(" ".join, axis=1)
+        .str.strip()
+    )
+    names = (
+        clusters["treatment"].map(in_words) + " " + place.where(clusters["plate"] != "", "")
+    ).str.strip()
+    return pd.DataFrame(
+        {"name": names, "cluster": clusters["cluster"], "Metadata_MoA": clusters["MoA"]}
+    ).reset_index(drop=True)
 
 
 def with_clusters(wells: pd.DataFrame, clusters: pd.DataFrame) -> pd.DataFrame:
     """Return the wells with ``Metadata_Cluster``, that of their profile in `cluster_table` as text; "" for positive controls outside all profiles."""
     control, unknown = wells["Metadata_control_type"] == "negcon", wells["Metadata_Treatment"] == ""
-    keys = pd.DataFrame({"treatment": wells["Metadata_Treatment"], "control": wells["Metadata_control_type"],
-                         "plate": wells["Metadata_Plate"].where(control | unknown, ""), "well": wells["Metadata_Well"].where(unknown, "")})
+    keys = pd.DataFrame(
+        {
+            "treatment": wells["Metadata_Treatment"],
+            "control": wells["Metadata_control_type"],
+            "plate": wells["Metadata_Plate"].where(control | unknown, ""),
+            "well": wells["Metadata_Well"].where(unknown, ""),
+        }
+    )
     found = keys.merge(clusters[[*keys, "cluster"]], how="left", on=list(keys))["cluster"]
-    return wells.assign(Metadata_Cluster=found.astype("Int64").astype("string").fillna("").to_numpy())
+    return wells.assign(
+        Metadata_Cluster=found.astype("Int64").astype("string").fillna("").to_numpy()
+    )
 
 
-def novelties(wells: pd.DataFrame, treatments: pd.DataFrame, clusters: pd.DataFrame) -> pd.DataFrame:
+def novelties(
+    wells: pd.DataFrame, treatments: pd.DataFrame, clusters: pd.DataFrame
+) -> pd.DataFrame:
     """Return ``novel.csv``, `mcnn_core.novelty.novelty`, on the clusters of `cluster_table`."""
     if not has_controls(wells):
         return NOTHING
@@ -133,32 +179,55 @@ def suspicions(treatments: pd.DataFrame) -> pd.DataFrame:
 def discover(wells: pd.DataFrame, treatments: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return every table by name: ``similarity, curves, potency, clusters, novel, suspects``."""
     like, (clusters, _) = similarities(wells), cluster_table(treatments)
-    return {"similarity": similarity_table(wells, like), "curves": curves(wells, like), "potency": potencies(wells),
-            "clusters": clusters, "novel": novelties(wells, treatments, clusters), "suspects": suspicions(treatments)}
+    return {
+        "similarity": similarity_table(wells, like),
+        "curves": curves(wells, like),
+        "potency": potencies(wells),
+        "clusters": clusters,
+        "novel": novelties(wells, treatments, clusters),
+        "suspects": suspicions(treatments),
+    }
 
 
 def shown_compounds(points: pd.DataFrame, wanted: Sequence[str], most: int = 4) -> list[str]:
     """Return the compounds of a small figure: those wanted that the screen has, then those with most annotated doses, then the rest."""
-    annotated = points.groupby("compound")["annotated"].sum().sort_values(ascending=False, kind="stable")
-    return [*dict.fromkeys([*(name for name in wanted if name in annotated.index), *annotated.index])][:most]
+    annotated = (
+        points.groupby("compound")["annotated"].sum().sort_values(ascending=False, kind="stable")
+    )
+    return [
+        *dict.fromkeys([*(name for name in wanted if name in annotated.index), *annotated.index])
+    ][:most]
 
 
 def fields_of(table: pd.DataFrame, treatment: str, plate: str = "", most: int = 1) -> list[int]:
     """Return the first rows of the screen's table that show a treatment, those of positive controls last; on one plate if named."""
-    here = np.flatnonzero((table["Metadata_Treatment"] == treatment) & ((table["Metadata_Plate"] == plate) | (plate == "")))
+    here = np.flatnonzero(
+        (table["Metadata_Treatment"] == treatment)
+        & ((table["Metadata_Plate"] == plate) | (plate == ""))
+    )
     control = (table["Metadata_control_type"] == "poscon").to_numpy()[here]
     return here[np.argsort(control, kind="stable")][:most].tolist()
 
 
 def thumbnails(store, table: pd.DataFrame, clusters: pd.DataFrame) -> list[np.ndarray]:
     """Return one small picture, (h, w, 3) uint8, of each treatment in `cluster_table`."""
-    rows = [fields_of(table, one.treatment, one.plate)[0] if one.treatment else
-            int(np.flatnonzero((table["Metadata_Plate"] == one.plate) & (table["Metadata_Well"] == one.well))[0]) for one in clusters.itertuples()]
+    rows = [
+        fields_of(table, one.treatment, one.plate)[0]
+        if one.treatment
+        else int(
+            np.flatnonzero(
+                (table["Metadata_Plate"] == one.plate) & (table["Metadata_Well"] == one.well)
+            )[0]
+        )
+        for one in clusters.itertuples()
+    ]
     step = max(1, round(store.pixels.shape[1] / THUMBNAIL))
     return [(composite(store.pixels[row][::step, ::step]) * 255).astype(np.uint8) for row in rows]
 
 
-def novel_sheet(table: pd.DataFrame, novel: pd.DataFrame, most: int = 3, columns: int = 4) -> tuple[list[int], list[str]]:
+def novel_sheet(
+    table: pd.DataFrame, novel: pd.DataFrame, most: int = 3, columns: int = 4
+) -> tuple[list[int], list[str]]:
     """Return rows and titles of a contact sheet of the first novel clusters (Fig. 4b).
 
     Each cluster has two lines: fields of its treatments, highest score first, and under each one field of the
@@ -168,17 +237,31 @@ def novel_sheet(table: pd.DataFrame, novel: pd.DataFrame, most: int = 3, columns
     found = novel[novel["novel"]]
     for cluster in found["cluster"].unique()[:most]:
         names = found.loc[found["cluster"] == cluster, "treatment"].tolist()
-        shown = [(name, row) for nth in range(columns) for name in names for row in fields_of(table, name, most=columns)[nth:nth + 1]][:columns]
+        shown = [
+            (name, row)
+            for nth in range(columns)
+            for name in names
+            for row in fields_of(table, name, most=columns)[nth : nth + 1]
+        ][:columns]
         shown += [shown[-1]] * (columns - len(shown))
         controls = table["Metadata_control_type"] == "negcon"
-        beside = [np.flatnonzero(controls & (table["Metadata_Plate"] == table["Metadata_Plate"].iloc[row])) for _, row in shown]
+        beside = [
+            np.flatnonzero(
+                controls & (table["Metadata_Plate"] == table["Metadata_Plate"].iloc[row])
+            )
+            for _, row in shown
+        ]
         under = [int(fields[place % len(fields)]) for place, fields in enumerate(beside)]
         rows += [row for _, row in shown] + under
-        titles += [f"cluster {cluster}:\n{in_words(name)}" for name, _ in shown] + ["control, same plate"] * columns
+        titles += [f"cluster {cluster}:\n{in_words(name)}" for name, _ in shown] + [
+            "control, same plate"
+        ] * columns
     return rows, titles
 
 
-def suspect_sheet(table: pd.DataFrame, suspects: pd.DataFrame, columns: int = 4) -> tuple[list[int], list[str]]:
+def suspect_sheet(
+    table: pd.DataFrame, suspects: pd.DataFrame, columns: int = 4
+) -> tuple[list[int], list[str]]:
     """Return rows and titles of a contact sheet: the first suspect's compound at each dose (Supplementary Fig. 2), then both mechanisms.
 
     Of its own and of the nearest other mechanism `columns` fields of other compounds follow, of as many compounds as there are. Empty without suspects.
@@ -186,12 +269,19 @@ def suspect_sheet(table: pd.DataFrame, suspects: pd.DataFrame, columns: int = 4)
     if suspects.empty:
         return [], []
     suspect = suspects.iloc[0]
-    here = table[(table["Metadata_Compound"] == suspect["compound"]) & (table["Metadata_control_type"] == "trt")]
+    here = table[
+        (table["Metadata_Compound"] == suspect["compound"])
+        & (table["Metadata_control_type"] == "trt")
+    ]
     doses = here.drop_duplicates("Metadata_Treatment").sort_values("Metadata_Concentration")
     rows = [fields_of(table, name)[0] for name in doses["Metadata_Treatment"]]
     titles = [f"{in_words(name)}\n" for name in doses["Metadata_Treatment"]]
     for mechanism in (suspect["MoA"], suspect["nearest_other"]):
-        others = table[(table["Metadata_MoA"] == mechanism) & (table["Metadata_Compound"] != suspect["compound"]) & (table["Metadata_control_type"] == "trt")]
+        others = table[
+            (table["Metadata_MoA"] == mechanism)
+            & (table["Metadata_Compound"] != suspect["compound"])
+            & (table["Metadata_control_type"] == "trt")
+        ]
         nth = others.groupby("Metadata_Compound").cumcount()
         others = others.loc[nth.sort_values(kind="stable").index[:columns]]
         rows += others.index.tolist()

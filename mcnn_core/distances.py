@@ -17,13 +17,18 @@ def _unit(x: np.ndarray, names: Sequence[str] | None) -> np.ndarray:
     bad = np.flatnonzero(~np.isfinite(largest[:, 0]) | (largest[:, 0] == 0))
     if bad.size:
         reasons = {row: "all zero" if largest[row, 0] == 0 else "not finite" for row in bad}
-        problems = [f"{names[row] if names is not None else f'row {row}'}: {why}" for row, why in reasons.items()]
+        problems = [
+            f"{names[row] if names is not None else f'row {row}'}: {why}"
+            for row, why in reasons.items()
+        ]
         raise InputError("a cosine distance needs finite profiles that are not all zero", problems)
     x = x / largest  # first to at most 1, so that no square over- or underflows
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
-def cosine_distances(x: np.ndarray, y: np.ndarray | None = None, names: Sequence[str] | None = None) -> np.ndarray:
+def cosine_distances(
+    x: np.ndarray, y: np.ndarray | None = None, names: Sequence[str] | None = None
+) -> np.ndarray:
     """Return 1 - cos(angle) between every row of `x` and every row of `y`.
 
     Parameters
@@ -61,5 +66,7 @@ def similarity(distances: np.ndarray) -> np.ndarray:
 
 def order_by(profiles: pd.DataFrame) -> np.ndarray:
     """Return the row positions sorted by mechanism, compound and concentration (Fig. 3a)."""
-    keys = profiles[["Metadata_MoA", "Metadata_Compound", "Metadata_Concentration"]].reset_index(drop=True)
+    keys = profiles[["Metadata_MoA", "Metadata_Compound", "Metadata_Concentration"]].reset_index(
+        drop=True
+    )
     return keys.sort_values(list(keys.columns), kind="stable").index.to_numpy()

@@ -31,12 +31,25 @@ import urllib3
 from tqdm import tqdm
 
 from mcnn_core.errors import InputError, reporting
-from mcnn_core.files import MARKER, atomic, claim, exclusive, read_json, refuse_foreign, register, sha256, write_json
+from mcnn_core.files import (
+    MARKER,
+    atomic,
+    claim,
+    exclusive,
+    read_json,
+    refuse_foreign,
+    register,
+    sha256,
+    write_json,
+)
 from mcnn_core.screen import Screen, read_bbbc021
 
 BBBC021 = "https://data.broadinstitute.org/bbbc/BBBC021/"
 #: The Gene Ontology Consortium's current release: graph, and human genes by UniProt accession and symbol.
-GO, GO_FILES = "https://current.geneontology.org/", ("ontology/go.obo", "annotations/goa_human.gaf.gz")
+GO, GO_FILES = (
+    "https://current.geneontology.org/",
+    ("ontology/go.obo", "annotations/goa_human.gaf.gz"),
+)
 TABLES = ("BBBC021_v1_image.csv", "BBBC021_v1_moa.csv", "BBBC021_v1_compound.csv")
 ARCHIVE = "BBBC021_v1_images_{}.zip"
 RECORD, FOUND = "fetched.json", "found in the folder"
@@ -81,7 +94,11 @@ class _Run:
 @contextmanager
 def _taken(folder: Path, known: str) -> Iterator[dict[str, Any]]:
     """Hold a folder that is new, ours, or has nothing in it but files of this screen; yield its records."""
-    kind, known, before = "folder of fetched files", f"{known}|{re.escape(RECORD)}", (folder / MARKER).exists()
+    kind, known, before = (
+        "folder of fetched files",
+        f"{known}|{re.escape(RECORD)}",
+        (folder / MARKER).exists(),
+    )
     refuse_foreign(folder, kind, known)
     records = _records(folder)  # before anything is written
     claim(folder, kind, known)
@@ -98,13 +115,18 @@ def _records(folder: Path) -> dict[str, Any]:
     try:
         records = read_json(path) if path.is_file() else None
         whole = isinstance(records, dict) and all(
-            isinstance(entry["bytes"], int) and re.fullmatch("[0-9a-f]{64}", entry["sha256"]) and isinstance(entry["address"], str)
-            for entry in records.values())
+            isinstance(entry["bytes"], int)
+            and re.fullmatch("[0-9a-f]{64}", entry["sha256"])
+            and isinstance(entry["address"], str)
+            for entry in records.values()
+        )
     except (ValueError, TypeError, KeyError):
         whole = False
     if not whole:
-        raise InputError(f"{path} does not hold bytes, sha256 and address of each file: if it is from make data, delete it to record anew; "
-                         "if not, name another folder")
+        raise InputError(
+            f"{path} does not hold bytes, sha256 and address of each file: if it is from make data, delete it to record anew; "
+            "if not, name another folder"
+        )
     return records
 
 
@@ -112,8 +134,10 @@ def _checked(run: _Run, name: str, path: Path) -> str:
     """Return the SHA-256 of `path`; refuse it where another one was recorded under `name`, and not of an archive that was never unpacked."""
     digest, known = sha256(path), run.records.get(name)
     if known and "packed" not in known and known["sha256"] != digest:
-        raise InputError(f"{name}: SHA-256 {digest}, but {known['sha256']} when it was first seen: the file is damaged (delete it if it "
-                         f"lies in the folder), or the publisher replaced it (then delete its entry in {RECORD})")
+        raise InputError(
+            f"{name}: SHA-256 {digest}, but {known['sha256']} when it was first seen: the file is damaged (delete it if it "
+            f"lies in the folder), or the publisher replaced it (then delete its entry in {RECORD})"
+        )
     return digest
 
 
@@ -121,7 +145,13 @@ def _remember(run: _Run, name: str, size: int, digest: str, source: str, **packe
     with run.lock:
         today = datetime.now(UTC).date().isoformat()
         if "packed" in run.records.get(name, {"packed": True}):
-            run.records[name] = {"bytes": size, "sha256": digest, "first_seen": today, "address": source, **packed}
+            run.records[name] = {
+                "bytes": size,
+                "sha256": digest,
+                "first_seen": today,
+                "address": source,
+                **packed,
+            }
         write_json(run.folder / RECORD, run.records)
 
 
@@ -157,11 +187,23 @@ def _soon(run: _Run, call: Callable[[], requests.Response]) -> requests.Response
 
 
 @contextmanager
-def _answer(run: _Run, session: requests.Session, method: str, name: str) -> Iterator[requests.Response]:
+def _answer(
+    run: _Run, session: requests.Session, method: str, name: str
+) -> Iterator[requests.Response]:
     """Ask for a file and yield the answer, its body yet to be read; refuse to be sent to another host, or from https to http."""
     address = run.address + name
     for _ in range(REDIRECTS + 1):
-        answer = _soon(run, lambda: session.request(method, address, stream=True, allow_redirects=False, timeout=TIMEOUT, headers=HEADERS))
+        answer = _soon(
+            run,
+            lambda: session.request(
+                method,
+                address,
+                stream=True,
+                allow_redirects=False,
+                timeout=TIMEOUT,
+                headers=HEADERS,
+            ),
+        )
         with answer:
             if not answer.is_redirect:
                 answer.raise_for_status()
@@ -177,17 +219,24 @@ def _answer(run: _Run, session: requests.Session, method: str, name: str) -> Ite
                 return
             target = urljoin(address, answer.headers["Location"])
         if not _same_place(address, target):
-            raise InputError(f"{name}: {address} sends on to {target!r}, which is another host or not https; if you trust that one, "
-                             "name it with python -m mcnn_core.download --from")
+            raise InputError(
+                f"{name}: {address} sends on to {target!r}, which is another host or not https; if you trust that one, "
+                "name it with python -m mcnn_core.download --from"
+            )
         address = target
-    raise InputError(f"{name}: {run.address + name} sends on more than {REDIRECTS} times, last to {address}")
+    raise InputError(
+        f"{name}: {run.address + name} sends on more than {REDIRECTS} times, last to {address}"
+    )
 
 
 def _same_place(address: str, target: str) -> bool:
     """Whether a redirect stays with its host and port; from http it may go to https."""
     old, new, usual = urlsplit(address), urlsplit(target), {"http": 80, "https": 443}
     try:
-        same = (old.scheme, old.port or usual.get(old.scheme)) == (new.scheme, new.port or usual.get(new.scheme))
+        same = (old.scheme, old.port or usual.get(old.scheme)) == (
+            new.scheme,
+            new.port or usual.get(new.scheme),
+        )
     except ValueError:  # a port that is no number
         return False
     return old.hostname == new.hostname and (same or (old.scheme, new.scheme) == ("http", "https"))
@@ -201,7 +250,9 @@ def _sizes(run: _Run, names: Sequence[str]) -> dict[str, int | str]:
             try:
                 with _answer(run, session, "HEAD", name) as answer:
                     length = answer.headers.get("Content-Length", "")
-                sizes[name] = int(length) if length.isdecimal() else "the server does not tell its size"
+                sizes[name] = (
+                    int(length) if length.isdecimal() else "the server does not tell its size"
+                )
             except InputError as error:
                 sizes[name] = error.what.removeprefix(f"{name}: ")
             except requests.HTTPError as error:
@@ -214,16 +265,26 @@ def _sizes(run: _Run, names: Sequence[str]) -> dict[str, int | str]:
 def _stream(run: _Run, name: str, size: int, path: Path) -> None:
     received, reason = 0, ""
     try:
-        with requests.Session() as session, _answer(run, session, "GET", name) as answer, open(path, "wb") as file:
-            answer.raw.enforce_content_length = False  # it would drop the last bytes of a short answer, which are counted here
+        with (
+            requests.Session() as session,
+            _answer(run, session, "GET", name) as answer,
+            open(path, "wb") as file,
+        ):
+            answer.raw.enforce_content_length = (
+                False  # it would drop the last bytes of a short answer, which are counted here
+            )
             since, before = time.monotonic(), 0
-            while received <= size and (chunk := answer.raw.read1(CHUNK)) and not run.stop.is_set():  # what has come, without waiting for more
+            while (
+                received <= size and (chunk := answer.raw.read1(CHUNK)) and not run.stop.is_set()
+            ):  # what has come, without waiting for more
                 file.write(chunk)
                 received += len(chunk)
                 run.advance(len(chunk))
                 if (seconds := time.monotonic() - since) >= PERIOD:
                     if received - before < SLOWEST * seconds:
-                        reason = f" (less than {SLOWEST:,} bytes per second for {seconds:.0f} seconds)"
+                        reason = (
+                            f" (less than {SLOWEST:,} bytes per second for {seconds:.0f} seconds)"
+                        )
                         break
                     since, before = time.monotonic(), received
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
@@ -257,28 +318,42 @@ def _transfer(run: _Run, name: str, size: int | str) -> str:
 
 def _refuse_existing(path: Path) -> None:
     if os.path.lexists(path):
-        raise InputError(f"{path.name}: {path} is there already and is not replaced: run this again to use it, or move it away")
+        raise InputError(
+            f"{path.name}: {path} is there already and is not replaced: run this again to use it, or move it away"
+        )
 
 
-def _members(archive: str, members: Sequence[zipfile.ZipInfo], images: set[str]) -> dict[str, zipfile.ZipInfo]:
+def _members(
+    archive: str, members: Sequence[zipfile.ZipInfo], images: set[str]
+) -> dict[str, zipfile.ZipInfo]:
     """Return the member that holds each image; refuse an archive that lacks one, or has members that are no plain files."""
     found, problems = {}, []
     for member in members:
         path = PureWindowsPath(member.filename)  # knows / and \ and drives
         wanted = path.name in images and not member.is_dir()
-        wrong = {"leads out of the folder": bool(path.anchor) or ".." in path.parts,
-                 "is a link or a device": stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR),
-                 "is encrypted": bool(member.flag_bits & 1),
-                 # zipfile unpacks the other methods without a bound on memory.
-                 "is not stored or deflated": member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED),
-                 f"has {member.file_size:,} bytes; {IMAGE_BYTES:,} at most are right": wanted and member.file_size > IMAGE_BYTES,
-                 "occurs twice": wanted and path.name in found}
-        problems += [f"{archive}: {member.filename!r} {reason}" for reason, so in wrong.items() if so]
+        wrong = {
+            "leads out of the folder": bool(path.anchor) or ".." in path.parts,
+            "is a link or a device": stat.S_IFMT(member.external_attr >> 16)
+            not in (0, stat.S_IFREG, stat.S_IFDIR),
+            "is encrypted": bool(member.flag_bits & 1),
+            # zipfile unpacks the other methods without a bound on memory.
+            "is not stored or deflated": member.compress_type
+            not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED),
+            f"has {member.file_size:,} bytes; {IMAGE_BYTES:,} at most are right": wanted
+            and member.file_size > IMAGE_BYTES,
+            "occurs twice": wanted and path.name in found,
+        }
+        problems += [
+            f"{archive}: {member.filename!r} {reason}" for reason, so in wrong.items() if so
+        ]
         if wanted:
             found[path.name] = member
     problems += [f"{archive}: {name!r} is missing" for name in sorted(images - set(found))]
     if problems:
-        raise InputError(f"{archive}: refused for {len(problems)} problems; delete it to have it fetched again", problems)
+        raise InputError(
+            f"{archive}: refused for {len(problems)} problems; delete it to have it fetched again",
+            problems,
+        )
     return found
 
 
@@ -293,14 +368,18 @@ def _unpack(archive: Path, place: Path, images: Sequence[str]) -> int:
                     with opened.open(member) as source:
                         content = source.read(IMAGE_BYTES + 1)
                     if len(content) != member.file_size:
-                        raise zipfile.BadZipFile(f"{member.filename!r} has {len(content):,} bytes and says {member.file_size:,}")
+                        raise zipfile.BadZipFile(
+                            f"{member.filename!r} has {len(content):,} bytes and says {member.file_size:,}"
+                        )
                     (temporary / name).write_bytes(content)
             return sum(not member.is_dir() for member in opened.infolist()) - len(members)
     except InputError:
         raise
     # A damaged archive can fail anywhere in zipfile, with whatever exception that line raises.
     except Exception as error:
-        raise InputError(f"{archive.name}: cannot be unpacked: {type(error).__name__}: {error}; delete it to have it fetched again") from error
+        raise InputError(
+            f"{archive.name}: cannot be unpacked: {type(error).__name__}: {error}; delete it to have it fetched again"
+        ) from error
 
 
 def _place(plate: str) -> str:
@@ -312,20 +391,35 @@ def _plates(screen: Screen, only: Sequence[str]) -> dict[str, list[str]]:
     images, problems = {}, []
     for plate, rows in screen.table.groupby("Metadata_Plate"):
         places = {place for channel in screen.channels for place in rows[f"PathName_{channel}"]}
-        images[plate] = [name for channel in screen.channels for name in rows[f"FileName_{channel}"]]
+        images[plate] = [
+            name for channel in screen.channels for name in rows[f"FileName_{channel}"]
+        ]
         if not re.fullmatch("Week[0-9]+_[0-9]+", plate) or places != {_place(plate)}:
             problems.append(f"plate {plate!r} in {', '.join(map(repr, sorted(places)))}")
     if problems:
-        raise InputError(f"{screen.root}: a plate of BBBC021 is named as Week1_22123 and lies in Week1/Week1_22123", problems)
+        raise InputError(
+            f"{screen.root}: a plate of BBBC021 is named as Week1_22123 and lies in Week1/Week1_22123",
+            problems,
+        )
     weeks = {plate: plate.partition("_")[0] for plate in images}
     known = [*dict.fromkeys(weeks.values()), *images]
     if not set(only) <= set(known):
-        raise InputError(f"a part of BBBC021 is a week or a plate: {', '.join(known)}", [name for name in only if name not in known])
-    return {plate: names for plate, names in images.items() if not only or {plate, weeks[plate]} & set(only)}
+        raise InputError(
+            f"a part of BBBC021 is a week or a plate: {', '.join(known)}",
+            [name for name in only if name not in known],
+        )
+    return {
+        plate: names
+        for plate, names in images.items()
+        if not only or {plate, weeks[plate]} & set(only)
+    }
 
 
-def _all(run: _Run, job: Callable[[str], Any], names: Collection[str], also: Sequence[str] = ()) -> None:
+def _all(
+    run: _Run, job: Callable[[str], Any], names: Collection[str], also: Sequence[str] = ()
+) -> None:
     """Do several jobs at a time, then raise all that went wrong; if this is interrupted, transfers end at their next chunk."""
+
     def tried(name: str) -> InputError | None:
         try:
             job(name)
@@ -341,20 +435,40 @@ def _all(run: _Run, job: Callable[[str], Any], names: Collection[str], also: Seq
             run.end()
             raise
     if errors:
-        raise InputError(f"{len(errors)} of {len(names)} files could not be fetched or used. What {run.address} does not give can "
-                         f"be downloaded by hand: put it, as it is, into {run.folder.resolve()} and run this again (an archive that you put there is kept)",
-                         [*(error.what for error in errors), *also, *(problem for error in errors for problem in error.problems)])
+        raise InputError(
+            f"{len(errors)} of {len(names)} files could not be fetched or used. What {run.address} does not give can "
+            f"be downloaded by hand: put it, as it is, into {run.folder.resolve()} and run this again (an archive that you put there is kept)",
+            [
+                *(error.what for error in errors),
+                *also,
+                *(problem for error in errors for problem in error.problems),
+            ],
+        )
 
 
 def _tables(run: _Run) -> Screen:
     """Fetch the tables that are not there and read the screen."""
-    sizes = _sizes(run, [name for name in TABLES if not any((run.folder / f"{name}{end}").is_file() for end in ("", ".gz"))])
+    sizes = _sizes(
+        run,
+        [
+            name
+            for name in TABLES
+            if not any((run.folder / f"{name}{end}").is_file() for end in ("", ".gz"))
+        ],
+    )
     digests: dict[str, str] = {}
-    _all(run, lambda name: digests.update({name: _transfer(run, name, sizes[name])}), sizes, [f"{ARCHIVE.format('<plate>')} of each plate"])
+    _all(
+        run,
+        lambda name: digests.update({name: _transfer(run, name, sizes[name])}),
+        sizes,
+        [f"{ARCHIVE.format('<plate>')} of each plate"],
+    )
     try:
         screen = read_bbbc021(run.folder)
     except InputError as error:
-        raise InputError(f"{error.what} (a table that you delete is fetched again)", error.problems) from error
+        raise InputError(
+            f"{error.what} (a table that you delete is fetched again)", error.problems
+        ) from error
     for name, digest in digests.items():
         _remember(run, name, sizes[name], digest, run.address + name)
     return screen
@@ -374,11 +488,20 @@ def _plate(run: _Run, plate: str, images: Sequence[str], size: int | str | None)
     if source != FOUND:
         archive.unlink()
     if not run.bar.disable:
-        run.bar.write(f"{plate}: {len(images)} images" + f"; {others} files that the image table does not name are left out" * bool(others)
-                      + f"; {archive.name}, found in the folder, is kept" * (source == FOUND))
+        run.bar.write(
+            f"{plate}: {len(images)} images"
+            + f"; {others} files that the image table does not name are left out" * bool(others)
+            + f"; {archive.name}, found in the folder, is kept" * (source == FOUND)
+        )
 
 
-def fetch_bbbc021(folder: str | os.PathLike, only: Sequence[str] = (), address: str = BBBC021, workers: int = 4, progress: bool = True) -> list[str]:
+def fetch_bbbc021(
+    folder: str | os.PathLike,
+    only: Sequence[str] = (),
+    address: str = BBBC021,
+    workers: int = 4,
+    progress: bool = True,
+) -> list[str]:
     """Fetch what is not there yet of BBBC021v1, for `mcnn_core.screen.read_bbbc021`.
 
     Parameters
@@ -407,16 +530,28 @@ def fetch_bbbc021(folder: str | os.PathLike, only: Sequence[str] = (), address: 
         could not be fetched or was refused. The other plates stay.
     """
     folder = Path(folder)
-    with _taken(folder, r"Week[0-9]+|BBBC021_v1_.*\.(csv|csv\.gz|zip)") as records, tqdm(unit="B", unit_scale=True, desc="fetch", disable=not progress) as bar:
+    with (
+        _taken(folder, r"Week[0-9]+|BBBC021_v1_.*\.(csv|csv\.gz|zip)") as records,
+        tqdm(unit="B", unit_scale=True, desc="fetch", disable=not progress) as bar,
+    ):
         run = _Run(folder, address.rstrip("/") + "/", workers, bar, records)
         images = _plates(_tables(run), only)
-        absent = {plate: ARCHIVE.format(plate) for plate in images if not (folder / _place(plate)).is_dir()}
+        absent = {
+            plate: ARCHIVE.format(plate)
+            for plate in images
+            if not (folder / _place(plate)).is_dir()
+        }
         sizes = _sizes(run, [name for name in absent.values() if not (folder / name).is_file()])
         known = sorted(size for size in sizes.values() if isinstance(size, int))
-        needed, free = IMAGE_BYTES * sum(len(images[plate]) for plate in absent) + sum(known[-workers:]), shutil.disk_usage(folder).free
+        needed, free = (
+            IMAGE_BYTES * sum(len(images[plate]) for plate in absent) + sum(known[-workers:]),
+            shutil.disk_usage(folder).free,
+        )
         if free < needed:
-            raise InputError(f"{folder.resolve()}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free; "
-                             "make room, or fetch a part (ONLY=Week1)")
+            raise InputError(
+                f"{folder.resolve()}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free; "
+                "make room, or fetch a part (ONLY=Week1)"
+            )
         bar.reset(total=sum(known))
         _all(run, lambda plate: _plate(run, plate, images[plate], sizes.get(absent[plate])), absent)
     return list(absent)
@@ -444,34 +579,70 @@ def fetch_go(folder: str | os.PathLike, address: str = GO, progress: bool = True
         With every file that could not be fetched; a disk too small.
     """
     folder = Path(folder)
-    with _taken(folder, "ontology|annotations") as records, tqdm(unit="B", unit_scale=True, desc="fetch", disable=not progress) as bar:
+    with (
+        _taken(folder, "ontology|annotations") as records,
+        tqdm(unit="B", unit_scale=True, desc="fetch", disable=not progress) as bar,
+    ):
         run = _Run(folder, address.rstrip("/") + "/", len(GO_FILES), bar, records)
         sizes = _sizes(run, [name for name in GO_FILES if not (folder / name).is_file()])
-        needed, free = sum(size for size in sizes.values() if isinstance(size, int)), shutil.disk_usage(folder).free
+        needed, free = (
+            sum(size for size in sizes.values() if isinstance(size, int)),
+            shutil.disk_usage(folder).free,
+        )
         if free < needed:
-            raise InputError(f"{folder.resolve()}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free")
+            raise InputError(
+                f"{folder.resolve()}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free"
+            )
         bar.reset(total=needed)
-        _all(run, lambda name: _remember(run, name, sizes[name], _transfer(run, name, sizes[name]), run.address + name), sizes)
+        _all(
+            run,
+            lambda name: _remember(
+                run, name, sizes[name], _transfer(run, name, sizes[name]), run.address + name
+            ),
+            sizes,
+        )
     return list(sizes)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run ``python -m mcnn_core.download --screen bbbc021 --data DIR``, or with ``kimorph`` for the Gene Ontology that its chapter needs."""
     parser = argparse.ArgumentParser(prog="make data", description="Fetch a public screen.")
-    parser.add_argument("--screen", required=True, help="bbbc021: plates and tables; kimorph: the Gene Ontology")
+    parser.add_argument(
+        "--screen", required=True, help="bbbc021: plates and tables; kimorph: the Gene Ontology"
+    )
     parser.add_argument("--data", required=True, help="folder to fetch into")
-    parser.add_argument("--only", default="", help="weeks and plates, as in Week1,Week2_24381; all by default")
-    parser.add_argument("--from", default="", dest="address", help="address of a copy of the publisher's files")
+    parser.add_argument(
+        "--only", default="", help="weeks and plates, as in Week1,Week2_24381; all by default"
+    )
+    parser.add_argument(
+        "--from", default="", dest="address", help="address of a copy of the publisher's files"
+    )
     given = parser.parse_args(arguments)
     with reporting():
         if given.screen not in ("bbbc021", "kimorph"):
-            raise InputError("what can be fetched is bbbc021, and for kimorph the Gene Ontology", [f"screen {given.screen!r} cannot"])
+            raise InputError(
+                "what can be fetched is bbbc021, and for kimorph the Gene Ontology",
+                [f"screen {given.screen!r} cannot"],
+            )
         if not given.data:
-            raise InputError(f"name the folder to fetch into: make data SCREEN={given.screen} DATA=DIR")
-        print(f"The publisher gives no checksums: the SHA-256 of each file is recorded in {RECORD} when it is first seen, and compared from then on.")
-        folder, only = Path(given.data).expanduser(), [name.strip() for name in given.only.split(",") if name.strip()]
-        new = fetch_bbbc021(folder, only, given.address or BBBC021) if given.screen == "bbbc021" else fetch_go(folder, given.address or GO)
-    print(f"{len(new)} {'plates' if given.screen == 'bbbc021' else 'files of the Gene Ontology'} are new in {given.data}")
+            raise InputError(
+                f"name the folder to fetch into: make data SCREEN={given.screen} DATA=DIR"
+            )
+        print(
+            f"The publisher gives no checksums: the SHA-256 of each file is recorded in {RECORD} when it is first seen, and compared from then on."
+        )
+        folder, only = (
+            Path(given.data).expanduser(),
+            [name.strip() for name in given.only.split(",") if name.strip()],
+        )
+        new = (
+            fetch_bbbc021(folder, only, given.address or BBBC021)
+            if given.screen == "bbbc021"
+            else fetch_go(folder, given.address or GO)
+        )
+    print(
+        f"{len(new)} {'plates' if given.screen == 'bbbc021' else 'files of the Gene Ontology'} are new in {given.data}"
+    )
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from mcnn_core.errors import InputError
 from mcnn_core.model import MCNN, by_rows
 
-PIXELS_AT_ONCE = 2 ** 21  # whole fields of 1024 x 1280 go through a CPU one by one: memory stays flat
+PIXELS_AT_ONCE = 2**21  # whole fields of 1024 x 1280 go through a CPU one by one: memory stays flat
 FREE_SHARE = 0.6  # of a GPU's free memory that pixels may take; the rest is for activations
 CHECK_EVERY = 32  # steps between looks at a GPU's numbers: each look waits for it
 
@@ -42,22 +42,40 @@ class Recipe:
     learning_rate: float  #: the highest rate
     schedule: str  #: "steps": a tenth after every 9 epochs; "one-cycle": cosine up over 20 % of all steps, and down
     momentum: float = 0.9  #: of SGD
-    weight_decay: float = 5e-4  #: factor of the squared L2 norm, as Caffe's (the paper prints the norm unsquared)
+    weight_decay: float = (
+        5e-4  #: factor of the squared L2 norm, as Caffe's (the paper prints the norm unsquared)
+    )
     clip: float = 5.0  #: largest norm of the gradient
-    crop: float = 1.0  #: part of each side shown in training, at random places; features see the full field
+    crop: float = (
+        1.0  #: part of each side shown in training, at random places; features see the full field
+    )
     flips: bool = True  #: flip along each axis, and transpose if square: so all right-angle rotations that fit occur
     jitter_gain: float = 0.0  #: multiply each channel of each field by exp(jitter_gain * N(0, 1))
     jitter_offset: float = 0.0  #: and add jitter_offset * N(0, 1), in standard units
-    precision: str = "auto"  #: "float32", "bfloat16", or "auto": bfloat16 where it is measured to be faster
+    precision: str = (
+        "auto"  #: "float32", "bfloat16", or "auto": bfloat16 where it is measured to be faster
+    )
     seed: int = 0  #: of weights, batches, augmentation and dropout
-    max_steps: int | None = None  #: stop after so many steps, where the one-cycle schedule then ends
+    max_steps: int | None = (
+        None  #: stop after so many steps, where the one-cycle schedule then ends
+    )
 
     def __post_init__(self) -> None:
-        choices = {"optimiser": ("sgd", "adamw"), "schedule": ("steps", "one-cycle"), "precision": ("auto", "float32", "bfloat16")}
-        problems = [f"{key} {getattr(self, key)!r} is none of {', '.join(values)}"
-                    for key, values in choices.items() if getattr(self, key) not in values]
-        problems += [f"{key} {getattr(self, key)} is not positive"
-                     for key in ("epochs", "batch", "learning_rate", "clip", "crop") if getattr(self, key) <= 0]
+        choices = {
+            "optimiser": ("sgd", "adamw"),
+            "schedule": ("steps", "one-cycle"),
+            "precision": ("auto", "float32", "bfloat16"),
+        }
+        problems = [
+            f"{key} {getattr(self, key)!r} is none of {', '.join(values)}"
+            for key, values in choices.items()
+            if getattr(self, key) not in values
+        ]
+        problems += [
+            f"{key} {getattr(self, key)} is not positive"
+            for key in ("epochs", "batch", "learning_rate", "clip", "crop")
+            if getattr(self, key) <= 0
+        ]
         problems += [f"crop {self.crop} is more than 1"] * (self.crop > 1)
         if problems:
             raise InputError("This is no recipe for training", problems)
@@ -66,8 +84,17 @@ class Recipe:
 RECIPES = {
     # [ours] rate, momentum, decay, batch, clip, the factor of 0.1 per 9 epochs, and flips as augmentation.
     "published": Recipe(epochs=27, batch=16, optimiser="sgd", learning_rate=5e-3, schedule="steps"),
-    "default": Recipe(epochs=120, batch=32, optimiser="adamw", learning_rate=4e-3, schedule="one-cycle",
-                      weight_decay=1e-2, crop=0.5, jitter_gain=0.2, jitter_offset=0.15),
+    "default": Recipe(
+        epochs=120,
+        batch=32,
+        optimiser="adamw",
+        learning_rate=4e-3,
+        schedule="one-cycle",
+        weight_decay=1e-2,
+        crop=0.5,
+        jitter_gain=0.2,
+        jitter_offset=0.15,
+    ),
 }
 
 
@@ -77,8 +104,11 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
         return recipe.learning_rate * 0.1 ** (step // steps_per_epoch // 9)
     last, lowest = total_steps(recipe, steps_per_epoch) - 1, recipe.learning_rate / 25
     warm = 0.2 * (last + 1) - 1
-    start, end, part = (lowest, recipe.learning_rate, step / warm) if step < warm else (
-        recipe.learning_rate, lowest * 1e-4, (step - warm) / (last - warm))
+    start, end, part = (
+        (lowest, recipe.learning_rate, step / warm)
+        if step < warm
+        else (recipe.learning_rate, lowest * 1e-4, (step - warm) / (last - warm))
+    )
     return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
 
 
@@ -107,7 +137,7 @@ def _keep_memory() -> None:
     if mallopt:
         trim_threshold, mmap_max = -1, -4  # their numbers in malloc.h
         mallopt(mmap_max, 0)
-        mallopt(trim_threshold, 2 ** 31 - 1)
+        mallopt(trim_threshold, 2**31 - 1)
 
 
 def bfloat16(precision: str = "auto") -> bool:
@@ -122,12 +152,18 @@ def _bfloat16_is_faster(kind: str) -> bool:
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     able = torch.cpu.get_capabilities()
-    if not (able.get("amx_bf16") or able.get("avx512_bf16") or able.get("bf16")):  # emulated: slower than float32
+    if not (
+        able.get("amx_bf16") or able.get("avx512_bf16") or able.get("bf16")
+    ):  # emulated: slower than float32
         return False
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # threads that wait for each other on a busy machine would measure that
+    torch.set_num_threads(
+        1
+    )  # threads that wait for each other on a busy machine would measure that
     try:
-        pairs = [(_product_seconds(torch.bfloat16), _product_seconds(torch.float32)) for _ in range(16)]
+        pairs = [
+            (_product_seconds(torch.bfloat16), _product_seconds(torch.float32)) for _ in range(16)
+        ]
     finally:
         torch.set_num_threads(threads)
     quickest = np.min(pairs, axis=0)
@@ -149,8 +185,13 @@ def reproducible(seed: int, epoch: int, rank: int = 0) -> Iterator[np.random.Gen
     torch's serves dropout, which each process draws for its own part of a batch.
     """
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-        torch.manual_seed(int(np.random.SeedSequence([seed, 2, epoch, *[rank] * (rank > 0)]).generate_state(1)[0]))
+    with (
+        torch.random.fork_rng(devices),
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
+    ):
+        torch.manual_seed(
+            int(np.random.SeedSequence([seed, 2, epoch, *[rank] * (rank > 0)]).generate_state(1)[0])
+        )
         yield np.random.default_rng([seed, 3, epoch])
 
 
@@ -169,7 +210,9 @@ class Draw:
         return Draw(self.corners[part], self.turns[part], self.noise[:, part])
 
 
-def draw(rng: np.random.Generator, n: int, shape: Sequence[int], size: tuple[int, int], flips: bool) -> Draw:
+def draw(
+    rng: np.random.Generator, n: int, shape: Sequence[int], size: tuple[int, int], flips: bool
+) -> Draw:
     """Draw views of `size` (height, width) of n fields of `shape` (H, W, C)."""
     corners = rng.integers((shape[0] - size[0], shape[1] - size[1]), size=(n, 2), endpoint=True)
     turns = rng.integers(2, size=(n, 3)) * flips
@@ -194,18 +237,28 @@ class Fields:
     def __init__(self, pixels: np.ndarray, rows: np.ndarray | None = None):
         self.pixels, self.resident = pixels, None
         _, height, width, channels = pixels.shape
-        if rows is None or device().type == "cpu" or len(rows) * height * width * channels > FREE_SHARE * torch.cuda.mem_get_info()[0]:
+        if (
+            rows is None
+            or device().type == "cpu"
+            or len(rows) * height * width * channels > FREE_SHARE * torch.cuda.mem_get_info()[0]
+        ):
             return
         self.slots = np.zeros(len(pixels), np.int64)
         self.slots[rows] = np.arange(len(rows))
-        self.resident = torch.empty((len(rows), height, width, channels), dtype=torch.uint8, device=device())
+        self.resident = torch.empty(
+            (len(rows), height, width, channels), dtype=torch.uint8, device=device()
+        )
         for start in range(0, len(rows), 64):
-            part = np.stack([pixels[row] for row in rows[start:start + 64]])
-            self.resident[start:start + len(part)].copy_(torch.from_numpy(part))
+            part = np.stack([pixels[row] for row in rows[start : start + 64]])
+            self.resident[start : start + len(part)].copy_(torch.from_numpy(part))
 
     def views(self, rows: np.ndarray, size: tuple[int, int], drawn: Draw) -> torch.Tensor:
         """Return crops, turned as drawn: (n, h, w, C) uint8 tensor; resident ones on the device, others pinned for it."""
-        return self._cut(rows, size, drawn) if self.resident is None else self._gather(rows, size, drawn)
+        return (
+            self._cut(rows, size, drawn)
+            if self.resident is None
+            else self._gather(rows, size, drawn)
+        )
 
     def whole(self, rows: np.ndarray) -> torch.Tensor:
         """Return whole fields as they are stored: (n, H, W, C) uint8 tensor, pinned where there is a GPU."""
@@ -213,15 +266,24 @@ class Fields:
 
     def _cut(self, rows: np.ndarray, size: tuple[int, int], drawn: Draw) -> torch.Tensor:
         fields = []
-        for row, (top, left), (down, across, diagonal) in zip(rows, drawn.corners, drawn.turns, strict=True):
-            field = self.pixels[row][top:top + size[0], left:left + size[1]][::-1 if down else 1, ::-1 if across else 1]
+        for row, (top, left), (down, across, diagonal) in zip(
+            rows, drawn.corners, drawn.turns, strict=True
+        ):
+            field = self.pixels[row][top : top + size[0], left : left + size[1]][
+                :: -1 if down else 1, :: -1 if across else 1
+            ]
             fields.append(field.transpose(1, 0, 2) if diagonal else field)
         return _pinned(np.stack(fields))
 
     def _gather(self, rows: np.ndarray, size: tuple[int, int], drawn: Draw) -> torch.Tensor:
-        places = [first[:, None] + np.where(flip[:, None], np.arange(side)[::-1], np.arange(side))
-                  for first, flip, side in zip(drawn.corners.T, drawn.turns.T, size)]  # rows and columns within each field
-        at, y, x = (torch.from_numpy(place).to(self.resident.device) for place in (self.slots[rows], *places))
+        places = [
+            first[:, None] + np.where(flip[:, None], np.arange(side)[::-1], np.arange(side))
+            for first, flip, side in zip(drawn.corners.T, drawn.turns.T, size)
+        ]  # rows and columns within each field
+        at, y, x = (
+            torch.from_numpy(place).to(self.resident.device)
+            for place in (self.slots[rows], *places)
+        )
         fields = self.resident[at[:, None, None], y[:, :, None], x[:, None, :]]
         diagonal = np.flatnonzero(drawn.turns[:, 2])
         if len(diagonal):
@@ -249,17 +311,23 @@ def _ahead(items: Iterator[Any]) -> Iterator[Any]:
 def crop_size(model: MCNN, recipe: Recipe) -> tuple[int, int]:
     """Return height and width of what training shows, which the scales of the network can halve."""
     if recipe.crop < 1 and not model.config.average:
-        raise InputError("A network that flattens its last layer takes whole fields: use crop=1, or a network that averages")
+        raise InputError(
+            "A network that flattens its last layer takes whole fields: use crop=1, or a network that averages"
+        )
     fit = 2 ** (len(model.config.scales) - 1)
     _, _, _, height, width = model.spec
-    return max(fit, int(height * recipe.crop) // fit * fit), max(fit, int(width * recipe.crop) // fit * fit)
+    return max(fit, int(height * recipe.crop) // fit * fit), max(
+        fit, int(width * recipe.crop) // fit * fit
+    )
 
 
 def augment(model: MCNN, views: torch.Tensor, recipe: Recipe, drawn: Draw) -> torch.Tensor:
     """Standardise a batch on the device and jitter the gain and offset of each channel of each field: (n, C, h, w) float32."""
     x = model.standardise(views)
     gain, offset = torch.from_numpy(drawn.noise).to(x.device).view(2, len(x), 1, -1)
-    by_rows(x).mul_(torch.exp(recipe.jitter_gain * gain).repeat(1, 1, x.shape[3])).add_((recipe.jitter_offset * offset).repeat(1, 1, x.shape[3]))
+    by_rows(x).mul_(torch.exp(recipe.jitter_gain * gain).repeat(1, 1, x.shape[3])).add_(
+        (recipe.jitter_offset * offset).repeat(1, 1, x.shape[3])
+    )
     return x
 
 
@@ -269,13 +337,25 @@ def augment(model: MCNN, views: torch.Tensor, recipe: Recipe, drawn: Draw) -> to
 def optimiser_for(model: MCNN, recipe: Recipe) -> torch.optim.Optimizer:
     """Return the recipe's optimiser; its rate is set before every step."""
     if recipe.optimiser == "sgd":
-        return torch.optim.SGD(model.parameters(), momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+        return torch.optim.SGD(
+            model.parameters(), momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        )
     return torch.optim.AdamW(model.parameters(), weight_decay=recipe.weight_decay, fused=True)
 
 
-def run_steps(network: nn.Module, optimiser: torch.optim.Optimizer, fields: Fields, labels: np.ndarray, batches: Iterable[np.ndarray],
-              rates: Iterable[float], recipe: Recipe, rng: np.random.Generator, rank: int = 0, ranks: int = 1,
-              seen: Callable[[int, float, float], object] = lambda done, loss, accuracy: None) -> np.ndarray:
+def run_steps(
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    fields: Fields,
+    labels: np.ndarray,
+    batches: Iterable[np.ndarray],
+    rates: Iterable[float],
+    recipe: Recipe,
+    rng: np.random.Generator,
+    rank: int = 0,
+    ranks: int = 1,
+    seen: Callable[[int, float, float], object] = lambda done, loss, accuracy: None,
+) -> np.ndarray:
     """Take one step of the optimiser per batch.
 
     Parameters
@@ -314,7 +394,10 @@ def run_steps(network: nn.Module, optimiser: torch.optim.Optimizer, fields: Fiel
 
     def made() -> Iterator[tuple]:
         for rows in batches:
-            drawn, part = draw(rng, len(rows), fields.pixels.shape[1:], size, recipe.flips), slice(rank, None, ranks)
+            drawn, part = (
+                draw(rng, len(rows), fields.pixels.shape[1:], size, recipe.flips),
+                slice(rank, None, ranks),
+            )
             yield rows, rows[part], fields.views(rows[part], size, drawn[part]), drawn[part]
 
     def settle() -> None:
@@ -336,7 +419,9 @@ def run_steps(network: nn.Module, optimiser: torch.optim.Optimizer, fields: Fiel
         # Processes average their gradients: this is the mean over the whole batch whatever the sizes of the parts.
         (loss * (ranks / len(rows))).backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-        waiting.append((rows, len(mine), torch.stack([loss.detach(), (scores.argmax(1) == y).sum(), norm])))
+        waiting.append(
+            (rows, len(mine), torch.stack([loss.detach(), (scores.argmax(1) == y).sum(), norm]))
+        )
         if len(waiting) >= (1 if x.device.type == "cpu" else CHECK_EVERY):
             settle()
         optimiser.step()
@@ -344,8 +429,14 @@ def run_steps(network: nn.Module, optimiser: torch.optim.Optimizer, fields: Fiel
     return sums
 
 
-def embed(model: MCNN, fields: Fields, rows: Sequence[int], batch: int = 64, seen: Callable[[int], object] = lambda n: None,
-          precision: str = "auto") -> np.ndarray:
+def embed(
+    model: MCNN,
+    fields: Fields,
+    rows: Sequence[int],
+    batch: int = 64,
+    seen: Callable[[int], object] = lambda n: None,
+    precision: str = "auto",
+) -> np.ndarray:
     """Send whole fields, not augmented, through the network.
 
     Parameters
@@ -373,7 +464,11 @@ def embed(model: MCNN, fields: Fields, rows: Sequence[int], batch: int = 64, see
     activations = np.empty((len(rows), model.config.hidden), dtype=np.float32)
     with torch.inference_mode():
         starts = range(0, len(rows), batch)
-        for start, views in zip(starts, _ahead(fields.whole(rows[start:start + batch]) for start in starts)):
-            activations[start:start + batch] = model.embed(model.standardise(views), bf16).float().cpu().numpy()
+        for start, views in zip(
+            starts, _ahead(fields.whole(rows[start : start + batch]) for start in starts)
+        ):
+            activations[start : start + batch] = (
+                model.embed(model.standardise(views), bf16).float().cpu().numpy()
+            )
             seen(len(views))
     return activations

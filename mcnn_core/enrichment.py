@@ -31,7 +31,12 @@ from scipy.stats import false_discovery_control, hypergeom
 from mcnn_core.errors import InputError
 from mcnn_core.files import atomic, read_text, sha256
 
-RELATIONS = ("part_of", "regulates", "positively_regulates", "negatively_regulates")  #: edges beside is_a, as in GO.db
+RELATIONS = (
+    "part_of",
+    "regulates",
+    "positively_regulates",
+    "negatively_regulates",
+)  #: edges beside is_a, as in GO.db
 GENE_COLUMNS = {"id": 1, "symbol": 2}  #: columns of a GAF that can name the gene, counted from 0
 ELIM_CUT = 0.01  #: topGO's default
 TABLES = ("terms", "parents", "annotation")  #: of the cache, in the order of `GeneOntology`
@@ -120,17 +125,23 @@ def _id(text: str, place: int = 0) -> str:
 
 
 def _parent_ids(tags: dict[str, list[str]]) -> list[str]:
-    return [_id(value) for value in tags["is_a"]] + [_id(value, 1) for value in tags["relationship"] if _id(value) in RELATIONS]
+    return [_id(value) for value in tags["is_a"]] + [
+        _id(value, 1) for value in tags["relationship"] if _id(value) in RELATIONS
+    ]
 
 
 def _cycles(terms: pd.DataFrame, parents: pd.DataFrame) -> list[str]:
     """Return one line for each set of terms that are their own ancestors."""
     child, parent = (terms.index.get_indexer(parents[end]) for end in ("child", "parent"))
-    n, group = connected_components(_pairs(child, parent, (len(terms), len(terms))), connection="strong")
+    n, group = connected_components(
+        _pairs(child, parent, (len(terms), len(terms))), connection="strong"
+    )
     knotted = (np.bincount(group, minlength=n) > 1)[group]
     knotted[child[child == parent]] = True
     sets = [list(ids) for _, ids in terms.index[knotted].to_series().groupby(group[knotted])]
-    return [", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "") for ids in sets]
+    return [
+        ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "") for ids in sets
+    ]
 
 
 def read_obo(path: str | os.PathLike) -> Ontology:
@@ -152,21 +163,36 @@ def read_obo(path: str | os.PathLike) -> Ontology:
             continue
         term = _id("".join(tags["id"][:1]))
         if not term or term in terms:
-            problems.append(f"line {line}: " + (f"{term} is there twice" if term else "a term without id"))
+            problems.append(
+                f"line {line}: " + (f"{term} is there twice" if term else "a term without id")
+            )
         terms[term] = ((tags["name"] or [term])[0], (tags["namespace"] or [namespace])[0])
         aliases |= {_id(alias): term for alias in tags["alt_id"]}
         edges += [(term, parent, line) for parent in _parent_ids(tags)]
     aliases = {alias: term for alias, term in aliases.items() if alias not in terms}
     edges = [(child, aliases.get(parent, parent), line) for child, parent, line in edges]
-    problems += [f"line {line}: {child} has the parent {parent!r}, which is no term or obsolete"
-                 for child, parent, line in edges if parent not in terms]
+    problems += [
+        f"line {line}: {child} has the parent {parent!r}, which is no term or obsolete"
+        for child, parent, line in edges
+        if parent not in terms
+    ]
     if problems or not terms:
-        raise InputError(f"{path}: expected [Term] stanzas, one id each, and parents among them", problems or ["no [Term] stanza"])
-    table = pd.DataFrame.from_dict(terms, orient="index", columns=["name", "namespace"], dtype=str).rename_axis("term")
+        raise InputError(
+            f"{path}: expected [Term] stanzas, one id each, and parents among them",
+            problems or ["no [Term] stanza"],
+        )
+    table = pd.DataFrame.from_dict(
+        terms, orient="index", columns=["name", "namespace"], dtype=str
+    ).rename_axis("term")
     near = [(child, parent) for child, parent, _ in edges if terms[child][1] == terms[parent][1]]
-    parents = pd.DataFrame(near, columns=["child", "parent"], dtype=str).drop_duplicates(ignore_index=True)
+    parents = pd.DataFrame(near, columns=["child", "parent"], dtype=str).drop_duplicates(
+        ignore_index=True
+    )
     if cycles := _cycles(table, parents):
-        raise InputError(f"{path}: no term may be its own ancestor; cycles of is_a, {', '.join(RELATIONS)}:", cycles)
+        raise InputError(
+            f"{path}: no term may be its own ancestor; cycles of is_a, {', '.join(RELATIONS)}:",
+            cycles,
+        )
     return Ontology(table, parents, aliases)
 
 
@@ -208,11 +234,18 @@ def read_gaf(path: str | os.PathLike, taxon: int = 9606, column: str = "id") -> 
             others[species].append(line)
         elif "NOT" not in cells[3].split("|"):
             pairs.setdefault((gene, term), line)
-    problems += [f"line {lines[0]}: {species or 'no taxon'} ({len(lines):,} rows)" for species, lines in others.items()]
+    problems += [
+        f"line {lines[0]}: {species or 'no taxon'} ({len(lines):,} rows)"
+        for species, lines in others.items()
+    ]
     if problems or not pairs:
-        raise InputError(f"{path}: expected rows of 15 to 17 columns with gene {column}, term and taxon:{taxon}",
-                         problems or ["no annotation"])
-    return pd.DataFrame(list(pairs), pd.Index(pairs.values(), name="line"), ["gene", "term"], dtype=str)
+        raise InputError(
+            f"{path}: expected rows of 15 to 17 columns with gene {column}, term and taxon:{taxon}",
+            problems or ["no annotation"],
+        )
+    return pd.DataFrame(
+        list(pairs), pd.Index(pairs.values(), name="line"), ["gene", "term"], dtype=str
+    )
 
 
 def _parse(obo: str | os.PathLike, gaf: str | os.PathLike, taxon: int, column: str) -> GeneOntology:
@@ -221,13 +254,20 @@ def _parse(obo: str | os.PathLike, gaf: str | os.PathLike, taxon: int, column: s
     rows["term"] = [ontology.aliases.get(term, term) for term in rows["term"]]
     unknown = rows["term"][~rows["term"].isin(ontology.terms.index)]
     if len(unknown):
-        raise InputError(f"{gaf}: expected terms of {obo} that are not obsolete; take both files from one release",
-                         [f"line {line}: {term}" for line, term in unknown.items()])
+        raise InputError(
+            f"{gaf}: expected terms of {obo} that are not obsolete; take both files from one release",
+            [f"line {line}: {term}" for line, term in unknown.items()],
+        )
     return GeneOntology(ontology.terms, ontology.parents, rows.drop_duplicates(ignore_index=True))
 
 
-def load_go(obo: str | os.PathLike, gaf: str | os.PathLike, cache: str | os.PathLike, taxon: int = 9606,
-            column: str = "id") -> GeneOntology:
+def load_go(
+    obo: str | os.PathLike,
+    gaf: str | os.PathLike,
+    cache: str | os.PathLike,
+    taxon: int = 9606,
+    column: str = "id",
+) -> GeneOntology:
     """Read an ontology with its annotation, from the cache if these very files have been parsed before.
 
     Parameters
@@ -284,15 +324,24 @@ def _levels(children: csr_array) -> np.ndarray:
 def _ids(genes: Iterable) -> pd.Series:
     """Return gene ids as text, with the labels of `genes`; numbers that pandas made floats lose their ".0"."""
     given = genes if isinstance(genes, pd.Series) else pd.Series(list(genes), dtype=object)
-    whole = [str(int(value)) if isinstance(value, float | np.floating) and value.is_integer() else str(value).strip() for value in given]
+    whole = [
+        str(int(value))
+        if isinstance(value, float | np.floating) and value.is_integer()
+        else str(value).strip()
+        for value in given
+    ]
     text = pd.Series(whole, given.index, dtype=str)
     absent = given.isna() | (text == "")
     if absent.any():
-        raise InputError("every gene needs an id; none at", [f"row {label}" for label in given.index[absent]])
+        raise InputError(
+            "every gene needs an id; none at", [f"row {label}" for label in given.index[absent]]
+        )
     return text
 
 
-def universe(go: GeneOntology, genes: Iterable, namespace: str = "biological_process", node_size: int = 5) -> Universe:
+def universe(
+    go: GeneOntology, genes: Iterable, namespace: str = "biological_process", node_size: int = 5
+) -> Universe:
     """Bring a library and an ontology together.
 
     Parameters
@@ -313,22 +362,50 @@ def universe(go: GeneOntology, genes: Iterable, namespace: str = "biological_pro
     library = _ids(genes).drop_duplicates()
     terms = go.terms[go.terms["namespace"] == namespace].sort_index()
     if terms.empty:
-        raise InputError(f"the ontology has no namespace {namespace!r}; it has", sorted(set(go.terms["namespace"])))
-    rows = go.annotation[go.annotation["gene"].isin(library) & go.annotation["term"].isin(terms.index)]
+        raise InputError(
+            f"the ontology has no namespace {namespace!r}; it has",
+            sorted(set(go.terms["namespace"])),
+        )
+    rows = go.annotation[
+        go.annotation["gene"].isin(library) & go.annotation["term"].isin(terms.index)
+    ]
     edges = go.parents[go.parents["child"].isin(terms.index)]
     mapped = pd.Index(sorted(set(rows["gene"])), dtype=str)
-    parent, child, term = (terms.index.get_indexer(ids) for ids in (edges["parent"], edges["child"], rows["term"]))
+    parent, child, term = (
+        terms.index.get_indexer(ids) for ids in (edges["parent"], edges["child"], rows["term"])
+    )
     children = _pairs(parent, child, (len(terms), len(terms)))
-    members = _spread(children, _pairs(term, mapped.get_indexer(rows["gene"]), (len(terms), len(mapped))))
+    members = _spread(
+        children, _pairs(term, mapped.get_indexer(rows["gene"]), (len(terms), len(mapped)))
+    )
     annotated = members.sum(axis=1)
     kept = np.flatnonzero(annotated >= max(node_size, 1))
     if not len(kept):
-        raise InputError(f"no term of {namespace} has {node_size} genes or more of the library; its ids must be those of the GAF",
-                         [f"library: {', '.join(library[:5])}", f"GAF: {', '.join(go.annotation['gene'].drop_duplicates()[:5])}"])
-    table = pd.DataFrame({"term": terms.index[kept], "name": terms["name"].to_numpy()[kept], "annotated": annotated[kept]})
+        raise InputError(
+            f"no term of {namespace} has {node_size} genes or more of the library; its ids must be those of the GAF",
+            [
+                f"library: {', '.join(library[:5])}",
+                f"GAF: {', '.join(go.annotation['gene'].drop_duplicates()[:5])}",
+            ],
+        )
+    table = pd.DataFrame(
+        {
+            "term": terms.index[kept],
+            "name": terms["name"].to_numpy()[kept],
+            "annotated": annotated[kept],
+        }
+    )
     children = children[kept][:, kept]
     below = _spread(children, eye_array(len(kept), dtype=bool, format="csr"))
-    return Universe(mapped, library[~library.isin(mapped)], table, members[kept], children, below, _levels(children))
+    return Universe(
+        mapped,
+        library[~library.isin(mapped)],
+        table,
+        members[kept],
+        children,
+        below,
+        _levels(children),
+    )
 
 
 def _fisher(members: csr_array, chosen: np.ndarray, gone: csr_array) -> np.ndarray:
@@ -339,8 +416,16 @@ def _fisher(members: csr_array, chosen: np.ndarray, gone: csr_array) -> np.ndarr
     """
     lost, lost_chosen = gone.sum(axis=1), gone @ chosen
     left, left_chosen = members.sum(axis=1) - lost, members @ chosen - lost_chosen
-    p, some = np.ones(len(left)), left_chosen > 0  # a term that keeps no gene of the cluster has p = 1
-    tail = hypergeom.sf(left_chosen[some] - 1, chosen.size - lost[some], chosen.sum() - lost_chosen[some], left[some])
+    p, some = (
+        np.ones(len(left)),
+        left_chosen > 0,
+    )  # a term that keeps no gene of the cluster has p = 1
+    tail = hypergeom.sf(
+        left_chosen[some] - 1,
+        chosen.size - lost[some],
+        chosen.sum() - lost_chosen[some],
+        left[some],
+    )
     p[some] = np.minimum(tail, 1.0)
     return p
 
@@ -355,7 +440,9 @@ def _elim(space: Universe, chosen: np.ndarray) -> np.ndarray:
     for level in range(space.level.max(), -1, -1):
         rows, hits = np.flatnonzero(carried & (space.level == level)), np.flatnonzero(p <= ELIM_CUT)
         if len(rows):
-            p[rows] = _fisher(space.members[rows], chosen, space.below[rows][:, hits] @ space.members[hits])
+            p[rows] = _fisher(
+                space.members[rows], chosen, space.below[rows][:, hits] @ space.members[hits]
+            )
     return p
 
 
@@ -396,12 +483,17 @@ def enrich(space: Universe, genes: Iterable, algorithm: str = "elim") -> pd.Data
     if algorithm not in ALGORITHMS:
         raise InputError(f"algorithm must be one of {', '.join(ALGORITHMS)}, got {algorithm!r}")
     chosen = _chosen(space, genes)
-    table = space.terms.assign(significant=space.members @ chosen, expected=space.terms["annotated"] * (chosen.sum() / chosen.size),
-                               p=ALGORITHMS[algorithm](space, chosen))
+    table = space.terms.assign(
+        significant=space.members @ chosen,
+        expected=space.terms["annotated"] * (chosen.sum() / chosen.size),
+        p=ALGORITHMS[algorithm](space, chosen),
+    )
     return table.sort_values("p", kind="stable", ignore_index=True)
 
 
-def enrich_clusters(space: Universe, clusters: pd.Series, algorithms: Sequence[str] = tuple(ALGORITHMS)) -> pd.DataFrame:
+def enrich_clusters(
+    space: Universe, clusters: pd.Series, algorithms: Sequence[str] = tuple(ALGORITHMS)
+) -> pd.DataFrame:
     """Test every term for every cluster (``enrichment.csv``).
 
     Parameters
@@ -425,14 +517,19 @@ def enrich_clusters(space: Universe, clusters: pd.Series, algorithms: Sequence[s
         If a gene has no cluster, no id or is not in the library, or an algorithm is none of `ALGORITHMS`.
     """
     if clusters.empty or clusters.isna().any():
-        raise InputError("every gene needs a cluster", [f"gene {gene}" for gene in clusters.index[clusters.isna()]])
+        raise InputError(
+            "every gene needs a cluster",
+            [f"gene {gene}" for gene in clusters.index[clusters.isna()]],
+        )
     _chosen(space, clusters.index)  # names the strange genes of all clusters at once
     tables = []
     for cluster, part in clusters.groupby(clusters.to_numpy()):
         for algorithm in algorithms:
             table = enrich(space, part.index, algorithm)
             table["q"] = false_discovery_control(table["p"])
-            tables.append(table[table["significant"] > 0].assign(cluster=cluster, algorithm=algorithm))
+            tables.append(
+                table[table["significant"] > 0].assign(cluster=cluster, algorithm=algorithm)
+            )
     return pd.concat(tables, ignore_index=True)[COLUMNS]
 
 
@@ -455,14 +552,26 @@ def count_enriched(table: pd.DataFrame, clusters: pd.Series, fdr: float = 0.05) 
     sizes = _ids(clusters.index).groupby(clusters.to_numpy()).nunique()
     counts = {}
     for algorithm, part in table.groupby("algorithm", sort=False):
-        terms = part.loc[part["q"] <= fdr, "cluster"].value_counts().reindex(sizes.index, fill_value=0)
-        counts[algorithm] = {"clusters": len(sizes), "any": int((terms > 0).sum()), "multi_gene": int((sizes > 1).sum()),
-                             "multi_gene_two_terms": int(((sizes > 1) & (terms > 1)).sum())}
+        terms = (
+            part.loc[part["q"] <= fdr, "cluster"].value_counts().reindex(sizes.index, fill_value=0)
+        )
+        counts[algorithm] = {
+            "clusters": len(sizes),
+            "any": int((terms > 0).sum()),
+            "multi_gene": int((sizes > 1).sum()),
+            "multi_gene_two_terms": int(((sizes > 1) & (terms > 1)).sum()),
+        }
     return pd.DataFrame.from_dict(counts, orient="index").rename_axis("algorithm")
 
 
-def permuted(space: Universe, clusters: pd.Series, repeats: int = 20, seed: int = 0, fdr: float = 0.05,
-             algorithms: Sequence[str] = ("classic", "elim")) -> pd.DataFrame:
+def permuted(
+    space: Universe,
+    clusters: pd.Series,
+    repeats: int = 20,
+    seed: int = 0,
+    fdr: float = 0.05,
+    algorithms: Sequence[str] = ("classic", "elim"),
+) -> pd.DataFrame:
     """Count clusters with an enriched term after the genes have been dealt to the clusters at random, `repeats` times over.
 
     No term belongs to such clusters; about `fdr` of them should hold one nevertheless, or fewer.
@@ -476,6 +585,13 @@ def permuted(space: Universe, clusters: pd.Series, repeats: int = 20, seed: int 
     rng, counts = np.random.default_rng(seed), []
     for _ in range(repeats):
         dealt = pd.Series(rng.permutation(clusters.to_numpy()), clusters.index)
-        counts.append(count_enriched(enrich_clusters(space, dealt, algorithms), dealt, fdr)[["clusters", "any"]])
+        counts.append(
+            count_enriched(enrich_clusters(space, dealt, algorithms), dealt, fdr)[
+                ["clusters", "any"]
+            ]
+        )
     total = sum(counts)
-    return total.assign(share=total["any"] / total["clusters"], limit=fdr + 2 * np.sqrt(fdr * (1 - fdr) / total["clusters"]))
+    return total.assign(
+        share=total["any"] / total["clusters"],
+        limit=fdr + 2 * np.sqrt(fdr * (1 - fdr) / total["clusters"]),
+    )

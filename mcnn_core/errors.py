@@ -28,7 +28,15 @@ class Problem(str):
 
     __slots__ = ("code", "file", "row", "column", "n")
 
-    def __new__(cls, text: str, code: str, file: str = "", row: int | None = None, column: str = "", n: int = 1) -> "Problem":
+    def __new__(
+        cls,
+        text: str,
+        code: str,
+        file: str = "",
+        row: int | None = None,
+        column: str = "",
+        n: int = 1,
+    ) -> "Problem":
         """Make the line; its place travels beside the text."""
         self = super().__new__(cls, text)
         self.code, self.file, self.row, self.column, self.n = code, file, row, column, n
@@ -74,7 +82,9 @@ def whole(low: int = 0, high: int = 10**18 - 1) -> Callable[[str], int]:
 
     def read(text: str) -> int:
         if not re.fullmatch("[0-9]{1,18}", text) or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"expected a whole number, {low:,} or more and at most {high:,}, got {text!r}")
+            raise argparse.ArgumentTypeError(
+                f"expected a whole number, {low:,} or more and at most {high:,}, got {text!r}"
+            )
         return int(text)
 
     return read

@@ -77,7 +77,10 @@ def kept_neighbours(profiles: pd.DataFrame, places: np.ndarray) -> float:
     k = min(NEIGHBOURS, len(places) - 1)
     if k < 1:
         return 1.0
-    before, after = (NearestNeighbors(n_neighbors=k).fit(points).kneighbors(return_distance=False) for points in (_directions(profiles), places))
+    before, after = (
+        NearestNeighbors(n_neighbors=k).fit(points).kneighbors(return_distance=False)
+        for points in (_directions(profiles), places)
+    )
     return float(np.mean([len(set(one) & set(other)) / k for one, other in zip(before, after)]))
 
 
@@ -100,7 +103,9 @@ def pictures(profiles: pd.DataFrame, table: pd.DataFrame, pixels: np.ndarray) ->
     """
     keys = [name for name in REQUIRED if name in profiles]
     order = table.reset_index(drop=True).sort_values("Metadata_Site", kind="stable")
-    fields = {key: part.index[:MOST_FIELDS].tolist() for key, part in order.groupby(keys, sort=False)}
+    fields = {
+        key: part.index[:MOST_FIELDS].tolist() for key, part in order.groupby(keys, sort=False)
+    }
     wanted = list(profiles[keys].itertuples(index=False, name=None))
     missing = [name for name, key in zip(row_names(profiles), wanted) if key not in fields]
     if missing:
@@ -116,7 +121,12 @@ def pictures(profiles: pd.DataFrame, table: pd.DataFrame, pixels: np.ndarray) ->
 def _strip(fields: Sequence[np.ndarray], size: tuple[int, int], gap: int = 2) -> str:
     strip = Image.new("RGB", (len(fields) * (size[0] + gap) - gap, size[1]), "white")
     for place, field in enumerate(fields):
-        strip.paste(Image.fromarray((composite(field) * 255).astype(np.uint8)).resize(size, Image.Resampling.BOX), (place * (size[0] + gap), 0))
+        strip.paste(
+            Image.fromarray((composite(field) * 255).astype(np.uint8)).resize(
+                size, Image.Resampling.BOX
+            ),
+            (place * (size[0] + gap), 0),
+        )
     return data_uri(np.asarray(strip), max(strip.size), QUALITY)
 
 
@@ -131,14 +141,41 @@ def _column(values: pd.Series) -> dict:
 def _plot(places: np.ndarray, names: Sequence[str]) -> figure:
     """Return the points, grey until the page colours them; the wheel zooms with Ctrl only, or nobody could scroll past."""
     n = len(places)
-    source = ColumnDataSource({"x": places[:, 0].round(3).tolist(), "y": places[:, 1].round(3).tolist(), "name": [name[:120] for name in names],
-                               "colour": ["#888888"] * n, "marker": ["circle"] * n}, name="points")
+    source = ColumnDataSource(
+        {
+            "x": places[:, 0].round(3).tolist(),
+            "y": places[:, 1].round(3).tolist(),
+            "name": [name[:120] for name in names],
+            "colour": ["#888888"] * n,
+            "marker": ["circle"] * n,
+        },
+        name="points",
+    )
     wheel, lasso = WheelZoomTool(modifiers={"ctrl": True}), LassoSelectTool(continuous=False)
-    plot = figure(tools=["pan", "box_zoom", wheel, lasso, TapTool(), "reset"], active_drag=lasso, active_scroll=wheel, match_aspect=True,
-                  sizing_mode="stretch_both", toolbar_location="above", output_backend="canvas", name="plot", min_height=300)
+    plot = figure(
+        tools=["pan", "box_zoom", wheel, lasso, TapTool(), "reset"],
+        active_drag=lasso,
+        active_scroll=wheel,
+        match_aspect=True,
+        sizing_mode="stretch_both",
+        toolbar_location="above",
+        output_backend="canvas",
+        name="plot",
+        min_height=300,
+    )
     plot.toolbar.logo = None
-    drawn = plot.scatter("x", "y", source=source, marker="marker", fill_color="colour", line_color=None, size=7 if n < 4000 else 5,
-                         fill_alpha=0.85, nonselection_fill_alpha=0.12, selection_fill_alpha=1)
+    drawn = plot.scatter(
+        "x",
+        "y",
+        source=source,
+        marker="marker",
+        fill_color="colour",
+        line_color=None,
+        size=7 if n < 4000 else 5,
+        fill_alpha=0.85,
+        nonselection_fill_alpha=0.12,
+        selection_fill_alpha=1,
+    )
     plot.add_tools(HoverTool(renderers=[drawn], tooltips="@name", attachment="horizontal"))
     plot.xaxis.axis_label, plot.yaxis.axis_label = "t-SNE 1 (no unit)", "t-SNE 2 (no unit)"
     plot.axis.major_tick_line_color = plot.axis.minor_tick_line_color = None
@@ -147,7 +184,13 @@ def _plot(places: np.ndarray, names: Sequence[str]) -> figure:
     return plot
 
 
-def write_page(path: str | os.PathLike, name: str, profiles: pd.DataFrame, places: np.ndarray, strips: Sequence[str]) -> None:
+def write_page(
+    path: str | os.PathLike,
+    name: str,
+    profiles: pd.DataFrame,
+    places: np.ndarray,
+    strips: Sequence[str],
+) -> None:
     """Write the page: one file that opens from any folder, without network.
 
     Parameters
@@ -170,19 +213,36 @@ def write_page(path: str | os.PathLike, name: str, profiles: pd.DataFrame, place
     """
     n = len(profiles)
     if np.shape(places) != (n, 2) or len(strips) != n:
-        raise InputError(f"expected places (n, 2) and pictures of {n} profiles, found {np.shape(places)} and {len(strips)}")
+        raise InputError(
+            f"expected places (n, 2) and pictures of {n} profiles, found {np.shape(places)} and {len(strips)}"
+        )
     names, document = row_names(profiles), Document()
     plot = _plot(np.asarray(places, float), names)
     document.add_root(plot)
-    columns = {column.removeprefix("Metadata_"): _column(profiles[column]) for column in profiles if column.startswith("Metadata_")}
-    data = {"columns": columns, "names": names, "strips": list(strips), "palette": COLOURS,
-            "plot": {"target_id": "plot", "root_id": plot.id, "doc": document.to_json(deferred=False)}}
+    columns = {
+        column.removeprefix("Metadata_"): _column(profiles[column])
+        for column in profiles
+        if column.startswith("Metadata_")
+    }
+    data = {
+        "columns": columns,
+        "names": names,
+        "strips": list(strips),
+        "palette": COLOURS,
+        "plot": {"target_id": "plot", "root_id": plot.id, "doc": document.to_json(deferred=False)},
+    }
     parts = {
-        "name": html.escape(name), "count": f"{n:,}", "kept": f"{kept_neighbours(profiles, places):.0%}", "nearest": str(min(NEIGHBOURS, n - 1)), "save": SAVE,
+        "name": html.escape(name),
+        "count": f"{n:,}",
+        "kept": f"{kept_neighbours(profiles, places):.0%}",
+        "nearest": str(min(NEIGHBOURS, n - 1)),
+        "save": SAVE,
         "library": Resources(mode="inline", components=["bokeh"], log_level="warn").render_js(),
         # "<" cannot end the script that holds the data if it is never written
         "data": json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
     }
     template = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
     with atomic(path) as temporary:
-        temporary.write_text(re.sub(r"\[\[(\w+)\]\]", lambda found: parts[found[1]], template), encoding="utf-8")
+        temporary.write_text(
+            re.sub(r"\[\[(\w+)\]\]", lambda found: parts[found[1]], template), encoding="utf-8"
+        )

@@ -21,7 +21,17 @@ from mcnn_core import engine
 from mcnn_core.checkpoint import read_yaml, write_yaml
 from mcnn_core.cluster import pool
 from mcnn_core.errors import InputError, reporting
-from mcnn_core.files import atomic, claim, exclusive, is_ours, read_json, register, sha256, write_array, write_json
+from mcnn_core.files import (
+    atomic,
+    claim,
+    exclusive,
+    is_ours,
+    read_json,
+    register,
+    sha256,
+    write_array,
+    write_json,
+)
 from mcnn_core.model import MCNN, digest
 from mcnn_core.preprocess import Store
 from mcnn_core.screen import field_names
@@ -30,7 +40,14 @@ from mcnn_core.train import load_model
 PART = 256  #: fields that `embed_screen` keeps together: what a killed run loses at most
 
 
-def embed(model: MCNN, store: Any, rows: Sequence[int], batch: int = 64, precision: str = "auto", progress: bool = True) -> np.ndarray:
+def embed(
+    model: MCNN,
+    store: Any,
+    rows: Sequence[int],
+    batch: int = 64,
+    precision: str = "auto",
+    progress: bool = True,
+) -> np.ndarray:
     """Send whole fields, not augmented, through the network.
 
     Parameters
@@ -55,7 +72,9 @@ def embed(model: MCNN, store: Any, rows: Sequence[int], batch: int = 64, precisi
         return engine.embed(model, engine.Fields(store.pixels), rows, batch, bar.update, precision)
 
 
-def embed_screen(model: MCNN, store: Store, folder: str | Path, scheduler: str = "", progress: bool = True) -> np.ndarray:
+def embed_screen(
+    model: MCNN, store: Store, folder: str | Path, scheduler: str = "", progress: bool = True
+) -> np.ndarray:
     """Send every field of a store through the network, and keep what is done: a run that was killed goes on.
 
     Parameters
@@ -87,14 +106,21 @@ def embed_screen(model: MCNN, store: Store, folder: str | Path, scheduler: str =
         return _embed_screen(model, store, folder, scheduler, progress)
 
 
-def _embed_screen(model: MCNN, store: Store, folder: Path, scheduler: str, progress: bool) -> np.ndarray:
+def _embed_screen(
+    model: MCNN, store: Store, folder: Path, scheduler: str, progress: bool
+) -> np.ndarray:
     theirs = [path.name for path in sorted(folder.glob("part_*")) if not is_ours(path)]
     if theirs:
-        raise InputError(f"{folder} holds files that look like parts of an embedding and were not written there by this program: "
-                         "move them away, or name another folder", theirs)
+        raise InputError(
+            f"{folder} holds files that look like parts of an embedding and were not written there by this program: "
+            "move them away, or name another folder",
+            theirs,
+        )
     n, weights, kept = len(store.pixels), digest(model), {}
     identity = {"store": store.manifest["sha256"], "weights": weights, "part": PART, "fields": n}
-    with suppress(FileNotFoundError, ValueError):  # none yet, or damaged: then nothing is known of the parts
+    with suppress(
+        FileNotFoundError, ValueError
+    ):  # none yet, or damaged: then nothing is known of the parts
         kept = read_json(folder / "embedding.json")
     # Measured once for the whole screen, whatever a resumed run or a worker would measure.
     precision = kept.pop("precision", "") if isinstance(kept, dict) else ""
@@ -105,17 +131,39 @@ def _embed_screen(model: MCNN, store: Store, folder: Path, scheduler: str, progr
     if kept != identity or not _is_sent(folder, weights):  # it may have been lost or damaged since
         write_yaml(folder / "network.yml", model, {})
         with atomic(folder / "weights.safetensors") as temporary:
-            temporary.write_bytes(packed({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
+            temporary.write_bytes(
+                packed({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
+            )
         write_json(folder / "embedding.json", {**identity, "precision": precision})
     # The names are listed, not asked for one by one: a network drive would remember for a while that a file was not there.
-    there, parts = set(os.listdir(folder)), {f"part_{first:08d}.npy": range(first, min(first + PART, n)) for first in range(0, n, PART)}
-    missing = {name: rows for name, rows in parts.items() if not {name, f"{name}.sha256"} <= there or not _whole(folder / name)}
+    there, parts = (
+        set(os.listdir(folder)),
+        {
+            f"part_{first:08d}.npy": range(first, min(first + PART, n))
+            for first in range(0, n, PART)
+        },
+    )
+    missing = {
+        name: rows
+        for name, rows in parts.items()
+        if not {name, f"{name}.sha256"} <= there or not _whole(folder / name)
+    }
     # All at once, and here: workers on other machines, which would write to one file together, find theirs named.
     register(*(folder / f"{name}{suffix}" for name in missing for suffix in ("", ".sha256")))
     if missing:
-        with (pool(scheduler, 1, folder, [str(store.folder / "pixels.npy")]) as tasks,
-              tqdm(total=sum(map(len, missing.values())), disable=not progress, desc="features", unit="field") as bar):
-            pending = {tasks.submit(_embed_part, folder, weights, precision, store, rows, name): len(rows) for name, rows in missing.items()}
+        with (
+            pool(scheduler, 1, folder, [str(store.folder / "pixels.npy")]) as tasks,
+            tqdm(
+                total=sum(map(len, missing.values())),
+                disable=not progress,
+                desc="features",
+                unit="field",
+            ) as bar,
+        ):
+            pending = {
+                tasks.submit(_embed_part, folder, weights, precision, store, rows, name): len(rows)
+                for name, rows in missing.items()
+            }
             while pending:
                 for fields, _ in tasks.finished(pending):
                     bar.update(fields)
@@ -124,7 +172,9 @@ def _embed_screen(model: MCNN, store: Store, folder: Path, scheduler: str, progr
 
 def _whole(part: Path) -> bool:
     """Whether a part is what was written, by the SHA-256 that was written after it."""
-    return part.with_name(f"{part.name}.sha256").read_text(encoding="ascii", errors="replace").split() == [sha256(part), part.name]
+    return part.with_name(f"{part.name}.sha256").read_text(
+        encoding="ascii", errors="replace"
+    ).split() == [sha256(part), part.name]
 
 
 @lru_cache(maxsize=1)  # a worker computes many parts of one network
@@ -133,7 +183,9 @@ def _sent(folder: Path, weights: str) -> MCNN:
     model, _ = read_yaml(folder / "network.yml")
     model.load_state_dict(load_file(folder / "weights.safetensors"))
     if digest(model) != weights:
-        raise InputError(f"{folder / 'weights.safetensors'} is not what was written: delete the folder {folder}")
+        raise InputError(
+            f"{folder / 'weights.safetensors'} is not what was written: delete the folder {folder}"
+        )
     return model
 
 
@@ -146,25 +198,38 @@ def _is_sent(folder: Path, weights: str) -> bool:
     return True
 
 
-def _embed_part(folder: Path, weights: str, precision: str, store: Store, rows: range, name: str) -> None:
+def _embed_part(
+    folder: Path, weights: str, precision: str, store: Store, rows: range, name: str
+) -> None:
     """Write the activations of some rows, whose pixels are compared with their SHA-256 first; run by a worker."""
     store.verify(rows)
-    write_array(folder / name, embed(_sent(folder, weights), store, rows, precision=precision, progress=False))
+    write_array(
+        folder / name,
+        embed(_sent(folder, weights), store, rows, precision=precision, progress=False),
+    )
     with atomic(folder / f"{name}.sha256") as temporary:
         temporary.write_text(f"{sha256(folder / name)}  {name}\n", encoding="ascii")
 
 
-def feature_frame(table: pd.DataFrame, activations: np.ndarray, training: np.ndarray) -> pd.DataFrame:
+def feature_frame(
+    table: pd.DataFrame, activations: np.ndarray, training: np.ndarray
+) -> pd.DataFrame:
     """Join Metadata_*, Metadata_Training and MCNN_001 to MCNN_128; InputError if rows do not match or are not finite."""
     if not len(table) == len(activations) == len(training):
-        raise InputError(f"{len(table)} fields need as many rows of features and training marks",
-                         [f"{len(activations)} rows of features", f"{len(training)} training marks"])
+        raise InputError(
+            f"{len(table)} fields need as many rows of features and training marks",
+            [f"{len(activations)} rows of features", f"{len(training)} training marks"],
+        )
     bad = ~np.isfinite(activations).all(axis=1)
     if bad.any():
         raise InputError("Features must be finite numbers", field_names(table[bad]))
-    metadata = table[[column for column in table if column.startswith("Metadata_")]].reset_index(drop=True)
+    metadata = table[[column for column in table if column.startswith("Metadata_")]].reset_index(
+        drop=True
+    )
     features = pd.DataFrame(activations, columns=_numbered("MCNN", activations.shape[1]))
-    return pd.concat([metadata.assign(Metadata_Training=np.asarray(training, dtype=bool)), features], axis=1)
+    return pd.concat(
+        [metadata.assign(Metadata_Training=np.asarray(training, dtype=bool)), features], axis=1
+    )
 
 
 @dataclass(frozen=True)
@@ -172,16 +237,22 @@ class Projection:
     """Principal axes of the training fields."""
 
     columns: tuple[str, ...]  #: features, in order
-    mean: np.ndarray  #: (d,) float64: mean of the training fields, subtracted first [ours: the paper is silent]
+    mean: (
+        np.ndarray
+    )  #: (d,) float64: mean of the training fields, subtracted first [ours: the paper is silent]
     components: np.ndarray  #: (k, d) float64: orthonormal axes
     explained: np.ndarray  #: (k,) float64: part of the variance along each axis
 
     def transform(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Return Metadata_* columns and principal components, named MCNN_001 ... as features were (float64)."""
-        missing = [f"column {column!r} is missing" for column in self.columns if column not in frame]
+        missing = [
+            f"column {column!r} is missing" for column in self.columns if column not in frame
+        ]
         if missing:
             raise InputError("The frame lacks features of the projection", missing)
-        scores = (frame[list(self.columns)].to_numpy(dtype=np.float64) - self.mean) @ self.components.T
+        scores = (
+            frame[list(self.columns)].to_numpy(dtype=np.float64) - self.mean
+        ) @ self.components.T
         names = _numbered(self.columns[0].split("_")[0], len(self.components))
         metadata = frame[[column for column in frame if column.startswith("Metadata_")]]
         return pd.concat([metadata, pd.DataFrame(scores, columns=names, index=frame.index)], axis=1)
@@ -199,32 +270,57 @@ def fit_pca(frame: pd.DataFrame, variance: float = 0.99) -> Projection:
         Part of the variance to keep, between 0 and 1 (paper: 0.99).
     """
     if "Metadata_Training" not in frame:
-        raise InputError("PCA is fitted on training fields only: column Metadata_Training must mark them")
+        raise InputError(
+            "PCA is fitted on training fields only: column Metadata_Training must mark them"
+        )
     marked = frame["Metadata_Training"].fillna(False).astype(bool).to_numpy()
     if not marked.all():
-        raise InputError("PCA is fitted on training fields only: pass frame[frame.Metadata_Training]",
-                         [f"{name} was not trained on" for name in field_names(frame[~marked])])
+        raise InputError(
+            "PCA is fitted on training fields only: pass frame[frame.Metadata_Training]",
+            [f"{name} was not trained on" for name in field_names(frame[~marked])],
+        )
     columns = [column for column in frame if not column.startswith("Metadata_")]
     values = frame[columns].to_numpy(dtype=np.float64)
     if len(values) < 2 or not np.ptp(values, axis=0).any():
-        raise InputError(f"PCA needs features that vary between at least two fields; {len(values)} fields of "
-                         f"{len(columns)} features do not: has the network learned anything?")
+        raise InputError(
+            f"PCA needs features that vary between at least two fields; {len(values)} fields of "
+            f"{len(columns)} features do not: has the network learned anything?"
+        )
     pca = PCA(n_components=variance, svd_solver="full").fit(values)
-    return Projection(tuple(columns), pca.mean_, np.ascontiguousarray(pca.components_), pca.explained_variance_ratio_)
+    return Projection(
+        tuple(columns),
+        pca.mean_,
+        np.ascontiguousarray(pca.components_),
+        pca.explained_variance_ratio_,
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run ``python -m mcnn_core.features --store DIR --model DIR --out DIR``."""
-    parser = argparse.ArgumentParser(description="Send every field of a store through a trained network.")
+    parser = argparse.ArgumentParser(
+        description="Send every field of a store through a trained network."
+    )
     parser.add_argument("--store", required=True, help="folder that pre-processing wrote")
     parser.add_argument("--model", required=True, help="folder that training has finished")
-    parser.add_argument("--out", required=True, help="folder of the parts, and of activations.npy: row i for row i of the store")
-    parser.add_argument("--scheduler", default="", help="tcp://HOST:PORT of a cluster that does it instead (mcnn_core.cluster)")
+    parser.add_argument(
+        "--out",
+        required=True,
+        help="folder of the parts, and of activations.npy: row i for row i of the store",
+    )
+    parser.add_argument(
+        "--scheduler",
+        default="",
+        help="tcp://HOST:PORT of a cluster that does it instead (mcnn_core.cluster)",
+    )
     given = parser.parse_args(arguments)
     with reporting():
-        activations = embed_screen(load_model(given.model), Store.open(given.store), given.out, given.scheduler)
+        activations = embed_screen(
+            load_model(given.model), Store.open(given.store), given.out, given.scheduler
+        )
         write_array(Path(given.out) / "activations.npy", activations)
-    print(f"{given.out}/activations.npy: {activations.shape[0]} fields, {activations.shape[1]} activations each")
+    print(
+        f"{given.out}/activations.npy: {activations.shape[0]} fields, {activations.shape[1]} activations each"
+    )
 
 
 def _numbered(prefix: str, n: int) -> list[str]:

@@ -105,17 +105,27 @@ def _marker(folder: Path) -> tuple[str, set[str]] | None:
 @lru_cache(maxsize=64)
 def _read_marker(path: Path, *_: int) -> tuple[str, set[str]]:
     names = set()
-    first, *lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[:MOST_NAMES] or [""]
+    first, *lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[
+        :MOST_NAMES
+    ] or [""]
     try:
         kind = json.loads(first)[MADE]
         if not isinstance(kind, str):
             raise TypeError
     except (ValueError, TypeError, KeyError, IndexError):
-        raise InputError(f"{path} is damaged, so it cannot be known what in {path.parent} may be replaced: name another folder") from None
+        raise InputError(
+            f"{path} is damaged, so it cannot be known what in {path.parent} may be replaced: name another folder"
+        ) from None
     for line in lines:
-        with suppress(ValueError):  # cut short when the power went: what it named counts as not ours
+        with suppress(
+            ValueError
+        ):  # cut short when the power went: what it named counts as not ours
             name = json.loads(line)
-            if isinstance(name, str) and not os.path.isabs(name) and os.pardir not in name.split(os.sep):
+            if (
+                isinstance(name, str)
+                and not os.path.isabs(name)
+                and os.pardir not in name.split(os.sep)
+            ):
                 names.add(name)
     return kind, names
 
@@ -132,11 +142,17 @@ def refuse_foreign(folder: str | os.PathLike, kind: str, known: str = "") -> Non
     if not os.path.lexists(folder):
         return
     if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder: name a new one, an empty one or an existing {kind}")
+        raise InputError(
+            f"{folder} is not a folder: name a new one, an empty one or an existing {kind}"
+        )
     found = _marker(folder)
-    if found is None and (there := [name for name in _entries(folder) if not re.fullmatch(known, name)]):
+    if found is None and (
+        there := [name for name in _entries(folder) if not re.fullmatch(known, name)]
+    ):
         some = ", ".join(map(repr, there[:3])) + f" and {len(there) - 3} more" * (len(there) > 3)
-        raise InputError(f"{folder} holds {some} and was not made by this program as {_a(kind)}: name a new or empty folder")
+        raise InputError(
+            f"{folder} holds {some} and was not made by this program as {_a(kind)}: name a new or empty folder"
+        )
     if found is not None and found[0] != kind:
         raise InputError(f"{folder} is {_a(found[0])}, not {_a(kind)}: name another folder")
 
@@ -178,13 +194,19 @@ def claim(folder: str | os.PathLike, kind: str, known: str = "") -> None:
 
 
 def _write_marker(path: Path, kind: str, names: Iterable[str]) -> None:
-    path.write_text("".join(json.dumps(line) + "\n" for line in ({MADE: kind}, *sorted(names))), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps(line) + "\n" for line in ({MADE: kind}, *sorted(names))),
+        encoding="utf-8",
+    )
     _sync(path)
 
 
 def owner(path: str | os.PathLike) -> Path | None:
     """Return the nearest folder above `path` that this project has made; None if there is none."""
-    return next((folder for folder in Path(os.path.abspath(path)).parents if (folder / MARKER).is_file()), None)
+    return next(
+        (folder for folder in Path(os.path.abspath(path)).parents if (folder / MARKER).is_file()),
+        None,
+    )
 
 
 def is_ours(path: str | os.PathLike) -> bool:
@@ -204,7 +226,9 @@ def register(*paths: str | os.PathLike) -> None:
         return
     handle = os.open(root / MARKER, os.O_WRONLY | os.O_APPEND)
     try:
-        os.write(handle, "".join(json.dumps(os.path.relpath(path, root)) + "\n" for path in new).encode())
+        os.write(
+            handle, "".join(json.dumps(os.path.relpath(path, root)) + "\n" for path in new).encode()
+        )
         os.fsync(handle)
     finally:
         os.close(handle)
@@ -213,7 +237,9 @@ def register(*paths: str | os.PathLike) -> None:
 def _refuse_file(path: Path) -> None:
     """Refuse to replace a file in a folder of ours that is not ours."""
     if os.path.lexists(path) and owner(path) is not None and not is_ours(path):
-        raise InputError(f"{path} was not written by this program and would be replaced: move it, or name another folder")
+        raise InputError(
+            f"{path} was not written by this program and would be replaced: move it, or name another folder"
+        )
 
 
 def take(path: str | os.PathLike) -> None:
@@ -230,7 +256,9 @@ def refuse_existing(path: str | os.PathLike | None) -> None:
     InputError
     """
     if path is not None and os.path.lexists(path):
-        raise InputError(f"{path} is there already and would be replaced: move it, or name a new file")
+        raise InputError(
+            f"{path} is there already and would be replaced: move it, or name a new file"
+        )
 
 
 def foreign(folder: str | os.PathLike) -> list[str]:
@@ -250,7 +278,11 @@ def _foreign(folder: Path, found: tuple[str, set[str]]) -> Iterator[str]:
             yield from (os.path.join(here, name) for name in _foreign(Path(place), inner))
             continue
         links = [name for name in folders if os.path.islink(os.path.join(place, name))]
-        yield from (name for name in (os.path.normpath(os.path.join(here, one)) for one in [*names, *links]) if name not in own)
+        yield from (
+            name
+            for name in (os.path.normpath(os.path.join(here, one)) for one in [*names, *links])
+            if name not in own
+        )
         if not folders and not names and here != os.curdir and here not in own:
             yield here
 
@@ -267,8 +299,12 @@ def _keep_foreign(old: Path, new: Path) -> None:
                 os.link(source, target, follow_symlinks=False)
             except OSError:  # a file system without hard links
                 shutil.copy2(source, target, follow_symlinks=False)
-        elif not os.path.samestat(os.lstat(source), os.lstat(target)) and not filecmp.cmp(source, target, shallow=False):
-            raise InputError(f"{source} was not written by this program and would be replaced: move it, or name another folder")
+        elif not os.path.samestat(os.lstat(source), os.lstat(target)) and not filecmp.cmp(
+            source, target, shallow=False
+        ):
+            raise InputError(
+                f"{source} was not written by this program and would be replaced: move it, or name another folder"
+            )
 
 
 def discard(folder: str | os.PathLike) -> list[str]:
@@ -282,7 +318,9 @@ def discard(folder: str | os.PathLike) -> list[str]:
     places: set[Path] = set()
     for name in found[1]:
         path = folder / name
-        if os.path.realpath(path.parent) != os.path.join(os.path.realpath(folder), os.path.dirname(name)).rstrip(os.sep):
+        if os.path.realpath(path.parent) != os.path.join(
+            os.path.realpath(folder), os.path.dirname(name)
+        ).rstrip(os.sep):
             continue  # it lies behind a link, which is not ours
         if path.is_dir() and not path.is_symlink():
             discard(path)
@@ -291,7 +329,11 @@ def discard(folder: str | os.PathLike) -> list[str]:
         places.update(parent for parent in path.parents if folder in parent.parents)
     for place, folders, names in os.walk(folder):
         for name in [*folders, *names]:
-            if (left := TEMPORARY.fullmatch(name)) and left[1] == _here() and not _runs(int(left[2])):
+            if (
+                (left := TEMPORARY.fullmatch(name))
+                and left[1] == _here()
+                and not _runs(int(left[2]))
+            ):
                 remove(Path(place, name))
     for place in sorted(places, key=lambda place: len(place.parts), reverse=True):
         with suppress(OSError):  # what is not empty stays
@@ -341,7 +383,11 @@ def put(temporary: Path, path: Path, kind: str = "", passing: str = "") -> None:
         os.replace(temporary, path)
         _sync(path.parent)
         return
-    inside = [item for item in temporary.rglob("*") if item.name not in (MARKER, passing) and (item.is_symlink() or item.is_file())]
+    inside = [
+        item
+        for item in temporary.rglob("*")
+        if item.name not in (MARKER, passing) and (item.is_symlink() or item.is_file())
+    ]
     for item in inside:
         if not item.is_symlink():
             _sync(item)
@@ -394,7 +440,9 @@ def atomic(path: str | os.PathLike, kind: str = "") -> Iterator[Path]:
     """
     path = Path(path)
     if kind:
-        path = Path(os.path.realpath(path))  # a folder that lies elsewhere, behind a link, stays there
+        path = Path(
+            os.path.realpath(path)
+        )  # a folder that lies elsewhere, behind a link, stays there
         refuse_foreign(path, kind)
     else:
         _refuse_file(path)
@@ -451,19 +499,27 @@ def _lock(folder: Path, how: int) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     take(folder / ".lock")
     try:
-        lock = os.open(folder / ".lock", os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        lock = os.open(
+            folder / ".lock", os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644
+        )
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
-        raise InputError(f"{folder / '.lock'} is a link: remove it, or take another folder") from error
+        raise InputError(
+            f"{folder / '.lock'} is a link: remove it, or take another folder"
+        ) from error
     try:
         try:
             fcntl.flock(lock, how | fcntl.LOCK_NB)
         except BlockingIOError:
             holders = "; ".join(_holders(os.pread(lock, 2**20, 0)))
-            raise InputError(f"{folder} is in use by another run ({holders}): wait until it has ended, or take another folder") from None
+            raise InputError(
+                f"{folder} is in use by another run ({holders}): wait until it has ended, or take another folder"
+            ) from None
         if not HOLDER.fullmatch(os.pread(lock, 2**20, 0)):
-            raise InputError(f"{folder / '.lock'} was not written by this program: move it, or take another folder")
+            raise InputError(
+                f"{folder / '.lock'} was not written by this program: move it, or take another folder"
+            )
     except BaseException:
         os.close(lock)
         raise
@@ -477,9 +533,15 @@ def _sign(lock: int, what: str) -> None:
 
 def _holders(signed: bytes) -> list[str]:
     """Return who has signed, the latest last, without those processes of this machine that have ended."""
-    lines = [line for line in signed.decode("ascii", "replace").splitlines() if line.startswith("process ")]
+    lines = [
+        line
+        for line in signed.decode("ascii", "replace").splitlines()
+        if line.startswith("process ")
+    ]
     here = re.compile(rf"process (\d+) on {re.escape(platform.node())}(, .*)?")
-    return [line for line in lines if not (found := here.fullmatch(line)) or _runs(int(found[1]))][-3:] or lines[-1:]
+    return [line for line in lines if not (found := here.fullmatch(line)) or _runs(int(found[1]))][
+        -3:
+    ] or lines[-1:]
 
 
 def read_text(path: str | os.PathLike) -> str:
@@ -493,7 +555,9 @@ def read_text(path: str | os.PathLike) -> str:
     """
     try:
         # A pipe would wait for somebody to write into it; what has been opened is looked at, not what has that name a moment later.
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as handle:
+        with open(
+            path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)
+        ) as handle:
             facts = os.fstat(handle.fileno())
             if not stat.S_ISREG(facts.st_mode):
                 raise InputError(f"{path} is no regular file; a text that lies on a disk is right")
@@ -502,10 +566,14 @@ def read_text(path: str | os.PathLike) -> str:
             handle.seek(0)
             content = (gzip.GzipFile(fileobj=handle) if packed else handle).read(most + 1)
         if len(content) > most:
-            raise InputError(f"{path} {'unpacks to' if packed else 'has'} more than {most:,} bytes; no table is so long")
+            raise InputError(
+                f"{path} {'unpacks to' if packed else 'has'} more than {most:,} bytes; no table is so long"
+            )
         return content.decode("utf-8-sig")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a readable text in UTF-8, plain or gzip: {error}") from error
+        raise InputError(
+            f"{path} is not a readable text in UTF-8, plain or gzip: {error}"
+        ) from error
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
@@ -525,11 +593,17 @@ def read_json(path: str | os.PathLike) -> Any:
 
 def _guard(text: Any) -> Any:
     """Put an apostrophe before a text that a spreadsheet would run as a formula; numbers stay numbers."""
-    return f"'{text}" if isinstance(text, str) and FORMULA.match(text) and not NUMBER.fullmatch(text) else text
+    return (
+        f"'{text}"
+        if isinstance(text, str) and FORMULA.match(text) and not NUMBER.fullmatch(text)
+        else text
+    )
 
 
 def _unguard(text: Any) -> Any:
-    return text[1:] if isinstance(text, str) and text.startswith("'") and FORMULA.match(text) else text
+    return (
+        text[1:] if isinstance(text, str) and text.startswith("'") and FORMULA.match(text) else text
+    )
 
 
 def _each_text(frame: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFrame:
@@ -550,8 +624,12 @@ def write_table(path: str | os.PathLike, frame: pd.DataFrame) -> None:
         if Path(path).suffix == ".parquet":
             frame.to_parquet(temporary, index=False)
         else:
-            text = _each_text(frame, _guard).to_csv(index=False, lineterminator="\r\n")  # or a lone "\r" in a name would go unquoted
-            temporary.write_bytes(re.sub(r'("(?:[^"]|"")*")|\r\n', lambda found: found[1] or "\n", text).encode())
+            text = _each_text(frame, _guard).to_csv(
+                index=False, lineterminator="\r\n"
+            )  # or a lone "\r" in a name would go unquoted
+            temporary.write_bytes(
+                re.sub(r'("(?:[^"]|"")*")|\r\n', lambda found: found[1] or "\n", text).encode()
+            )
 
 
 def read_table(path: str | os.PathLike) -> pd.DataFrame:

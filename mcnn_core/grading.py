@@ -13,10 +13,18 @@ from mcnn_core.novelty import baselines
 from mcnn_core.pipeline import NOT_AVAILABLE
 from mcnn_core.screen import Screen, in_words, treatment_key
 
-PURE, HALF = 0.8, 0.5  #: a cluster recovers a mechanism if it is this pure and holds this share of its top doses
+PURE, HALF = (
+    0.8,
+    0.5,
+)  #: a cluster recovers a mechanism if it is this pure and holds this share of its top doses
 ACTS = 0.5  #: response from which a treatment counts as showing its mechanism
-RECOVERED, FDR = 0.5, 0.05  #: Jaccard index of a recovered group of genes; false discovery rate at which a term is found
-POSSIBLE = 0.8  #: Jaccard index from which a group counts as one that the true effects alone set apart
+RECOVERED, FDR = (
+    0.5,
+    0.05,
+)  #: Jaccard index of a recovered group of genes; false discovery rate at which a term is found
+POSSIBLE = (
+    0.8  #: Jaccard index from which a group counts as one that the true effects alone set apart
+)
 
 
 def read_truth(screen: Screen, column: str = "concentration") -> pd.DataFrame | None:
@@ -31,7 +39,15 @@ def read_truth(screen: Screen, column: str = "concentration") -> pd.DataFrame | 
     if column not in truth:
         return None
     dosed = column == "concentration"
-    return truth.assign(treatment=[treatment_key(*one) for one in zip(truth["compound"], truth["concentration"])]) if dosed else truth
+    return (
+        truth.assign(
+            treatment=[
+                treatment_key(*one) for one in zip(truth["compound"], truth["concentration"])
+            ]
+        )
+        if dosed
+        else truth
+    )
 
 
 def read_effects(screen: Screen) -> pd.DataFrame | None:
@@ -65,15 +81,24 @@ def grade_potency(potency: pd.DataFrame, truth: pd.DataFrame | None) -> dict[str
         "not available" without truth.
     """
     if truth is None:
-        return dict.fromkeys(("graded", "no_fit", "median_error", "coverage", "median_width"), NOT_AVAILABLE)
-    mechanism, ec50 = (potency["compound"].map(_by(truth, "compound", column)) for column in ("mechanism", "ec50"))
+        return dict.fromkeys(
+            ("graded", "no_fit", "median_error", "coverage", "median_width"), NOT_AVAILABLE
+        )
+    mechanism, ec50 = (
+        potency["compound"].map(_by(truth, "compound", column)) for column in ("mechanism", "ec50")
+    )
     acting = ~mechanism.isin(["Inactive", ""])
     fitted = acting & (potency["status"] == "fit")
     part, true = potency[fitted], ec50[fitted]
-    return _available({"graded": int(acting.sum()), "no_fit": float(1 - fitted.sum() / acting.sum()),
-                       "median_error": float(np.log10(part["ec50"] / true).abs().median()),
-                       "coverage": float(((part["low"] <= true) & (true <= part["high"])).mean()),
-                       "median_width": float(np.log10(part["high"] / part["low"]).median())})
+    return _available(
+        {
+            "graded": int(acting.sum()),
+            "no_fit": float(1 - fitted.sum() / acting.sum()),
+            "median_error": float(np.log10(part["ec50"] / true).abs().median()),
+            "coverage": float(((part["low"] <= true) & (true <= part["high"])).mean()),
+            "median_width": float(np.log10(part["high"] / part["low"]).median()),
+        }
+    )
 
 
 def grade_clusters(clusters: pd.DataFrame, truth: pd.DataFrame | None) -> pd.DataFrame:
@@ -97,17 +122,30 @@ def grade_clusters(clusters: pd.DataFrame, truth: pd.DataFrame | None) -> pd.Dat
     hidden = truth[truth["planted"] == "hidden mechanism"]
     mechanism = clusters["treatment"].map(_by(truth, "treatment", "mechanism"))
     for name, part in hidden.groupby("mechanism"):
-        highest = part.sort_values("concentration").drop_duplicates("compound", keep="last")["treatment"]
+        highest = part.sort_values("concentration").drop_duplicates("compound", keep="last")[
+            "treatment"
+        ]
         top = clusters["treatment"].isin(highest)
-        found = [{"cluster": cluster, "held": int(n), "top_doses": len(highest), "size": int((clusters["cluster"] == cluster).sum()),
-                  "purity": float((mechanism[clusters["cluster"] == cluster] == name).mean())}
-                 for cluster, n in clusters.loc[top, "cluster"].value_counts().items()]
+        found = [
+            {
+                "cluster": cluster,
+                "held": int(n),
+                "top_doses": len(highest),
+                "size": int((clusters["cluster"] == cluster).sum()),
+                "purity": float((mechanism[clusters["cluster"] == cluster] == name).mean()),
+            }
+            for cluster, n in clusters.loc[top, "cluster"].value_counts().items()
+        ]
         best = max(found, key=lambda one: (one["purity"] >= PURE, one["held"], one["purity"]))
-        rows[name] = best | {"recovered": best["purity"] >= PURE and best["held"] >= HALF * len(highest)}
+        rows[name] = best | {
+            "recovered": best["purity"] >= PURE and best["held"] >= HALF * len(highest)
+        }
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("mechanism")
 
 
-def grade_novelty(novel: pd.DataFrame, treatments: pd.DataFrame, truth: pd.DataFrame | None) -> pd.DataFrame:
+def grade_novelty(
+    novel: pd.DataFrame, treatments: pd.DataFrame, truth: pd.DataFrame | None
+) -> pd.DataFrame:
     """Compare ``novel.csv`` and two general detectors with the planted hidden mechanisms; no rows without truth.
 
     A treatment is truly novel where a hidden mechanism acts with a response of `ACTS` or more. Each detector calls
@@ -121,24 +159,48 @@ def grade_novelty(novel: pd.DataFrame, treatments: pd.DataFrame, truth: pd.DataF
     """
     if truth is None or novel.empty:
         return pd.DataFrame(columns=["called", "precision", "recall", "average_precision"])
-    planted, response = (novel["treatment"].map(_by(truth, "treatment", column)) for column in ("planted", "response"))
+    planted, response = (
+        novel["treatment"].map(_by(truth, "treatment", column))
+        for column in ("planted", "response")
+    )
     true = ((planted == "hidden mechanism") & (response >= ACTS)).to_numpy()
     rank = pd.Series(-np.arange(len(novel), dtype=float))  # rows are ranked already
     others = novel[["treatment"]].merge(baselines(treatments), on="treatment", how="left")
     n, rows = int(novel["novel"].sum()), {}
-    for name, score in {"clusters": rank, **{name: others[name] for name in others.columns[1:]}}.items():
+    for name, score in {
+        "clusters": rank,
+        **{name: others[name] for name in others.columns[1:]},
+    }.items():
         called = np.argsort(-score.to_numpy(), kind="stable")[:n]
-        rows[name] = {"called": n, "precision": true[called].mean() if n else np.nan, "recall": true[called].sum() / true.sum() if true.any() else np.nan,
-                      "average_precision": average_precision_score(true, score) if true.any() else np.nan}
-    rows["chance"] = {"called": n, "precision": true.mean(), "recall": n / len(novel), "average_precision": true.mean()}
+        rows[name] = {
+            "called": n,
+            "precision": true[called].mean() if n else np.nan,
+            "recall": true[called].sum() / true.sum() if true.any() else np.nan,
+            "average_precision": average_precision_score(true, score) if true.any() else np.nan,
+        }
+    rows["chance"] = {
+        "called": n,
+        "precision": true.mean(),
+        "recall": n / len(novel),
+        "average_precision": true.mean(),
+    }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("detector")
 
 
 def novelty_grades(detectors: pd.DataFrame) -> dict[str, float | str]:
     """Return `grade_novelty`'s table by key, ``precision.clusters`` and so on."""
-    names, kinds = ("clusters", "nearest neighbour", "isolation forest", "chance"), ("precision", "recall", "average_precision")
+    names, kinds = (
+        ("clusters", "nearest neighbour", "isolation forest", "chance"),
+        ("precision", "recall", "average_precision"),
+    )
     table = detectors.reindex(index=names, columns=kinds).astype(float)
-    return _available({f"{kind}.{name.replace(' ', '_')}": float(table.loc[name, kind]) for name in names for kind in kinds})
+    return _available(
+        {
+            f"{kind}.{name.replace(' ', '_')}": float(table.loc[name, kind])
+            for name in names
+            for kind in kinds
+        }
+    )
 
 
 def suspect_grades(suspects: pd.DataFrame, truth: pd.DataFrame | None) -> dict[str, int | str]:
@@ -147,9 +209,15 @@ def suspect_grades(suspects: pd.DataFrame, truth: pd.DataFrame | None) -> dict[s
         return dict.fromkeys(("suspect", "suspect_like", "suspects", "rank"), NOT_AVAILABLE)
     first, wrong = suspects.iloc[0], np.zeros(0, int)
     if truth is not None:
-        wrong = np.flatnonzero(suspects["treatment"].map(_by(truth, "treatment", "planted")) == "wrong label")
-    return {"suspect": f"{in_words(first['treatment'])} ({first['MoA']})", "suspect_like": first["nearest_other"],
-            "suspects": len(suspects), "rank": int(wrong[0]) + 1 if len(wrong) else NOT_AVAILABLE}
+        wrong = np.flatnonzero(
+            suspects["treatment"].map(_by(truth, "treatment", "planted")) == "wrong label"
+        )
+    return {
+        "suspect": f"{in_words(first['treatment'])} ({first['MoA']})",
+        "suspect_like": first["nearest_other"],
+        "suspects": len(suspects),
+        "rank": int(wrong[0]) + 1 if len(wrong) else NOT_AVAILABLE,
+    }
 
 
 def grade_choice(classes: dict[str, list[str]], truth: pd.DataFrame | None) -> pd.DataFrame:
@@ -166,16 +234,30 @@ def grade_choice(classes: dict[str, list[str]], truth: pd.DataFrame | None) -> p
         known = truth.drop_duplicates("treatment").set_index("treatment")
         for way, names in classes.items():
             if set(names) <= set(known.index):
-                acting = known.loc[names].query("response >= @ACTS and mechanism not in ('', 'Inactive')")
-                rows[way] = {"classes": len(names), "acting": len(acting) / len(names) if names else np.nan,
-                             "compounds": acting["compound"].nunique(), "mechanisms": acting["mechanism"].nunique()}
+                acting = known.loc[names].query(
+                    "response >= @ACTS and mechanism not in ('', 'Inactive')"
+                )
+                rows[way] = {
+                    "classes": len(names),
+                    "acting": len(acting) / len(names) if names else np.nan,
+                    "compounds": acting["compound"].nunique(),
+                    "mechanisms": acting["mechanism"].nunique(),
+                }
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("way")
 
 
-def choice_grades(classes: dict[str, list[str]], truth: pd.DataFrame | None) -> dict[str, float | str]:
+def choice_grades(
+    classes: dict[str, list[str]], truth: pd.DataFrame | None
+) -> dict[str, float | str]:
     """Return ``acting`` and ``mechanisms`` of `grade_choice` by key, ``<way>.acting`` and so on."""
     table = grade_choice(classes, truth).reindex(list(classes)).astype(float)
-    return _available({f"{way}.{kind}": float(table.loc[way, kind]) for way in classes for kind in ("acting", "mechanisms")})
+    return _available(
+        {
+            f"{way}.{kind}": float(table.loc[way, kind])
+            for way in classes
+            for kind in ("acting", "mechanisms")
+        }
+    )
 
 
 def _jaccard(one: set, other: set) -> float:
@@ -190,8 +272,15 @@ def best_clusters(groups: pd.Series, clusters: pd.Series) -> pd.DataFrame:
     rows, members = {}, {cluster: set(part.index) for cluster, part in clusters.groupby(clusters)}
     for group, part in groups.groupby(groups):
         best = max(members, key=lambda cluster: _jaccard(set(part.index), members[cluster]))
-        rows[group] = {"genes": len(part), "cluster": best, "size": len(members[best]), "jaccard": _jaccard(set(part.index), members[best])}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["genes", "cluster", "size", "jaccard"]).rename_axis("group")
+        rows[group] = {
+            "genes": len(part),
+            "cluster": best,
+            "size": len(members[best]),
+            "jaccard": _jaccard(set(part.index), members[best]),
+        }
+    return pd.DataFrame.from_dict(
+        rows, orient="index", columns=["genes", "cluster", "size", "jaccard"]
+    ).rename_axis("group")
 
 
 def effect_clusters(effects: pd.DataFrame, inactive: pd.Index) -> pd.Series:
@@ -199,10 +288,17 @@ def effect_clusters(effects: pd.DataFrame, inactive: pd.Index) -> pd.Series:
     shifts = effects.set_index("compound")
     shifts = shifts - shifts.loc[shifts.index.isin(inactive)].mean()
     shifts = shifts[(shifts != 0).any(axis=1)]  # a lone inactive siRNA has no direction
-    return pd.Series(cut_tree(tree(cosine_distances(shifts.to_numpy())))["cluster"].to_numpy(), shifts.index)
+    return pd.Series(
+        cut_tree(tree(cosine_distances(shifts.to_numpy())))["cluster"].to_numpy(), shifts.index
+    )
 
 
-def grade_groups(clusters: pd.DataFrame, enriched: pd.DataFrame, truth: pd.DataFrame | None, effects: pd.DataFrame | None = None) -> pd.DataFrame:
+def grade_groups(
+    clusters: pd.DataFrame,
+    enriched: pd.DataFrame,
+    truth: pd.DataFrame | None,
+    effects: pd.DataFrame | None = None,
+) -> pd.DataFrame:
     """Return for each planted group of genes of a simulated KiMorph its best cluster, and whether its term was found there.
 
     Parameters
@@ -224,7 +320,9 @@ def grade_groups(clusters: pd.DataFrame, enriched: pd.DataFrame, truth: pd.DataF
         planted). The group without an effect is left out.
     """
     if truth is None:
-        return pd.DataFrame(columns=["genes", "cluster", "size", "jaccard", "recovered", "possible", "term"])
+        return pd.DataFrame(
+            columns=["genes", "cluster", "size", "jaccard", "recovered", "possible", "term"]
+        )
     library = truth[truth["group"] != ""].drop_duplicates("compound").set_index("compound")
     planted = library[library["phenotype"] != "neutral"]
     found = clusters.set_index("treatment")["cluster"]
@@ -232,17 +330,27 @@ def grade_groups(clusters: pd.DataFrame, enriched: pd.DataFrame, truth: pd.DataF
     table["recovered"], table["possible"] = table["jaccard"] >= RECOVERED, np.nan
     if effects is not None:
         best = effect_clusters(effects, library.index[library["phenotype"] == "neutral"])
-        table["possible"] = best_clusters(planted["group"], best[best.index.isin(library.index)])["jaccard"]
+        table["possible"] = best_clusters(planted["group"], best[best.index.isin(library.index)])[
+            "jaccard"
+        ]
     terms = planted.groupby("group")["term"].first()
     strong = enriched[(enriched["algorithm"] == "elim") & (enriched["q"] <= FDR)]
     pairs = set(zip(strong["cluster"], strong["name"]))
     # A group's genes are annotated to its term or to one of its two parts.
-    table["term"] = ["" if not terms[group] else "found" if any(cluster == here and name.startswith(terms[group]) for here, name in pairs) else "missed"
-                     for group, cluster in table["cluster"].items()]
+    table["term"] = [
+        ""
+        if not terms[group]
+        else "found"
+        if any(cluster == here and name.startswith(terms[group]) for here, name in pairs)
+        else "missed"
+        for group, cluster in table["cluster"].items()
+    ]
     return table
 
 
-def group_grades(groups: pd.DataFrame, clusters: pd.DataFrame, truth: pd.DataFrame | None) -> dict[str, float | str]:
+def group_grades(
+    groups: pd.DataFrame, clusters: pd.DataFrame, truth: pd.DataFrame | None
+) -> dict[str, float | str]:
     """Return `grade_groups`'s table in numbers.
 
     Returns
@@ -252,20 +360,47 @@ def group_grades(groups: pd.DataFrame, clusters: pd.DataFrame, truth: pd.DataFra
         ``terms_planted`` and ``terms_found``; ``rand``, the adjusted Rand index of clusters and groups. "not available" without truth.
     """
     if truth is None:
-        return dict.fromkeys(("groups", "recovered", "possible", "possible_recovered", "terms_planted", "terms_found", "rand"), NOT_AVAILABLE)
+        return dict.fromkeys(
+            (
+                "groups",
+                "recovered",
+                "possible",
+                "possible_recovered",
+                "terms_planted",
+                "terms_found",
+                "rand",
+            ),
+            NOT_AVAILABLE,
+        )
     group = clusters["treatment"].map(_by(truth, "compound", "group"))
     library, possible = group.notna() & (group != ""), groups["possible"] >= POSSIBLE
     known = groups["possible"].notna().any()
-    return {"groups": len(groups), "recovered": int(groups["recovered"].sum()), "possible": int(possible.sum()) if known else NOT_AVAILABLE,
-            "possible_recovered": int((possible & groups["recovered"]).sum()) if known else NOT_AVAILABLE,
-            "terms_planted": int((groups["term"] != "").sum()), "terms_found": int((groups["term"] == "found").sum()),
-            "rand": float(adjusted_rand_score(group[library], clusters.loc[library, "cluster"]))}
+    return {
+        "groups": len(groups),
+        "recovered": int(groups["recovered"].sum()),
+        "possible": int(possible.sum()) if known else NOT_AVAILABLE,
+        "possible_recovered": int((possible & groups["recovered"]).sum())
+        if known
+        else NOT_AVAILABLE,
+        "terms_planted": int((groups["term"] != "").sum()),
+        "terms_found": int((groups["term"] == "found").sum()),
+        "rand": float(adjusted_rand_score(group[library], clusters.loc[library, "cluster"])),
+    }
 
 
-def grades(tables: dict[str, pd.DataFrame], treatments: pd.DataFrame, truth: pd.DataFrame | None) -> dict[str, float | str]:
+def grades(
+    tables: dict[str, pd.DataFrame], treatments: pd.DataFrame, truth: pd.DataFrame | None
+) -> dict[str, float | str]:
     """Return all grades of `mcnn_core.discover.discover`'s tables as one flat dict: ``potency.coverage``, ``novel.recall.clusters``, ..."""
     hidden = grade_clusters(tables["clusters"], truth)
-    parts = {"potency": grade_potency(tables["potency"], truth), "novel": novelty_grades(grade_novelty(tables["novel"], treatments, truth)),
-             "clusters": {"hidden": len(hidden), "recovered": int(hidden["recovered"].sum()), "called": int(tables["novel"]["novel"].sum())},
-             "suspects": suspect_grades(tables["suspects"], truth)}
+    parts = {
+        "potency": grade_potency(tables["potency"], truth),
+        "novel": novelty_grades(grade_novelty(tables["novel"], treatments, truth)),
+        "clusters": {
+            "hidden": len(hidden),
+            "recovered": int(hidden["recovered"].sum()),
+            "called": int(tables["novel"]["novel"].sum()),
+        },
+        "suspects": suspect_grades(tables["suspects"], truth),
+    }
     return {f"{part}.{key}": value for part, found in parts.items() for key, value in found.items()}

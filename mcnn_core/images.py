@@ -29,8 +29,20 @@ TILE = r"(\d{1,6}):(\d{1,6}),(\d{1,6}):(\d{1,6})"
 def image_paths(screen: Screen, rows: slice = slice(None)) -> list[tuple[str, ...]]:
     """Return the paths of each field's images, one tuple per row of the table, in the order of the channels."""
     table = screen.table.iloc[rows]
-    return list(zip(*[[os.path.join(screen.root, folder, name) for folder, name in
-                       zip(table[f"PathName_{channel}"], table[f"FileName_{channel}"], strict=True)] for channel in screen.channels], strict=True))
+    return list(
+        zip(
+            *[
+                [
+                    os.path.join(screen.root, folder, name)
+                    for folder, name in zip(
+                        table[f"PathName_{channel}"], table[f"FileName_{channel}"], strict=True
+                    )
+                ]
+                for channel in screen.channels
+            ],
+            strict=True,
+        )
+    )
 
 
 def image_tiles(screen: Screen, rows: slice = slice(None)) -> list[str]:
@@ -43,7 +55,9 @@ def tile_slices(tile: str) -> tuple[slice, slice]:
     """Return the rows and columns of a field within its file, from text such as "0:128,160:320"."""
     found = re.fullmatch(TILE, tile, re.ASCII)
     if not found:
-        raise InputError(f"Metadata_Tile {tile!r}: the rows and columns of a part are right, as in 0:128,160:320")
+        raise InputError(
+            f"Metadata_Tile {tile!r}: the rows and columns of a part are right, as in 0:128,160:320"
+        )
     top, bottom, left, right = map(int, found.groups())
     return slice(top, bottom), slice(left, right)
 
@@ -57,9 +71,13 @@ def _page(tiff: tifffile.TiffFile, path: str | os.PathLike) -> tifffile.TiffPage
     """Return the only page of an open TIFF, or refuse it by its header alone."""
     page = tiff.pages.first
     if len(tiff.pages) > 1:
-        raise InputError(f"{path}: {len(tiff.pages)} pages; one page per field and channel is right")
+        raise InputError(
+            f"{path}: {len(tiff.pages)} pages; one page per field and channel is right"
+        )
     if page.samplesperpixel > 1 or page.photometric != tifffile.PHOTOMETRIC.MINISBLACK:
-        raise InputError(f"{path}: {page.photometric.name} with {page.samplesperpixel} samples per pixel; grey (black is zero) is right")
+        raise InputError(
+            f"{path}: {page.photometric.name} with {page.samplesperpixel} samples per pixel; grey (black is zero) is right"
+        )
     if str(page.dtype) not in DTYPES:
         raise InputError(f"{path}: pixels of type {page.dtype}; {' or '.join(DTYPES)} are right")
     if page.bitspersample != 8 * page.dtype.itemsize:
@@ -67,18 +85,36 @@ def _page(tiff: tifffile.TiffFile, path: str | os.PathLike) -> tifffile.TiffPage
     if len(page.shape) != 2 or 0 in page.shape:
         raise InputError(f"{path}: shape {page.shape}; one (height, width) image is right")
     if page.size > MAX_PIXELS:
-        raise InputError(f"{path}: {page.shape[0]} x {page.shape[1]} pixels; {MAX_PIXELS} at most are right")
+        raise InputError(
+            f"{path}: {page.shape[0]} x {page.shape[1]} pixels; {MAX_PIXELS} at most are right"
+        )
     if page.compression.name not in COMPRESSIONS:
-        raise InputError(f"{path}: compression {page.compression.name}; {', '.join(COMPRESSIONS)} are right")
-    if page.compression == tifffile.COMPRESSION.LZW and (turned := page.tags.valueof("Orientation", 1)) != 1:  # tifffile turns none, Pillow these
-        raise InputError(f"{path}: packed by LZW with orientation {turned}; 1 (not turned) is right")
+        raise InputError(
+            f"{path}: compression {page.compression.name}; {', '.join(COMPRESSIONS)} are right"
+        )
+    if (
+        page.compression == tifffile.COMPRESSION.LZW
+        and (turned := page.tags.valueof("Orientation", 1)) != 1
+    ):  # tifffile turns none, Pillow these
+        raise InputError(
+            f"{path}: packed by LZW with orientation {turned}; 1 (not turned) is right"
+        )
     stored, size = sum(page.databytecounts), tiff.filehandle.size
     plain = page.compression == tifffile.COMPRESSION.NONE
-    if any(start + length > size for start, length in zip(page.dataoffsets, page.databytecounts, strict=True)) or (plain and stored < page.nbytes):
-        raise InputError(f"{path}: truncated: the header names more bytes than the {size} of the file; copy it again")
+    if any(
+        start + length > size
+        for start, length in zip(page.dataoffsets, page.databytecounts, strict=True)
+    ) or (plain and stored < page.nbytes):
+        raise InputError(
+            f"{path}: truncated: the header names more bytes than the {size} of the file; copy it again"
+        )
     parts = math.prod(page.chunked)
-    if not len(page.dataoffsets) == len(page.databytecounts) == parts or 0 in page.databytecounts:  # absent ones would be read as zeros
-        raise InputError(f"{path}: the header names {len(page.dataoffsets)} strips or tiles of pixels, not empty; {parts} are right")
+    if (
+        not len(page.dataoffsets) == len(page.databytecounts) == parts or 0 in page.databytecounts
+    ):  # absent ones would be read as zeros
+        raise InputError(
+            f"{path}: the header names {len(page.dataoffsets)} strips or tiles of pixels, not empty; {parts} are right"
+        )
     return page
 
 
@@ -99,7 +135,9 @@ def _jpeg(path: str | os.PathLike, decode: bool) -> np.ndarray | tuple[int, int,
     with JpegImageFile(path) as image:
         width, height = image.size
         if image.mode != "L":
-            raise InputError(f"{path}: mode {image.mode} with {image.layers} samples per pixel; grey (L) is right")
+            raise InputError(
+                f"{path}: mode {image.mode} with {image.layers} samples per pixel; grey (L) is right"
+            )
         if width * height > MAX_PIXELS:
             raise InputError(f"{path}: {height} x {width} pixels; {MAX_PIXELS} at most are right")
         return np.array(image) if decode else (height, width, "uint8")
@@ -109,7 +147,9 @@ def _open(path: str | os.PathLike, decode: bool) -> np.ndarray | tuple[int, int,
     """Return height, width and type of an image from its header, or with `decode` its pixels."""
     kind, read = ("JPEG", _jpeg) if os.fspath(path).lower().endswith(JPEG) else ("TIFF", _tiff)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would wait for somebody to write into it
+        if not stat.S_ISREG(
+            os.stat(path).st_mode
+        ):  # a pipe would wait for somebody to write into it
             raise InputError(f"{path}: is no regular file")
         return read(path, decode)
     except InputError:
@@ -118,7 +158,9 @@ def _open(path: str | os.PathLike, decode: bool) -> np.ndarray | tuple[int, int,
         raise InputError(f"{path}: the file does not exist") from None
     # A damaged file can fail anywhere in the decoder, with whatever exception that line raises.
     except Exception as error:
-        raise InputError(f"{path}: not a readable {kind}: {type(error).__name__}: {error}") from error
+        raise InputError(
+            f"{path}: not a readable {kind}: {type(error).__name__}: {error}"
+        ) from error
 
 
 @lru_cache(maxsize=12)
@@ -156,8 +198,12 @@ def read_image(path: str | os.PathLike, tile: str = "") -> np.ndarray:
     except FileNotFoundError:
         raise InputError(f"{path}: the file does not exist") from None
     image = _montage(os.fspath(path), (facts.st_mtime_ns, facts.st_size))
-    if not (rows.start < rows.stop <= image.shape[0] and columns.start < columns.stop <= image.shape[1]):
-        raise InputError(f"{path}: Metadata_Tile {tile} is not a part of {image.shape[0]} x {image.shape[1]} pixels")
+    if not (
+        rows.start < rows.stop <= image.shape[0] and columns.start < columns.stop <= image.shape[1]
+    ):
+        raise InputError(
+            f"{path}: Metadata_Tile {tile} is not a part of {image.shape[0]} x {image.shape[1]} pixels"
+        )
     return image[rows, columns].astype(np.uint16)
 
 
@@ -185,10 +231,16 @@ def _field_shape(screen: Screen, shape: tuple[int, int]) -> tuple[tuple[int, int
         if all(part.start < part.stop <= side for part, side in zip(parts, shape, strict=True)):
             sizes[tile] = tuple(part.stop - part.start for part in parts)
         else:
-            problems.append(f"Metadata_Tile {tile} is not a part of {shape[0]} x {shape[1]} pixels (row {row} of the table)")
+            problems.append(
+                f"Metadata_Tile {tile} is not a part of {shape[0]} x {shape[1]} pixels (row {row} of the table)"
+            )
     common = pd.Series(list(sizes.values())).mode().iat[0] if sizes else shape
-    problems += [f"Metadata_Tile {tile or 'empty'}: {size[0]} x {size[1]} pixels; {common[0]} x {common[1]} as in most parts is right "
-                 f"(row {rows[tile]} of the table)" for tile, size in sizes.items() if size != common]
+    problems += [
+        f"Metadata_Tile {tile or 'empty'}: {size[0]} x {size[1]} pixels; {common[0]} x {common[1]} as in most parts is right "
+        f"(row {rows[tile]} of the table)"
+        for tile, size in sizes.items()
+        if size != common
+    ]
     return common, problems
 
 
@@ -211,17 +263,26 @@ def check_headers(screen: Screen) -> tuple[int, int]:
         except InputError as error:
             problems.append(f"{error.what} ({describe(screen, row, channel)})")
     common = pd.Series(list(shapes.values())).mode().iat[0] if shapes else (0, 0)
-    problems += [f"{path}: {shape[0]} x {shape[1]} pixels; {common[0]} x {common[1]} as in most files is right "
-                 f"({describe(screen, *first[path])})" for path, shape in shapes.items() if shape != common]
+    problems += [
+        f"{path}: {shape[0]} x {shape[1]} pixels; {common[0]} x {common[1]} as in most files is right "
+        f"({describe(screen, *first[path])})"
+        for path, shape in shapes.items()
+        if shape != common
+    ]
     if problems:
         raise InputError(f"{len(problems)} of {len(first)} images cannot be used", problems)
     common, problems = _field_shape(screen, common)
     if problems:
-        raise InputError("Metadata_Tile: fields of one size that lie within their files are right", problems)
+        raise InputError(
+            "Metadata_Tile: fields of one size that lie within their files are right", problems
+        )
     return common
 
 
 def read_field(screen: Screen, i: int) -> np.ndarray:
     """Return the field in row `i` of the table, (H, W, C) uint16, channels in the order of the screen."""
     here = slice(i, i + 1)
-    return np.stack([read_image(path, image_tiles(screen, here)[0]) for path in image_paths(screen, here)[0]], axis=-1)
+    return np.stack(
+        [read_image(path, image_tiles(screen, here)[0]) for path in image_paths(screen, here)[0]],
+        axis=-1,
+    )

@@ -94,11 +94,14 @@ bands.data = {start, stop}
 const said = wanted === "" ? "" : `${hits.filter(Boolean).length} of ${n} treatments match`
 document.getElementById(card).querySelector("[data-part=count]").textContent = said
 """
-SAVE_MATRIX = SAVE + """
+SAVE_MATRIX = (
+    SAVE
+    + """
 const n = names.length, distances = source.data.image[0]
 const lines = names.map((name, i) => [name, ...Array.from({length: n}, (_, j) => (distances[i * n + j] * step).toFixed(4))])
 save("distances.csv", [["treatment", ...names], ...lines])
 """
+)
 SEARCH = """
 const words = cb_obj.value_input.toLowerCase().split(/\\s+/).filter(Boolean)
 const columns = searched.map((name) => source.data[name]), length = source.get_length()
@@ -109,11 +112,14 @@ const shown = Array.from({length}, (_, i) => {
 filter.booleans = shown
 document.getElementById(card).querySelector("[data-part=count]").textContent = `${shown.filter(Boolean).length} of ${length} rows`
 """
-SAVE_TABLE = SAVE + """
+SAVE_TABLE = (
+    SAVE
+    + """
 const columns = grid.columns.map((column) => source.data[column.field])
 const order = cb_context.index.find_one(grid).data.index  // the rows shown, as they are sorted
 save("table.csv", [titles, ...Array.from(order, (i) => columns.map((column) => Number.isNaN(column[i]) ? "" : column[i]))])
 """
+)
 SHOW = """
 const c = compounds.indexOf(select.value), fit = fits[c], round = (value) => Number(value.toPrecision(3))
 sources.forEach((source, m) => {
@@ -139,11 +145,14 @@ const {x, y, mad, n} = sources[near.m].data, i = near.i
 const said = `${mechanisms[near.m]} at ${Number(x[i].toPrecision(3))} µM: ${y[i].toFixed(2)} ± ${mad[i].toFixed(2)} (median ± MAD of ${n[i]} wells)`
 document.getElementById(card).querySelector("[data-part=point]").textContent = said
 """
-FIT = TOUCH + """
+FIT = (
+    TOUCH
+    + """
 const columns = Math.floor((document.getElementById(card).clientWidth - 110) / 190), ncols = Math.max(1, Math.min(3, columns))
 legend.ncols = ncols
 plot.height = 340 + 23 * Math.ceil(legend.items.length / ncols)
 """
+)
 TURN = "const n = compounds.length; select.value = compounds[(compounds.indexOf(select.value) + by + n) % n]"
 
 MATRIX_LAYOUT = """{controls}<p data-part="count" role="status"></p>
@@ -172,7 +181,12 @@ class Interactive:
 
 def library() -> str:
     """Return the style of the cards and the scripts of Bokeh, some 2 MB of HTML."""
-    return STYLE + Resources(mode="inline", components=["bokeh", "bokeh-widgets", "bokeh-tables"], log_level="warn").render_js()
+    return (
+        STYLE
+        + Resources(
+            mode="inline", components=["bokeh", "bokeh-widgets", "bokeh-tables"], log_level="warn"
+        ).render_js()
+    )
 
 
 def data_uri(image: np.ndarray, side: int = THUMBNAIL, quality: int = 80) -> str:
@@ -187,7 +201,9 @@ def _new_id() -> str:
     return f"card-{uuid.uuid4().hex}"
 
 
-def _card(card: str, layout: str, alt: str, roots: Mapping[str, Model], *ready: CustomJS) -> Interactive:
+def _card(
+    card: str, layout: str, alt: str, roots: Mapping[str, Model], *ready: CustomJS
+) -> Interactive:
     """Set each root in its place in the layout, which names it in braces; `ready` runs once all are drawn."""
     document = Document()
     for root in roots.values():
@@ -205,14 +221,22 @@ def _figure(card: str, content: str, alt: str) -> str:
 def _need(frame: pd.DataFrame, *columns: str) -> None:
     missing = [name for name in columns if name not in frame]
     if missing:
-        raise InputError(f"this figure needs the columns {', '.join(columns)}; these are missing", missing)
+        raise InputError(
+            f"this figure needs the columns {', '.join(columns)}; these are missing", missing
+        )
 
 
 def _plot(name: str, **options) -> figure:
     """Return an empty plot, saved as `name`; the wheel zooms with Ctrl only, or nobody could scroll past it."""
     wheel = WheelZoomTool(modifiers={"ctrl": True})
-    plot = figure(tools=["pan", "box_zoom", wheel, "reset", SaveTool(filename=name)], active_drag="box_zoom", active_scroll=wheel,
-                  sizing_mode="stretch_width", toolbar_location="right", **options)
+    plot = figure(
+        tools=["pan", "box_zoom", wheel, "reset", SaveTool(filename=name)],
+        active_drag="box_zoom",
+        active_scroll=wheel,
+        sizing_mode="stretch_width",
+        toolbar_location="right",
+        **options,
+    )
     plot.toolbar.logo = None
     return plot
 
@@ -223,14 +247,20 @@ def _on_point(plot: figure, point: CustomJS) -> None:
 
 
 def _controls(hint: str, search: CustomJS, save: CustomJS) -> Model:
-    text, button = TextInput(title="Search", placeholder=hint, sizing_mode="stretch_width"), Button(label="Download CSV", width=120, align="end")
+    text, button = (
+        TextInput(title="Search", placeholder=hint, sizing_mode="stretch_width"),
+        Button(label="Download CSV", width=120, align="end"),
+    )
     text.js_on_change("value_input", search)
     button.js_on_click(save)
     return row(text, button, sizing_mode="stretch_width")
 
 
 def matrix(
-    distances: np.ndarray, table: pd.DataFrame, thumbnails: Sequence[np.ndarray], alt: str = "Distance matrix of all treatments"
+    distances: np.ndarray,
+    table: pd.DataFrame,
+    thumbnails: Sequence[np.ndarray],
+    alt: str = "Distance matrix of all treatments",
 ) -> Interactive:
     """Show the ordered distances of all treatments; pointing at one shows both treatments (Supplementary Table 7).
 
@@ -255,36 +285,86 @@ def matrix(
     _need(table, "name", "cluster")
     n, card = len(table), _new_id()
     if distances.shape != (n, n) or len(thumbnails) != n:
-        raise InputError(f"expected distances and thumbnails of {n} treatments, found {distances.shape} and {len(thumbnails)}")
+        raise InputError(
+            f"expected distances and thumbnails of {n} treatments, found {distances.shape} and {len(thumbnails)}"
+        )
     names, clusters = table["name"].astype(str).tolist(), table["cluster"].to_numpy()
     mechanisms = table["Metadata_MoA"].fillna("").tolist() if "Metadata_MoA" in table else [""] * n
-    notes = [f"cluster {cluster}" + (f", {mechanism}" if mechanism else "") for cluster, mechanism in zip(clusters, mechanisms)]
+    notes = [
+        f"cluster {cluster}" + (f", {mechanism}" if mechanism else "")
+        for cluster, mechanism in zip(clusters, mechanisms)
+    ]
     source = ColumnDataSource({"image": [np.round(distances.clip(0) / STEP).astype(np.uint16)]})
     bands = ColumnDataSource({"start": [], "stop": []})
     plot = _matrix_plot(source, bands, clusters, max(float(distances.max()), STEP))
     known = {"card": card, "names": names, "source": source, "step": STEP}
-    _on_point(plot, CustomJS(args=known | {"notes": notes, "thumbnails": [data_uri(image) for image in thumbnails]}, code=POINT))
-    search = CustomJS(args={"card": card, "names": names, "mechanisms": mechanisms, "bands": bands}, code=MARK)
-    controls = _controls("part of a name or mechanism", search, CustomJS(args=known, code=SAVE_MATRIX))
-    return _card(card, MATRIX_LAYOUT, alt, {"controls": controls, "plot": plot}, CustomJS(args={"plot": plot}, code=TOUCH))
+    _on_point(
+        plot,
+        CustomJS(
+            args=known | {"notes": notes, "thumbnails": [data_uri(image) for image in thumbnails]},
+            code=POINT,
+        ),
+    )
+    search = CustomJS(
+        args={"card": card, "names": names, "mechanisms": mechanisms, "bands": bands}, code=MARK
+    )
+    controls = _controls(
+        "part of a name or mechanism", search, CustomJS(args=known, code=SAVE_MATRIX)
+    )
+    return _card(
+        card,
+        MATRIX_LAYOUT,
+        alt,
+        {"controls": controls, "plot": plot},
+        CustomJS(args={"plot": plot}, code=TOUCH),
+    )
 
 
-def _matrix_plot(source: ColumnDataSource, bands: ColumnDataSource, clusters: np.ndarray, largest: float) -> figure:
+def _matrix_plot(
+    source: ColumnDataSource, bands: ColumnDataSource, clusters: np.ndarray, largest: float
+) -> figure:
     """Draw distances up to `largest`, a square around each run of equal clusters, and bands across from ``start`` to ``stop``."""
     n = len(clusters)
     edges = np.array([0, *(np.flatnonzero(clusters[1:] != clusters[:-1]) + 1), n])
     plot = _plot("distances", aspect_ratio=0.95, x_range=(0, n), y_range=(n, 0))
     plot.axis.visible = plot.grid.visible = False
-    plot.image("image", x=0, y=0, dw=n, dh=n, source=source, color_mapper=LinearColorMapper(Cividis256, low=0, high=largest / STEP))
-    plot.quad(left=edges[:-1], right=edges[1:], top=edges[:-1], bottom=edges[1:], fill_color=None, line_color="white")
+    plot.image(
+        "image",
+        x=0,
+        y=0,
+        dw=n,
+        dh=n,
+        source=source,
+        color_mapper=LinearColorMapper(Cividis256, low=0, high=largest / STEP),
+    )
+    plot.quad(
+        left=edges[:-1],
+        right=edges[1:],
+        top=edges[:-1],
+        bottom=edges[1:],
+        fill_color=None,
+        line_color="white",
+    )
     plot.quad(left=0, right=n, top="start", bottom="stop", source=bands, color="red", alpha=0.3)
     plot.quad(left="start", right="stop", top=0, bottom=n, source=bands, color="red", alpha=0.3)
     scale = LinearColorMapper(Cividis256, low=0, high=largest)
-    plot.add_layout(ColorBar(color_mapper=scale, title="cosine distance", height=10, padding=2, margin=0, title_standoff=2), "below")
+    plot.add_layout(
+        ColorBar(
+            color_mapper=scale,
+            title="cosine distance",
+            height=10,
+            padding=2,
+            margin=0,
+            title_standoff=2,
+        ),
+        "below",
+    )
     return plot
 
 
-def table(frame: pd.DataFrame, formats: Mapping[str, str] = {}, alt: str = "Searchable table") -> Interactive:
+def table(
+    frame: pd.DataFrame, formats: Mapping[str, str] = {}, alt: str = "Searchable table"
+) -> Interactive:
     """Show a table to sort and to search, such as the similarity of wells to mechanisms (Supplementary Table 6).
 
     A row stays if every word of the search occurs in its text columns. CSV holds the rows shown,
@@ -301,48 +381,113 @@ def table(frame: pd.DataFrame, formats: Mapping[str, str] = {}, alt: str = "Sear
     """
     card, titles, columns, data, searched = _new_id(), [str(name) for name in frame], [], {}, []
     for i, title in enumerate(titles):
-        values, field, longest = frame.iloc[:, i], f"column{i}", max(map(len, ["figure", *title.split()]))
+        values, field, longest = (
+            frame.iloc[:, i],
+            f"column{i}",
+            max(map(len, ["figure", *title.split()])),
+        )
         if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
             default = "0" if pd.api.types.is_integer_dtype(values) else "0.00"
-            data[field], shown = values.to_numpy(float, na_value=np.nan), NumberFormatter(format=formats.get(title, default), text_align="right")
+            data[field], shown = (
+                values.to_numpy(float, na_value=np.nan),
+                NumberFormatter(format=formats.get(title, default), text_align="right"),
+            )
         else:
-            data[field], shown = ["" if missing else str(value) for value, missing in zip(values, values.isna())], StringFormatter()
+            data[field], shown = (
+                ["" if missing else str(value) for value, missing in zip(values, values.isna())],
+                StringFormatter(),
+            )
             searched.append(field)
             longest = max(longest, min(28, max(map(len, data[field]), default=0)))
         # The grid takes a title as HTML, and a cell as text.
-        columns.append(TableColumn(field=field, title=html.escape(title), formatter=shown, width=20 + 7 * longest))
+        columns.append(
+            TableColumn(
+                field=field, title=html.escape(title), formatter=shown, width=20 + 7 * longest
+            )
+        )
     source, chosen = ColumnDataSource(data), BooleanFilter()
-    grid = DataTable(source=source, columns=columns, view=CDSView(filter=chosen), index_position=None, reorderable=False, autosize_mode="none",
-                     sizing_mode="stretch_width", height=430, stylesheets=[HEADER])
-    search = CustomJS(args={"card": card, "source": source, "filter": chosen, "searched": searched}, code=SEARCH)
+    grid = DataTable(
+        source=source,
+        columns=columns,
+        view=CDSView(filter=chosen),
+        index_position=None,
+        reorderable=False,
+        autosize_mode="none",
+        sizing_mode="stretch_width",
+        height=430,
+        stylesheets=[HEADER],
+    )
+    search = CustomJS(
+        args={"card": card, "source": source, "filter": chosen, "searched": searched}, code=SEARCH
+    )
     save = CustomJS(args={"grid": grid, "source": source, "titles": titles}, code=SAVE_TABLE)
     layout = f'{{controls}}<p data-part="count" role="status">{len(frame)} of {len(frame)} rows</p>{{grid}}'
-    return _card(card, layout, alt, {"controls": _controls("words, all of which must occur", search, save), "grid": grid})
+    return _card(
+        card,
+        layout,
+        alt,
+        {"controls": _controls("words, all of which must occur", search, save), "grid": grid},
+    )
 
 
-def _panels(points: pd.DataFrame, compounds: list, mechanisms: list) -> tuple[list[list[dict]], list[list[int]]]:
+def _panels(
+    points: pd.DataFrame, compounds: list, mechanisms: list
+) -> tuple[list[list[dict]], list[list[int]]]:
     """Return what to draw of each compound and mechanism, and which mechanisms of each compound in colour."""
-    points = points.sort_values("concentration").assign(low=points["median"] - points["mad"], high=points["median"] + points["mad"])
+    points = points.sort_values("concentration").assign(
+        low=points["median"] - points["mad"], high=points["median"] + points["mad"]
+    )
     points["ring"] = points["median"].where(points["annotated"])
-    drawn = points.round({name: 4 for name in ("median", "mad", "low", "high", "ring")}).rename(columns={"concentration": "x", "median": "y"})
-    of_one = {key: part[["x", "y", "mad", "low", "high", "n", "ring"]].to_dict("list") for key, part in drawn.groupby(["compound", "mechanism"])}
+    drawn = points.round({name: 4 for name in ("median", "mad", "low", "high", "ring")}).rename(
+        columns={"concentration": "x", "median": "y"}
+    )
+    of_one = {
+        key: part[["x", "y", "mad", "low", "high", "n", "ring"]].to_dict("list")
+        for key, part in drawn.groupby(["compound", "mechanism"])
+    }
     nothing = drawn.iloc[:0][["x", "y", "mad", "low", "high", "n", "ring"]].to_dict("list")
-    peaks = points.groupby(["compound", "mechanism"])["median"].max().sort_values(ascending=False, kind="stable")
+    peaks = (
+        points.groupby(["compound", "mechanism"])["median"]
+        .max()
+        .sort_values(ascending=False, kind="stable")
+    )
     annotated = points[points["annotated"]].groupby("compound")["mechanism"].unique()
-    tops = [{*annotated.get(compound, []), *peaks[compound].index[:EMPHASISED]} for compound in compounds]
+    tops = [
+        {*annotated.get(compound, []), *peaks[compound].index[:EMPHASISED]}
+        for compound in compounds
+    ]
     return (
-        [[of_one.get((compound, mechanism), nothing) for mechanism in mechanisms] for compound in compounds],
+        [
+            [of_one.get((compound, mechanism), nothing) for mechanism in mechanisms]
+            for compound in compounds
+        ],
         [[m for m, mechanism in enumerate(mechanisms) if mechanism in top] for top in tops],
     )
 
 
 def _draw(plot: figure, first: list[dict]) -> dict[str, list]:
     """Draw each mechanism's line, bars, marks and rings, to be filled anew for each compound; bars and rings hide with the line."""
-    drawn: dict[str, list] = {"sources": [ColumnDataSource(data) for data in first], "lines": [], "bars": [], "dots": []}
+    drawn: dict[str, list] = {
+        "sources": [ColumnDataSource(data) for data in first],
+        "lines": [],
+        "bars": [],
+        "dots": [],
+    }
     for m, source in enumerate(drawn["sources"]):
-        line, bars = plot.line("x", "y", source=source), plot.segment("x", "low", "x", "high", source=source)
+        line, bars = (
+            plot.line("x", "y", source=source),
+            plot.segment("x", "low", "x", "high", source=source),
+        )
         dots = plot.scatter("x", "y", source=source, marker=MARKERS[m % len(MARKERS)])
-        ring = plot.scatter("x", "ring", source=source, size=18, fill_color=None, line_color="#222", line_dash=[4, 3])
+        ring = plot.scatter(
+            "x",
+            "ring",
+            source=source,
+            size=18,
+            fill_color=None,
+            line_color="#222",
+            line_dash=[4, 3],
+        )
         for other in (bars, ring):
             line.js_link("visible", other, "visible")
         for name, renderer in (("lines", line), ("bars", bars), ("dots", dots)):
@@ -350,7 +495,11 @@ def _draw(plot: figure, first: list[dict]) -> dict[str, list]:
     return drawn
 
 
-def curves(points: pd.DataFrame, fits: pd.DataFrame, alt: str = "Similarity to each mechanism against concentration") -> Interactive:
+def curves(
+    points: pd.DataFrame,
+    fits: pd.DataFrame,
+    alt: str = "Similarity to each mechanism against concentration",
+) -> Interactive:
     """Browse all compounds: similarity to each mechanism against concentration (Supplementary Fig. 1).
 
     The annotated mechanism and the `EMPHASISED` most similar are coloured, the others grey. Bars are
@@ -376,12 +525,21 @@ def curves(points: pd.DataFrame, fits: pd.DataFrame, alt: str = "Similarity to e
     """
     _need(points, "compound", "concentration", "mechanism", "median", "mad", "n", "annotated")
     _need(fits, "compound", "ec50", "low", "high", "status")
-    card, bad = _new_id(), points.loc[~(points["concentration"] > 0), "compound"].astype(str).unique()
+    card, bad = (
+        _new_id(),
+        points.loc[~(points["concentration"] > 0), "compound"].astype(str).unique(),
+    )
     if len(bad):
-        raise InputError("concentrations on a logarithmic axis are above 0 uM; these compounds have others", list(bad))
+        raise InputError(
+            "concentrations on a logarithmic axis are above 0 uM; these compounds have others",
+            list(bad),
+        )
     if points.empty:
         return Interactive(_figure(card, "<p>not available</p>", alt))
-    compounds, mechanisms = list(dict.fromkeys(points["compound"])), sorted(set(points["mechanism"]), key=lambda name: (name == CONTROL, name))
+    compounds, mechanisms = (
+        list(dict.fromkeys(points["compound"])),
+        sorted(set(points["mechanism"]), key=lambda name: (name == CONTROL, name)),
+    )
     panels, emphasised = _panels(points, compounds, mechanisms)
     known = fits.set_index("compound").reindex(compounds).fillna({"status": ""})
     ends = points["concentration"].min() / 2, points["concentration"].max() * 2
@@ -389,23 +547,62 @@ def curves(points: pd.DataFrame, fits: pd.DataFrame, alt: str = "Similarity to e
     plot.xaxis.axis_label, plot.yaxis.axis_label = "concentration (µM)", "similarity (0 to 2)"
     plot.xaxis.formatter = NumeralTickFormatter(format="0.[000000]")
     drawn = _draw(plot, panels[0])
-    items = [LegendItem(label={"value": name if len(name) <= 26 else name[:25] + "…"}, renderers=[line, dot])
-             for name, line, dot in zip(mechanisms, drawn["lines"], drawn["dots"])]
-    legend = Legend(items=items, click_policy="hide", ncols=3, location="top_left", label_text_font_size="12px", border_line_color=None)
+    items = [
+        LegendItem(
+            label={"value": name if len(name) <= 26 else name[:25] + "…"}, renderers=[line, dot]
+        )
+        for name, line, dot in zip(mechanisms, drawn["lines"], drawn["dots"])
+    ]
+    legend = Legend(
+        items=items,
+        click_policy="hide",
+        ncols=3,
+        location="top_left",
+        label_text_font_size="12px",
+        border_line_color=None,
+    )
     plot.add_layout(legend, "below")
-    span, band = Span(dimension="height", line_color="#222", visible=False), BoxAnnotation(fill_color=PALETTE[5], fill_alpha=0.2, visible=False)
+    span, band = (
+        Span(dimension="height", line_color="#222", visible=False),
+        BoxAnnotation(fill_color=PALETTE[5], fill_alpha=0.2, visible=False),
+    )
     plot.add_layout(span)
     plot.add_layout(band)
-    select = Select(title="Compound", options=compounds, value=compounds[0], sizing_mode="stretch_width")
-    colours = ["#000000" if name == CONTROL else COLOURS[m % len(COLOURS)] for m, name in enumerate(mechanisms)]
-    show = CustomJS(code=SHOW, args=drawn | {
-        "card": card, "select": select, "compounds": compounds, "panels": panels, "emphasised": emphasised, "colours": colours,
-        "fits": known.to_dict("records"), "span": span, "band": band})
+    select = Select(
+        title="Compound", options=compounds, value=compounds[0], sizing_mode="stretch_width"
+    )
+    colours = [
+        "#000000" if name == CONTROL else COLOURS[m % len(COLOURS)]
+        for m, name in enumerate(mechanisms)
+    ]
+    show = CustomJS(
+        code=SHOW,
+        args=drawn
+        | {
+            "card": card,
+            "select": select,
+            "compounds": compounds,
+            "panels": panels,
+            "emphasised": emphasised,
+            "colours": colours,
+            "fits": known.to_dict("records"),
+            "span": span,
+            "band": band,
+        },
+    )
     select.js_on_change("value", show)
-    _on_point(plot, CustomJS(args=drawn | {"card": card, "plot": plot, "mechanisms": mechanisms}, code=READ))
-    buttons = [Button(label="Previous", width=80, align="end"), Button(label="Next", width=60, align="end")]
+    _on_point(
+        plot,
+        CustomJS(args=drawn | {"card": card, "plot": plot, "mechanisms": mechanisms}, code=READ),
+    )
+    buttons = [
+        Button(label="Previous", width=80, align="end"),
+        Button(label="Next", width=60, align="end"),
+    ]
     for button, by in zip(buttons, (-1, 1)):
-        button.js_on_click(CustomJS(args={"select": select, "compounds": compounds, "by": by}, code=TURN))
+        button.js_on_click(
+            CustomJS(args={"select": select, "compounds": compounds, "by": by}, code=TURN)
+        )
     controls = row(select, *buttons, sizing_mode="stretch_width")
     fit = CustomJS(args={"card": card, "plot": plot, "legend": legend}, code=FIT)
     return _card(card, CURVES_LAYOUT, alt, {"controls": controls, "plot": plot}, fit, show)

@@ -25,16 +25,30 @@ from mcnn_core.errors import InputError
 class NetworkConfig:
     """The shape of a network."""
 
-    scales: tuple[int, ...] = (16, 16, 16, 32, 32, 32, 64)  #: channels at each scale; scale n sees the field pooled by 2**n
+    scales: tuple[int, ...] = (
+        16,
+        16,
+        16,
+        32,
+        32,
+        32,
+        64,
+    )  #: channels at each scale; scale n sees the field pooled by 2**n
     fusion: int = 1024  #: channels of the 1 x 1 convolution that mixes the scales
     hidden: int = 128  #: hidden units of the fully connected layer: the features
     norm: bool = False  #: batch normalisation after each convolution and the fully connected layer
-    pool_between: bool = False  #: halve after each convolution while halvings are left, rather than all at the end
+    pool_between: bool = (
+        False  #: halve after each convolution while halvings are left, rather than all at the end
+    )
     average: bool = False  #: average over positions (fields of any size); else max-pool by 2 and flatten (one size)
-    dropout: float = 0.5  #: share of hidden units silenced in training [ours: the paper gives no rate]
+    dropout: float = (
+        0.5  #: share of hidden units silenced in training [ours: the paper gives no rate]
+    )
 
 
-_DEFAULT = NetworkConfig((16, 16, 16, 32, 32), fusion=512, norm=True, pool_between=True, average=True, dropout=0.0)
+_DEFAULT = NetworkConfig(
+    (16, 16, 16, 32, 32), fusion=512, norm=True, pool_between=True, average=True, dropout=0.0
+)
 CONFIGS = {
     "published": NetworkConfig(),
     "published-gap": NetworkConfig(average=True),
@@ -65,29 +79,50 @@ class MCNN(nn.Module):
         A field: 1 to 6 channels, sides in pixels that are multiples of `multiple_of(config)`.
     """
 
-    def __init__(self, config: NetworkConfig, n_classes: int, channels: int, height: int, width: int):
+    def __init__(
+        self, config: NetworkConfig, n_classes: int, channels: int, height: int, width: int
+    ):
         super().__init__()
         multiple, sides = multiple_of(config), {"height": height, "width": width}
-        problems = [f"{key} {side} is not a multiple of {multiple}" for key, side in sides.items() if side < 1 or side % multiple]
-        problems += [f"{channels} channels"] * (not 1 <= channels <= 6) + [f"{n_classes} class"] * (n_classes < 2)
+        problems = [
+            f"{key} {side} is not a multiple of {multiple}"
+            for key, side in sides.items()
+            if side < 1 or side % multiple
+        ]
+        problems += [f"{channels} channels"] * (not 1 <= channels <= 6) + [f"{n_classes} class"] * (
+            n_classes < 2
+        )
         if problems:
-            raise InputError(f"A network of {len(config.scales)} scales takes fields of 1 to 6 channels with sides "
-                             f"that are multiples of {multiple}, and at least two classes", problems)
+            raise InputError(
+                f"A network of {len(config.scales)} scales takes fields of 1 to 6 channels with sides "
+                f"that are multiples of {multiple}, and at least two classes",
+                problems,
+            )
         self.config, self.spec = config, (config, n_classes, channels, height, width)
-        halvings = reversed(range(len(config.scales)))  # left to do at each scale, to reach the size of the last
-        self.scales = nn.ModuleList(_scale(config, channels, out, k) for out, k in zip(config.scales, halvings))
-        self.fusion = nn.Sequential(nn.Conv2d(sum(config.scales), config.fusion, 1, bias=not config.norm),
-                                    *_activation(config, nn.BatchNorm2d(config.fusion)),
-                                    *([] if config.average else [nn.MaxPool2d(2)]))
+        halvings = reversed(
+            range(len(config.scales))
+        )  # left to do at each scale, to reach the size of the last
+        self.scales = nn.ModuleList(
+            _scale(config, channels, out, k) for out, k in zip(config.scales, halvings)
+        )
+        self.fusion = nn.Sequential(
+            nn.Conv2d(sum(config.scales), config.fusion, 1, bias=not config.norm),
+            *_activation(config, nn.BatchNorm2d(config.fusion)),
+            *([] if config.average else [nn.MaxPool2d(2)]),
+        )
         positions = 1 if config.average else (height // multiple) * (width // multiple)
-        self.features = nn.Sequential(nn.Linear(config.fusion * positions, config.hidden, bias=not config.norm),
-                                      *_activation(config, nn.BatchNorm1d(config.hidden)))
+        self.features = nn.Sequential(
+            nn.Linear(config.fusion * positions, config.hidden, bias=not config.norm),
+            *_activation(config, nn.BatchNorm1d(config.hidden)),
+        )
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(config.hidden, n_classes)
         # Grey level 0..255 to standard units, per channel; set from the training fields before training.
         self.register_buffer("grey_mean", torch.full((channels, 1, 1), 127.5))
         self.register_buffer("grey_std", torch.full((channels, 1, 1), 127.5))
-        for module in self.modules():  # [ours] Caffe's Xavier; He's killed most units of the published network
+        for module in (
+            self.modules()
+        ):  # [ours] Caffe's Xavier; He's killed most units of the published network
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
@@ -100,10 +135,16 @@ class MCNN(nn.Module):
         (n, H, W, C) uint8 array or tensor -> (n, C, H, W) float32 tensor in channels-last order on the model's
         device. Over the training fields each channel has mean 0 and standard deviation 1.
         """
-        pixels = torch.as_tensor(np.ascontiguousarray(fields) if isinstance(fields, np.ndarray) else fields).to(self.grey_mean.device, non_blocking=True)
-        x = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last)  # also where all fields were transposed
+        pixels = torch.as_tensor(
+            np.ascontiguousarray(fields) if isinstance(fields, np.ndarray) else fields
+        ).to(self.grey_mean.device, non_blocking=True)
+        x = pixels.permute(0, 3, 1, 2).to(
+            torch.float32, memory_format=torch.channels_last
+        )  # also where all fields were transposed
         width = pixels.shape[2]
-        by_rows(x).sub_(self.grey_mean.flatten().repeat(width)).div_(self.grey_std.flatten().repeat(width))
+        by_rows(x).sub_(self.grey_mean.flatten().repeat(width)).div_(
+            self.grey_std.flatten().repeat(width)
+        )
         return x
 
     def embed(self, x: torch.Tensor, bf16: bool = False) -> torch.Tensor:
@@ -114,8 +155,10 @@ class MCNN(nn.Module):
         """
         _, _, _, height, width = self.spec
         if not self.config.average and x.shape[2:] != (height, width):
-            raise InputError(f"This network was built for fields of {height} x {width}",
-                             [f"a field of {x.shape[2]} x {x.shape[3]}"])
+            raise InputError(
+                f"This network was built for fields of {height} x {width}",
+                [f"a field of {x.shape[2]} x {x.shape[3]}"],
+            )
         with torch.autocast(x.device.type, torch.bfloat16) if bf16 else nullcontext():
             outputs = []
             for n, scale in enumerate(self.scales):
@@ -144,8 +187,11 @@ def _scale(config: NetworkConfig, inputs: int, width: int, halvings: int) -> nn.
     early = min(halvings, 2) if config.pool_between else 0
     layers = []
     for k in (int(early > 0), int(early > 1), halvings - early):
-        layers += [nn.Conv2d(inputs, width, 5, padding=2, bias=not config.norm),
-                   *([nn.MaxPool2d(2 ** k)] if k else []), *_activation(config, nn.BatchNorm2d(width))]
+        layers += [
+            nn.Conv2d(inputs, width, 5, padding=2, bias=not config.norm),
+            *([nn.MaxPool2d(2**k)] if k else []),
+            *_activation(config, nn.BatchNorm2d(width)),
+        ]
         inputs = width
     return nn.Sequential(*layers)
 
@@ -175,8 +221,11 @@ def parameters(model: MCNN) -> int:
 
 def macs(model: MCNN) -> int:
     """Return the multiply-accumulate operations of one field's way through convolutions and full connections."""
-    return sum(int(np.prod(shape[1:])) * layer.weight[0].numel()
-               for _, layer, shape in _trace(model) if hasattr(layer, "weight") and layer.weight.dim() > 1)
+    return sum(
+        int(np.prod(shape[1:])) * layer.weight[0].numel()
+        for _, layer, shape in _trace(model)
+        if hasattr(layer, "weight") and layer.weight.dim() > 1
+    )
 
 
 def architecture_table(model: MCNN) -> pd.DataFrame:
@@ -189,14 +238,33 @@ def architecture_table(model: MCNN) -> pd.DataFrame:
     for name, layer, shape in _trace(model):
         stage, number = name.split(".")[:2] if "." in name else (name, "")
         if stage == "scales" and number not in ("0", last):
-            size = f"{model.spec[2]} x {model.spec[3] >> int(number)} x {model.spec[4] >> int(number)}"
-            rows.append({"layer": f"scale {number}, input", "type": "MaxPool2d", "kernel": "2", "stride": "2",
-                         "output": size, "parameters": 0})
+            size = (
+                f"{model.spec[2]} x {model.spec[3] >> int(number)} x {model.spec[4] >> int(number)}"
+            )
+            rows.append(
+                {
+                    "layer": f"scale {number}, input",
+                    "type": "MaxPool2d",
+                    "kernel": "2",
+                    "stride": "2",
+                    "output": size,
+                    "parameters": 0,
+                }
+            )
         last = number if stage == "scales" else last
-        kernel, stride = (np.ravel(getattr(layer, key, ""))[0] for key in ("kernel_size", "stride"))  # all are square
-        rows.append({"layer": f"scale {number}" if stage == "scales" else stage, "type": type(layer).__name__,
-                     "kernel": str(kernel), "stride": str(stride), "output": " x ".join(map(str, shape[1:])),
-                     "parameters": sum(p.numel() for p in layer.parameters())})
+        kernel, stride = (
+            np.ravel(getattr(layer, key, ""))[0] for key in ("kernel_size", "stride")
+        )  # all are square
+        rows.append(
+            {
+                "layer": f"scale {number}" if stage == "scales" else stage,
+                "type": type(layer).__name__,
+                "kernel": str(kernel),
+                "stride": str(stride),
+                "output": " x ".join(map(str, shape[1:])),
+                "parameters": sum(p.numel() for p in layer.parameters()),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -207,6 +275,8 @@ def _trace(model: MCNN) -> list[tuple[str, nn.Module, tuple[int, ...]]]:
         shadow = MCNN(*model.spec).eval()
         for name, layer in shadow.named_modules():
             if not list(layer.children()):
-                layer.register_forward_hook(lambda layer, _, y, name=name: seen.append((name, layer, tuple(y.shape))))
+                layer.register_forward_hook(
+                    lambda layer, _, y, name=name: seen.append((name, layer, tuple(y.shape)))
+                )
         shadow(torch.empty(1, *model.spec[2:]))
     return seen

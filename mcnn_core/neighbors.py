@@ -14,7 +14,16 @@ from mcnn_core.errors import InputError
 from mcnn_core.profiles import feature_matrix, row_names
 
 PROTOCOLS = ("NSC", "NSCB")
-SUSPECT_COLUMNS = ["treatment", "compound", "concentration", "MoA", "nearest_other", "own", "other", "silhouette"]
+SUSPECT_COLUMNS = [
+    "treatment",
+    "compound",
+    "concentration",
+    "MoA",
+    "nearest_other",
+    "own",
+    "other",
+    "silhouette",
+]
 
 
 def annotated(profiles: pd.DataFrame) -> pd.DataFrame:
@@ -26,7 +35,9 @@ def annotated(profiles: pd.DataFrame) -> pd.DataFrame:
     rows = profiles[known].sort_values("Metadata_Treatment", ignore_index=True)
     twice = rows["Metadata_Treatment"].duplicated(keep=False)
     if rows.empty or twice.any():
-        raise InputError("expected annotated treatments, one profile each", sorted(set(row_names(rows[twice]))))
+        raise InputError(
+            "expected annotated treatments, one profile each", sorted(set(row_names(rows[twice])))
+        )
     return rows
 
 
@@ -36,7 +47,9 @@ def _batches(rows: pd.DataFrame) -> np.ndarray:
         raise InputError("NSCB needs the column Metadata_Batch in the screen's table; use NSC")
     missing = rows["Metadata_Batch"] == ""
     if missing.any():
-        raise InputError("NSCB needs Metadata_Batch for every treatment; use NSC", row_names(rows[missing]))
+        raise InputError(
+            "NSCB needs Metadata_Batch for every treatment; use NSC", row_names(rows[missing])
+        )
     member = rows["Metadata_Batch"].str.get_dummies(";").to_numpy()
     return member @ member.T > 0
 
@@ -85,10 +98,17 @@ def nearest_neighbours(profiles: pd.DataFrame, protocol: str = "NSC") -> pd.Data
     distances = cosine_distances(feature_matrix(rows), names=row_names(rows))
     # argmin takes the first of equals; rounding keeps float noise from deciding a tie
     nearest = np.where(_allowed(rows, protocol), distances.round(12), np.inf).argmin(axis=1)
-    predictions = pd.DataFrame({
-        "compound": rows["Metadata_Compound"], "concentration": rows["Metadata_Concentration"], "MoA": rows["Metadata_MoA"],
-        "predicted": rows["Metadata_MoA"].to_numpy()[nearest], "neighbour": rows["Metadata_Treatment"].to_numpy()[nearest],
-        "distance": distances[np.arange(len(rows)), nearest], "protocol": protocol})
+    predictions = pd.DataFrame(
+        {
+            "compound": rows["Metadata_Compound"],
+            "concentration": rows["Metadata_Concentration"],
+            "MoA": rows["Metadata_MoA"],
+            "predicted": rows["Metadata_MoA"].to_numpy()[nearest],
+            "neighbour": rows["Metadata_Treatment"].to_numpy()[nearest],
+            "distance": distances[np.arange(len(rows)), nearest],
+            "protocol": protocol,
+        }
+    )
     return predictions[answerable(profiles, protocol).to_numpy()].reset_index(drop=True)
 
 
@@ -104,9 +124,15 @@ def average_precisions(profiles: pd.DataFrame, protocol: str = "NSC") -> pd.Seri
         `nearest_neighbours`.
     """
     rows = annotated(profiles)
-    distances, allowed = cosine_distances(feature_matrix(rows), names=row_names(rows)).round(12), _allowed(rows, protocol)
+    distances, allowed = (
+        cosine_distances(feature_matrix(rows), names=row_names(rows)).round(12),
+        _allowed(rows, protocol),
+    )
     same, asked = _same(rows["Metadata_MoA"].to_numpy()), answerable(profiles, protocol)
-    found = [average_precision_score(same[row, allowed[row]], -distances[row, allowed[row]]) for row in np.flatnonzero(asked)]
+    found = [
+        average_precision_score(same[row, allowed[row]], -distances[row, allowed[row]])
+        for row in np.flatnonzero(asked)
+    ]
     return pd.Series(found, asked.index[asked], name="average_precision", dtype=float)
 
 
@@ -126,11 +152,18 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
 def scores(predictions: pd.DataFrame) -> dict[str, float]:
     """Return ``overall`` accuracy, ``class_median`` (the paper's 88 %), ``n`` and the Wilson ``low`` and ``high``."""
     if predictions.empty:
-        raise InputError("no answerable query: every mechanism needs two compounds (in two batches for NSCB)")
+        raise InputError(
+            "no answerable query: every mechanism needs two compounds (in two batches for NSCB)"
+        )
     right = predictions["MoA"] == predictions["predicted"]
     low, high = wilson(int(right.sum()), len(right))
-    return {"overall": int(right.sum()) / len(right), "class_median": float(right.groupby(predictions["MoA"]).mean().median()),
-            "n": len(right), "low": low, "high": high}
+    return {
+        "overall": int(right.sum()) / len(right),
+        "class_median": float(right.groupby(predictions["MoA"]).mean().median()),
+        "n": len(right),
+        "low": low,
+        "high": high,
+    }
 
 
 def confusion(predictions: pd.DataFrame, classes: list[str] | None = None) -> pd.DataFrame:
@@ -160,8 +193,13 @@ def floors(profiles: pd.DataFrame, protocol: str = "NSC") -> pd.DataFrame:
     guesses = {"chance": allowed, "label_frequency": np.ones_like(allowed)}
     if "Metadata_Batch" in rows and (rows["Metadata_Batch"] != "").all():
         guesses["batch_only"] = _allowed(rows, "NSC") & _batches(rows)
-    right = {name: (same & mask).sum(axis=1) / mask.sum(axis=1).clip(min=1) for name, mask in guesses.items()}
-    table = pd.DataFrame({"MoA": rows["Metadata_MoA"], **right}).set_index(rows["Metadata_Treatment"])
+    right = {
+        name: (same & mask).sum(axis=1) / mask.sum(axis=1).clip(min=1)
+        for name, mask in guesses.items()
+    }
+    table = pd.DataFrame({"MoA": rows["Metadata_MoA"], **right}).set_index(
+        rows["Metadata_Treatment"]
+    )
     return table[answerable(profiles, protocol)]
 
 
@@ -178,13 +216,28 @@ def subgroups(profiles: pd.DataFrame) -> pd.DataFrame:
     table = {}
     for mechanism, part in annotated(profiles).groupby("Metadata_MoA"):
         compound = part["Metadata_Compound"].to_numpy()
-        distances, same = cosine_distances(feature_matrix(part), names=row_names(part)), _same(compound)
+        distances, same = (
+            cosine_distances(feature_matrix(part), names=row_names(part)),
+            _same(compound),
+        )
         kinds = len(set(compound))
-        silhouette = float(silhouette_score(distances, compound, metric="precomputed")) if 1 < kinds < len(part) else np.nan
+        silhouette = (
+            float(silhouette_score(distances, compound, metric="precomputed"))
+            if 1 < kinds < len(part)
+            else np.nan
+        )
         table[mechanism] = {
-            "compounds": kinds, "treatments": len(part), "within": _median(distances[same & ~np.eye(len(part), dtype=bool)]),
-            "between": _median(distances[~same]), "silhouette": silhouette}
-    return pd.DataFrame.from_dict(table, orient="index").rename_axis("MoA").astype({"compounds": int, "treatments": int})
+            "compounds": kinds,
+            "treatments": len(part),
+            "within": _median(distances[same & ~np.eye(len(part), dtype=bool)]),
+            "between": _median(distances[~same]),
+            "silhouette": silhouette,
+        }
+    return (
+        pd.DataFrame.from_dict(table, orient="index")
+        .rename_axis("MoA")
+        .astype({"compounds": int, "treatments": int})
+    )
 
 
 def suspects(profiles: pd.DataFrame) -> pd.DataFrame:
@@ -201,20 +254,38 @@ def suspects(profiles: pd.DataFrame) -> pd.DataFrame:
         ``other`` (b), ``silhouette``. Treatments whose mechanism no other compound shares cannot be judged and are left out.
     """
     rows = annotated(profiles)
-    distances, allowed = cosine_distances(feature_matrix(rows), names=row_names(rows)), _allowed(rows, "NSC")
+    distances, allowed = (
+        cosine_distances(feature_matrix(rows), names=row_names(rows)),
+        _allowed(rows, "NSC"),
+    )
     mechanism = rows["Metadata_MoA"].to_numpy()
     names = sorted(set(mechanism))
-    members = np.stack([allowed & (mechanism == name) for name in names], axis=1)  # (n, mechanisms, n)
+    members = np.stack(
+        [allowed & (mechanism == name) for name in names], axis=1
+    )  # (n, mechanisms, n)
     count = members.sum(axis=2)
-    mean = np.where(count > 0, np.einsum("ij,ikj->ik", distances, members) / count.clip(min=1), np.inf)
+    mean = np.where(
+        count > 0, np.einsum("ij,ikj->ik", distances, members) / count.clip(min=1), np.inf
+    )
     own_place = mechanism[:, None] == np.array(names)
     own, others = mean[own_place], np.where(own_place, np.inf, mean)
     other = others.min(axis=1)
-    table = pd.DataFrame({
-        "treatment": rows["Metadata_Treatment"], "compound": rows["Metadata_Compound"], "concentration": rows["Metadata_Concentration"],
-        "MoA": mechanism, "nearest_other": np.array(names)[others.argmin(axis=1)], "own": own, "other": other})
+    table = pd.DataFrame(
+        {
+            "treatment": rows["Metadata_Treatment"],
+            "compound": rows["Metadata_Compound"],
+            "concentration": rows["Metadata_Concentration"],
+            "MoA": mechanism,
+            "nearest_other": np.array(names)[others.argmin(axis=1)],
+            "own": own,
+            "other": other,
+        }
+    )
     judged = table[np.isfinite(own) & np.isfinite(other)]
-    scored = judged.assign(silhouette=(judged["other"] - judged["own"]) / judged[["own", "other"]].max(axis=1).clip(lower=1e-12))
+    scored = judged.assign(
+        silhouette=(judged["other"] - judged["own"])
+        / judged[["own", "other"]].max(axis=1).clip(lower=1e-12)
+    )
     return scored.sort_values("silhouette", kind="stable", ignore_index=True)
 
 

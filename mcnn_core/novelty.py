@@ -14,9 +14,20 @@ from mcnn_core.profiles import centre, feature_matrix, row_names
 
 DRAWS = 1000  #: sets of control wells that say how well wells without an effect agree
 QUANTILE = 0.95  #: of them that a treatment must exceed
-TYPES = {"treatment": str, "score": float, "cluster": int, "agreement": float, "threshold": float, "active": bool, "novel": bool, "cluster_score": float}
+TYPES = {
+    "treatment": str,
+    "score": float,
+    "cluster": int,
+    "agreement": float,
+    "threshold": float,
+    "active": bool,
+    "novel": bool,
+    "cluster_score": float,
+}
 COLUMNS = list(TYPES)
-NOTHING = pd.DataFrame(columns=COLUMNS).astype(TYPES)  #: ``novel.csv`` of a screen that cannot answer
+NOTHING = pd.DataFrame(columns=COLUMNS).astype(
+    TYPES
+)  #: ``novel.csv`` of a screen that cannot answer
 
 
 def _agreement(profiles: np.ndarray, plates: np.ndarray | None = None) -> float:
@@ -58,12 +69,21 @@ def activity(wells: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         n = len(part)
         size = min(n, len(controls))
         if size > 1 and n not in thresholds:
-            drawn = [_agreement(values[rng.choice(controls, size, replace=False)]) for _ in range(DRAWS)]
+            drawn = [
+                _agreement(values[rng.choice(controls, size, replace=False)]) for _ in range(DRAWS)
+            ]
             thresholds[n] = float(np.quantile(drawn, QUANTILE))
         agreement = _agreement(feature_matrix(part), part["Metadata_Plate"].to_numpy())
         limit = thresholds.get(n, np.nan)
-        rows[treatment] = {"wells": n, "agreement": agreement, "threshold": limit, "active": not agreement <= limit}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["wells", "agreement", "threshold", "active"]).rename_axis("treatment")
+        rows[treatment] = {
+            "wells": n,
+            "agreement": agreement,
+            "threshold": limit,
+            "active": not agreement <= limit,
+        }
+    return pd.DataFrame.from_dict(
+        rows, orient="index", columns=["wells", "agreement", "threshold", "active"]
+    ).rename_axis("treatment")
 
 
 def known(treatments: pd.DataFrame) -> np.ndarray:
@@ -74,12 +94,19 @@ def known(treatments: pd.DataFrame) -> np.ndarray:
 
 def unannotated(treatments: pd.DataFrame) -> np.ndarray:
     """Return the mask of the treatments that nobody annotated; controls of either kind are none."""
-    return ((treatments["Metadata_MoA"] == "") & (treatments["Metadata_control_type"] == "trt")).to_numpy()
+    return (
+        (treatments["Metadata_MoA"] == "") & (treatments["Metadata_control_type"] == "trt")
+    ).to_numpy()
 
 
 def _names(treatments: pd.DataFrame) -> list[str]:
     """Return each row's treatment; a well without one is named by its place."""
-    return [treatment or name for treatment, name in zip(treatments["Metadata_Treatment"], row_names(treatments), strict=True)]
+    return [
+        treatment or name
+        for treatment, name in zip(
+            treatments["Metadata_Treatment"], row_names(treatments), strict=True
+        )
+    ]
 
 
 def novelty(treatments: pd.DataFrame, clusters: pd.Series, tested: pd.DataFrame) -> pd.DataFrame:
@@ -106,13 +133,22 @@ def novelty(treatments: pd.DataFrame, clusters: pd.Series, tested: pd.DataFrame)
     if not is_new.any():
         return NOTHING
     distances = cosine_distances(x[is_new], x[is_known], names=row_names(treatments[is_new]))
-    table = pd.DataFrame({"treatment": _names(treatments[is_new]), "score": distances.min(axis=1),
-                          "cluster": np.asarray(clusters)[is_new]})
+    table = pd.DataFrame(
+        {
+            "treatment": _names(treatments[is_new]),
+            "score": distances.min(axis=1),
+            "cluster": np.asarray(clusters)[is_new],
+        }
+    )
     table = table.join(tested[["agreement", "threshold"]], on="treatment")
     table["active"] = ~table["treatment"].isin(tested.index[~tested["active"].astype(bool)])
     table["novel"] = table["active"] & ~table["cluster"].isin(set(np.asarray(clusters)[is_known]))
-    table["cluster_score"] = table["cluster"].map(table[table["novel"]].groupby("cluster")["score"].median())
-    return table[COLUMNS].sort_values(["novel", "cluster_score", "score"], ascending=False, kind="stable", ignore_index=True)
+    table["cluster_score"] = table["cluster"].map(
+        table[table["novel"]].groupby("cluster")["score"].median()
+    )
+    return table[COLUMNS].sort_values(
+        ["novel", "cluster_score", "score"], ascending=False, kind="stable", ignore_index=True
+    )
 
 
 def baselines(treatments: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -126,7 +162,14 @@ def baselines(treatments: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """
     is_new, x = unannotated(treatments), feature_matrix(treatments)
     new, old = x[is_new], x[known(treatments)]
-    nearest = np.sqrt(np.maximum(np.square(new).sum(1)[:, None] + np.square(old).sum(1) - 2 * new @ old.T, 0)).min(axis=1)
+    nearest = np.sqrt(
+        np.maximum(np.square(new).sum(1)[:, None] + np.square(old).sum(1) - 2 * new @ old.T, 0)
+    ).min(axis=1)
     forest = IsolationForest(n_estimators=300, random_state=seed).fit(old)
-    return pd.DataFrame({"treatment": _names(treatments[is_new]), "nearest neighbour": nearest,
-                         "isolation forest": -forest.score_samples(new)})
+    return pd.DataFrame(
+        {
+            "treatment": _names(treatments[is_new]),
+            "nearest neighbour": nearest,
+            "isolation forest": -forest.score_samples(new),
+        }
+    )

@@ -74,14 +74,20 @@ def team() -> Iterator[Team]:
         yield Team()
         return
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    store = dist.FileStore(os.environ[MEETING], size) if MEETING in os.environ else None  # torchrun's otherwise
-    dist.init_process_group("nccl" if device().type == "cuda" else "gloo", store=store, rank=rank, world_size=size)
+    store = (
+        dist.FileStore(os.environ[MEETING], size) if MEETING in os.environ else None
+    )  # torchrun's otherwise
+    dist.init_process_group(
+        "nccl" if device().type == "cuda" else "gloo", store=store, rank=rank, world_size=size
+    )
     # The launcher ends the others as soon as one has ended; or their exchange fails first.
     before = signal.signal(signal.SIGTERM, _ended)
     try:
         yield Team(dist.get_rank(), dist.get_world_size())
     except RuntimeError as error:
-        if isinstance(error, dist.DistError) or any(word in str(error) for word in ("gloo", "NCCL", "closed by peer")):
+        if isinstance(error, dist.DistError) or any(
+            word in str(error) for word in ("gloo", "NCCL", "closed by peer")
+        ):
             _ended()
         raise
     finally:
@@ -91,9 +97,13 @@ def team() -> Iterator[Team]:
 
 
 def _ended(*_: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # or the launcher's signal ends this process before it has said why
-    raise LostProcessError("Another process of this training has ended, so all of them stop. "
-                           "Run the same command again: it goes on from the last checkpoint")
+    signal.signal(
+        signal.SIGTERM, signal.SIG_IGN
+    )  # or the launcher's signal ends this process before it has said why
+    raise LostProcessError(
+        "Another process of this training has ended, so all of them stop. "
+        "Run the same command again: it goes on from the last checkpoint"
+    )
 
 
 def launch(command: Sequence[str | os.PathLike], processes: int) -> None:
@@ -115,18 +125,30 @@ def launch(command: Sequence[str | os.PathLike], processes: int) -> None:
     loopback = next(name for _, name in socket.if_nameindex() if name in ("lo", "lo0"))
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // processes))
     with tempfile.TemporaryDirectory(prefix="mcnn-") as private:
-        shared = os.environ | {MEETING: f"{private}/meeting", "WORLD_SIZE": str(processes), "OMP_NUM_THREADS": threads,
-                               "GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": f"={loopback}"}
+        shared = os.environ | {
+            MEETING: f"{private}/meeting",
+            "WORLD_SIZE": str(processes),
+            "OMP_NUM_THREADS": threads,
+            "GLOO_SOCKET_IFNAME": loopback,
+            "NCCL_SOCKET_IFNAME": f"={loopback}",
+        }
         team: list[subprocess.Popen] = []
         stopped: list[int] = []
-        before = {number: signal.signal(number, lambda number, _: stopped.append(number)) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {
+            number: signal.signal(number, lambda number, _: stopped.append(number))
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
         # Its blocking is inherited: Ctrl-C reaches this process alone, so that one message is printed and not one per process.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             for rank in map(str, range(processes)):
-                team.append(subprocess.Popen(command, env=shared | {"RANK": rank, "LOCAL_RANK": rank}))
+                team.append(
+                    subprocess.Popen(command, env=shared | {"RANK": rank, "LOCAL_RANK": rank})
+                )
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            while (codes := [process.poll() for process in team]).count(0) < processes and not any(codes):
+            while (codes := [process.poll() for process in team]).count(0) < processes and not any(
+                codes
+            ):
                 if stopped:
                     raise KeyboardInterrupt
                 time.sleep(0.1)
@@ -134,11 +156,15 @@ def launch(command: Sequence[str | os.PathLike], processes: int) -> None:
                 _end(team)
                 rank, code = next((rank, code) for rank, code in enumerate(codes) if code)
                 if code < 0:
-                    raise LostProcessError(f"Process {rank + 1} of {processes} was ended by {signal.Signals(-code).name}, so all of them stop. "
-                                           "Run the same command again: it goes on from the last checkpoint")
+                    raise LostProcessError(
+                        f"Process {rank + 1} of {processes} was ended by {signal.Signals(-code).name}, so all of them stop. "
+                        "Run the same command again: it goes on from the last checkpoint"
+                    )
                 sys.exit(code)
         finally:
-            for process in team:  # on Ctrl-C; files are whole or absent, so nothing is left to finish
+            for (
+                process
+            ) in team:  # on Ctrl-C; files are whole or absent, so nothing is left to finish
                 process.kill()
             for process in team:
                 process.wait()
@@ -182,7 +208,7 @@ class _SharedNorm(_BatchNorm):
         sums = _Total.apply(torch.cat([values.sum(over), values.square().sum(over), count]))
         n = sums[-1].detach()
         mean, square = (sums[:-1] / n).chunk(2)
-        variance = square - mean ** 2
+        variance = square - mean**2
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
@@ -197,7 +223,9 @@ def _share_norms(model: nn.Module) -> None:
     for parent in model.modules():
         for name, child in parent.named_children():
             if isinstance(child, _BatchNorm):
-                shared = _SharedNorm(child.num_features, child.eps, child.momentum).to(child.weight.device)
+                shared = _SharedNorm(child.num_features, child.eps, child.momentum).to(
+                    child.weight.device
+                )
                 shared.weight, shared.bias = child.weight, child.bias
                 shared.running_mean, shared.running_var = child.running_mean, child.running_var
                 shared.num_batches_tracked = child.num_batches_tracked

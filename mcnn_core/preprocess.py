@@ -30,7 +30,19 @@ from tqdm import tqdm
 
 from mcnn_core.cluster import Pool, pool, software
 from mcnn_core.errors import SHOWN, InputError, reporting, whole
-from mcnn_core.files import MARKER, claim, discard, is_ours, naming, put, read_json, refuse_foreign, register, remove_leftovers, write_json
+from mcnn_core.files import (
+    MARKER,
+    claim,
+    discard,
+    is_ours,
+    naming,
+    put,
+    read_json,
+    refuse_foreign,
+    register,
+    remove_leftovers,
+    write_json,
+)
 from mcnn_core.images import check_headers, describe, image_paths, image_tiles, read_image
 from mcnn_core.screen import Screen, load_screen, read_loaddata
 
@@ -66,7 +78,10 @@ def histogram_percentiles(histogram: np.ndarray, percent: tuple[float, ...]) -> 
     """
     cumulated = np.cumsum(histogram)
     rank = np.asarray(percent) / 100 * (cumulated[-1] - 1)
-    below, above = (anscombe(np.searchsorted(cumulated, edge, side="right")) for edge in (np.floor(rank), np.ceil(rank)))
+    below, above = (
+        anscombe(np.searchsorted(cumulated, edge, side="right"))
+        for edge in (np.floor(rank), np.ceil(rank))
+    )
     return below + (above - below) * (rank - np.floor(rank))
 
 
@@ -78,7 +93,10 @@ def _z_limits(histogram: np.ndarray) -> np.ndarray:
 
 #: What a plate's histogram is brought to: from the counts (65536,) of its fields, or of its
 #: negative controls, to the two Anscombe values that become 0 and 255.
-REFERENCES = {"plate-percentile": lambda histogram: histogram_percentiles(histogram, PERCENTILES), "dmso": _z_limits}
+REFERENCES = {
+    "plate-percentile": lambda histogram: histogram_percentiles(histogram, PERCENTILES),
+    "dmso": _z_limits,
+}
 
 
 def auto_bin(shape: tuple[int, int], n_fields: int) -> int:
@@ -103,8 +121,10 @@ def bin_counts(image: np.ndarray, size: int) -> np.ndarray:
     if size == 1:
         return image
     height, width = image.shape[0] // size, image.shape[1] // size
-    blocks = image[:height * size, :width * size].reshape(height, size, width, size)
-    return ((blocks.sum(axis=(1, 3), dtype=np.uint64) + size * size // 2) // (size * size)).astype(np.uint16)
+    blocks = image[: height * size, : width * size].reshape(height, size, width, size)
+    return ((blocks.sum(axis=(1, 3), dtype=np.uint64) + size * size // 2) // (size * size)).astype(
+        np.uint16
+    )
 
 
 def padding(shape: tuple[int, int], multiple: int) -> tuple[int, int]:
@@ -155,9 +175,13 @@ class Store:
             manifest = read_json(folder / "store.json")
             shape, whole = tuple(manifest["shape"]), manifest["sha256"] == _identity(manifest)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{folder} holds no whole store (store.json, pixels.npy): pre-process again") from error
+            raise InputError(
+                f"{folder} holds no whole store (store.json, pixels.npy): pre-process again"
+            ) from error
         if not whole:
-            raise InputError(f"{folder / 'store.json'} has been altered, it does not match its own SHA-256: pre-process again")
+            raise InputError(
+                f"{folder / 'store.json'} has been altered, it does not match its own SHA-256: pre-process again"
+            )
         pixels = _mapped(folder / "pixels.npy", shape)
         return cls(pixels, tuple(manifest["channels"]), manifest)
 
@@ -177,11 +201,16 @@ class Store:
             wanted = np.zeros(len(self.pixels), bool)
             wanted[np.asarray(rows, dtype=int)] = True
             blocks = [block for block in blocks if wanted[_rows(block)].any()]
-        altered = [f"plate {block['plate']}: fields {block['first']} to {block['first'] + block['fields'] - 1}"
-                   for block in _altered(self.pixels, blocks)]
+        altered = [
+            f"plate {block['plate']}: fields {block['first']} to {block['first'] + block['fields'] - 1}"
+            for block in _altered(self.pixels, blocks)
+        ]
         if altered:
-            raise InputError(f"{self.folder / 'pixels.npy'}: {len(altered)} of {len(blocks)} blocks are not as they were written: "
-                             "pre-process again", altered)
+            raise InputError(
+                f"{self.folder / 'pixels.npy'}: {len(altered)} of {len(blocks)} blocks are not as they were written: "
+                "pre-process again",
+                altered,
+            )
 
 
 def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray:
@@ -189,9 +218,13 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     try:
         pixels = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path.parent} holds no whole store (store.json, pixels.npy): pre-process again") from error
+        raise InputError(
+            f"{path.parent} holds no whole store (store.json, pixels.npy): pre-process again"
+        ) from error
     if (pixels.shape, pixels.dtype) != (shape, np.uint8) or not pixels.flags.c_contiguous:
-        raise InputError(f"{path}: {pixels.dtype} {pixels.shape} where store.json says uint8 {shape}: pre-process again")
+        raise InputError(
+            f"{path}: {pixels.dtype} {pixels.shape} where store.json says uint8 {shape}: pre-process again"
+        )
     size, right = path.stat().st_size, pixels.offset + pixels.nbytes
     if size != right:
         raise InputError(f"{path}: {size} bytes where {right} are right: pre-process again")
@@ -201,7 +234,9 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 def _same_store(folder: Path, identity: str) -> Store:
     store = Store.open(folder)
     if store.manifest["sha256"] != identity:
-        raise InputError(f"{folder} holds another store than the one that was sent: has it been pre-processed anew?")
+        raise InputError(
+            f"{folder} holds another store than the one that was sent: has it been pre-processed anew?"
+        )
     return store
 
 
@@ -209,7 +244,9 @@ def _altered(pixels: np.ndarray, blocks: list[dict[str, Any]]) -> list[dict[str,
     """Return the blocks that do not have their hash. Hashing is done in threads: the disk should be what takes time."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         found = threads.map(lambda block: hashlib.sha256(pixels[_rows(block)]).hexdigest(), blocks)
-        return [block for block, digest in zip(blocks, found, strict=True) if digest != block["sha256"]]
+        return [
+            block for block, digest in zip(blocks, found, strict=True) if digest != block["sha256"]
+        ]
 
 
 def _blocks(plates: pd.Series) -> dict[str, list[dict[str, Any]]]:
@@ -217,7 +254,9 @@ def _blocks(plates: pd.Series) -> dict[str, list[dict[str, Any]]]:
     edges, blocks = np.flatnonzero((plates != plates.shift()).to_numpy()).tolist(), {}
     for start, stop in pairwise([*edges, len(plates)]):
         blocks.setdefault(plates.iat[start], []).extend(
-            {"plate": plates.iat[start], "first": first, "fields": min(BLOCK, stop - first)} for first in range(start, stop, BLOCK))
+            {"plate": plates.iat[start], "first": first, "fields": min(BLOCK, stop - first)}
+            for first in range(start, stop, BLOCK)
+        )
     return blocks
 
 
@@ -226,7 +265,9 @@ def _rows(block: dict[str, Any]) -> slice:
     return slice(block["first"], block["first"] + block["fields"])
 
 
-def _count(images: list, size: int, counted: list[bool]) -> tuple[np.ndarray, list[tuple[int, int, str]], list[tuple[int, int, str]]]:
+def _count(
+    images: list, size: int, counted: list[bool]
+) -> tuple[np.ndarray, list[tuple[int, int, str]], list[tuple[int, int, str]]]:
     """Return the histograms (C, n) of the `counted` fields of a block, what is wrong with which image of all of them, and which are constant.
 
     `images` holds for each field its paths and its tile. Of the 65,536 counts those above the largest that occurs are left out.
@@ -242,12 +283,24 @@ def _count(images: list, size: int, counted: list[bool]) -> tuple[np.ndarray, li
             if image.min() == image.max():
                 constant.append((number, channel, f"every pixel is {image.flat[0]}"))
             for top in range(0, len(image) if use else 0, ROWS_AT_ONCE):
-                histogram = np.bincount(image[top:top + ROWS_AT_ONCE].ravel())
-                sums[:len(histogram)] += histogram
-    return total[:, :int(np.flatnonzero(total.any(0)).max(initial=0)) + 1].copy(), problems, constant
+                histogram = np.bincount(image[top : top + ROWS_AT_ONCE].ravel())
+                sums[: len(histogram)] += histogram
+    return (
+        total[:, : int(np.flatnonzero(total.any(0)).max(initial=0)) + 1].copy(),
+        problems,
+        constant,
+    )
 
 
-def _write(images: list, size: int, shape: tuple[int, int], extra: tuple[int, int], limits: list, file: str, offset: int) -> str:
+def _write(
+    images: list,
+    size: int,
+    shape: tuple[int, int],
+    extra: tuple[int, int],
+    limits: list,
+    file: str,
+    offset: int,
+) -> str:
     """Map the fields of a block, write them at `offset` of an existing file, and return their SHA-256."""
     tables, digest = [_look_up(*pair) for pair in limits], hashlib.sha256()
     field = np.empty((*shape, len(tables)), np.uint8)
@@ -258,11 +311,19 @@ def _write(images: list, size: int, shape: tuple[int, int], extra: tuple[int, in
             for c, (table, path) in enumerate(zip(tables, paths, strict=True)):
                 image = bin_counts(read_image(path, tile), size)
                 if image.shape != shape:
-                    raise InputError(f"{path} has changed while the screen was read: {image.shape[0]} x {image.shape[1]} pixels now")
+                    raise InputError(
+                        f"{path} has changed while the screen was read: {image.shape[0]} x {image.shape[1]} pixels now"
+                    )
                 for top in range(0, len(image), ROWS_AT_ONCE):
                     # mode="clip" spares a checked copy; every uint16 is within the 65,536 entries.
-                    field[top:top + ROWS_AT_ONCE, :, c] = table.take(image[top:top + ROWS_AT_ONCE], mode="clip")
-            whole = np.pad(field, ((0, extra[0]), (0, extra[1]), (0, 0)), mode="reflect") if any(extra) else field
+                    field[top : top + ROWS_AT_ONCE, :, c] = table.take(
+                        image[top : top + ROWS_AT_ONCE], mode="clip"
+                    )
+            whole = (
+                np.pad(field, ((0, extra[0]), (0, extra[1]), (0, 0)), mode="reflect")
+                if any(extra)
+                else field
+            )
             digest.update(whole)
             # Written, not memory-mapped: a full disk then is an error and not a crash.
             with naming(file):
@@ -305,7 +366,16 @@ class _Plan:
     def identity(self) -> str:
         """Return the SHA-256 of everything that the store follows from, the contents of the image files aside."""
         digest = hashlib.sha256(self.counted.tobytes())
-        for part in (software(), self.reference, self.bin, self.shape, self.screen.channels, self.blocks, *self.images, *self.stamps.items()):
+        for part in (
+            software(),
+            self.reference,
+            self.bin,
+            self.shape,
+            self.screen.channels,
+            self.blocks,
+            *self.images,
+            *self.stamps.items(),
+        ):
             digest.update(repr(part).encode())
         return digest.hexdigest()
 
@@ -341,7 +411,7 @@ def _lines(journal: TextIO) -> list[dict[str, Any]]:
     """Read a journal and cut off a last line that is not whole."""
     journal.seek(0)
     text = journal.read()
-    whole = text[:text.rfind("\n") + 1]
+    whole = text[: text.rfind("\n") + 1]
     journal.truncate(len(whole.encode()))
     try:
         return [json.loads(line) for line in whole.splitlines()]
@@ -349,13 +419,22 @@ def _lines(journal: TextIO) -> list[dict[str, Any]]:
         return []
 
 
-def _done(lines: list[dict[str, Any]], plan: _Plan, pixels: np.ndarray) -> tuple[dict[str, list[list[float]]], dict[int, str]]:
+def _done(
+    lines: list[dict[str, Any]], plan: _Plan, pixels: np.ndarray
+) -> tuple[dict[str, list[list[float]]], dict[int, str]]:
     """Return from the lines of a journal the limits of the plates, and the hashes of those blocks that still have them."""
     told = {line["first"]: line["sha256"] for line in lines if "first" in line}
-    blocks = [{**block, "sha256": told[block["first"]]} for there in plan.blocks.values() for block in there if block["first"] in told]
+    blocks = [
+        {**block, "sha256": told[block["first"]]}
+        for there in plan.blocks.values()
+        for block in there
+        if block["first"] in told
+    ]
     altered = {block["first"] for block in _altered(pixels, blocks)}
-    return ({line["plate"]: line["limits"] for line in lines if "plate" in line},
-            {block["first"]: block["sha256"] for block in blocks if block["first"] not in altered})
+    return (
+        {line["plate"]: line["limits"] for line in lines if "plate" in line},
+        {block["first"]: block["sha256"] for block in blocks if block["first"] not in altered},
+    )
 
 
 @contextmanager
@@ -370,7 +449,9 @@ def _work(folder: Path, plan: _Plan) -> Iterator[_Work]:
         try:
             fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise InputError(f"{folder}: another run is writing this store; wait for it, or name another folder") from error
+            raise InputError(
+                f"{folder}: another run is writing this store; wait for it, or name another folder"
+            ) from error
         lines = _lines(journal)
         if lines[:1] == [{"plan": identity}]:
             if (folder / "pixels.npy").exists():  # interrupted when all was done
@@ -378,7 +459,11 @@ def _work(folder: Path, plan: _Plan) -> Iterator[_Work]:
             with suppress(InputError):  # if it has been damaged, all is done again
                 mapped = _mapped(pixels, plan.shape)
         for item in folder.iterdir():
-            if item.name not in ("journal", MARKER) and (mapped is None or item != pixels) and is_ours(item):
+            if (
+                item.name not in ("journal", MARKER)
+                and (mapped is None or item != pixels)
+                and is_ours(item)
+            ):
                 item.unlink()
         if mapped is None:
             with naming(pixels):
@@ -391,8 +476,16 @@ def _work(folder: Path, plan: _Plan) -> Iterator[_Work]:
         yield work
 
 
-def preprocess(screen: Screen, folder: str | os.PathLike, reference: str = "plate-percentile", bin: int = 1, multiple: int = 32,
-               workers: int = 2, scheduler: str = "", progress: bool = True) -> Store:
+def preprocess(
+    screen: Screen,
+    folder: str | os.PathLike,
+    reference: str = "plate-percentile",
+    bin: int = 1,
+    multiple: int = 32,
+    workers: int = 2,
+    scheduler: str = "",
+    progress: bool = True,
+) -> Store:
     """Write the 8-bit store of a screen and open it.
 
     Each plate is read twice: once to count its pixels, once to map them. Memory does not grow
@@ -423,45 +516,96 @@ def preprocess(screen: Screen, folder: str | os.PathLike, reference: str = "plat
         plate whose reference has no spread, and every image that was changed while the screen was read; if another run is writing the same store; and what `mcnn_core.cluster.pool` raises.
     """
     if reference not in REFERENCES or bin < 1 or multiple < 1 or workers < 1:
-        raise InputError(f"reference={reference!r}, bin={bin}, multiple={multiple}, workers={workers}: the reference is one of "
-                         f"{', '.join(REFERENCES)} and the numbers are 1 or more")
+        raise InputError(
+            f"reference={reference!r}, bin={bin}, multiple={multiple}, workers={workers}: the reference is one of "
+            f"{', '.join(REFERENCES)} and the numbers are 1 or more"
+        )
     table, folder = screen.table, Path(folder).resolve()
     height, width = check_headers(screen)
     if min(height, width) < bin:
         raise InputError(f"bin={bin} is larger than a field of {height} x {width} pixels")
     counted = (table["Metadata_control_type"] == "negcon").to_numpy() | (reference != "dmso")
     blocks = _blocks(table["Metadata_Plate"])
-    bare = [f"plate {plate}" for plate, there in blocks.items() if not any(counted[_rows(block)].any() for block in there)]
+    bare = [
+        f"plate {plate}"
+        for plate, there in blocks.items()
+        if not any(counted[_rows(block)].any() for block in there)
+    ]
     if bare:
-        raise InputError(f"reference {reference!r} needs fields with Metadata_control_type negcon on every plate; "
-                         "name them or take plate-percentile", bare)
+        raise InputError(
+            f"reference {reference!r} needs fields with Metadata_control_type negcon on every plate; "
+            "name them or take plate-percentile",
+            bare,
+        )
     field = (height // bin, width // bin)
-    images = list(zip([tuple(map(os.path.abspath, paths)) for paths in image_paths(screen)], image_tiles(screen), strict=True))
+    images = list(
+        zip(
+            [tuple(map(os.path.abspath, paths)) for paths in image_paths(screen)],
+            image_tiles(screen),
+            strict=True,
+        )
+    )
     stamps = {path: _stamp(path) for paths, _ in images for path in paths}
-    plan = _Plan(screen, reference, bin, field, padding(field, multiple), counted, images, stamps, blocks)
+    plan = _Plan(
+        screen, reference, bin, field, padding(field, multiple), counted, images, stamps, blocks
+    )
     refuse_foreign(folder, "store")
     folder.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
     hidden = folder.with_name(f".{folder.name}.work")
     with _work(hidden, plan) as work:
-        total = sum(block["fields"] for there in blocks.values() for block in there if block["first"] not in work.hashes)
+        total = sum(
+            block["fields"]
+            for there in blocks.values()
+            for block in there
+            if block["first"] not in work.hashes
+        )
         problems, constant = [], []
         if total:
-            with (pool(scheduler, workers, hidden, images[0][0]) as tasks,
-                  tqdm(total=total, unit="field", desc="pre-processing", disable=not progress) as bar):
+            with (
+                pool(scheduler, workers, hidden, images[0][0]) as tasks,
+                tqdm(total=total, unit="field", desc="pre-processing", disable=not progress) as bar,
+            ):
                 problems, constant = _fill(plan, work, tasks, bar)
-        problems += [f"{path} has changed while the screen was read" for path, stamp in stamps.items() if _stamp(path) != stamp]
+        problems += [
+            f"{path} has changed while the screen was read"
+            for path, stamp in stamps.items()
+            if _stamp(path) != stamp
+        ]
         if problems:
             discard(hidden)
-            raise InputError(f"{len(problems)} problems in the fields of screen {screen.name!r}; nothing is written", problems)
+            raise InputError(
+                f"{len(problems)} problems in the fields of screen {screen.name!r}; nothing is written",
+                problems,
+            )
         if constant:
-            tqdm.write("\n  - ".join([f"{len(constant)} constant images, which are kept:", *constant[:SHOWN],
-                                      *[f"... and {len(constant) - SHOWN} more"] * (len(constant) > SHOWN)]))
+            tqdm.write(
+                "\n  - ".join(
+                    [
+                        f"{len(constant)} constant images, which are kept:",
+                        *constant[:SHOWN],
+                        *[f"... and {len(constant) - SHOWN} more"] * (len(constant) > SHOWN),
+                    ]
+                )
+            )
         manifest = {
-            "shape": list(plan.shape), "dtype": "uint8", "channels": list(screen.channels), "reference": reference, "bin": bin,
-            "field": list(field), "padding": list(plan.extra),
-            "limits": {plate: dict(zip(screen.channels, work.limits[plate], strict=True)) for plate in blocks},
-            "blocks": [{**block, "sha256": work.hashes[block["first"]]} for there in blocks.values() for block in there]}
+            "shape": list(plan.shape),
+            "dtype": "uint8",
+            "channels": list(screen.channels),
+            "reference": reference,
+            "bin": bin,
+            "field": list(field),
+            "padding": list(plan.extra),
+            "limits": {
+                plate: dict(zip(screen.channels, work.limits[plate], strict=True))
+                for plate in blocks
+            },
+            "blocks": [
+                {**block, "sha256": work.hashes[block["first"]]}
+                for there in blocks.values()
+                for block in there
+            ],
+        }
         write_json(hidden / "store.json", {**manifest, "sha256": _identity(manifest)})
         os.replace(work.pixels, hidden / "pixels.npy")
         put(hidden, folder, "store", passing="journal")
@@ -475,22 +619,40 @@ def _fill(plan: _Plan, work: _Work, tasks: Pool, bar: tqdm) -> tuple[list[str], 
     A plate is written when all of it is counted, while the next is being counted. Once a problem is found, the rest is only counted.
     """
     channels, problems, constant, histograms, left = plan.screen.channels, [], [], {}, {}
-    lacking = {plate: [block for block in there if block["first"] not in work.hashes] for plate, there in plan.blocks.items()}
+    lacking = {
+        plate: [block for block in there if block["first"] not in work.hashes]
+        for plate, there in plan.blocks.items()
+    }
     waiting = [plate for plate, there in lacking.items() if there]
     offset = np.load(work.pixels, mmap_mode="r", allow_pickle=False).offset
     pending: dict[Future, tuple[bool, dict[str, Any]]] = {}
 
     def count(plate: str) -> None:
-        histograms[plate], left[plate] = np.zeros((len(channels), COUNTS), np.int64), len(plan.blocks[plate])
+        histograms[plate], left[plate] = (
+            np.zeros((len(channels), COUNTS), np.int64),
+            len(plan.blocks[plate]),
+        )
         for block in plan.blocks[plate]:
             rows = _rows(block)
-            pending[tasks.submit(_count, plan.images[rows], plan.bin, plan.counted[rows].tolist())] = (False, block)
+            pending[
+                tasks.submit(_count, plan.images[rows], plan.bin, plan.counted[rows].tolist())
+            ] = (False, block)
 
     def write(plate: str) -> None:
         for block in lacking[plate]:
             place = offset + block["first"] * math.prod(plan.shape[1:])
-            pending[tasks.submit(_write, plan.images[_rows(block)], plan.bin, plan.field, plan.extra, work.limits[plate],
-                                 str(work.pixels), place)] = (True, block)
+            pending[
+                tasks.submit(
+                    _write,
+                    plan.images[_rows(block)],
+                    plan.bin,
+                    plan.field,
+                    plan.extra,
+                    work.limits[plate],
+                    str(work.pixels),
+                    place,
+                )
+            ] = (True, block)
 
     while pending or waiting:
         while waiting and len(pending) < 2 * tasks.slots:
@@ -503,39 +665,86 @@ def _fill(plan: _Plan, work: _Work, tasks: Pool, bar: tqdm) -> tuple[list[str], 
                 work.note(first=first, sha256=result)
                 bar.update(block["fields"])
                 continue
-            histograms[plate][:, :result[0].shape[1]] += result[0]
-            problems += [(first + number, f"{what} ({describe(plan.screen, first + number, channels[c])})") for number, c, what in result[1]]
-            constant += [(first + number, f"{describe(plan.screen, first + number, channels[c])}: {what}") for number, c, what in result[2]]
+            histograms[plate][:, : result[0].shape[1]] += result[0]
+            problems += [
+                (first + number, f"{what} ({describe(plan.screen, first + number, channels[c])})")
+                for number, c, what in result[1]
+            ]
+            constant += [
+                (first + number, f"{describe(plan.screen, first + number, channels[c])}: {what}")
+                for number, c, what in result[2]
+            ]
             left[plate] -= 1
-            if left[plate] or not histograms[plate].any(axis=1).all():  # of a channel without a readable image all are named
+            if (
+                left[plate] or not histograms[plate].any(axis=1).all()
+            ):  # of a channel without a readable image all are named
                 continue
-            pairs = [REFERENCES[plan.reference](histogram).tolist() for histogram in histograms.pop(plate)]
-            problems += [(first, f"plate {plate}, channel {channel}: the reference {plan.reference!r} has no spread; take another")
-                         for channel, (low, high) in zip(channels, pairs, strict=True) if low >= high]
+            pairs = [
+                REFERENCES[plan.reference](histogram).tolist()
+                for histogram in histograms.pop(plate)
+            ]
+            problems += [
+                (
+                    first,
+                    f"plate {plate}, channel {channel}: the reference {plan.reference!r} has no spread; take another",
+                )
+                for channel, (low, high) in zip(channels, pairs, strict=True)
+                if low >= high
+            ]
             if not problems:
                 work.limits[plate] = pairs
                 work.note(plate=plate, limits=pairs)
                 write(plate)
-    return tuple([what for _, what in sorted(found, key=lambda one: one[0])] for found in (problems, constant))
+    return tuple(
+        [what for _, what in sorted(found, key=lambda one: one[0])]
+        for found in (problems, constant)
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run ``python -m mcnn_core.preprocess --screen TABLE.csv --out DIR``."""
     parser = argparse.ArgumentParser(description="Write the 8-bit store of a screen.")
-    parser.add_argument("--screen", required=True, help="a LoadData .csv, or the output folder of the first chapter")
-    parser.add_argument("--out", required=True, help="folder of the store: new, empty, or a store, which is replaced")
+    parser.add_argument(
+        "--screen", required=True, help="a LoadData .csv, or the output folder of the first chapter"
+    )
+    parser.add_argument(
+        "--out",
+        required=True,
+        help="folder of the store: new, empty, or a store, which is replaced",
+    )
     parser.add_argument("--reference", choices=sorted(REFERENCES), default="plate-percentile")
-    parser.add_argument("--bin", type=whole(), default=0, help="join bin x bin pixels; 0: chosen from the size and number of fields")
-    parser.add_argument("--multiple", type=whole(1), default=32, help="pad the sides to multiples of this")
+    parser.add_argument(
+        "--bin",
+        type=whole(),
+        default=0,
+        help="join bin x bin pixels; 0: chosen from the size and number of fields",
+    )
+    parser.add_argument(
+        "--multiple", type=whole(1), default=32, help="pad the sides to multiples of this"
+    )
     parser.add_argument("--workers", type=whole(1), default=2, help="threads")
-    parser.add_argument("--scheduler", default="", help="tcp://HOST:PORT of a cluster that does it instead (mcnn_core.cluster)")
+    parser.add_argument(
+        "--scheduler",
+        default="",
+        help="tcp://HOST:PORT of a cluster that does it instead (mcnn_core.cluster)",
+    )
     given = parser.parse_args(arguments)
     with reporting():
-        if not (given.screen.lower().endswith(".csv") or (Path(given.screen) / "screen.json").is_file()):
-            raise InputError(f"screen {given.screen!r} is neither a LoadData .csv nor a folder in which the first chapter left screen.json")
-        screen = read_loaddata(given.screen) if given.screen.lower().endswith(".csv") else load_screen(given.screen)
+        if not (
+            given.screen.lower().endswith(".csv") or (Path(given.screen) / "screen.json").is_file()
+        ):
+            raise InputError(
+                f"screen {given.screen!r} is neither a LoadData .csv nor a folder in which the first chapter left screen.json"
+            )
+        screen = (
+            read_loaddata(given.screen)
+            if given.screen.lower().endswith(".csv")
+            else load_screen(given.screen)
+        )
         size = given.bin or auto_bin(check_headers(screen), len(screen.table))
-        store = preprocess(screen, given.out, given.reference, size, given.multiple, given.workers, given.scheduler)
+        store = preprocess(
+            screen, given.out, given.reference, size, given.multiple, given.workers, given.scheduler
+        )
     print(f"{given.out}: {' x '.join(map(str, store.shape))} (fields, height, width, channels)")
 
 

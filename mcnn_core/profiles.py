@@ -33,16 +33,25 @@ def feature_matrix(frame: pd.DataFrame) -> np.ndarray:
     """
     columns = feature_columns(frame)
     if not columns or frame.empty:
-        raise InputError(f"expected rows and feature columns, found {len(frame)} rows and {len(columns)} features")
+        raise InputError(
+            f"expected rows and feature columns, found {len(frame)} rows and {len(columns)} features"
+        )
     words = [name for name in columns if not pd.api.types.is_numeric_dtype(frame[name])]
     if words:
-        raise InputError("feature columns must be numeric; name describing columns Metadata_...", words)
+        raise InputError(
+            "feature columns must be numeric; name describing columns Metadata_...", words
+        )
     values = frame[columns].to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
     bad = ~np.isfinite(values)
     if bad.any():
         names = row_names(frame)
-        problems = [f"{names[row]}: {', '.join(np.array(columns)[bad[row]][:5])}" for row in np.flatnonzero(bad.any(axis=1))]
-        raise InputError("features must be finite numbers; a median would hide the missing ones", problems)
+        problems = [
+            f"{names[row]}: {', '.join(np.array(columns)[bad[row]][:5])}"
+            for row in np.flatnonzero(bad.any(axis=1))
+        ]
+        raise InputError(
+            "features must be finite numbers; a median would hide the missing ones", problems
+        )
     return values
 
 
@@ -99,7 +108,9 @@ def treatment_profiles(wells: pd.DataFrame) -> pd.DataFrame:
     A treatment in several batches keeps them all in ``Metadata_Batch``, joined by ``;``.
     """
     tested = wells.loc[wells["Metadata_control_type"] == "trt", "Metadata_Treatment"]
-    wells = wells[(wells["Metadata_control_type"] != "poscon") | ~wells["Metadata_Treatment"].isin(tested)]
+    wells = wells[
+        (wells["Metadata_control_type"] != "poscon") | ~wells["Metadata_Treatment"].isin(tested)
+    ]
     unknown = wells["Metadata_Treatment"] == ""
     control = wells["Metadata_control_type"] == "negcon"
     wells = wells.assign(
@@ -108,7 +119,9 @@ def treatment_profiles(wells: pd.DataFrame) -> pd.DataFrame:
     )
     by = ["Metadata_Treatment", "Metadata_control_type", "Metadata_Plate", "Metadata_Well"]
     if "Metadata_Batch" in wells:
-        batches = wells.groupby(by)["Metadata_Batch"].transform(lambda batch: ";".join(sorted(set(batch))))
+        batches = wells.groupby(by)["Metadata_Batch"].transform(
+            lambda batch: ";".join(sorted(set(batch)))
+        )
         wells = wells.assign(Metadata_Batch=batches)
     return aggregate(wells, by)
 
@@ -145,37 +158,62 @@ def to_anndata(frame: pd.DataFrame, provenance: Mapping[str, str] = {}) -> Any:
     try:
         from anndata import AnnData
     except ImportError as error:
-        raise InputError("AnnData needs the package anndata, which is not installed: pip install 'mcnn-core[anndata]'") from error
+        raise InputError(
+            "AnnData needs the package anndata, which is not installed: pip install 'mcnn-core[anndata]'"
+        ) from error
     columns, values = feature_columns(frame), feature_matrix(frame)
     obs = frame[[name for name in frame if name.startswith("Metadata_")]]
-    renamed = {name.replace("/", "_"): name for name in obs if "/" in name}  # a slash divides folders in an .h5ad file
+    renamed = {
+        name.replace("/", "_"): name for name in obs if "/" in name
+    }  # a slash divides folders in an .h5ad file
     if taken := sorted(set(renamed) & set(obs)):
-        raise InputError("names of columns that differ in more than a slash are right", [f"column {name!r} and {renamed[name]!r}" for name in taken])
+        raise InputError(
+            "names of columns that differ in more than a slash are right",
+            [f"column {name!r} and {renamed[name]!r}" for name in taken],
+        )
     pooled = obs["Metadata_Well"] == "" if "Metadata_Well" in obs else pd.Series(True, obs.index)
-    parts = [obs[name].where(pooled, "") if name == "Metadata_Treatment" else obs[name] for name in NAMING if name in obs]
-    names = pd.Index(["_".join(str(part) for part in row if str(part)) for row in zip(*parts, strict=True)], dtype=object)
+    parts = [
+        obs[name].where(pooled, "") if name == "Metadata_Treatment" else obs[name]
+        for name in NAMING
+        if name in obs
+    ]
+    names = pd.Index(
+        ["_".join(str(part) for part in row if str(part)) for row in zip(*parts, strict=True)],
+        dtype=object,
+    )
     if names.has_duplicates:
-        raise InputError("rows that plate, well, site or treatment tell apart are right", sorted(set(names[names.duplicated()])))
+        raise InputError(
+            "rows that plate, well, site or treatment tell apart are right",
+            sorted(set(names[names.duplicated()])),
+        )
     texts = [name for name in obs if not pd.api.types.is_numeric_dtype(obs[name])]
     obs = obs.assign(**{name: _categories(obs[name].astype(str)) for name in texts}).set_axis(names)
     obs = obs.rename(columns={name: name.replace("/", "_") for name in renamed.values()})
     single = all(frame[name].dtype == np.float32 for name in columns)
-    return AnnData(values.astype(np.float32 if single else np.float64), obs=obs, var=pd.DataFrame(index=pd.Index(columns, dtype=object)),
-                   uns={"provenance": dict(provenance), "renamed": renamed})
+    return AnnData(
+        values.astype(np.float32 if single else np.float64),
+        obs=obs,
+        var=pd.DataFrame(index=pd.Index(columns, dtype=object)),
+        uns={"provenance": dict(provenance), "renamed": renamed},
+    )
 
 
 def _controls(frame: pd.DataFrame) -> np.ndarray:
     """Return the mask of negative controls; at least one must be there."""
     mask = (frame["Metadata_control_type"] == "negcon").to_numpy()
     if not mask.any():
-        raise InputError("no row has Metadata_control_type negcon, and this normalisation is fitted on those")
+        raise InputError(
+            "no row has Metadata_control_type negcon, and this normalisation is fitted on those"
+        )
     return mask
 
 
 def _replaced(frame: pd.DataFrame, values: np.ndarray) -> pd.DataFrame:
     """Return a copy of `frame` with other feature values."""
     features = feature_columns(frame)
-    return pd.concat([frame.drop(columns=features), pd.DataFrame(values, frame.index, features)], axis=1)
+    return pd.concat(
+        [frame.drop(columns=features), pd.DataFrame(values, frame.index, features)], axis=1
+    )
 
 
 def centre(frame: pd.DataFrame) -> pd.DataFrame:

@@ -21,14 +21,26 @@ TOP_DOSES = 2  #: highest doses of a compound whose wells say in which direction
 HILLS = np.geomspace(0.5, 4, 16)  #: steepnesses tried
 STEP = 0.02  #: of the EC50s tried, log10 units
 MARGIN = 1.0  #: how far beyond the tested doses an EC50 is looked for, log10 units
-LEVEL, SIGNIFICANCE = 0.95, 0.001  #: of the interval; of the test whether there is a response at all
-NO_FIT = {"flat": "no fit: no response", "few": "no fit: too few doses or wells", "low": "no fit: EC50 may lie below the tested doses",
-          "high": "no fit: EC50 may lie above the tested doses", "open": "no fit: EC50 may lie anywhere"}
+LEVEL, SIGNIFICANCE = (
+    0.95,
+    0.001,
+)  #: of the interval; of the test whether there is a response at all
+NO_FIT = {
+    "flat": "no fit: no response",
+    "few": "no fit: too few doses or wells",
+    "low": "no fit: EC50 may lie below the tested doses",
+    "high": "no fit: EC50 may lie above the tested doses",
+    "open": "no fit: EC50 may lie anywhere",
+}
 
 
 def _dosed(wells: pd.DataFrame) -> pd.Series:
     """Return the mask of wells with a named compound at a known concentration, controls left out."""
-    return (wells["Metadata_control_type"] == "trt") & (wells["Metadata_Concentration"] > 0) & (wells["Metadata_Compound"] != "")
+    return (
+        (wells["Metadata_control_type"] == "trt")
+        & (wells["Metadata_Concentration"] > 0)
+        & (wells["Metadata_Compound"] != "")
+    )
 
 
 def similarities(wells: pd.DataFrame, choice: str = "nearest") -> pd.DataFrame:
@@ -63,7 +75,9 @@ def similarities(wells: pd.DataFrame, choice: str = "nearest") -> pd.DataFrame:
     for name in names:
         part = like[:, group[reference] == name]
         alone = np.isnan(part).all(axis=1)
-        table[name] = np.where(alone, np.nan, CHOICES[choice](np.where(alone[:, None], 0, part), axis=1))
+        table[name] = np.where(
+            alone, np.nan, CHOICES[choice](np.where(alone[:, None], 0, part), axis=1)
+        )
     return pd.DataFrame(table, index=wells.index)
 
 
@@ -88,15 +102,29 @@ def curves(wells: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     part = wells.loc[dosed, keys]
     # Not melt: a mechanism may have the name of any column.
     parts = [part.assign(mechanism=name, similarity=table[name]) for name in table]
-    long = pd.concat(parts or [part.assign(mechanism="", similarity=np.nan)]).dropna(subset="similarity")
+    long = pd.concat(parts or [part.assign(mechanism="", similarity=np.nan)]).dropna(
+        subset="similarity"
+    )
     groups = long.groupby([*keys, "mechanism"])["similarity"]
-    found = groups.agg(["median", "count"]).join(groups.agg(lambda x: (x - x.median()).abs().median()).rename("mad")).reset_index()
+    found = (
+        groups.agg(["median", "count"])
+        .join(groups.agg(lambda x: (x - x.median()).abs().median()).rename("mad"))
+        .reset_index()
+    )
     found["annotated"] = found.pop("Metadata_MoA") == found["mechanism"]
-    found = found.rename(columns={"Metadata_Compound": "compound", "Metadata_Concentration": "concentration", "count": "n"})
+    found = found.rename(
+        columns={
+            "Metadata_Compound": "compound",
+            "Metadata_Concentration": "concentration",
+            "count": "n",
+        }
+    )
     return found[["compound", "concentration", "mechanism", "median", "mad", "n", "annotated"]]
 
 
-def hill(concentration: np.ndarray, bottom: float, top: float, log_ec50: float, slope: float) -> np.ndarray:
+def hill(
+    concentration: np.ndarray, bottom: float, top: float, log_ec50: float, slope: float
+) -> np.ndarray:
     """Return the four-parameter log-logistic response; `concentration` may hold 0, where it is `bottom`."""
     with np.errstate(divide="ignore", over="ignore"):
         return bottom + (top - bottom) / (1 + 10 ** (slope * (log_ec50 - np.log10(concentration))))
@@ -141,16 +169,37 @@ def fit(concentration: np.ndarray, response: np.ndarray) -> dict[str, float | st
     best, null = residual.min(), np.square(response - response.mean()).sum()
     if f_distribution.sf((null - best) / 3 / max(best / free, 1e-300), 3, free) > SIGNIFICANCE:
         return nothing | {"status": NO_FIT["flat"]}
-    inside = np.flatnonzero(residual.min(axis=1) <= best * (1 + f_distribution.ppf(LEVEL, 1, free) / free))
+    inside = np.flatnonzero(
+        residual.min(axis=1) <= best * (1 + f_distribution.ppf(LEVEL, 1, free) / free)
+    )
     below, above = inside[0] == 0, inside[-1] == len(tried) - 1
     if below or above:
-        return nothing | {"status": NO_FIT["open" if below and above else "low" if below else "high"]}
+        return nothing | {
+            "status": NO_FIT["open" if below and above else "low" if below else "high"]
+        }
     at, steep = np.unravel_index(residual.argmin(), residual.shape)
     top, bottom = np.polyfit(hill(concentration, 0, 1, tried[at], HILLS[steep]), response, 1)
     limits = ([-np.inf, -np.inf, tried[0], HILLS[0]], [np.inf, np.inf, tried[-1], HILLS[-1]])
-    (bottom, top, middle, slope), _ = curve_fit(hill, concentration, response, [bottom, bottom + top, tried[at], HILLS[steep]], bounds=limits)
-    low, high = tried[inside[0] - 1], tried[inside[-1] + 1]  # outward, to the first EC50s that are excluded
-    return {"ec50": 10**middle, "low": 10**low, "high": 10**high, "hill": slope, "bottom": bottom, "top": top, "status": "fit"}
+    (bottom, top, middle, slope), _ = curve_fit(
+        hill,
+        concentration,
+        response,
+        [bottom, bottom + top, tried[at], HILLS[steep]],
+        bounds=limits,
+    )
+    low, high = (
+        tried[inside[0] - 1],
+        tried[inside[-1] + 1],
+    )  # outward, to the first EC50s that are excluded
+    return {
+        "ec50": 10**middle,
+        "low": 10**low,
+        "high": 10**high,
+        "hill": slope,
+        "bottom": bottom,
+        "top": top,
+        "status": "fit",
+    }
 
 
 def effects(wells: pd.DataFrame, compound: str) -> tuple[np.ndarray, np.ndarray]:
@@ -160,9 +209,14 @@ def effects(wells: pd.DataFrame, compound: str) -> tuple[np.ndarray, np.ndarray]
     compound's `TOP_DOSES` highest doses go (the median of their wells, itself left out, scaled to length 1).
     """
     here = (wells["Metadata_Compound"] == compound) & _dosed(wells)
-    control = (wells["Metadata_control_type"] == "negcon") & wells["Metadata_Plate"].isin(wells.loc[here, "Metadata_Plate"])
+    control = (wells["Metadata_control_type"] == "negcon") & wells["Metadata_Plate"].isin(
+        wells.loc[here, "Metadata_Plate"]
+    )
     used = centre(wells[here | control])
-    values, dose = feature_matrix(used), used["Metadata_Concentration"].where(here[used.index], 0.0).to_numpy()
+    values, dose = (
+        feature_matrix(used),
+        used["Metadata_Concentration"].where(here[used.index], 0.0).to_numpy(),
+    )
     top = dose >= np.unique(dose[dose > 0])[-TOP_DOSES:].min()
     response = []
     for row, value in enumerate(values):
@@ -187,5 +241,10 @@ def potency(wells: pd.DataFrame) -> pd.DataFrame:
         One row per compound, sorted: ``compound`` and what `fit` returned. Nothing in it depends on ``Metadata_MoA``.
     """
     dosed = _dosed(wells)
-    rows = [{"compound": compound, **fit(*effects(wells, compound))} for compound in sorted(wells.loc[dosed, "Metadata_Compound"].unique())]
-    return pd.DataFrame(rows, columns=["compound", "ec50", "low", "high", "status", "hill", "bottom", "top"])
+    rows = [
+        {"compound": compound, **fit(*effects(wells, compound))}
+        for compound in sorted(wells.loc[dosed, "Metadata_Compound"].unique())
+    ]
+    return pd.DataFrame(
+        rows, columns=["compound", "ec50", "low", "high", "status", "hill", "bottom", "top"]
+    )

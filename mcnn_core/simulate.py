@@ -39,7 +39,10 @@ from mcnn_core.files import atomic
 DMSO_WELLS = ("B02", "C02", "D02", "E11", "F11", "G11")
 TAXOL_WELLS = ("B11", "C11", "D11", "E02", "F02", "G02")
 MICROSCOPE_PIXEL = 0.496296  # um, "XCalibration" in the MetaMorph tag of BBBC021's own TIFFs
-SIDES = (64, 10_000)  # pixels: smaller fields hold no cell to speak of, larger ones no reader of images here takes
+SIDES = (
+    64,
+    10_000,
+)  # pixels: smaller fields hold no cell to speak of, larger ones no reader of images here takes
 CHANNELS = {"DAPI": 1, "Actin": 4, "Tubulin": 2}  # channel: filter number in BBBC021's file names
 
 
@@ -71,23 +74,53 @@ class Layout:
     def wells(self) -> pd.DataFrame:
         """Return one row per well: plate, week, replicate, well, compound, concentration (uM), moa, mechanism."""
         rows = []
-        for (week, number, replicates), group in self.compounds.groupby(["week", "layout", "replicates"]):
+        for (week, number, replicates), group in self.compounds.groupby(
+            ["week", "layout", "replicates"]
+        ):
             for replicate in range(1, replicates + 1):
-                plate = {"week": f"Week{week}", "plate": f"Week{week}_{20000 + 1000 * week + 100 * number + replicate}",
-                         "replicate": replicate}
-                for wells, compound, dose, mechanism in ((DMSO_WELLS, "DMSO", 0.0, ""), (TAXOL_WELLS, "taxol", 0.3, "Microtubule stabilizers")):
-                    rows += [{**plate, "well": well, "compound": compound, "concentration": dose, "mechanism": mechanism}
-                             for well in wells[:self.controls]]
-                rows += [{**plate, "well": f"{one.row}{column:02d}", "compound": one.compound,
-                          "concentration": one.doses[column - 3], "mechanism": one.mechanism}
-                         for one in group.itertuples() for column in self.columns]
+                plate = {
+                    "week": f"Week{week}",
+                    "plate": f"Week{week}_{20000 + 1000 * week + 100 * number + replicate}",
+                    "replicate": replicate,
+                }
+                for wells, compound, dose, mechanism in (
+                    (DMSO_WELLS, "DMSO", 0.0, ""),
+                    (TAXOL_WELLS, "taxol", 0.3, "Microtubule stabilizers"),
+                ):
+                    rows += [
+                        {
+                            **plate,
+                            "well": well,
+                            "compound": compound,
+                            "concentration": dose,
+                            "mechanism": mechanism,
+                        }
+                        for well in wells[: self.controls]
+                    ]
+                rows += [
+                    {
+                        **plate,
+                        "well": f"{one.row}{column:02d}",
+                        "compound": one.compound,
+                        "concentration": one.doses[column - 3],
+                        "mechanism": one.mechanism,
+                    }
+                    for one in group.itertuples()
+                    for column in self.columns
+                ]
         return pd.DataFrame(rows).sort_values(["plate", "well"], ignore_index=True)
 
     def annotation(self) -> pd.DataFrame:
         """Return the annotated treatments: compound, concentration (uM), moa; DMSO is a class of its own."""
-        rows = [(one.compound, dose, one.moa) for one in self.compounds.itertuples() for dose in one.annotated
-                if dose in [one.doses[column - 3] for column in self.columns]]
-        return pd.DataFrame([*rows, ("DMSO", 0.0, "DMSO")], columns=["compound", "concentration", "moa"])
+        rows = [
+            (one.compound, dose, one.moa)
+            for one in self.compounds.itertuples()
+            for dose in one.annotated
+            if dose in [one.doses[column - 3] for column in self.columns]
+        ]
+        return pd.DataFrame(
+            [*rows, ("DMSO", 0.0, "DMSO")], columns=["compound", "concentration", "moa"]
+        )
 
 
 def _layouts() -> dict[str, Layout]:
@@ -95,8 +128,13 @@ def _layouts() -> dict[str, Layout]:
     table = pd.read_csv(Path(__file__).with_name("layout.csv"), keep_default_na=False)
     for column in ("doses", "annotated"):
         table[column] = [tuple(float(dose) for dose in text.split()) for text in table[column]]
-    few = table["compound"].isin(["nocodazole", "AZ-A", "cytochalasin B", "taxol", "AZ841", "vincristine", "AZ-C", "SX-09"])
-    return {"default": Layout(table), "tiny": Layout(table[few].assign(replicates=2), columns=(4, 5, 6), controls=2, sites=2)}
+    few = table["compound"].isin(
+        ["nocodazole", "AZ-A", "cytochalasin B", "taxol", "AZ841", "vincristine", "AZ-C", "SX-09"]
+    )
+    return {
+        "default": Layout(table),
+        "tiny": Layout(table[few].assign(replicates=2), columns=(4, 5, 6), controls=2, sites=2),
+    }
 
 
 LAYOUTS = _layouts()
@@ -106,25 +144,57 @@ LAYOUTS = _layouts()
 # name: (baseline, spread between cells, spread between fields, lowest, highest).
 # Lengths in um, amplitudes relative to the DMSO mean, arrangements as odds (logarithms).
 PARAMETERS = {
-    "radius": (20.0, 2.6, 1.0, 8, 32), "elongation": (0.24, 0.15, 0.05, 0, 1.0), "spikes": (0.42, 0.17, 0.06, 0, 1.3),
-    "nucleus": (8.6, 0.9, 0.4, 4, 14), "nucleus_elongation": (0.16, 0.07, 0.03, 0, 0.7),
-    "nucleus_offset": (0.08, 0.06, 0.05, 0, 0.6), "pieces": (0.8, 0.3, 0.3, 1, 9), "scatter": (0.3, 0.2, 0.1, 0, 1),
-    "chromatin": (0.15, 0.07, 0.05, 0, 0.7), "nucleoli": (2.5, 0.8, 0.3, 0, 6), "dna": (1.0, 0.2, 0.1, 0.3, 3),
-    "tubulin": (1.0, 0.2, 0.1, 0.3, 3), "perinuclear": (0.7, 0.25, 0.12, 0, 2), "fibre": (0.38, 0.1, 0.08, 0, 1),
-    "coarseness": (0.0, 0.15, 0.2, -0.8, 0.8), "radial": (0.5, 0.0, 0.5, -6, 6), "parallel": (0.5, 0.0, 0.5, -6, 6),
-    "circular": (-2.0, 0.0, 0.8, -6, 6), "rim": (0.1, 0.15, 0.15, 0, 2), "cap": (0.2, 0.2, 0.15, 0, 2),
-    "actin": (1.0, 0.25, 0.1, 0.3, 3), "cortex": (0.7, 0.2, 0.15, 0, 2), "junction": (0.5, 0.2, 0.15, 0, 2),
-    "stress": (0.35, 0.1, 0.1, 0, 1), "puncta": (4.0, 2.5, 1.0, 0, 20), "puncta_place": (0.6, 0.0, 0.05, 0.1, 1),
-    "ruffle": (0.15, 0.15, 0.15, 0, 1.5), "vacuoles": (0.0, 0.0, 0.2, 0, 12),
-    "mitosis": (-2.7, 0.0, 0.6, -6, 4), "apoptosis": (-3.5, 0.0, 0.8, -6, 2),
-    "monopolar": (-4.0, 0.0, 0.3, -6, 6), "multipolar": (-3.0, 0.0, 0.3, -6, 6), "scattered": (-3.0, 0.0, 0.3, -6, 6),
-    "density": (0.0, 0.0, 0.4, -1.5, 1), "islands": (1.0, 0.0, 0.6, 0, 2.5),
+    "radius": (20.0, 2.6, 1.0, 8, 32),
+    "elongation": (0.24, 0.15, 0.05, 0, 1.0),
+    "spikes": (0.42, 0.17, 0.06, 0, 1.3),
+    "nucleus": (8.6, 0.9, 0.4, 4, 14),
+    "nucleus_elongation": (0.16, 0.07, 0.03, 0, 0.7),
+    "nucleus_offset": (0.08, 0.06, 0.05, 0, 0.6),
+    "pieces": (0.8, 0.3, 0.3, 1, 9),
+    "scatter": (0.3, 0.2, 0.1, 0, 1),
+    "chromatin": (0.15, 0.07, 0.05, 0, 0.7),
+    "nucleoli": (2.5, 0.8, 0.3, 0, 6),
+    "dna": (1.0, 0.2, 0.1, 0.3, 3),
+    "tubulin": (1.0, 0.2, 0.1, 0.3, 3),
+    "perinuclear": (0.7, 0.25, 0.12, 0, 2),
+    "fibre": (0.38, 0.1, 0.08, 0, 1),
+    "coarseness": (0.0, 0.15, 0.2, -0.8, 0.8),
+    "radial": (0.5, 0.0, 0.5, -6, 6),
+    "parallel": (0.5, 0.0, 0.5, -6, 6),
+    "circular": (-2.0, 0.0, 0.8, -6, 6),
+    "rim": (0.1, 0.15, 0.15, 0, 2),
+    "cap": (0.2, 0.2, 0.15, 0, 2),
+    "actin": (1.0, 0.25, 0.1, 0.3, 3),
+    "cortex": (0.7, 0.2, 0.15, 0, 2),
+    "junction": (0.5, 0.2, 0.15, 0, 2),
+    "stress": (0.35, 0.1, 0.1, 0, 1),
+    "puncta": (4.0, 2.5, 1.0, 0, 20),
+    "puncta_place": (0.6, 0.0, 0.05, 0.1, 1),
+    "ruffle": (0.15, 0.15, 0.15, 0, 1.5),
+    "vacuoles": (0.0, 0.0, 0.2, 0, 12),
+    "mitosis": (-2.7, 0.0, 0.6, -6, 4),
+    "apoptosis": (-3.5, 0.0, 0.8, -6, 2),
+    "monopolar": (-4.0, 0.0, 0.3, -6, 6),
+    "multipolar": (-3.0, 0.0, 0.3, -6, 6),
+    "scattered": (-3.0, 0.0, 0.3, -6, 6),
+    "density": (0.0, 0.0, 0.4, -1.5, 1),
+    "islands": (1.0, 0.0, 0.6, 0, 2.5),
     # staining and microscope: only the spread between fields matters
-    "stain_dna": (0.0, 0, 0.15, -1, 1), "stain_actin": (0.0, 0, 0.15, -1, 1), "stain_tubulin": (0.0, 0, 0.15, -1, 1),
-    "gain_dna": (0.0, 0, 0.12, -1, 1), "gain_actin": (0.0, 0, 0.12, -1, 1), "gain_tubulin": (0.0, 0, 0.12, -1, 1),
-    "offset_dna": (0.0, 0, 0.12, -1, 1), "offset_actin": (0.0, 0, 0.12, -1, 1), "offset_tubulin": (0.0, 0, 0.12, -1, 1),
-    "defocus": (0.4, 0, 0.7, 0, 2.5), "haze": (0.08, 0, 0.04, 0, 0.4), "vignetting": (0.2, 0, 0.1, 0, 0.6),
-    "slope_x": (0.0, 0, 0.15, -0.6, 0.6), "slope_y": (0.0, 0, 0.15, -0.6, 0.6), "debris": (3.0, 0, 2.5, 0, 9),
+    "stain_dna": (0.0, 0, 0.15, -1, 1),
+    "stain_actin": (0.0, 0, 0.15, -1, 1),
+    "stain_tubulin": (0.0, 0, 0.15, -1, 1),
+    "gain_dna": (0.0, 0, 0.12, -1, 1),
+    "gain_actin": (0.0, 0, 0.12, -1, 1),
+    "gain_tubulin": (0.0, 0, 0.12, -1, 1),
+    "offset_dna": (0.0, 0, 0.12, -1, 1),
+    "offset_actin": (0.0, 0, 0.12, -1, 1),
+    "offset_tubulin": (0.0, 0, 0.12, -1, 1),
+    "defocus": (0.4, 0, 0.7, 0, 2.5),
+    "haze": (0.08, 0, 0.04, 0, 0.4),
+    "vignetting": (0.2, 0, 0.1, 0, 0.6),
+    "slope_x": (0.0, 0, 0.15, -0.6, 0.6),
+    "slope_y": (0.0, 0, 0.15, -0.6, 0.6),
+    "debris": (3.0, 0, 2.5, 0, 9),
 }
 _TABLE = np.array(list(PARAMETERS.values()), float).T
 _INDEX = {name: i for i, name in enumerate(PARAMETERS)}
@@ -135,18 +205,73 @@ _BIOLOGY = _INDEX["stain_dna"]  # parameters before this one can be moved by a c
 # bundles, multipolar spindles and micronuclei under taxol (Jordan 1993), aggresomes under proteasome
 # inhibition (Johnston 1998), arborised cells and actin foci under cytochalasin (Schliwa 1982).
 MECHANISMS = {
-    "Actin disruptors": {"cortex": -0.5, "junction": -0.4, "stress": -0.2, "puncta": 6, "puncta_place": -0.1, "spikes": 0.3},
-    "Aurora kinase inhibitors": {"pieces": 4, "scatter": -0.5, "nucleus": 1.0, "radius": 1.5, "mitosis": 1.2},
+    "Actin disruptors": {
+        "cortex": -0.5,
+        "junction": -0.4,
+        "stress": -0.2,
+        "puncta": 6,
+        "puncta_place": -0.1,
+        "spikes": 0.3,
+    },
+    "Aurora kinase inhibitors": {
+        "pieces": 4,
+        "scatter": -0.5,
+        "nucleus": 1.0,
+        "radius": 1.5,
+        "mitosis": 1.2,
+    },
     "Cholesterol-lowering": {"elongation": 0.4, "spikes": 0.15, "parallel": 5},
-    "DNA damage": {"nucleus": 1.6, "radius": 1.5, "nucleoli": 3, "nucleus_elongation": -0.12, "circular": 6},
-    "DNA replication": {"nucleus": 1.6, "radius": 1.5, "nucleoli": -2.5, "nucleus_elongation": 0.35, "parallel": 5},
+    "DNA damage": {
+        "nucleus": 1.6,
+        "radius": 1.5,
+        "nucleoli": 3,
+        "nucleus_elongation": -0.12,
+        "circular": 6,
+    },
+    "DNA replication": {
+        "nucleus": 1.6,
+        "radius": 1.5,
+        "nucleoli": -2.5,
+        "nucleus_elongation": 0.35,
+        "parallel": 5,
+    },
     "Eg5 inhibitors": {"mitosis": 2.2, "monopolar": 9},
-    "Epithelial": {"junction": 0.8, "islands": 1.8, "spikes": -0.5, "elongation": -0.2, "cortex": -0.5, "radial": -4, "parallel": -4},
+    "Epithelial": {
+        "junction": 0.8,
+        "islands": 1.8,
+        "spikes": -0.5,
+        "elongation": -0.2,
+        "cortex": -0.5,
+        "radial": -4,
+        "parallel": -4,
+    },
     "Kinase inhibitors": {"ruffle": 1.3, "nucleus_offset": 0.3, "radial": 6},
-    "Microtubule destabilizers": {"fibre": -0.15, "mitosis": 2.2, "scattered": 9, "pieces": 3, "scatter": 0.8, "radial": -4, "parallel": -4},
-    "Microtubule stabilizers": {"rim": 0.5, "circular": 8, "mitosis": 2.0, "multipolar": 9, "pieces": 3, "scatter": 0.5},
+    "Microtubule destabilizers": {
+        "fibre": -0.15,
+        "mitosis": 2.2,
+        "scattered": 9,
+        "pieces": 3,
+        "scatter": 0.8,
+        "radial": -4,
+        "parallel": -4,
+    },
+    "Microtubule stabilizers": {
+        "rim": 0.5,
+        "circular": 8,
+        "mitosis": 2.0,
+        "multipolar": 9,
+        "pieces": 3,
+        "scatter": 0.5,
+    },
     "Protein degradation": {"cap": 0.7, "nucleus_offset": 0.3, "puncta": 6, "puncta_place": -0.35},
-    "Protein synthesis": {"nucleoli": -2.5, "puncta": 7, "puncta_place": 0.3, "perinuclear": 0.8, "radial": -4, "parallel": -4},
+    "Protein synthesis": {
+        "nucleoli": -2.5,
+        "puncta": 7,
+        "puncta_place": 0.3,
+        "perinuclear": 0.8,
+        "radial": -4,
+        "parallel": -4,
+    },
     "Vacuolation": {"vacuoles": 7},
     "Cytokinesis failure": {"pieces": 1.1, "scatter": -0.5, "radius": 2.5},
     "Polarised spreading": {"ruffle": 0.8, "cap": 0.7, "elongation": 0.3},
@@ -188,7 +313,9 @@ class Compound:
     penetrance: float
 
 
-def draw_compound(seed: int, name: str, mechanism: str, doses: tuple[float, ...], annotated: tuple[float, ...]) -> Compound:
+def draw_compound(
+    seed: int, name: str, mechanism: str, doses: tuple[float, ...], annotated: tuple[float, ...]
+) -> Compound:
     """Draw a compound's strength, sub-phenotype and side effects; annotated doses lie above its EC50."""
     rng = generator(seed, "compound", name)
     effect = np.zeros(len(PARAMETERS))
@@ -197,10 +324,14 @@ def draw_compound(seed: int, name: str, mechanism: str, doses: tuple[float, ...]
     side = 0.55 * rng.standard_normal(len(PARAMETERS)) * np.hypot(_TABLE[1], 0.5 * _TABLE[2])
     side[_BIOLOGY:] = 0.0
     lowest = min(annotated) if annotated else sorted(doses)[3]
-    return Compound(effect, side, lowest * rng.uniform(0.2, 0.5), rng.uniform(1.3, 2.2), rng.uniform(0.6, 0.95))
+    return Compound(
+        effect, side, lowest * rng.uniform(0.2, 0.5), rng.uniform(1.3, 2.2), rng.uniform(0.6, 0.95)
+    )
 
 
-def draw_cells(rng: np.random.Generator, compound: Compound, response: float, shift: np.ndarray, n: int) -> dict[str, np.ndarray]:
+def draw_cells(
+    rng: np.random.Generator, compound: Compound, response: float, shift: np.ndarray, n: int
+) -> dict[str, np.ndarray]:
     """Draw the parameters of `n` cells of one field, each (n,) float32: condition + compound + the cell's own.
 
     `response` is `hill_response` at the well's dose; `shift`, (P,), holds the field's own conditions
@@ -208,7 +339,12 @@ def draw_cells(rng: np.random.Generator, compound: Compound, response: float, sh
     """
     base, between_cells, between_fields, low, high = _TABLE
     responds = rng.random(n) < compound.penetrance * min(1.0, 2 * response)
-    values = base + between_fields * shift + response * compound.side + between_cells * rng.standard_normal((n, len(base)))
+    values = (
+        base
+        + between_fields * shift
+        + response * compound.side
+        + between_cells * rng.standard_normal((n, len(base)))
+    )
     values += responds[:, None] * response * compound.effect
     values = np.clip(values, low, high).astype(np.float32)
     return {name: values[:, i] for name, i in _INDEX.items()}
@@ -236,10 +372,18 @@ def _sample(kind: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return _atlas(kind)[(2 * a).astype(np.int32) % _ATLAS, (2 * b).astype(np.int32) % _ATLAS]
 
 
-def _place(rng: np.random.Generator, height: float, width: float, shift: np.ndarray, compound: Compound, response: float) -> np.ndarray:
+def _place(
+    rng: np.random.Generator,
+    height: float,
+    width: float,
+    shift: np.ndarray,
+    compound: Compound,
+    response: float,
+) -> np.ndarray:
     """Return cell centres in um, float32 (n, 2): clustered into islands, no two closer than touching cells."""
-    density, islands, radius = (_TABLE[0] + _TABLE[2] * shift + response * (compound.side + compound.effect))[
-        [_INDEX["density"], _INDEX["islands"], _INDEX["radius"]]]
+    density, islands, radius = (
+        _TABLE[0] + _TABLE[2] * shift + response * (compound.side + compound.effect)
+    )[[_INDEX["density"], _INDEX["islands"], _INDEX["radius"]]]
     margin, closest = 20.0, radius * np.clip(1.25 - 0.15 * islands, 0.8, 1.3)
     sides = np.array([height + 2 * margin, width + 2 * margin])
     wanted = int(np.clip(0.7 * np.exp(density), 0.1, 1.3) * sides.prod() / (np.pi * radius**2))
@@ -253,7 +397,7 @@ def _place(rng: np.random.Generator, height: float, width: float, shift: np.ndar
         if n < wanted and (n == 0 or ((kept[:n] - candidate) ** 2).sum(1).min() > closest**2):
             kept[n] = candidate
             n += 1
-    return kept[:max(n, 1)].astype(np.float32)
+    return kept[: max(n, 1)].astype(np.float32)
 
 
 def _outlines(rng: np.random.Generator, cells: dict[str, np.ndarray]) -> np.ndarray:
@@ -268,8 +412,14 @@ def _outlines(rng: np.random.Generator, cells: dict[str, np.ndarray]) -> np.ndar
     at = 2 * np.pi * turns + cells["angle"][:, None]
     heights = rng.uniform(0, 1, (n, corners, 1)) * np.array([1.6, 1.6, 1, 1, 1, 1])[:, None]
     peaks = np.exp(18 * (np.cos(theta - at[..., None]) - 1)) * heights
-    log_radius = np.where(cells["round"][:, None], 0.15 * log_radius, log_radius + cells["spikes"][:, None] * (peaks.sum(1) - 0.55))
-    least = np.where(cells["round"], 0, 1.1 * cells["nucleus"])[:, None]  # a nucleus fits into its cell
+    log_radius = np.where(
+        cells["round"][:, None],
+        0.15 * log_radius,
+        log_radius + cells["spikes"][:, None] * (peaks.sum(1) - 0.55),
+    )
+    least = np.where(cells["round"], 0, 1.1 * cells["nucleus"])[
+        :, None
+    ]  # a nucleus fits into its cell
     return np.maximum(cells["radius"][:, None] * np.exp(log_radius), least).astype(np.float32)
 
 
@@ -290,7 +440,17 @@ class _Canvas:
         left, right = max(int((x - reach) / p), 0), min(int((x + reach) / p) + 2, width)
         return (slice(top, bottom), slice(left, right)) if top < bottom and left < right else None
 
-    def stamp(self, image: np.ndarray, y: float, x: float, a: float, b: float, angle: float, amount: float, soft: bool) -> None:
+    def stamp(
+        self,
+        image: np.ndarray,
+        y: float,
+        x: float,
+        a: float,
+        b: float,
+        angle: float,
+        amount: float,
+        soft: bool,
+    ) -> None:
         """Draw an ellipse of half axes `a`, `b`: a solid body (the brighter wins) or a soft blob (added)."""
         reach = max(a, b) * (2.0 if soft else 1.15) + 1
         window = self.window(y, x, reach)
@@ -303,10 +463,16 @@ class _Canvas:
             image[window] += np.float32(amount) * np.exp(-1.5 * q)
         else:
             view = image[window]
-            np.maximum(view, np.float32(amount) * np.clip((1.2 - q) * 2.5, 0, 1) * (1.05 - 0.15 * q), out=view)
+            np.maximum(
+                view,
+                np.float32(amount) * np.clip((1.2 - q) * 2.5, 0, 1) * (1.05 - 0.15 * q),
+                out=view,
+            )
 
 
-def _territories(canvas: _Canvas, y: np.ndarray, x: np.ndarray, outlines: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _territories(
+    canvas: _Canvas, y: np.ndarray, x: np.ndarray, outlines: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Give each pixel to the cell whose outline is relatively nearest.
 
     Returns
@@ -322,7 +488,9 @@ def _territories(canvas: _Canvas, y: np.ndarray, x: np.ndarray, outlines: np.nda
         if window is None:
             continue
         dy, dx = canvas.rows[window[0], None] - y[i], canvas.columns[window[1]] - x[i]
-        direction = (np.arctan2(dy, dx) * np.float32(_BINS / (2 * np.pi)) + np.float32(_BINS / 2)).astype(np.int32) % _BINS
+        direction = (
+            np.arctan2(dy, dx) * np.float32(_BINS / (2 * np.pi)) + np.float32(_BINS / 2)
+        ).astype(np.int32) % _BINS
         rho = np.sqrt(dy * dy + dx * dx) / outline[direction]
         best, next_best = nearest[window], second[window]
         np.minimum(next_best, np.maximum(best, rho), out=next_best)
@@ -332,7 +500,9 @@ def _territories(canvas: _Canvas, y: np.ndarray, x: np.ndarray, outlines: np.nda
     return nearest, second, owner
 
 
-def _cytoplasm(canvas: _Canvas, rng: np.random.Generator, cells: dict[str, np.ndarray], outlines: np.ndarray) -> None:
+def _cytoplasm(
+    canvas: _Canvas, rng: np.random.Generator, cells: dict[str, np.ndarray], outlines: np.ndarray
+) -> None:
     """Draw actin and tubulin of every cell: what depends on the place within the cell."""
     nearest, second, owner = _territories(canvas, cells["y"], cells["x"], outlines)
     canvas.within = np.clip((1.1 - nearest) * 8, 0, 1)
@@ -347,7 +517,10 @@ def _cytoplasm(canvas: _Canvas, rng: np.random.Generator, cells: dict[str, np.nd
     depth = np.minimum((1 - rho), 0.5 * gap + 0.04) * cells["radius"][k]  # um to the cell's border
     height = np.sqrt(np.clip(1 - rho * rho, 0, 1))
     body = np.clip(depth * 0.8, 0, 1) * (0.45 + 0.55 * height)
-    scale, phase = np.exp(-cells["coarseness"])[k], (rng.random(len(outlines)) * 400).astype(np.float32)[k]
+    scale, phase = (
+        np.exp(-cells["coarseness"])[k],
+        (rng.random(len(outlines)) * 400).astype(np.float32)[k],
+    )
     arc = theta * 12
     mode = cells["mode"][k]
     # one atlas of fibres, laid along the radius, along the long axis, round the nucleus, or without order
@@ -359,14 +532,21 @@ def _cytoplasm(canvas: _Canvas, rng: np.random.Generator, cells: dict[str, np.nd
     near = np.exp(-((radius / (0.55 * cells["radius"][k])) ** 2))
     edge = np.exp(-((depth / 1.3) ** 2))
     thick = np.where(cells["round"], 1.7, 1.0).astype(np.float32)[k]
-    tubulin = body * (0.75 + cells["perinuclear"][k] * (near - 0.25)) * (1 - f + 2.2 * f * fibres) * (1 - 0.35 * cells["rim"])[k]
+    tubulin = (
+        body
+        * (0.75 + cells["perinuclear"][k] * (near - 0.25))
+        * (1 - f + 2.2 * f * fibres)
+        * (1 - 0.35 * cells["rim"])[k]
+    )
     tubulin += (cells["rim"] * calm)[k] * np.exp(-(((depth - 2.2) / 1.2) ** 2))
     canvas.tubulin.ravel()[inside] = tubulin * cells["tubulin"][k] * thick
     stress = _sample("ridge", across * 0.8 + phase, along / 8 + phase)
     touching = np.exp(-((gap / 0.12) ** 2)) * (second.ravel()[inside] < 1.3)
     front = along / (radius + 1)  # 1 at the leading edge, -1 behind
     actin = body * (0.6 + (cells["stress"] * calm)[k] * (2 * stress - 0.8))
-    actin += cells["cortex"][k] * edge * np.clip(1 + 1.5 * (cells["ruffle"] * calm)[k] * front, 0, None)
+    actin += (
+        cells["cortex"][k] * edge * np.clip(1 + 1.5 * (cells["ruffle"] * calm)[k] * front, 0, None)
+    )
     actin += cells["junction"][k] * touching * 1.2
     canvas.actin.ravel()[inside] = actin * cells["actin"][k] * thick
 
@@ -379,7 +559,9 @@ def _figure(kind: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray
     """
     steps = np.arange(9)
     if kind == 0:
-        return np.stack([(steps - 4) * 1.15, 0.5 * rng.standard_normal(9)], 1), np.array([[0, 4.2], [0, -4.2]])
+        return np.stack([(steps - 4) * 1.15, 0.5 * rng.standard_normal(9)], 1), np.array(
+            [[0, 4.2], [0, -4.2]]
+        )
     if kind == 1:
         turn = 2 * np.pi * steps / 9
         return 4.3 * np.stack([np.sin(turn), np.cos(turn)], 1), np.zeros((1, 2))
@@ -387,22 +569,42 @@ def _figure(kind: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray
         turn = 2 * np.pi * (steps % 3) / 3
         arm = (1.0 + 1.7 * (steps // 3))[:, None]
         poles = 2 * np.pi * (np.arange(3) + 0.5) / 3
-        return arm * np.stack([np.sin(turn), np.cos(turn)], 1), 4.5 * np.stack([np.sin(poles), np.cos(poles)], 1)
+        return arm * np.stack([np.sin(turn), np.cos(turn)], 1), 4.5 * np.stack(
+            [np.sin(poles), np.cos(poles)], 1
+        )
     return rng.uniform(-5, 5, (9, 2)), np.zeros((0, 2))
 
 
-def _bodies(canvas: _Canvas, rng: np.random.Generator, cells: dict[str, np.ndarray], outlines: np.ndarray) -> None:
+def _bodies(
+    canvas: _Canvas, rng: np.random.Generator, cells: dict[str, np.ndarray], outlines: np.ndarray
+) -> None:
     """Draw what is counted in a cell: nuclei and fragments, chromosomes, spindles, foci, aggresome, vacuoles."""
     for i in range(len(cells["x"])):
         one = {name: values[i] for name, values in cells.items()}
-        turn = np.array([[np.cos(one["angle"]), np.sin(one["angle"])], [-np.sin(one["angle"]), np.cos(one["angle"])]])
+        turn = np.array(
+            [
+                [np.cos(one["angle"]), np.sin(one["angle"])],
+                [-np.sin(one["angle"]), np.cos(one["angle"])],
+            ]
+        )
         centre = np.array([one["y"], one["x"]])
         if one["mitotic"]:
             clumps, poles = _figure(int(one["figure"]), rng)
             for y, x in centre + clumps @ turn:
-                canvas.stamp(canvas.dna, y, x, 1.5, 1.2, rng.uniform(0, np.pi), 1.9 * one["dna"], False)
+                canvas.stamp(
+                    canvas.dna, y, x, 1.5, 1.2, rng.uniform(0, np.pi), 1.9 * one["dna"], False
+                )
             for y, x in centre + poles @ turn:
-                canvas.stamp(canvas.tubulin, y, x, 3.2, 2.4, rng.uniform(0, np.pi), 2.4 * one["tubulin"] / len(poles), True)
+                canvas.stamp(
+                    canvas.tubulin,
+                    y,
+                    x,
+                    3.2,
+                    2.4,
+                    rng.uniform(0, np.pi),
+                    2.4 * one["tubulin"] / len(poles),
+                    True,
+                )
             continue
         if one["dead"]:
             for y, x in centre + rng.normal(0, 1.3, (4, 2)):
@@ -416,17 +618,46 @@ def _bodies(canvas: _Canvas, rng: np.random.Generator, cells: dict[str, np.ndarr
         if pieces > 1:  # from a flower round an empty middle to strewn over the cell
             turns = 2 * np.pi * (np.arange(pieces) / pieces + rng.random())
             ring = 0.95 * own / np.sin(np.pi / pieces)
-            far = (1 - one["scatter"]) * ring + one["scatter"] * one["radius"] * rng.uniform(0.1, 0.8, pieces)
+            far = (1 - one["scatter"]) * ring + one["scatter"] * one["radius"] * rng.uniform(
+                0.1, 0.8, pieces
+            )
             places = nucleus + far[:, None] * np.stack([np.sin(turns), np.cos(turns)], 1)
         for place in places:
             size = own * rng.uniform(0.8, 1.15) if pieces > 1 else own
-            canvas.stamp(canvas.dna, *place, size * stretch, size / stretch, one["angle"] + rng.normal(0, 0.3), one["dna"], False)
-        canvas.stamp(canvas.tubulin, *nucleus, 0.8 * one["nucleus"], 0.8 * one["nucleus"], 0, -0.3 * one["tubulin"], True)
-        for y, x in nucleus + 0.5 * own * rng.uniform(-1, 1, (int(one["nucleoli"] + rng.random()), 2)):
+            canvas.stamp(
+                canvas.dna,
+                *place,
+                size * stretch,
+                size / stretch,
+                one["angle"] + rng.normal(0, 0.3),
+                one["dna"],
+                False,
+            )
+        canvas.stamp(
+            canvas.tubulin,
+            *nucleus,
+            0.8 * one["nucleus"],
+            0.8 * one["nucleus"],
+            0,
+            -0.3 * one["tubulin"],
+            True,
+        )
+        for y, x in nucleus + 0.5 * own * rng.uniform(
+            -1, 1, (int(one["nucleoli"] + rng.random()), 2)
+        ):
             canvas.stamp(canvas.dna, y, x, 1.8, 1.6, 0, -0.45 * one["dna"], True)
         if one["cap"] > 0.1:
             y, x = nucleus + np.array([0, 1.15 * one["nucleus"]]) @ turn
-            canvas.stamp(canvas.tubulin, y, x, 4.0, 3.2, one["angle"], 1.5 * one["cap"] * one["tubulin"], True)
+            canvas.stamp(
+                canvas.tubulin,
+                y,
+                x,
+                4.0,
+                3.2,
+                one["angle"],
+                1.5 * one["cap"] * one["tubulin"],
+                True,
+            )
         count = int(one["puncta"] + rng.random())
         where = rng.uniform(-np.pi, np.pi, count)
         far = np.clip(one["puncta_place"] + rng.normal(0, 0.12, count), 0.1, 0.9)
@@ -439,8 +670,15 @@ def _bodies(canvas: _Canvas, rng: np.random.Generator, cells: dict[str, np.ndarr
                 canvas.stamp(image, y, x, 2.6, 2.6, 0, amount * one["tubulin"], True)
 
 
-def draw_field(rng: np.random.Generator, compound: Compound, response: float, shift: np.ndarray,
-               height: int, width: int, pixel: float) -> np.ndarray:
+def draw_field(
+    rng: np.random.Generator,
+    compound: Compound,
+    response: float,
+    shift: np.ndarray,
+    height: int,
+    width: int,
+    pixel: float,
+) -> np.ndarray:
     """Return the light a field emits, float32 (3, H, W), DNA, actin, tubulin; a DMSO cell is about 1."""
     centres = _place(rng, height * pixel, width * pixel, shift, compound, response)
     n = len(centres)
@@ -452,10 +690,17 @@ def draw_field(rng: np.random.Generator, compound: Compound, response: float, sh
     cells["mitotic"] = draw[0] < odds["mitosis"]
     cells["dead"] = ~cells["mitotic"] & (draw[1] < odds["apoptosis"])
     cells["round"] = cells["mitotic"] | cells["dead"]
-    cells["radius"] = np.where(cells["mitotic"], 0.54 * cells["radius"], np.where(cells["dead"], 5.0, cells["radius"])).astype(np.float32)
+    cells["radius"] = np.where(
+        cells["mitotic"], 0.54 * cells["radius"], np.where(cells["dead"], 5.0, cells["radius"])
+    ).astype(np.float32)
     gumbel = rng.gumbel(size=(2, 4, n))
-    cells["figure"] = (np.stack([np.zeros(n), cells["monopolar"], cells["multipolar"], cells["scattered"]]) + gumbel[0]).argmax(0)
-    cells["mode"] = (np.stack([cells["radial"], cells["parallel"], cells["circular"], np.zeros(n)]) + gumbel[1]).argmax(0)
+    cells["figure"] = (
+        np.stack([np.zeros(n), cells["monopolar"], cells["multipolar"], cells["scattered"]])
+        + gumbel[0]
+    ).argmax(0)
+    cells["mode"] = (
+        np.stack([cells["radial"], cells["parallel"], cells["circular"], np.zeros(n)]) + gumbel[1]
+    ).argmax(0)
     canvas = _Canvas(height, width, pixel)
     outlines = _outlines(rng, cells)
     _cytoplasm(canvas, rng, cells, outlines)
@@ -474,7 +719,9 @@ SIGNAL = np.array([1800.0, 6000.0, 3000.0])
 ELECTRONS_PER_COUNT, READ_NOISE, STEP = 0.25, 40.0, 16  # ours; the step is the real files'
 
 
-def photograph(rng: np.random.Generator, light: np.ndarray, shift: np.ndarray, pixel: float) -> np.ndarray:
+def photograph(
+    rng: np.random.Generator, light: np.ndarray, shift: np.ndarray, pixel: float
+) -> np.ndarray:
     """Pass emitted light through microscope and camera.
 
     Point spread function and defocus (one Gaussian), haze of light out of focus, debris,
@@ -482,27 +729,51 @@ def photograph(rng: np.random.Generator, light: np.ndarray, shift: np.ndarray, p
     approximation), read noise, and the camera's step of 16 counts. `light` is (3, H, W) float32,
     `shift` as for `draw_cells`, `pixel` in um; returns (3, H, W) uint16.
     """
-    field = dict(zip(PARAMETERS, np.clip(_TABLE[0] + _TABLE[2] * shift, _TABLE[3], _TABLE[4]), strict=True))
+    field = dict(
+        zip(PARAMETERS, np.clip(_TABLE[0] + _TABLE[2] * shift, _TABLE[3], _TABLE[4]), strict=True)
+    )
     height, width = light.shape[1:]
-    y, x = np.linspace(-1, 1, height, dtype=np.float32)[:, None], np.linspace(-1, 1, width, dtype=np.float32)
-    lamp = (1 - field["vignetting"] * 0.5 * (y * y + x * x)) * (1 + field["slope_x"] * x) * (1 + field["slope_y"] * y)
+    y, x = (
+        np.linspace(-1, 1, height, dtype=np.float32)[:, None],
+        np.linspace(-1, 1, width, dtype=np.float32),
+    )
+    lamp = (
+        (1 - field["vignetting"] * 0.5 * (y * y + x * x))
+        * (1 + field["slope_x"] * x)
+        * (1 + field["slope_y"] * y)
+    )
     sigma = np.hypot(0.35, field["defocus"]) / pixel
     canvas, dirt = _Canvas(height, width, pixel), np.zeros_like(light)
-    for _ in range(rng.poisson(field["debris"] * height * width * pixel**2 / 20480)):  # dust and floating dead cells
+    for _ in range(
+        rng.poisson(field["debris"] * height * width * pixel**2 / 20480)
+    ):  # dust and floating dead cells
         size = np.exp(rng.uniform(np.log(1.5), np.log(12)))
-        where = rng.uniform(0, height * pixel), rng.uniform(0, width * pixel), size, size * rng.uniform(0.4, 1), rng.uniform(0, np.pi)
+        where = (
+            rng.uniform(0, height * pixel),
+            rng.uniform(0, width * pixel),
+            size,
+            size * rng.uniform(0.4, 1),
+            rng.uniform(0, np.pi),
+        )
         for image, amount in zip(dirt, rng.uniform(0, 1.5, 3) * np.array([0.7, 1, 1]), strict=True):
             canvas.stamp(image, *where, amount, True)
     out = np.empty(light.shape, np.uint16)
     for c, name in enumerate(("dna", "actin", "tubulin")):
         image = ndimage.gaussian_filter(light[c], sigma, truncate=3) if sigma > 0.3 else light[c]
         haze = ndimage.gaussian_filter(image[::8, ::8], 12 / (8 * pixel), mode="nearest")
-        image = image + np.float32(field["haze"]) * (_between(height) @ haze @ _between(width).T) + dirt[c]
+        image = (
+            image
+            + np.float32(field["haze"]) * (_between(height) @ haze @ _between(width).T)
+            + dirt[c]
+        )
         counts = image * lamp * np.float32(SIGNAL[c] * np.exp(field[f"stain_{name}"])) + np.float32(
-            BACKGROUND[c] * np.exp(field[f"offset_{name}"]))
+            BACKGROUND[c] * np.exp(field[f"offset_{name}"])
+        )
         counts *= np.float32(np.exp(field[f"gain_{name}"]))
         noise = rng.standard_normal(counts.shape, dtype=np.float32)
-        counts += noise * np.sqrt(np.maximum(counts, 0) / ELECTRONS_PER_COUNT * np.float32(0.25) + READ_NOISE**2)
+        counts += noise * np.sqrt(
+            np.maximum(counts, 0) / ELECTRONS_PER_COUNT * np.float32(0.25) + READ_NOISE**2
+        )
         out[c] = np.clip(np.rint(counts / STEP), 0, 4095).astype(np.uint16) * STEP
     return out
 
@@ -511,14 +782,24 @@ def photograph(rng: np.random.Generator, light: np.ndarray, shift: np.ndarray, p
 def _between(size: int) -> np.ndarray:
     """Return the matrix, float32 (size, n), that interpolates every 8th of `size` values linearly."""
     at = np.arange(size)[:, None] / 8
-    return np.clip(1 - np.abs(np.minimum(at, (size - 1) // 8) - np.arange((size + 7) // 8)), 0, 1).astype(np.float32)
+    return np.clip(
+        1 - np.abs(np.minimum(at, (size - 1) // 8) - np.arange((size + 7) // 8)), 0, 1
+    ).astype(np.float32)
 
 
-def render_field(rng: np.random.Generator, compound: Compound, response: float, shift: np.ndarray,
-                 height: int = 128, width: int = 160) -> np.ndarray:
+def render_field(
+    rng: np.random.Generator,
+    compound: Compound,
+    response: float,
+    shift: np.ndarray,
+    height: int = 128,
+    width: int = 160,
+) -> np.ndarray:
     """Return one field of view as its camera stores it, uint16 (3, H, W): DNA, actin, tubulin."""
     pixel = pixel_size(height)
-    return photograph(rng, draw_field(rng, compound, response, shift, height, width, pixel), shift, pixel)
+    return photograph(
+        rng, draw_field(rng, compound, response, shift, height, width, pixel), shift, pixel
+    )
 
 
 def pixel_size(height: int) -> float:
@@ -528,11 +809,16 @@ def pixel_size(height: int) -> float:
 
 # -------------------------------------------------------------------------- writing
 
-def field(seed: int, well: dict, compound: Compound, site: int, height: int = 128, width: int = 160) -> np.ndarray:
+
+def field(
+    seed: int, well: dict, compound: Compound, site: int, height: int = 128, width: int = 160
+) -> np.ndarray:
     """Return one field of a screen, uint16 (3, H, W); `well` is a row of `truth_table`. Its conditions are mostly its own."""
     own = well["plate"], well["well"], site
-    shift = sum(weight * generator(seed, "conditions", *key).standard_normal(len(PARAMETERS))
-                for weight, key in ((0.3, (well["week"],)), (0.3, (well["plate"],)), (0.9, own)))
+    shift = sum(
+        weight * generator(seed, "conditions", *key).standard_normal(len(PARAMETERS))
+        for weight, key in ((0.3, (well["week"],)), (0.3, (well["plate"],)), (0.9, own))
+    )
     return render_field(generator(seed, *own), compound, well["response"], shift, height, width)
 
 
@@ -550,9 +836,16 @@ def _write_well(task: tuple) -> list[dict]:
             name = f"{well['well']}_s{site}_w{number}{identifier}.tif"
             tifffile.imwrite(Path(folder) / where / name, pixels, metadata=None)
             row |= {f"Image_FileName_{channel}": name, f"Image_PathName_{channel}": where}
-        rows.append(row | {"Image_Metadata_Plate_DAPI": well["plate"], "Image_Metadata_Well_DAPI": well["well"],
-                           "Replicate": well["replicate"], "Image_Metadata_Compound": well["compound"],
-                           "Image_Metadata_Concentration": f"{well['concentration']:.6f}"})
+        rows.append(
+            row
+            | {
+                "Image_Metadata_Plate_DAPI": well["plate"],
+                "Image_Metadata_Well_DAPI": well["well"],
+                "Replicate": well["replicate"],
+                "Image_Metadata_Compound": well["compound"],
+                "Image_Metadata_Concentration": f"{well['concentration']:.6f}",
+            }
+        )
     return rows
 
 
@@ -567,14 +860,22 @@ def _deaf() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def draw_wells(write: Callable[[tuple], Any], tasks: list[tuple], workers: int, progress: bool) -> list:
+def draw_wells(
+    write: Callable[[tuple], Any], tasks: list[tuple], workers: int, progress: bool
+) -> list:
     """Return what `write` makes of each well's task, in order, by so many processes, with a progress bar."""
     # One thread each: products of small matrices gain nothing from two, which wait for each other busily.
     with _deaf():
-        many = multiprocessing.get_context("spawn").Pool(workers, threadpool_limits, (1,)) if workers > 1 else nullcontext()
+        many = (
+            multiprocessing.get_context("spawn").Pool(workers, threadpool_limits, (1,))
+            if workers > 1
+            else nullcontext()
+        )
     with threadpool_limits(1), many as pool:
         running = pool.imap(write, tasks, chunksize=4) if pool else map(write, tasks)
-        return list(tqdm(running, total=len(tasks), desc="simulate", unit="well", disable=not progress))
+        return list(
+            tqdm(running, total=len(tasks), desc="simulate", unit="well", disable=not progress)
+        )
 
 
 def truth_table(seed: int, layout: Layout) -> tuple[pd.DataFrame, dict[str, Compound]]:
@@ -590,23 +891,45 @@ def truth_table(seed: int, layout: Layout) -> tuple[pd.DataFrame, dict[str, Comp
     facts = layout.compounds
     if "taxol" not in set(facts["compound"]):
         raise ValueError("a layout needs taxol, its positive control")
-    compounds = {one.compound: draw_compound(seed, one.compound, one.mechanism, one.doses, one.annotated)
-                 for one in facts.itertuples()}
-    compounds["DMSO"] = Compound(np.zeros(len(PARAMETERS)), np.zeros(len(PARAMETERS)), 1.0, 1.0, 0.0)
+    compounds = {
+        one.compound: draw_compound(seed, one.compound, one.mechanism, one.doses, one.annotated)
+        for one in facts.itertuples()
+    }
+    compounds["DMSO"] = Compound(
+        np.zeros(len(PARAMETERS)), np.zeros(len(PARAMETERS)), 1.0, 1.0, 0.0
+    )
     known = set(facts["moa"]) - {""}
-    planted = {one.compound: "" if one.moa == one.mechanism else "wrong label" if one.moa else "inactive"
-               if one.mechanism == "Inactive" else "known mechanism" if one.mechanism in known else "hidden mechanism"
-               for one in facts.itertuples()}
+    planted = {
+        one.compound: ""
+        if one.moa == one.mechanism
+        else "wrong label"
+        if one.moa
+        else "inactive"
+        if one.mechanism == "Inactive"
+        else "known mechanism"
+        if one.mechanism in known
+        else "hidden mechanism"
+        for one in facts.itertuples()
+    }
     wells = layout.wells()
     for name in ("ec50", "hill", "penetrance"):
         wells[name] = [getattr(compounds[one], name) for one in wells["compound"]]
-    wells["response"] = [hill_response(one.concentration, one.ec50, one.hill) for one in wells.itertuples()]
+    wells["response"] = [
+        hill_response(one.concentration, one.ec50, one.hill) for one in wells.itertuples()
+    ]
     wells["planted"] = wells["compound"].map(planted).fillna("")
     return wells, compounds
 
 
-def simulate_screen(folder: str | Path, seed: int, layout: Layout = LAYOUTS["default"], height: int = 128, width: int = 160,
-                    workers: int = 2, progress: bool = True) -> None:
+def simulate_screen(
+    folder: str | Path,
+    seed: int,
+    layout: Layout = LAYOUTS["default"],
+    height: int = 128,
+    width: int = 160,
+    workers: int = 2,
+    progress: bool = True,
+) -> None:
     """Write a screen: TIFFs, ``BBBC021_v1_image.csv``, ``BBBC021_v1_moa.csv`` and ``truth.csv``.
 
     The folder appears when the screen is complete, or not at all.
@@ -627,39 +950,62 @@ def simulate_screen(folder: str | Path, seed: int, layout: Layout = LAYOUTS["def
     wells, compounds = truth_table(seed, layout)
     with atomic(folder, "simulated BBBC021") as temporary:
         temporary.mkdir(parents=True)
-        tasks = [(str(temporary), seed, well, compounds[well["compound"]], layout.sites, height, width)
-                 for well in wells.to_dict("records")]
+        tasks = [
+            (str(temporary), seed, well, compounds[well["compound"]], layout.sites, height, width)
+            for well in wells.to_dict("records")
+        ]
         done = draw_wells(_write_well, tasks, workers, progress)
         images = pd.DataFrame([row for rows in done for row in rows])
         plates = {plate: number for number, plate in enumerate(sorted(wells["plate"].unique()), 1)}
         images.insert(0, "TableNumber", images["Image_Metadata_Plate_DAPI"].map(plates))
         images.insert(1, "ImageNumber", range(1, len(images) + 1))
-        names = [f"Image_{part}Name_{channel}" for channel in ("DAPI", "Tubulin", "Actin") for part in ("File", "Path")]
+        names = [
+            f"Image_{part}Name_{channel}"
+            for channel in ("DAPI", "Tubulin", "Actin")
+            for part in ("File", "Path")
+        ]
         images = images[["TableNumber", "ImageNumber", *names, *images.columns[8:]]]
         images.to_csv(temporary / "BBBC021_v1_image.csv", index=False)
-        annotation = layout.annotation().assign(concentration=lambda t: [f"{value:g}" for value in t["concentration"]])
+        annotation = layout.annotation().assign(
+            concentration=lambda t: [f"{value:g}" for value in t["concentration"]]
+        )
         text = annotation.to_csv(index=False, lineterminator="\r")
         (temporary / "BBBC021_v1_moa.csv").write_bytes(text.rstrip("\r").encode())
         wells.to_csv(temporary / "truth.csv", index=False)
 
 
-def command(description: str, layouts: dict[str, Any], write: Callable[..., None], arguments: list[str] | None) -> None:
+def command(
+    description: str,
+    layouts: dict[str, Any],
+    write: Callable[..., None],
+    arguments: list[str] | None,
+) -> None:
     """Read the command line of a simulator and run it: `write` (folder, seed, layout, height, width, workers)."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--out", required=True, help="folder to write: new, empty, or such a screen, which is replaced")
+    parser.add_argument(
+        "--out",
+        required=True,
+        help="folder to write: new, empty, or such a screen, which is replaced",
+    )
     parser.add_argument("--seed", type=whole(), required=True)
     parser.add_argument("--layout", choices=sorted(layouts), default="default")
     parser.add_argument("--height", type=whole(*SIDES), default=128)
     parser.add_argument("--width", type=whole(*SIDES), default=160)
-    parser.add_argument("--workers", type=whole(1), default=2, help="processes; the pixels do not depend on it")
+    parser.add_argument(
+        "--workers", type=whole(1), default=2, help="processes; the pixels do not depend on it"
+    )
     given = parser.parse_args(arguments)
     with reporting():
-        write(given.out, given.seed, layouts[given.layout], given.height, given.width, given.workers)
+        write(
+            given.out, given.seed, layouts[given.layout], given.height, given.width, given.workers
+        )
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run ``python -m mcnn_core.simulate --out DIR --seed N``."""
-    command("Write a simulated screen in BBBC021's file layout.", LAYOUTS, simulate_screen, arguments)
+    command(
+        "Write a simulated screen in BBBC021's file layout.", LAYOUTS, simulate_screen, arguments
+    )
 
 
 if __name__ == "__main__":

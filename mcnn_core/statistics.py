@@ -36,7 +36,9 @@ def power_spectrum(image: np.ndarray, pixel: float) -> np.ndarray:
     """
     window = np.hanning(image.shape[0])[:, None] * np.hanning(image.shape[1])
     power = np.abs(np.fft.fft2((image - image.mean()) * window)) ** 2
-    frequency = np.hypot(np.fft.fftfreq(image.shape[0], pixel)[:, None], np.fft.fftfreq(image.shape[1], pixel))
+    frequency = np.hypot(
+        np.fft.fftfreq(image.shape[0], pixel)[:, None], np.fft.fftfreq(image.shape[1], pixel)
+    )
     band = np.digitize(frequency.ravel(), FREQUENCIES)
     size = np.bincount(band, minlength=len(FREQUENCIES) + 1)[1:-1]
     total = np.bincount(band, power.ravel(), minlength=len(FREQUENCIES) + 1)[1:-1]
@@ -81,14 +83,21 @@ def field_statistics(fields: np.ndarray, pixel: float) -> dict:
         coverage.append(cells.mean())
         light = field.astype(np.float64)
         floor = np.percentile(light, 0.5, axis=(0, 1))
-        contrast.append([light[cells][:, c].mean() / max(floor[c], 1) for c in range(light.shape[-1])])
+        contrast.append(
+            [light[cells][:, c].mean() / max(floor[c], 1) for c in range(light.shape[-1])]
+        )
         light = light - floor
-        intensity.append(np.percentile(light, PERCENTILES, axis=(0, 1)).T / light.mean((0, 1))[:, None])
+        intensity.append(
+            np.percentile(light, PERCENTILES, axis=(0, 1)).T / light.mean((0, 1))[:, None]
+        )
         spectrum.append([power_spectrum(light[..., c], pixel) for c in range(light.shape[-1])])
     return {
-        "n_fields": len(counts), "nuclei_per_mm2": float(np.mean(counts)),
-        "nucleus_area_um2": np.percentile(areas, (25, 50, 75)).round(1).tolist(), "coverage": float(np.mean(coverage)),
+        "n_fields": len(counts),
+        "nuclei_per_mm2": float(np.mean(counts)),
+        "nucleus_area_um2": np.percentile(areas, (25, 50, 75)).round(1).tolist(),
+        "coverage": float(np.mean(coverage)),
         "cell_area_um2": float(np.sum(coverage) * 1e6 / np.sum(counts)),
-        "intensity": np.mean(intensity, 0).round(3).tolist(), "spectrum": np.mean(spectrum, 0).round(3).tolist(),
+        "intensity": np.mean(intensity, 0).round(3).tolist(),
+        "spectrum": np.mean(spectrum, 0).round(3).tolist(),
         "contrast": np.mean(contrast, 0).round(3).tolist(),
     }

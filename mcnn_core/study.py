@@ -18,18 +18,40 @@ import pandas as pd
 
 from mcnn_core.choosing import Plan, compare_choices, graded
 from mcnn_core.compare import COLUMNS, evaluate, profile
-from mcnn_core.controls import compare_controls, control_fields, control_frames, control_grades, sirna_clusters, sirna_profiles
+from mcnn_core.controls import (
+    compare_controls,
+    control_fields,
+    control_frames,
+    control_grades,
+    sirna_clusters,
+    sirna_profiles,
+)
 from mcnn_core.discover import discover
 from mcnn_core.enrichment import count_enriched, enrich_clusters, load_go, permuted, universe
 from mcnn_core.errors import InputError, reporting
 from mcnn_core.features import embed_screen, feature_frame
 from mcnn_core.files import claim, read_json, write_json
-from mcnn_core.grading import grade_choice, grade_clusters, grade_groups, grades, group_grades, read_effects, read_truth
+from mcnn_core.grading import (
+    grade_choice,
+    grade_clusters,
+    grade_groups,
+    grades,
+    group_grades,
+    read_effects,
+    read_truth,
+)
 from mcnn_core.images import check_headers
 from mcnn_core.kimorph import ARTEFACT, CONTROLS
 from mcnn_core.model import CONFIGS, NetworkConfig, multiple_of, parameters
 from mcnn_core.neighbors import scores
-from mcnn_core.pipeline import NOT_AVAILABLE, compare_methods, mechanism_results, open_screen, training_fields, with_controls
+from mcnn_core.pipeline import (
+    NOT_AVAILABLE,
+    compare_methods,
+    mechanism_results,
+    open_screen,
+    training_fields,
+    with_controls,
+)
 from mcnn_core.preprocess import Store, auto_bin, preprocess
 from mcnn_core.screen import field_names, load_screen, save_screen, summary
 from mcnn_core.surrogate import default_columns, surrogate_classes
@@ -40,45 +62,102 @@ FRESH_SEEDS = (101, 102, 103)
 CHOICE_SEEDS = (104, 105, 106)
 TUNED_SEED = 0
 PLAN = Plan()
-RANGES = ["potency.median_error", "potency.coverage", "potency.no_fit", "potency.median_width", "clusters.recovered", "clusters.hidden",
-          "novel.precision.clusters", "novel.recall.clusters", "novel.precision.chance", "novel.precision.nearest_neighbour", "suspects.rank"]  #: grades the prose quotes
-KIMORPH_RANGES = ["random.trained", "random.handcrafted", "random.handcrafted_whitened", "random.untrained", "random.lead", "apart.trained", "apart.lead",
-                  "groups.groups", "groups.recovered", "groups.possible", "groups.possible_recovered", "groups.terms_planted", "groups.terms_found",
-                  "clusters.multi_gene", "clusters.multi_gene_two_terms", "permuted.classic.share", "permuted.elim.share", "permuted.elim.limit"]
+RANGES = [
+    "potency.median_error",
+    "potency.coverage",
+    "potency.no_fit",
+    "potency.median_width",
+    "clusters.recovered",
+    "clusters.hidden",
+    "novel.precision.clusters",
+    "novel.recall.clusters",
+    "novel.precision.chance",
+    "novel.precision.nearest_neighbour",
+    "suspects.rank",
+]  #: grades the prose quotes
+KIMORPH_RANGES = [
+    "random.trained",
+    "random.handcrafted",
+    "random.handcrafted_whitened",
+    "random.untrained",
+    "random.lead",
+    "apart.trained",
+    "apart.lead",
+    "groups.groups",
+    "groups.recovered",
+    "groups.possible",
+    "groups.possible_recovered",
+    "groups.terms_planted",
+    "groups.terms_found",
+    "clusters.multi_gene",
+    "clusters.multi_gene_two_terms",
+    "permuted.classic.share",
+    "permuted.elim.share",
+    "permuted.elim.limit",
+]
 FOLDS = 4
-OTHER_RECORDS = {"bench", "bench-large", "cell_statistics", "faults", "fuzz", "tuning"}  #: in book/recorded, by other commands than this
+OTHER_RECORDS = {
+    "bench",
+    "bench-large",
+    "cell_statistics",
+    "faults",
+    "fuzz",
+    "tuning",
+}  #: in book/recorded, by other commands than this
 CELLS = replace(RECIPES["default"], batch=64, crop=0.75)
 """For crops of one cell each: a quarter of a cell says little, so the views are larger."""
 
 
-def prepared(name: str, folder: Path, seed: int, network: NetworkConfig = CONFIGS["default"]) -> tuple[pd.DataFrame, Store]:
+def prepared(
+    name: str, folder: Path, seed: int, network: NetworkConfig = CONFIGS["default"]
+) -> tuple[pd.DataFrame, Store]:
     """Return table and store of a screen, made once per folder."""
     if not (folder / "store" / "store.json").exists():
         screen = open_screen(name, "", folder, seed)
         save_screen(screen, folder)
         shape = check_headers(screen)
-        preprocess(screen, folder / "store", bin=auto_bin(shape, len(screen.table)), multiple=multiple_of(network))
+        preprocess(
+            screen,
+            folder / "store",
+            bin=auto_bin(shape, len(screen.table)),
+            multiple=multiple_of(network),
+        )
     return load_screen(folder).table, Store.open(folder / "store")
 
 
-def labelled(table: pd.DataFrame, left_out: np.ndarray | bool = False, controls: bool = False) -> np.ndarray:
+def labelled(
+    table: pd.DataFrame, left_out: np.ndarray | bool = False, controls: bool = False
+) -> np.ndarray:
     """Return the surrogate class of each field by the default columns, `controls` being one too; -1 where not trained on or `left_out`."""
     training = training_fields(table, controls) & np.logical_not(left_out)
     return surrogate_classes(table, default_columns(table), training)["label"].to_numpy()
 
 
-def features_of(table: pd.DataFrame, store: Store, labels: np.ndarray, network: NetworkConfig, recipe: Recipe, folder: Path) -> pd.DataFrame:
+def features_of(
+    table: pd.DataFrame,
+    store: Store,
+    labels: np.ndarray,
+    network: NetworkConfig,
+    recipe: Recipe,
+    folder: Path,
+) -> pd.DataFrame:
     """Train (or go on) in `folder` and return the features of every field."""
     train(store, labels, network, recipe, folder, field_names(table))
-    return feature_frame(table, embed_screen(load_model(folder), store, folder / "activations"), labels >= 0)
+    return feature_frame(
+        table, embed_screen(load_model(folder), store, folder / "activations"), labels >= 0
+    )
 
 
 def full_comparison(name: str, folder: Path, seed: int, recipe: Recipe) -> dict[str, Any]:
     """Compare all methods on one screen with one seed, as chapter 8 does."""
     table, store = prepared(name, folder, seed)
     labels, recipe = labelled(table), replace(recipe, seed=seed)
-    features = features_of(table, store, labels, CONFIGS["default"], recipe, folder / f"model-{seed}")
-    predictions = compare_methods(table, labels, store, features, CONFIGS["default"], recipe, folder / f"supervised-{seed}")
+    features = features_of(
+        table, store, labels, CONFIGS["default"], recipe, folder / f"model-{seed}"
+    )
+    predictions = compare_methods(
+        table, labels, store, features, CONFIGS["default"], recipe, folder / f"supervised-{seed}"
+    )
     comparison, _ = mechanism_results(predictions, profile(features)[1])
     rows = comparison.astype(object).where(comparison.notna(), None).to_dict("records")
     return {"screen": summary(table), "recipe": asdict(recipe), "comparison": rows}
@@ -87,59 +166,124 @@ def full_comparison(name: str, folder: Path, seed: int, recipe: Recipe) -> dict[
 def whole_screen(folder: Path, seed: int) -> dict[str, Any]:
     """Train with DMSO as a class, apply to every field and grade potency, clusters, novelty and suspects, as chapters 9 to 12 do."""
     table, store = prepared("simulated", folder, seed)
-    recipe, labels = with_controls(replace(RECIPES["default"], seed=seed), table), labelled(table, controls=True)
-    features = features_of(table, store, labels, CONFIGS["default"], recipe, folder / f"whole-{seed}")
+    recipe, labels = (
+        with_controls(replace(RECIPES["default"], seed=seed), table),
+        labelled(table, controls=True),
+    )
+    features = features_of(
+        table, store, labels, CONFIGS["default"], recipe, folder / f"whole-{seed}"
+    )
     wells, treatments = profile(features)
     tables, truth = discover(wells, treatments), read_truth(load_screen(folder))
-    return {"screen": summary(table), "recipe": asdict(recipe), "grades": grades(tables, treatments, truth),
-            "clusters": grade_clusters(tables["clusters"], truth).to_dict("index")}
+    return {
+        "screen": summary(table),
+        "recipe": asdict(recipe),
+        "grades": grades(tables, treatments, truth),
+        "clusters": grade_clusters(tables["clusters"], truth).to_dict("index"),
+    }
 
 
-def kimorph(folder: Path, seed: int, by: tuple[str, ...] = ("Metadata_Position",)) -> dict[str, Any]:
+def kimorph(
+    folder: Path, seed: int, by: tuple[str, ...] = ("Metadata_Position",)
+) -> dict[str, Any]:
     """Train on the control wells of a simulated KiMorph, each value of `by` a class, and grade controls, clusters and terms, as chapters 13 and 14 do."""
     table, store = prepared("kimorph", folder, seed)
     classes = surrogate_classes(table, by, control_fields(table, CONTROLS))
     labels, recipe = classes["label"].to_numpy(), replace(RECIPES["default"], seed=seed)
-    features = features_of(table, store, labels, CONFIGS["default"], recipe, folder / f"model-{'-'.join(by).replace('Metadata_', '').lower()}")
-    comparison = compare_controls(control_frames(table, store, features, labels, CONFIGS["default"], seed))
+    features = features_of(
+        table,
+        store,
+        labels,
+        CONFIGS["default"],
+        recipe,
+        folder / f"model-{'-'.join(by).replace('Metadata_', '').lower()}",
+    )
+    comparison = compare_controls(
+        control_frames(table, store, features, labels, CONFIGS["default"], seed)
+    )
     clusters, _ = sirna_clusters(sirna_profiles(profile(features)[0]), CONTROLS)
     screen, library = load_screen(folder), clusters[clusters["entrez"] != ""]
-    space = universe(load_go(screen.root / "go.obo", screen.root / "go.gaf", folder / "go"), library.set_index("treatment")["entrez"])
+    space = universe(
+        load_go(screen.root / "go.obo", screen.root / "go.gaf", folder / "go"),
+        library.set_index("treatment")["entrez"],
+    )
     members = library.set_index("entrez")["cluster"]
     enriched = enrich_clusters(space, members)
-    counts, dealt, truth = count_enriched(enriched, members), permuted(space, members), read_truth(screen, "group")
-    groups, sizes = grade_groups(clusters, enriched, truth, read_effects(screen)), clusters["cluster"].value_counts()
+    counts, dealt, truth = (
+        count_enriched(enriched, members),
+        permuted(space, members),
+        read_truth(screen, "group"),
+    )
+    groups, sizes = (
+        grade_groups(clusters, enriched, truth, read_effects(screen)),
+        clusters["cluster"].value_counts(),
+    )
     spoilt = sizes[clusters.loc[clusters["treatment"] == ARTEFACT, "cluster"]]
-    found = {**control_grades(comparison), **{f"groups.{key}": value for key, value in group_grades(groups, clusters, truth).items()},
-             "clusters.n": len(sizes), "clusters.of_artefact": int(spoilt.iloc[0]), **{f"clusters.{key}": int(value) for key, value in counts.loc["elim"].items()},
-             **{f"permuted.{name}.{key}": float(row[key]) for name, row in dealt.iterrows() for key in ("share", "limit")}}
-    return {"screen": summary(table), "recipe": asdict(recipe), "classes": int(labels.max()) + 1, "grades": found, "groups": groups.to_dict("index"),
-            "comparison": comparison.to_dict("records"), "enriched": counts.to_dict("index"), "permuted": dealt.to_dict("index")}
+    found = {
+        **control_grades(comparison),
+        **{f"groups.{key}": value for key, value in group_grades(groups, clusters, truth).items()},
+        "clusters.n": len(sizes),
+        "clusters.of_artefact": int(spoilt.iloc[0]),
+        **{f"clusters.{key}": int(value) for key, value in counts.loc["elim"].items()},
+        **{
+            f"permuted.{name}.{key}": float(row[key])
+            for name, row in dealt.iterrows()
+            for key in ("share", "limit")
+        },
+    }
+    return {
+        "screen": summary(table),
+        "recipe": asdict(recipe),
+        "classes": int(labels.max()) + 1,
+        "grades": found,
+        "groups": groups.to_dict("index"),
+        "comparison": comparison.to_dict("records"),
+        "enriched": counts.to_dict("index"),
+        "permuted": dealt.to_dict("index"),
+    }
 
 
 def choosing(folder: Path, seed: int) -> dict[str, Any]:
     """Compare ways of choosing surrogate classes, each trained for the same number of batches, fewer than in the other chapters."""
     table, store = prepared("simulated", folder, seed)
     recipe = replace(RECIPES["default"], seed=seed)
-    answers, classes = compare_choices(table, store, PLAN, CONFIGS["default"], recipe, folder / "choosing")
+    answers, classes = compare_choices(
+        table, store, PLAN, CONFIGS["default"], recipe, folder / "choosing"
+    )
     taught = grade_choice(classes, read_truth(load_screen(folder)))
-    return {"screen": summary(table), "recipe": asdict(recipe), "plan": asdict(PLAN), "scores": graded(answers).to_dict("records"),
-            "classes": {way: len(names) for way, names in classes.items()}, "taught": taught.to_dict("index"),
-            "chosen": classes["chosen"], "set_aside": sorted(set(answers.loc[answers["part"] == "set aside", "compound"]))}
+    return {
+        "screen": summary(table),
+        "recipe": asdict(recipe),
+        "plan": asdict(PLAN),
+        "scores": graded(answers).to_dict("records"),
+        "classes": {way: len(names) for way, names in classes.items()},
+        "taught": taught.to_dict("index"),
+        "chosen": classes["chosen"],
+        "set_aside": sorted(set(answers.loc[answers["part"] == "set aside", "compound"])),
+    }
 
 
 def variant(folder: Path, network: str, recipe: str) -> dict[str, Any]:
     """Train one named network with one named recipe on the screen that was tuned on, each for the paper's 27 epochs."""
-    config, chosen = CONFIGS[network], replace(RECIPES[recipe], epochs=RECIPES["published"].epochs, seed=TUNED_SEED)
+    config, chosen = (
+        CONFIGS[network],
+        replace(RECIPES[recipe], epochs=RECIPES["published"].epochs, seed=TUNED_SEED),
+    )
     base = folder / f"screen-{multiple_of(config)}"
     table, store = prepared("simulated", base, TUNED_SEED, config)
     labels, place = labelled(table), folder / f"{network}-{recipe}"
     features = features_of(table, store, labels, config, chosen, place)
     history = pd.read_csv(place / "history.csv")
     predictions = evaluate(profile(features)[1], "trained", TUNED_SEED)
-    return {"network": network, "recipe": asdict(chosen), "parameters": parameters(load_model(place)),
-            "loss": history["loss"].iloc[-1], "accuracy": history["accuracy"].iloc[-1],
-            "training_seconds": history["seconds"].sum(), **_accuracies(predictions)}
+    return {
+        "network": network,
+        "recipe": asdict(chosen),
+        "parameters": parameters(load_model(place)),
+        "loss": history["loss"].iloc[-1],
+        "accuracy": history["accuracy"].iloc[-1],
+        "training_seconds": history["seconds"].sum(),
+        **_accuracies(predictions),
+    }
 
 
 def held_out_compounds(folder: Path, seed: int) -> dict[str, Any]:
@@ -150,12 +294,23 @@ def held_out_compounds(folder: Path, seed: int) -> dict[str, Any]:
     """
     table, store = prepared("simulated", folder / "screen-32", seed)
     annotated = training_fields(table)
-    compounds = table.loc[annotated, ["Metadata_MoA", "Metadata_Compound"]].drop_duplicates().sort_values(["Metadata_MoA", "Metadata_Compound"])
+    compounds = (
+        table.loc[annotated, ["Metadata_MoA", "Metadata_Compound"]]
+        .drop_duplicates()
+        .sort_values(["Metadata_MoA", "Metadata_Compound"])
+    )
     fold_of = dict(zip(compounds["Metadata_Compound"], np.arange(len(compounds)) % FOLDS))
     parts = []
     for fold in range(FOLDS):
         asked = annotated & (table["Metadata_Compound"].map(fold_of) == fold).to_numpy()
-        features = features_of(table, store, labelled(table, asked), CONFIGS["default"], replace(RECIPES["default"], seed=seed), folder / f"fold-{fold}-of-seed-{seed}")
+        features = features_of(
+            table,
+            store,
+            labelled(table, asked),
+            CONFIGS["default"],
+            replace(RECIPES["default"], seed=seed),
+            folder / f"fold-{fold}-of-seed-{seed}",
+        )
         predictions = evaluate(profile(features)[1], "held out", seed)
         parts.append(predictions[predictions["compound"].map(fold_of) == fold])
     return {"folds": FOLDS, **_accuracies(pd.concat(parts))}
@@ -173,20 +328,48 @@ def recorded(prefix: str, folder: Path | None = None) -> dict[str, dict[str, Any
 
 def recorded_comparison(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
     """Return the comparison tables of all runs in `records` as one, marked ``recorded`` for the figures."""
-    rows = [row for record in records.values() for run in record["runs"].values() for row in run["comparison"]]
-    return pd.DataFrame(rows, columns=COLUMNS).astype({"seed": "Int64", "low": float, "high": float}).assign(recorded=True)
+    rows = [
+        row
+        for record in records.values()
+        for run in record["runs"].values()
+        for row in run["comparison"]
+    ]
+    return (
+        pd.DataFrame(rows, columns=COLUMNS)
+        .astype({"seed": "Int64", "low": float, "high": float})
+        .assign(recorded=True)
+    )
 
 
 def recorded_grades(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
     """Return the grades of the runs of `whole_screen`, one column per seed, one row per grade."""
-    runs = {seed: run["grades"] for record in records.values() for seed, run in record["runs"].items()}
+    runs = {
+        seed: run["grades"] for record in records.values() for seed, run in record["runs"].items()
+    }
     return pd.DataFrame(runs, columns=list(runs))
 
 
 def recorded_choices(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
     """Return the scores of the runs of `choosing` as one table: ``seed``, ``way``, ``protocol``, ``part`` and the scores."""
-    rows = [{"seed": int(seed), **row} for record in records.values() for seed, run in record["runs"].items() for row in run["scores"]]
-    columns = ["seed", "way", "protocol", "part", "overall", "class_median", "n", "low", "high", "average_precision", "chance"]
+    rows = [
+        {"seed": int(seed), **row}
+        for record in records.values()
+        for seed, run in record["runs"].items()
+        for row in run["scores"]
+    ]
+    columns = [
+        "seed",
+        "way",
+        "protocol",
+        "part",
+        "overall",
+        "class_median",
+        "n",
+        "low",
+        "high",
+        "average_precision",
+        "chance",
+    ]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -194,7 +377,11 @@ def worst_and_best(found: pd.DataFrame, wanted: list[str] = RANGES) -> dict[str,
     """Return the lowest and the highest value of each grade `wanted` over the seeds, "not available" where a seed has none."""
     table = found.apply(pd.to_numeric, errors="coerce").reindex(wanted)
     ends = {"lowest": table.min(axis=1, skipna=False), "highest": table.max(axis=1, skipna=False)}
-    return {f"{grade}.{end}": NOT_AVAILABLE if pd.isna(values[grade]) else values[grade] for end, values in ends.items() for grade in wanted}
+    return {
+        f"{grade}.{end}": NOT_AVAILABLE if pd.isna(values[grade]) else values[grade]
+        for end, values in ends.items()
+        for grade in wanted
+    }
 
 
 def choice_gains(table: pd.DataFrame) -> dict[str, float | str]:
@@ -204,16 +391,32 @@ def choice_gains(table: pd.DataFrame) -> dict[str, float | str]:
     on the compounds set aside (``aside``), all in percentage points, and their mean average precision (``aside_precision``). Rivals: the
     mean of both ``random`` draws, ``every_treatment`` and ``annotated``. "not available" where nothing is recorded.
     """
-    measures = {"nsc": ("overall", "NSC", "all"), "nscb": ("overall", "NSCB", "all"),
-                "aside": ("overall", "NSC", "set aside"), "aside_precision": ("average_precision", "NSC", "set aside")}
-    rivals = {"random": ["random 1", "random 2"], "every_treatment": ["every treatment"], "annotated": ["annotated"]}
+    measures = {
+        "nsc": ("overall", "NSC", "all"),
+        "nscb": ("overall", "NSCB", "all"),
+        "aside": ("overall", "NSC", "set aside"),
+        "aside_precision": ("average_precision", "NSC", "set aside"),
+    }
+    rivals = {
+        "random": ["random 1", "random 2"],
+        "every_treatment": ["every treatment"],
+        "annotated": ["annotated"],
+    }
     found = {}
     for measure, (column, protocol, part) in measures.items():
-        wide = table[(table["protocol"] == protocol) & (table["part"] == part)].pivot(index="seed", columns="way", values=column)
+        wide = table[(table["protocol"] == protocol) & (table["part"] == part)].pivot(
+            index="seed", columns="way", values=column
+        )
         for rival, ways in rivals.items():
-            gain = (wide["chosen"] - wide[ways].mean(axis=1)) * (100 if column == "overall" else 1) if len(wide) else []
+            gain = (
+                (wide["chosen"] - wide[ways].mean(axis=1)) * (100 if column == "overall" else 1)
+                if len(wide)
+                else []
+            )
             for end, value in (("lowest", min), ("highest", max)):
-                found[f"{measure}.{rival}.{end}"] = float(value(gain)) if len(gain) else NOT_AVAILABLE
+                found[f"{measure}.{rival}.{end}"] = (
+                    float(value(gain)) if len(gain) else NOT_AVAILABLE
+                )
     return found
 
 
@@ -222,11 +425,23 @@ def choice_counts(records: dict[str, dict[str, Any]]) -> dict[str, str]:
 
     Keys: treatments asked under NSC (``asked.all``, ``asked.aside``); classes (``classes.every_well``, ``classes.every_compound``).
     """
-    runs, scores = [run for record in records.values() for run in record["runs"].values()], recorded_choices(records)
+    runs, scores = (
+        [run for record in records.values() for run in record["runs"].values()],
+        recorded_choices(records),
+    )
     nsc = scores[scores["protocol"] == "NSC"]
-    found = {f"asked.{key}": nsc.loc[nsc["part"] == part, "n"] for key, part in (("all", "all"), ("aside", "set aside"))}
-    found |= {f"classes.{way.replace(' ', '_')}": [run["classes"][way] for run in runs] for way in ("every well", "every compound")}
-    ends = {key: sorted({min(values), max(values)}) if len(values) else [NOT_AVAILABLE] for key, values in found.items()}
+    found = {
+        f"asked.{key}": nsc.loc[nsc["part"] == part, "n"]
+        for key, part in (("all", "all"), ("aside", "set aside"))
+    }
+    found |= {
+        f"classes.{way.replace(' ', '_')}": [run["classes"][way] for run in runs]
+        for way in ("every well", "every compound")
+    }
+    ends = {
+        key: sorted({min(values), max(values)}) if len(values) else [NOT_AVAILABLE]
+        for key, values in found.items()
+    }
     return {key: " to ".join(map(str, values)) for key, values in ends.items()}
 
 
@@ -238,11 +453,19 @@ def margins(comparison: pd.DataFrame) -> dict[str, float | str]:
     wide = comparison[comparison["protocol"] == "NSC"].pivot_table("overall", "seed", "method")
     if "trained" not in wide:
         return dict.fromkeys(("trained", "lead_smallest", "lead_largest"), NOT_AVAILABLE)
-    lead = wide["trained"] - wide[[name for name in wide if name.startswith("handcrafted")]].max(axis=1)
-    return {"trained": float(wide["trained"].mean()), "lead_smallest": float(lead.min()), "lead_largest": float(lead.max())}
+    lead = wide["trained"] - wide[[name for name in wide if name.startswith("handcrafted")]].max(
+        axis=1
+    )
+    return {
+        "trained": float(wide["trained"].mean()),
+        "lead_smallest": float(lead.min()),
+        "lead_largest": float(lead.max()),
+    }
 
 
-def studies(work: Path, screen: str) -> dict[str, tuple[list[int], Callable[[int], dict[str, Any]]]]:
+def studies(
+    work: Path, screen: str
+) -> dict[str, tuple[list[int], Callable[[int], dict[str, Any]]]]:
     """Return the seeds and the function of each study, by the name of its file.
 
     Raises
@@ -253,17 +476,56 @@ def studies(work: Path, screen: str) -> dict[str, tuple[list[int], Callable[[int
     if screen:
         name = Path(screen).stem
         if name in OTHER_RECORDS | studies(work, "").keys():
-            raise InputError(f"{screen}: the book has a record {name}.json of its own; give the table another name")
-        return {name: (list(FRESH_SEEDS), lambda seed: full_comparison(screen, work / name, seed, CELLS))}
-    named = {f"simulated-{seed}": ([seed], lambda seed: full_comparison("simulated", work / f"seed-{seed}", seed, RECIPES["default"]))
-             for seed in FRESH_SEEDS}
-    named |= {f"whole-{seed}": ([seed], lambda seed: whole_screen(work / f"seed-{seed}", seed)) for seed in FRESH_SEEDS}
-    named |= {f"kimorph-{seed}": ([seed], lambda seed: kimorph(work / f"kimorph-{seed}", seed)) for seed in FRESH_SEEDS}
-    named |= {f"kimorph96-{seed}": ([seed], lambda seed: kimorph(work / f"kimorph-{seed}", seed, ("Metadata_Plate", "Metadata_Well"))) for seed in FRESH_SEEDS}
-    for network, recipe in [("default", "default"), ("default-no-norm", "default"), ("default-three-scales", "default"),
-                            ("published-gap", "default"), ("published", "published")]:
-        named[f"variant-{network}-{recipe}"] = ([TUNED_SEED], lambda _, n=network, r=recipe: variant(work / "tuned", n, r))
-    named |= {f"choosing-{seed}": ([seed], lambda seed: choosing(work / f"seed-{seed}", seed)) for seed in CHOICE_SEEDS}
+            raise InputError(
+                f"{screen}: the book has a record {name}.json of its own; give the table another name"
+            )
+        return {
+            name: (
+                list(FRESH_SEEDS),
+                lambda seed: full_comparison(screen, work / name, seed, CELLS),
+            )
+        }
+    named = {
+        f"simulated-{seed}": (
+            [seed],
+            lambda seed: full_comparison(
+                "simulated", work / f"seed-{seed}", seed, RECIPES["default"]
+            ),
+        )
+        for seed in FRESH_SEEDS
+    }
+    named |= {
+        f"whole-{seed}": ([seed], lambda seed: whole_screen(work / f"seed-{seed}", seed))
+        for seed in FRESH_SEEDS
+    }
+    named |= {
+        f"kimorph-{seed}": ([seed], lambda seed: kimorph(work / f"kimorph-{seed}", seed))
+        for seed in FRESH_SEEDS
+    }
+    named |= {
+        f"kimorph96-{seed}": (
+            [seed],
+            lambda seed: kimorph(
+                work / f"kimorph-{seed}", seed, ("Metadata_Plate", "Metadata_Well")
+            ),
+        )
+        for seed in FRESH_SEEDS
+    }
+    for network, recipe in [
+        ("default", "default"),
+        ("default-no-norm", "default"),
+        ("default-three-scales", "default"),
+        ("published-gap", "default"),
+        ("published", "published"),
+    ]:
+        named[f"variant-{network}-{recipe}"] = (
+            [TUNED_SEED],
+            lambda _, n=network, r=recipe: variant(work / "tuned", n, r),
+        )
+    named |= {
+        f"choosing-{seed}": ([seed], lambda seed: choosing(work / f"seed-{seed}", seed))
+        for seed in CHOICE_SEEDS
+    }
     named["held-out"] = ([TUNED_SEED], lambda seed: held_out_compounds(work / "tuned", seed))
     return named
 
@@ -271,12 +533,19 @@ def studies(work: Path, screen: str) -> dict[str, tuple[list[int], Callable[[int
 def main(arguments: list[str] | None = None) -> None:
     """Run every study that has no record yet."""
     parser = argparse.ArgumentParser(prog="make study", description=__doc__.partition("\n")[0])
-    parser.add_argument("--screen", default="", help="a LoadData CSV: record the comparison on that screen alone, under the name of its file")
+    parser.add_argument(
+        "--screen",
+        default="",
+        help="a LoadData CSV: record the comparison on that screen alone, under the name of its file",
+    )
     parser.add_argument("--out", type=Path, help="working folder; _build/study by default")
     parser.add_argument("--only", default="", help="names that contain this text")
     given = parser.parse_args(arguments)
     with reporting():
-        named = studies(out := given.out or claim_output(find_root() / "_build", find_root()) / "study", given.screen)
+        named = studies(
+            out := given.out or claim_output(find_root() / "_build", find_root()) / "study",
+            given.screen,
+        )
         claim(out, "study")
         for name, (seeds, function) in named.items():
             path = find_root() / "book" / "recorded" / f"{name}.json"
@@ -290,7 +559,16 @@ def main(arguments: list[str] | None = None) -> None:
                 print(f"{name}: seed {seed}", flush=True)
                 runs[str(seed)] = function(seed)
             command = "make study" + (f" SCREEN={Path(given.screen).name}" if given.screen else "")
-            write_json(path, {"command": command, "seeds": seeds, "seconds": round(time.monotonic() - start, 1), **provenance(), "runs": runs})
+            write_json(
+                path,
+                {
+                    "command": command,
+                    "seeds": seeds,
+                    "seconds": round(time.monotonic() - start, 1),
+                    **provenance(),
+                    "runs": runs,
+                },
+            )
             print(f"{name}: written to {path}", flush=True)
 
 

@@ -48,19 +48,30 @@ def surrogate_classes(table: pd.DataFrame, by: Sequence[str], training: np.ndarr
     wrong = [column for column in by if not column.startswith("Metadata_") or column not in table]
     if wrong or not by:
         present = ", ".join(column for column in table if column.startswith("Metadata_"))
-        raise InputError(f"Surrogate classes need Metadata_ columns of the screen: {present}",
-                         [f"column {column!r} is not one of them" for column in wrong])
-    empty = [f"{fields[row]}: column {column} is empty" for column in by for row in np.flatnonzero(training & unnamed(table, [column]))]
+        raise InputError(
+            f"Surrogate classes need Metadata_ columns of the screen: {present}",
+            [f"column {column!r} is not one of them" for column in wrong],
+        )
+    empty = [
+        f"{fields[row]}: column {column} is empty"
+        for column in by
+        for row in np.flatnonzero(training & unnamed(table, [column]))
+    ]
     if empty:
         raise InputError(f"Fields to train on need a value in each of {', '.join(by)}", empty)
     names = class_names(table, by).astype(str).where(training, "")
     counts = names[training].value_counts().sort_index()
     small = counts[counts < 2]
     if len(small):
-        raise InputError(f"A surrogate class needs at least two fields; {len(small)} of {len(counts)} classes "
-                         f"by {', '.join(by)} have one", [f"class {name!r}: 1 field" for name in small.index])
+        raise InputError(
+            f"A surrogate class needs at least two fields; {len(small)} of {len(counts)} classes "
+            f"by {', '.join(by)} have one",
+            [f"class {name!r}: 1 field" for name in small.index],
+        )
     if len(counts) < 2:
-        raise InputError(f"Training needs at least two surrogate classes; {', '.join(by)} gives {len(counts)}")
+        raise InputError(
+            f"Training needs at least two surrogate classes; {', '.join(by)} gives {len(counts)}"
+        )
     labels = names.map(dict(zip(counts.index, range(len(counts))))).fillna(-1).astype("int64")
     return table[REQUIRED].assign(surrogate_class=names.to_numpy(), label=labels.to_numpy())
 
@@ -87,7 +98,9 @@ class BalancedBatches:
         self.members = [np.flatnonzero(labels == label) for label in range(int(labels.max()) + 1)]
         empty = [f"class {label}" for label, rows in enumerate(self.members) if not len(rows)]
         if empty or not self.members:
-            raise InputError("Labels must count from 0 with at least one field in every class", empty)
+            raise InputError(
+                "Labels must count from 0 with at least one field in every class", empty
+            )
         self.seed = seed
         self.per_class = max(1, round(int((labels >= 0).sum()) / len(self.members)))
         self.n_batches = max(1, round(self.per_class * len(self.members) / batch))
@@ -108,23 +121,32 @@ class BalancedBatches:
         members = self.members[label]
         first = epoch * self.per_class
         passes = range(first // len(members), (first + self.per_class - 1) // len(members) + 1)
-        shuffled = [np.random.default_rng([self.seed, 1, label, k]).permutation(members) for k in passes]
+        shuffled = [
+            np.random.default_rng([self.seed, 1, label, k]).permutation(members) for k in passes
+        ]
         start = first - passes.start * len(members)
-        return np.concatenate(shuffled)[start:start + self.per_class]
+        return np.concatenate(shuffled)[start : start + self.per_class]
 
 
 def class_names(table: pd.DataFrame, by: Sequence[str]) -> pd.Series:
     """Return the class of each field, training field or not, as a categorical: the values of the columns `by`, joined."""
     codes, first = joint_codes(*(table[column] for column in by))
     few = table.iloc[first]
-    names = pd.Categorical([" | ".join(values) for values in zip(*(_text(few[column]) for column in by), strict=True)])
+    names = pd.Categorical(
+        [" | ".join(values) for values in zip(*(_text(few[column]) for column in by), strict=True)]
+    )
     return pd.Series(names.take(codes), table.index)
 
 
 def unnamed(table: pd.DataFrame, by: Sequence[str]) -> np.ndarray:
     """Return the mask of the fields without a value in one of the columns `by`; a missing number is a value."""
     texts = [table[column] for column in by if not pd.api.types.is_numeric_dtype(table[column])]
-    return np.logical_or.reduce([np.zeros(len(table), bool), *((text.isna() | (text == "")).to_numpy(bool) for text in texts)])
+    return np.logical_or.reduce(
+        [
+            np.zeros(len(table), bool),
+            *((text.isna() | (text == "")).to_numpy(bool) for text in texts),
+        ]
+    )
 
 
 def _text(column: pd.Series) -> pd.Series:

@@ -32,8 +32,21 @@ import torch
 from tqdm import tqdm
 
 from mcnn_core import checkpoint
-from mcnn_core.engine import (RECIPES, Fields, Recipe, augment, bfloat16, crop_size, device, draw, learning_rate, optimiser_for,
-                              reproducible, run_steps, total_steps)
+from mcnn_core.engine import (
+    RECIPES,
+    Fields,
+    Recipe,
+    augment,
+    bfloat16,
+    crop_size,
+    device,
+    draw,
+    learning_rate,
+    optimiser_for,
+    reproducible,
+    run_steps,
+    total_steps,
+)
 from mcnn_core.errors import InputError, MissingStageError, reporting, whole
 from mcnn_core.files import claim, exclusive, refuse_foreign, write_table
 from mcnn_core.model import CONFIGS, MCNN, NetworkConfig, digest, multiple_of
@@ -46,8 +59,16 @@ from mcnn_core.workspace import in_build
 KIND = "trained network"  #: what the marker of the folder says (`mcnn_core.files.claim`)
 
 
-def train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe, folder: str | Path,
-          names: Sequence[str] | None = None, progress: bool = True, start: MCNN | None = None) -> pd.DataFrame:
+def train(
+    store: Any,
+    labels: np.ndarray,
+    network: NetworkConfig,
+    recipe: Recipe,
+    folder: str | Path,
+    names: Sequence[str] | None = None,
+    progress: bool = True,
+    start: MCNN | None = None,
+) -> pd.DataFrame:
     """Train an M-CNN, or go on with one that was interrupted; return at once if it is finished.
 
     Parameters
@@ -80,7 +101,17 @@ def train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe
         loss is not a finite number: the fields of the batch are named, the last good checkpoint stays.
     """
     with team() as us, _held(Path(folder), us):
-        return _train(store, np.asarray(labels), network, recipe, Path(folder), names, progress and us.rank == 0, start, us)
+        return _train(
+            store,
+            np.asarray(labels),
+            network,
+            recipe,
+            Path(folder),
+            names,
+            progress and us.rank == 0,
+            start,
+            us,
+        )
 
 
 @contextmanager
@@ -94,10 +125,21 @@ def _held(folder: Path, us: Team) -> Iterator[None]:
         yield
 
 
-def _train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe, folder: Path, names: Sequence[str] | None,
-           progress: bool, start: MCNN | None, us: Team) -> pd.DataFrame:
+def _train(
+    store: Any,
+    labels: np.ndarray,
+    network: NetworkConfig,
+    recipe: Recipe,
+    folder: Path,
+    names: Sequence[str] | None,
+    progress: bool,
+    start: MCNN | None,
+    us: Team,
+) -> pd.DataFrame:
     if len(labels) != len(store.pixels):
-        raise InputError(f"{len(store.pixels)} fields in the store, but {len(labels)} labels: both must come from one table")
+        raise InputError(
+            f"{len(store.pixels)} fields in the store, but {len(labels)} labels: both must come from one table"
+        )
     names = names if names is not None else [f"row {row}" for row in range(len(labels))]
     model = untrained_model(store, labels, network, recipe.seed)
     if start is not None:
@@ -106,10 +148,14 @@ def _train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recip
     optimiser = optimiser_for(model, recipe)
     sampler = BalancedBatches(labels, recipe.batch, recipe.seed)
     total = total_steps(recipe, len(sampler))
-    identity = _identity(store, labels, model, recipe) | ({} if start is None else {"start": digest(start)})
+    identity = _identity(store, labels, model, recipe) | (
+        {} if start is None else {"start": digest(start)}
+    )
     state = checkpoint.resume(folder, identity, model, optimiser)
     state["by"] = state["by"] if in_build() else "command"
-    if recipe.precision == "auto":  # measured once for a whole training, whatever a resumed run would measure
+    if (
+        recipe.precision == "auto"
+    ):  # measured once for a whole training, whatever a resumed run would measure
         measured = "bfloat16" if bfloat16() else "float32"
         state["precision"] = measured if state["precision"] == "auto" else state["precision"]
         recipe = replace(recipe, precision=state["precision"])
@@ -123,7 +169,9 @@ def _train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recip
     if us.rank == 0:
         store.verify(np.flatnonzero(labels >= 0))
     fields, spread = Fields(store.pixels, np.flatnonzero(labels >= 0)), us.spread(model)
-    with tqdm(total=total, initial=state["step"], disable=not progress, desc="training", unit="batch") as bar:
+    with tqdm(
+        total=total, initial=state["step"], disable=not progress, desc="training", unit="batch"
+    ) as bar:
         while state["step"] < total:
             epoch, first, began = len(state["history"]), state["step"], time.perf_counter()
             steps = min(len(sampler), total - first)
@@ -135,16 +183,37 @@ def _train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recip
 
             try:
                 with reproducible(recipe.seed, epoch, us.rank) as rng:
-                    sums = run_steps(spread, optimiser, fields, labels, islice(sampler.batches(epoch), steps), rates, recipe, rng,
-                                     us.rank, us.size, seen)
+                    sums = run_steps(
+                        spread,
+                        optimiser,
+                        fields,
+                        labels,
+                        islice(sampler.batches(epoch), steps),
+                        rates,
+                        recipe,
+                        rng,
+                        us.rank,
+                        us.size,
+                        seen,
+                    )
             except FloatingPointError as error:
-                raise InputError(f"The loss is not a finite number in epoch {epoch + 1}; the last checkpoint was kept. "
-                                 "Look at these fields, or lower the learning rate", [names[row] for row in error.args[0]]) from None
+                raise InputError(
+                    f"The loss is not a finite number in epoch {epoch + 1}; the last checkpoint was kept. "
+                    "Look at these fields, or lower the learning rate",
+                    [names[row] for row in error.args[0]],
+                ) from None
             sums = us.total(sums)
             loss, accuracy = (sums[:2] / sums[2]).tolist()
             state["step"] += steps
-            state["history"].append({"epoch": epoch + 1, "loss": loss, "accuracy": accuracy, "learning_rate": rates[-1],
-                                     "seconds": time.perf_counter() - began})
+            state["history"].append(
+                {
+                    "epoch": epoch + 1,
+                    "loss": loss,
+                    "accuracy": accuracy,
+                    "learning_rate": rates[-1],
+                    "seconds": time.perf_counter() - began,
+                }
+            )
             state["finished"] = state["step"] >= total
             if us.rank == 0:
                 write_table(folder / "history.csv", pd.DataFrame(state["history"]))
@@ -153,7 +222,14 @@ def _train(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recip
     return pd.DataFrame(state["history"])
 
 
-def make_way(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe, folder: str | Path, as_given: bool = True) -> None:
+def make_way(
+    store: Any,
+    labels: np.ndarray,
+    network: NetworkConfig,
+    recipe: Recipe,
+    folder: str | Path,
+    as_given: bool = True,
+) -> None:
     """Delete the checkpoints of a folder if they belong to another training than this one and ``make book`` has trained them.
 
     They follow from the parameters of the book, so that `train`, which refuses such a folder, can replace them; a line says in
@@ -177,17 +253,30 @@ def make_way(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Rec
     found = checkpoint.checkpoints(folder)
     if not found:
         return
-    state, model = checkpoint.read(found[-1])[1], untrained_model(store, labels, network, recipe.seed)
+    state, model = (
+        checkpoint.read(found[-1])[1],
+        untrained_model(store, labels, network, recipe.seed),
+    )
     there, here = state["identity"], _identity(store, np.asarray(labels), model, recipe)
     other = checkpoint.differences(there, here)
     if other and state["by"] != "book":
         use = _parameters(there, here, model, recipe) if as_given else ""
-        raise InputError(f"{folder} holds a network that was not trained by make book alone, and with other settings: "
-                         + (f'to use it, add PARAMS="{use}" to make book, for all chapters that train; ' if use else "")
-                         + "to train another, name another OUT, or delete that folder", other)
+        raise InputError(
+            f"{folder} holds a network that was not trained by make book alone, and with other settings: "
+            + (
+                f'to use it, add PARAMS="{use}" to make book, for all chapters that train; '
+                if use
+                else ""
+            )
+            + "to train another, name another OUT, or delete that folder",
+            other,
+        )
     if other:
         # To stderr, which a build shows and leaves out of its pages.
-        print(f"{folder}: the network that make book trained before with other settings makes way ({'; '.join(other)})", file=sys.stderr)
+        print(
+            f"{folder}: the network that make book trained before with other settings makes way ({'; '.join(other)})",
+            file=sys.stderr,
+        )
         for path in found:
             path.with_suffix(".sha256").unlink()
             path.unlink()
@@ -200,10 +289,18 @@ def _parameters(there: dict[str, str], here: dict[str, str], model: MCNN, recipe
     free = ("epochs", "batch", "max_steps")
 
     def named(told: str, given: dict[str, Any]) -> list[str]:
-        return [name for name, one in RECIPES.items() if repr(replace(one, seed=recipe.seed, **given)) == told]
+        return [
+            name
+            for name, one in RECIPES.items()
+            if repr(replace(one, seed=recipe.seed, **given)) == told
+        ]
 
-    networks = [name for name, config in CONFIGS.items()
-                if repr((config, *model.spec[1:])) == there.get("network") and multiple_of(config) == multiple_of(model.config)]
+    networks = [
+        name
+        for name, config in CONFIGS.items()
+        if repr((config, *model.spec[1:])) == there.get("network")
+        and multiple_of(config) == multiple_of(model.config)
+    ]
     with suppress(KeyError, ValueError, TypeError, SyntaxError):  # a recipe of another version
         fields = checkpoint.parts(there["recipe"])
         given = {key: ast.literal_eval(fields[key]) for key in free}
@@ -212,7 +309,11 @@ def _parameters(there: dict[str, str], here: dict[str, str], model: MCNN, recipe
             same = recipes == named(repr(recipe), {key: getattr(recipe, key) for key in free})
             pairs = {"network": networks[0]} if there.get("network") != here["network"] else {}
             pairs |= {} if same else {"recipe": recipes[0]}
-            pairs |= {key: value or 0 for key, value in given.items() if not same or value != getattr(recipe, key)}
+            pairs |= {
+                key: value or 0
+                for key, value in given.items()
+                if not same or value != getattr(recipe, key)
+            }
             return " ".join(f"{key}={value}" for key, value in pairs.items())
     return ""
 
@@ -224,9 +325,13 @@ def untrained_model(store: Any, labels: np.ndarray, network: NetworkConfig, seed
         torch.manual_seed(seed)
         model = MCNN(network, int(np.max(labels)) + 1, channels, height, width)
     rows = np.flatnonzero(np.asarray(labels) >= 0)
-    fields = (store.pixels[row] for row in rows[::max(1, len(rows) // 100)])  # a hundred tell mean and spread of grey levels
-    mean, square = np.mean([(f.mean((0, 1)), np.square(f, dtype=np.float64).mean((0, 1))) for f in fields], axis=0)
-    std = np.sqrt(square - mean ** 2)
+    fields = (
+        store.pixels[row] for row in rows[:: max(1, len(rows) // 100)]
+    )  # a hundred tell mean and spread of grey levels
+    mean, square = np.mean(
+        [(f.mean((0, 1)), np.square(f, dtype=np.float64).mean((0, 1))) for f in fields], axis=0
+    )
+    std = np.sqrt(square - mean**2)
     model.grey_mean.copy_(torch.from_numpy(mean)[:, None, None])
     model.grey_std.copy_(torch.from_numpy(np.where(std > 0, std, 1.0))[:, None, None])
     return model.eval()
@@ -236,17 +341,24 @@ def _begin_with(model: MCNN, start: MCNN) -> None:
     """Give a network the weights of another one, which may have fewer classes."""
     (config, classes, *field), (their_config, their_classes, *their_field) = model.spec, start.spec
     if (config, field) != (their_config, their_field) or their_classes > classes:
-        raise InputError("Training can only begin with a network of the same kind, for the same fields and no more classes",
-                         [f"network to begin with: {start.spec}", f"network to train: {model.spec}"])
+        raise InputError(
+            "Training can only begin with a network of the same kind, for the same fields and no more classes",
+            [f"network to begin with: {start.spec}", f"network to train: {model.spec}"],
+        )
     weights, own = start.state_dict(), model.state_dict()
     for key in ("classifier.weight", "classifier.bias"):
         weights[key] = torch.cat([weights[key].to(own[key].device), own[key][their_classes:]])
     model.load_state_dict(weights)
 
 
-def augmented(store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe, row: int, n: int) -> list[np.ndarray]:
+def augmented(
+    store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe, row: int, n: int
+) -> list[np.ndarray]:
     """Return `n` views of one field as training shows it, back in grey levels: (h, w, C) uint8, for looking at."""
-    model, rng = untrained_model(store, labels, network).to(device()), np.random.default_rng(recipe.seed)
+    model, rng = (
+        untrained_model(store, labels, network).to(device()),
+        np.random.default_rng(recipe.seed),
+    )
     size = crop_size(model, recipe)
     drawn = draw(rng, n, store.pixels.shape[1:], size, recipe.flips)
     x = augment(model, Fields(store.pixels).views(np.full(n, row), size, drawn), recipe, drawn)
@@ -261,13 +373,19 @@ def load_model(folder: str | Path) -> MCNN:
     """
     found = checkpoint.checkpoints(folder := Path(folder))
     if not found:
-        raise MissingStageError(f"{folder} holds no trained network: run the notebook on training first")
+        raise MissingStageError(
+            f"{folder} holds no trained network: run the notebook on training first"
+        )
     tensors, state = checkpoint.read(found[-1])
     if not state["finished"]:
-        raise MissingStageError(f"Training in {folder} stopped in epoch {len(state['history']) + 1}: run it to its end first")
+        raise MissingStageError(
+            f"Training in {folder} stopped in epoch {len(state['history']) + 1}: run it to its end first"
+        )
     model, _ = checkpoint.read_yaml(folder / "network.yml")
     if repr(model.spec) != state["identity"]["network"]:
-        raise InputError(f"{folder / 'network.yml'} is not the network of {found[-1]}: run the training again to write it")
+        raise InputError(
+            f"{folder / 'network.yml'} is not the network of {found[-1]}: run the training again to write it"
+        )
     checkpoint.load_weights(found[-1], tensors, model)
     return model.eval()
 
@@ -275,39 +393,83 @@ def load_model(folder: str | Path) -> MCNN:
 def _identity(store: Any, labels: np.ndarray, model: MCNN, recipe: Recipe) -> dict[str, str]:
     """What a checkpoint must share with a training that goes on from it."""
     classes = hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest()
-    return {"network": repr(model.spec), "recipe": repr(recipe), "surrogate classes": classes, "store": store.manifest["sha256"]}
+    return {
+        "network": repr(model.spec),
+        "recipe": repr(recipe),
+        "surrogate classes": classes,
+        "store": store.manifest["sha256"],
+    }
 
 
 def _check_processes(processes: int) -> None:
     gpus = torch.cuda.device_count()
     most = gpus or os.cpu_count() or 1
     if processes > most:
-        raise InputError(f"--processes takes 1 to {most} here, one per {'GPU' if gpus else 'core of the CPU'}, got {processes}")
+        raise InputError(
+            f"--processes takes 1 to {most} here, one per {'GPU' if gpus else 'core of the CPU'}, got {processes}"
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train as chapter 5 does, from the command line: alone, in several processes, or in each of those that torchrun started."""
-    parser = argparse.ArgumentParser(prog="python -m mcnn_core.train", description="Train on the surrogate classes of a build folder.")
-    parser.add_argument("--out", type=Path, required=True, help="folder with store/ and surrogate.parquet (chapters 1 to 3); receives model/")
+    parser = argparse.ArgumentParser(
+        prog="python -m mcnn_core.train",
+        description="Train on the surrogate classes of a build folder.",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="folder with store/ and surrogate.parquet (chapters 1 to 3); receives model/",
+    )
     parser.add_argument("--network", choices=CONFIGS, default="default")
     parser.add_argument("--recipe", choices=RECIPES, default="default")
     parser.add_argument("--seed", type=whole(), default=0)
     parser.add_argument("--epochs", type=whole(1), help="the recipe's where not given")
-    parser.add_argument("--batch", type=whole(1), help="fields per step of all processes together; the recipe's where not given")
+    parser.add_argument(
+        "--batch",
+        type=whole(1),
+        help="fields per step of all processes together; the recipe's where not given",
+    )
     parser.add_argument("--max-steps", type=whole(1), help="stop after so many steps")
-    parser.add_argument("--processes", type=whole(1), default=1, help="of this machine, one per GPU, that train together")
+    parser.add_argument(
+        "--processes",
+        type=whole(1),
+        default=1,
+        help="of this machine, one per GPU, that train together",
+    )
     options = parser.parse_args(arguments)
-    given = {key: getattr(options, key) for key in ("epochs", "batch", "max_steps") if getattr(options, key) is not None}
+    given = {
+        key: getattr(options, key)
+        for key in ("epochs", "batch", "max_steps")
+        if getattr(options, key) is not None
+    }
     with reporting():
         if not (options.out / "surrogate.parquet").is_file():
-            raise MissingStageError(f"{options.out} holds no surrogate.parquet: run the notebooks 01 to 03 first")
+            raise MissingStageError(
+                f"{options.out} holds no surrogate.parquet: run the notebooks 01 to 03 first"
+            )
         if options.processes != 1 and MEETING not in os.environ:
             _check_processes(options.processes)
-            launch([sys.executable, "-m", "mcnn_core.train", *(sys.argv[1:] if arguments is None else arguments)], options.processes)
+            launch(
+                [
+                    sys.executable,
+                    "-m",
+                    "mcnn_core.train",
+                    *(sys.argv[1:] if arguments is None else arguments),
+                ],
+                options.processes,
+            )
             return
         classes = pd.read_parquet(options.out / "surrogate.parquet")
-        train(Store.open(options.out / "store"), classes["label"].to_numpy(), CONFIGS[options.network],
-              replace(RECIPES[options.recipe], seed=options.seed, **given), options.out / "model", field_names(classes))
+        train(
+            Store.open(options.out / "store"),
+            classes["label"].to_numpy(),
+            CONFIGS[options.network],
+            replace(RECIPES[options.recipe], seed=options.seed, **given),
+            options.out / "model",
+            field_names(classes),
+        )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,11 @@ from mcnn_core.errors import InputError, MissingStageError
 from mcnn_core.files import MARKER, atomic, claim, discard, exclusive, share, write_json
 
 Scalar = bool | int | float | str
-CODE = ("mcnn_core", "notebooks", "tools")  # where a file that git does not know takes part in a run
+CODE = (
+    "mcnn_core",
+    "notebooks",
+    "tools",
+)  # where a file that git does not know takes part in a run
 VERSIONS_OF = ("torch", "numpy", "scipy", "pandas", "scikit-learn")
 
 
@@ -61,8 +65,11 @@ def claim_output(out: str | os.PathLike, root: Path, **sources: str | os.PathLik
         taken[f"the folder of {option}"] = path if path.is_dir() else path.parent
     for what, place in taken.items():
         if out == place or out in place.parents:
-            raise InputError(f"OUT={out} {'is' if out == place else 'holds'} {what}"
-                             + f" ({place})" * (out != place) + ": name a folder for the results alone")
+            raise InputError(
+                f"OUT={out} {'is' if out == place else 'holds'} {what}"
+                + f" ({place})" * (out != place)
+                + ": name a folder for the results alone"
+            )
     claim(out, "output folder")
     return out
 
@@ -76,7 +83,9 @@ def clean(root: Path | None = None) -> None:
                 held.enter_context(exclusive(lock.parent))
             if left := discard(folder):
                 more = f" and {len(left) - 3} more" * (len(left) > 3)
-                print(f"{folder} keeps {', '.join(map(repr, left[:3]))}{more}: not known to be written by this program")
+                print(
+                    f"{folder} keeps {', '.join(map(repr, left[:3]))}{more}: not known to be written by this program"
+                )
     with suppress(OSError):
         (root / "_rerun").rmdir()
 
@@ -89,8 +98,12 @@ def commit(root: Path) -> str:
     changed = ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":!book/recorded"]
     new = ["git", "ls-files", "--others", "--exclude-standard", "--", *CODE]
     try:
-        head, *differences = (subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
-                              for command in (["git", "rev-parse", "HEAD"], changed, new))
+        head, *differences = (
+            subprocess.run(
+                command, cwd=root, capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for command in (["git", "rev-parse", "HEAD"], changed, new)
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return f"{head}-dirty" if any(differences) else head
@@ -109,8 +122,12 @@ def provenance(root: Path | None = None) -> dict[str, str]:
 
     Keys: ``commit``, ``processor``, ``version.python`` and ``version.<package>``.
     """
-    return {"commit": commit(root or find_root()), "processor": processor(), "version.python": platform.python_version(),
-            **{f"version.{name}": metadata.version(name) for name in VERSIONS_OF}}
+    return {
+        "commit": commit(root or find_root()),
+        "processor": processor(),
+        "version.python": platform.python_version(),
+        **{f"version.{name}": metadata.version(name) for name in VERSIONS_OF},
+    }
 
 
 def format_number(value: Scalar) -> str:
@@ -160,8 +177,10 @@ class Workspace:
             self.out = claim_output(self.out, self.root)
             share(self.out, f"notebook {chapter}")
         if self.book:
-            print(f"{chapter} reads from {self.book}, or else from {self.root / '_rerun'}/<the notebook that makes it>, and writes to "
-                  f"{self.out}; notebooks that are given the same out read and write in that folder alone")
+            print(
+                f"{chapter} reads from {self.book}, or else from {self.root / '_rerun'}/<the notebook that makes it>, and writes to "
+                f"{self.out}; notebooks that are given the same out read and write in that folder alone"
+            )
 
     def path(self, name: str) -> Path:
         """Return the path that this notebook writes the file or folder `name` to."""
@@ -175,13 +194,23 @@ class Workspace:
         MissingStageError
             If it does not exist; the message names the notebook that makes it.
         """
-        places = [self.book / name, self.root / "_rerun" / notebook / name] if self.book else [self.out / name]
+        places = (
+            [self.book / name, self.root / "_rerun" / notebook / name]
+            if self.book
+            else [self.out / name]
+        )
         for path in places:
             if path.exists():
                 return path
         command = f"run notebooks/{notebook}.ipynb first"
-        raise MissingStageError(f"{' and '.join(map(str, places))} {'are' if self.book else 'is'} missing: "
-                                + (f"make book, or {command}" if self.book else f"{command}, with out={str(self.out)!r}"))
+        raise MissingStageError(
+            f"{' and '.join(map(str, places))} {'are' if self.book else 'is'} missing: "
+            + (
+                f"make book, or {command}"
+                if self.book
+                else f"{command}, with out={str(self.out)!r}"
+            )
+        )
 
     def record(self, **scalars: Scalar) -> None:
         """Keep numbers (or texts) as ``<section>.<name>``: on disk at once, and glued for the page.
@@ -191,11 +220,21 @@ class Workspace:
         InputError
             If a value is NaN, infinite or not a scalar; all of them are named.
         """
-        plain = {f"{self.section}.{name}": value.item() if isinstance(value, np.generic) else value for name, value in scalars.items()}
-        bad = [f"{key} = {value!r}" for key, value in plain.items()
-               if not isinstance(value, Scalar) or isinstance(value, float) and not math.isfinite(value)]
+        plain = {
+            f"{self.section}.{name}": value.item() if isinstance(value, np.generic) else value
+            for name, value in scalars.items()
+        }
+        bad = [
+            f"{key} = {value!r}"
+            for key, value in plain.items()
+            if not isinstance(value, Scalar)
+            or isinstance(value, float)
+            and not math.isfinite(value)
+        ]
         if bad:
-            raise InputError("a recorded result must be a finite number, a text or a truth value", bad)
+            raise InputError(
+                "a recorded result must be a finite number, a text or a truth value", bad
+            )
         self.results |= plain
         write_json(self.path("results") / f"{self.chapter}.json", self.results)
         for key, value in plain.items():

@@ -50,22 +50,38 @@ seed = 0
 """
 
 
-def tiny_rows(plates: int = 2, wells: tuple[str, ...] = ("B02", "C03"), sites: int = 2, channels: tuple[str, ...] = CHANNELS) -> pd.DataFrame:
+def tiny_rows(
+    plates: int = 2,
+    wells: tuple[str, ...] = ("B02", "C03"),
+    sites: int = 2,
+    channels: tuple[str, ...] = CHANNELS,
+) -> pd.DataFrame:
     """Return the LoadData rows of a screen whose first well of each plate is DMSO, as text."""
     rows = []
     for plate in range(1, plates + 1):
         for well in wells:
             for site in range(1, sites + 1):
                 compound = "DMSO" if well == wells[0] else f"drug {well}"
-                row = {"Metadata_Plate": f"P{plate}", "Metadata_Well": well, "Metadata_Site": str(site), "Metadata_Compound": compound,
-                       "Metadata_Concentration": "0" if compound == "DMSO" else "0.300", "Metadata_MoA": "" if compound == "DMSO" else "tubulin"}
+                row = {
+                    "Metadata_Plate": f"P{plate}",
+                    "Metadata_Well": well,
+                    "Metadata_Site": str(site),
+                    "Metadata_Compound": compound,
+                    "Metadata_Concentration": "0" if compound == "DMSO" else "0.300",
+                    "Metadata_MoA": "" if compound == "DMSO" else "tubulin",
+                }
                 for channel in channels:
-                    row |= {f"FileName_{channel}": f"{well}_s{site}_{channel}.tif", f"PathName_{channel}": f"images/P{plate}"}
+                    row |= {
+                        f"FileName_{channel}": f"{well}_s{site}_{channel}.tif",
+                        f"PathName_{channel}": f"images/P{plate}",
+                    }
                 rows.append(row)
     return pd.DataFrame(rows)
 
 
-def write_screen(folder: Path, rows: pd.DataFrame | None = None, shape: tuple[int, int] = (12, 16), seed: int = 0) -> Path:
+def write_screen(
+    folder: Path, rows: pd.DataFrame | None = None, shape: tuple[int, int] = (12, 16), seed: int = 0
+) -> Path:
     """Write the images of `rows` that do not exist yet and ``screen.csv``; return its path."""
     rows = tiny_rows() if rows is None else rows
     rng = np.random.default_rng(seed)
@@ -83,10 +99,26 @@ def write_store(folder: Path, pixels: np.ndarray, block: int = 4) -> Store:
     """Write fields (n, H, W, C) uint8 as the store of one plate, and open it."""
     folder.mkdir(parents=True)
     np.save(folder / "pixels.npy", pixels)
-    manifest = {"shape": list(pixels.shape), "dtype": "uint8", "channels": list("DNA Actin Tubulin".split()[:pixels.shape[3]]), "bin": 1,
-                "field": list(pixels.shape[1:3]), "padding": [0, 0], "reference": "plate-percentile", "limits": {},
-                "blocks": [{"plate": "P1", "first": first, "fields": len(part), "sha256": hashlib.sha256(part).hexdigest()}
-                           for first in range(0, len(pixels), block) for part in [pixels[first:first + block]]]}
+    manifest = {
+        "shape": list(pixels.shape),
+        "dtype": "uint8",
+        "channels": list("DNA Actin Tubulin".split()[: pixels.shape[3]]),
+        "bin": 1,
+        "field": list(pixels.shape[1:3]),
+        "padding": [0, 0],
+        "reference": "plate-percentile",
+        "limits": {},
+        "blocks": [
+            {
+                "plate": "P1",
+                "first": first,
+                "fields": len(part),
+                "sha256": hashlib.sha256(part).hexdigest(),
+            }
+            for first in range(0, len(pixels), block)
+            for part in [pixels[first : first + block]]
+        ],
+    }
     write_json(folder / "store.json", {**manifest, "sha256": _identity(manifest)})
     return Store.open(folder)
 
@@ -99,7 +131,9 @@ def stopped(name: str, data: str, out: Path) -> str:
         size = auto_bin(check_headers(screen), len(screen.table))
         preprocess(screen, out / "store", bin=size, progress=False)
         for controls in (False, True):  # chapters 3 and 9
-            surrogate_classes(screen.table, default_columns(screen.table), training_fields(screen.table, controls))
+            surrogate_classes(
+                screen.table, default_columns(screen.table), training_fields(screen.table, controls)
+            )
     except InputError as error:
         return str(error)
     return ""
@@ -107,10 +141,24 @@ def stopped(name: str, data: str, out: Path) -> str:
 
 def well_table(rows: list[tuple[str, str, float, str, str]], values: np.ndarray) -> pd.DataFrame:
     """Return well profiles: plate, compound, concentration, mechanism and control type of each row, and its features."""
-    table = pd.DataFrame(rows, columns=[f"Metadata_{name}" for name in ("Plate", "Compound", "Concentration", "MoA", "control_type")])
-    table["Metadata_Well"] = [f"{chr(65 + place // 48)}{place % 48 + 1:02d}" for place in table.groupby("Metadata_Plate").cumcount()]
-    table["Metadata_Treatment"] = [treatment_key(*one) for one in zip(table["Metadata_Compound"], table["Metadata_Concentration"])]
-    features = pd.DataFrame(values, columns=[f"MCNN_{number:03d}" for number in range(1, np.shape(values)[1] + 1)])
+    table = pd.DataFrame(
+        rows,
+        columns=[
+            f"Metadata_{name}"
+            for name in ("Plate", "Compound", "Concentration", "MoA", "control_type")
+        ],
+    )
+    table["Metadata_Well"] = [
+        f"{chr(65 + place // 48)}{place % 48 + 1:02d}"
+        for place in table.groupby("Metadata_Plate").cumcount()
+    ]
+    table["Metadata_Treatment"] = [
+        treatment_key(*one)
+        for one in zip(table["Metadata_Compound"], table["Metadata_Concentration"])
+    ]
+    features = pd.DataFrame(
+        values, columns=[f"MCNN_{number:03d}" for number in range(1, np.shape(values)[1] + 1)]
+    )
     return pd.concat([table, features], axis=1)
 
 
@@ -118,16 +166,33 @@ def small_repository(root: Path, first: str, second: str, intro: str, profiles: 
     """Write a repository with this one's build, two notebooks (each a filled-in `NOTEBOOK`) and three modules; return its folder."""
     for folder in ("notebooks", "mcnn_core", "book/api"):
         (root / folder).mkdir(parents=True)
-    for name in ("_config.yml", "dodo.py", "requirements.txt", "requirements.lock", "book/api/index.md"):
+    for name in (
+        "_config.yml",
+        "dodo.py",
+        "requirements.txt",
+        "requirements.lock",
+        "book/api/index.md",
+    ):
         shutil.copy(ROOT / name, root / name)
     for folder in ("tools", "book/_ext", "book/_static"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("__init__", "errors", "files", "workspace"):
         shutil.copy(ROOT / "mcnn_core" / f"{name}.py", root / "mcnn_core")
     (root / "book/references.bib").touch()
-    for name, text in {"book/intro": intro, "notebooks/01_first": first, "notebooks/02_second": second}.items():
+    for name, text in {
+        "book/intro": intro,
+        "notebooks/01_first": first,
+        "notebooks/02_second": second,
+    }.items():
         (root / f"{name}.md").write_text(text, encoding="utf-8")
     (root / "notebooks/profiles.yml").write_text(profiles, encoding="utf-8")
-    chapters = [{"file": "notebooks/01_first"}, {"file": "notebooks/02_second"}, {"file": "book/api/index", "sections": [{"glob": "book/api/[a-z]*"}]}]
-    (root / "_toc.yml").write_text(json.dumps({"format": "jb-book", "root": "book/intro", "chapters": chapters}), encoding="utf-8")
+    chapters = [
+        {"file": "notebooks/01_first"},
+        {"file": "notebooks/02_second"},
+        {"file": "book/api/index", "sections": [{"glob": "book/api/[a-z]*"}]},
+    ]
+    (root / "_toc.yml").write_text(
+        json.dumps({"format": "jb-book", "root": "book/intro", "chapters": chapters}),
+        encoding="utf-8",
+    )
     return root

@@ -30,10 +30,17 @@ NAMES = [
     "nan", "None", "0123", "1e5", "TRUE",
 ]  # fmt: skip
 """What columns, and what stands in them, are called."""
-FOLDERS = ["<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>", "=cmd()", "\u05e9\u05dc\u05d5\u05dd $x$ `id`"]
+FOLDERS = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "=cmd()",
+    "\u05e9\u05dc\u05d5\u05dd $x$ `id`",
+]
 
 
-COMPOUNDS = [" ".join(NAMES[start::8]) for start in range(8)]  # three to a name: the tiny screen has eight compounds
+COMPOUNDS = [
+    " ".join(NAMES[start::8]) for start in range(8)
+]  # three to a name: the tiny screen has eight compounds
 RENAMED = {
     "Compound": COMPOUNDS,
     "MoA": [SCRIPT, "=cmd()", NAMES[15], NAMES[9], "nan"],
@@ -49,15 +56,25 @@ def write_hostile(folder: Path) -> Path:
     rows = screen.table.drop(columns=["Metadata_Treatment", "TableNumber", "ImageNumber"])
     for column, names in RENAMED.items():
         old = [value for value in rows[f"Metadata_{column}"].unique() if value not in ("", "DMSO")]
-        rows[f"Metadata_{column}"] = rows[f"Metadata_{column}"].replace(dict(zip(old, names, strict=True)))
-    well = rows.groupby(["Metadata_Plate", "Metadata_Well"]).ngroup()  # what differs within a well does not reach its profile
+        rows[f"Metadata_{column}"] = rows[f"Metadata_{column}"].replace(
+            dict(zip(old, names, strict=True))
+        )
+    well = rows.groupby(
+        ["Metadata_Plate", "Metadata_Well"]
+    ).ngroup()  # what differs within a well does not reach its profile
     for place, name in enumerate(NAMES):
         rows[f"Metadata_{name}"] = [NAMES[(place + number) % len(NAMES)] for number in well]
     for place, (index, row) in enumerate(rows.iterrows()):
         for channel in screen.channels:
-            there, here = FOLDERS[place % len(FOLDERS)], f"=cmd() {place} <img src=x onerror=alert(1)> $x$ {channel}.tif"
+            there, here = (
+                FOLDERS[place % len(FOLDERS)],
+                f"=cmd() {place} <img src=x onerror=alert(1)> $x$ {channel}.tif",
+            )
             (folder / there).mkdir(parents=True, exist_ok=True)
-            shutil.move(folder / "screen" / row[f"PathName_{channel}"] / row[f"FileName_{channel}"], folder / there / here)
+            shutil.move(
+                folder / "screen" / row[f"PathName_{channel}"] / row[f"FileName_{channel}"],
+                folder / there / here,
+            )
             rows.loc[index, [f"PathName_{channel}", f"FileName_{channel}"]] = there, here
     table = folder / "$x$ =cmd() & <b onclick=alert(1)>.csv"
     rows.to_csv(table, index=False)

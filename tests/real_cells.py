@@ -58,7 +58,9 @@ def read_crops(data: Path) -> tuple[np.ndarray, pd.DataFrame]:
     hashes = pd.Series([crop.tobytes() for crop in crops])
     twice = index["md5"].duplicated(keep=False) | hashes.duplicated(keep=False).to_numpy()
     if twice.any():
-        raise InputError(f"{folder}: crops must differ", [f"row {row}" for row in index.index[twice]])
+        raise InputError(
+            f"{folder}: crops must differ", [f"row {row}" for row in index.index[twice]]
+        )
     return crops, index
 
 
@@ -86,7 +88,10 @@ def table(index: pd.DataFrame) -> pd.DataFrame:
     }
     stem = well + "_" + site.map("{:02d}".format)
     for channel in CHANNELS:
-        columns |= {f"FileName_{channel}": stem + f"_{channel}.tif", f"PathName_{channel}": "images"}
+        columns |= {
+            f"FileName_{channel}": stem + f"_{channel}.tif",
+            f"PathName_{channel}": "images",
+        }
     return pd.DataFrame(columns)
 
 
@@ -114,7 +119,9 @@ def lay_out(data: str | Path, out: str | Path, rows: slice = slice(None)) -> Pat
     fields = table(index)[rows]
     with atomic(out, "screen of single cells") as folder:
         (folder / "images").mkdir(parents=True)
-        for crop, *names in fields[["Metadata_Crop", *(f"FileName_{c}" for c in CHANNELS)]].itertuples(index=False):
+        for crop, *names in fields[
+            ["Metadata_Crop", *(f"FileName_{c}" for c in CHANNELS)]
+        ].itertuples(index=False):
             field = crops[crop, MARGIN : MARGIN + SIDE, MARGIN : MARGIN + SIDE]
             for number, name in enumerate(names):
                 tifffile.imwrite(folder / "images" / name, field[..., number])

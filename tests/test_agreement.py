@@ -31,7 +31,11 @@ def quick(monkeypatch):
 
 @pytest.mark.parametrize("name", odd_screens.SCREENS)
 def test_odd_screens_are_right_for_both(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(odd_screens, "draw", lambda rng, shape, channels, kind: rng.poisson(300, (channels, *shape)).astype(np.uint16))  # quick
+    monkeypatch.setattr(
+        odd_screens,
+        "draw",
+        lambda rng, shape, channels, kind: rng.poisson(300, (channels, *shape)).astype(np.uint16),
+    )  # quick
     assert agreed(str(odd_screens.SCREENS[name](tmp_path / name)), "", tmp_path / "out") == ""
 
 
@@ -44,15 +48,24 @@ def test_cases_of_other_laboratories(shared_data, tmp_path):
     for case in sorted(cases.iterdir()):
         table = re.search(r"SCREEN=CASE/(\S+)", (case / "case.md").read_text(encoding="utf-8"))
         if table or (case / "conf").is_dir():
-            stops[case.name] = agreed(*((str(case / table[1]), "") if table else ("kimorph", str(case))), tmp_path / case.name)
-    assert agreed("kimorph", str(shared_data / "kimorph"), tmp_path / "real") == "" and len(stops) > 30 and {bool(stop) for stop in stops.values()} == {True, False}
+            stops[case.name] = agreed(
+                *((str(case / table[1]), "") if table else ("kimorph", str(case))),
+                tmp_path / case.name,
+            )
+    assert (
+        agreed("kimorph", str(shared_data / "kimorph"), tmp_path / "real") == ""
+        and len(stops) > 30
+        and {bool(stop) for stop in stops.values()} == {True, False}
+    )
 
 
 def blank(channel, rows):
     """Spoil one channel of some rows."""
+
     def plant(paths):
         for row in rows:
             tifffile.imwrite(paths[row][channel], np.full((12, 16), 7, np.uint16))
+
     return plant
 
 
@@ -61,9 +74,16 @@ def twins(paths):
     tifffile.imwrite(paths[2][0], tifffile.imread(paths[2][1]))
 
 
-@pytest.mark.parametrize(("plant", "code", "stop"), [
-    (twins, "pixels-identical", ""), (blank(0, [3]), "field-constant", ""), (blank(0, range(5)), "field-constant", ""),
-    (blank(1, range(6)), "plate-without-spread", "plate P1, channel Actin"), (blank(1, range(12)), "plate-without-spread", "plate P2, channel Actin")])
+@pytest.mark.parametrize(
+    ("plant", "code", "stop"),
+    [
+        (twins, "pixels-identical", ""),
+        (blank(0, [3]), "field-constant", ""),
+        (blank(0, range(5)), "field-constant", ""),
+        (blank(1, range(6)), "plate-without-spread", "plate P1, channel Actin"),
+        (blank(1, range(12)), "plate-without-spread", "plate P2, channel Actin"),
+    ],
+)
 def test_blank_and_equal_channels(tmp_path, plant, code, stop):
     table = write_screen(tmp_path, tiny_rows(wells=("B02", "C03", "D04")))
     plant(image_paths(read_loaddata(table)))

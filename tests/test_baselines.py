@@ -13,19 +13,30 @@ CHANNELS = ("DAPI", "Actin", "Tubulin")
 def store():
     generator = np.random.default_rng(5)
     smooth = ndimage.gaussian_filter(generator.normal(size=(4, 40, 56, 3)), (0, 2, 2, 0))
-    return SimpleNamespace(pixels=np.clip(120 + 400 * smooth, 0, 255).astype(np.uint8), channels=CHANNELS)
+    return SimpleNamespace(
+        pixels=np.clip(120 + 400 * smooth, 0, 255).astype(np.uint8), channels=CHANNELS
+    )
 
 
 def test_statistics_agree_with_numpy_and_scipy(store):
     table = baselines.handcrafted(store, rows=[2, 0], progress=False).iloc[:, :36]
-    assert table.index.tolist() == [2, 0] and table.columns.str.endswith(tuple(baselines.INTENSITY)).all()
+    assert (
+        table.index.tolist() == [2, 0]
+        and table.columns.str.endswith(tuple(baselines.INTENSITY)).all()
+    )
     for row in table.index:
         for c, channel in enumerate(CHANNELS):
             pixels = store.pixels[row, ..., c].ravel().astype(float)
             got = table.loc[row].filter(like=f"_{channel}_").to_numpy()
             share = np.unique(pixels, return_counts=True)[1] / pixels.size
-            expected = [pixels.mean(), pixels.std(), stats.skew(pixels), stats.kurtosis(pixels, fisher=False),
-                        stats.entropy(share, base=2), *np.percentile(pixels, baselines.PERCENTILES, method="inverted_cdf")]
+            expected = [
+                pixels.mean(),
+                pixels.std(),
+                stats.skew(pixels),
+                stats.kurtosis(pixels, fisher=False),
+                stats.entropy(share, base=2),
+                *np.percentile(pixels, baselines.PERCENTILES, method="inverted_cdf"),
+            ]
             np.testing.assert_allclose(got, expected, rtol=1e-9)
 
 
@@ -39,7 +50,11 @@ def test_opening_agrees_with_scipy(store, radius):
 
 def test_handcrafted_has_all_features_and_agrees_with_numpy(store):
     table = baselines.handcrafted(store, progress=False)
-    assert table.shape == (4, 87) and table.columns.is_unique and table.columns.str.startswith("HC_").all()
+    assert (
+        table.shape == (4, 87)
+        and table.columns.is_unique
+        and table.columns.str.startswith("HC_").all()
+    )
     assert np.isfinite(table.to_numpy()).all()
     pixels = store.pixels[1].reshape(-1, 3).astype(float).T
     correlation = np.corrcoef(pixels)[np.triu_indices(3, 1)]
@@ -59,7 +74,13 @@ def test_power_lies_in_the_ring_of_its_frequency():
 
 def test_constant_fields_and_other_channel_numbers_give_finite_features():
     for channels in (1, 2, 6):
-        constant = SimpleNamespace(pixels=np.full((2, 32, 32, channels), 7, np.uint8), channels=[f"C{i}" for i in range(channels)])
+        constant = SimpleNamespace(
+            pixels=np.full((2, 32, 32, channels), 7, np.uint8),
+            channels=[f"C{i}" for i in range(channels)],
+        )
         table = baselines.handcrafted(constant, progress=False)
-        assert table.shape == (2, 28 * channels + channels * (channels - 1) // 2) and np.isfinite(table.to_numpy()).all()
+        assert (
+            table.shape == (2, 28 * channels + channels * (channels - 1) // 2)
+            and np.isfinite(table.to_numpy()).all()
+        )
         assert (table.filter(like="Correlation") == 0).all(axis=None)

@@ -54,12 +54,16 @@ def test_the_textbook_draws_the_same_fields(tmp_path):
     layout = made.few_wells(1)
     simulate_screen(tmp_path / "ours", 0, layout, 64, 96, workers=1, progress=False)
     textbook.simulate(tmp_path, 0, layout, 64, 96)
-    written = sorted(path.read_bytes()[-2 * 64 * 96:] for path in tmp_path.glob("*.tif"))
+    written = sorted(path.read_bytes()[-2 * 64 * 96 :] for path in tmp_path.glob("*.tif"))
     assert len(written) == 3 * len(read_bbbc021(tmp_path / "ours", simulated=True).table)
-    assert written == sorted(path.read_bytes()[-2 * 64 * 96:] for path in (tmp_path / "ours").rglob("*.tif"))
+    assert written == sorted(
+        path.read_bytes()[-2 * 64 * 96 :] for path in (tmp_path / "ours").rglob("*.tif")
+    )
 
 
-@pytest.mark.parametrize("name, side", [("default", 64), ("published", 128), ("published-gap", 128)])
+@pytest.mark.parametrize(
+    "name, side", [("default", 64), ("published", 128), ("published-gap", 128)]
+)
 def test_the_textbook_network_is_the_same_network(name, side):
     torch.manual_seed(0)
     model = MCNN(CONFIGS[name], 5, 3, side, side).eval()
@@ -67,7 +71,9 @@ def test_the_textbook_network_is_the_same_network(name, side):
     plain = plain_network.network(model).eval()
     assert x.is_contiguous() and all(weight.is_contiguous() for weight in plain.parameters())
     with torch.no_grad():
-        torch.testing.assert_close(plain(x), model(x.contiguous(memory_format=torch.channels_last)), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(
+            plain(x), model(x.contiguous(memory_format=torch.channels_last)), rtol=1e-3, atol=1e-4
+        )
 
 
 def test_the_textbook_embeds_to_the_same_features(store, monkeypatch):
@@ -75,7 +81,9 @@ def test_the_textbook_embeds_to_the_same_features(store, monkeypatch):
     model = untrained_model(store, np.arange(4) % 2, CONFIGS["default"])
     plain = plain_network.Embedding(model, store.pixels, 2).run()
     ours = embed(model, store, range(4), progress=False)
-    assert np.abs(plain - ours).max() < 0.05 * np.abs(plain).max()  # bfloat16 where the processor has it
+    assert (
+        np.abs(plain - ours).max() < 0.05 * np.abs(plain).max()
+    )  # bfloat16 where the processor has it
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
@@ -84,11 +92,16 @@ def test_the_textbook_loop_learns(store, monkeypatch, recipe):
     torch.manual_seed(0)
     model = untrained_model(store, np.arange(4) % 2, CONFIGS["default"])
     before = [weight.detach().clone() for weight in model.parameters()]
-    loop = plain_network.Training(model, store.pixels, np.arange(4) % 2, replace(recipe, batch=2), 2)
+    loop = plain_network.Training(
+        model, store.pixels, np.arange(4) % 2, replace(recipe, batch=2), 2
+    )
     assert loop.run() > 0 and loop.workers == 0
     shape = next(loop.batches)[0].shape
     assert shape == (2, 3, int(64 * recipe.crop), int(96 * recipe.crop))
-    assert all((weight != old).any() for weight, old in zip(model.classifier.parameters(), before[-2:], strict=True))
+    assert all(
+        (weight != old).any()
+        for weight, old in zip(model.classifier.parameters(), before[-2:], strict=True)
+    )
 
 
 def test_the_textbook_computes_the_same_distances_and_tree():
@@ -111,36 +124,98 @@ def test_the_textbook_computes_the_same_p_values(tmp_path):
 
 def test_every_case_has_a_name_of_its_own_and_a_stage_that_is_predicted():
     for quick in (False, True):
-        names = [case.name for case in [*cases.machine_cases(quick), *cases.all_cases(quick), *cases.flat_cases(quick)]]
+        names = [
+            case.name
+            for case in [
+                *cases.machine_cases(quick),
+                *cases.all_cases(quick),
+                *cases.flat_cases(quick),
+            ]
+        ]
         assert len(names) == len(set(names))
         stages = {case.stage for case in cases.all_cases(quick)}
         assert set(cost.STAGES) <= stages
-    assert {(case.height, case.width) for case in cases.all_cases() if case.stage in ("simulate", "read", "preprocess", "train", "embed")} == {
-        (128, 160), (512, 640), (1024, 1280)}
+    assert {
+        (case.height, case.width)
+        for case in cases.all_cases()
+        if case.stage in ("simulate", "read", "preprocess", "train", "embed")
+    } == {(128, 160), (512, 640), (1024, 1280)}
 
 
 def test_a_quick_run_keeps_what_is_promised(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "benchmarks", "--quick", "--out", tmp_path / "bench.json"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--quick", "--out", tmp_path / "bench.json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert not done.returncode, done.stderr
     bench = json.loads((tmp_path / "bench.json").read_text())
-    assert {"command", "cores", "threads", "machine", "base_bytes", "rows", "flat", "commit", "processor", "version.torch"} <= set(bench)
-    assert set(bench["machine"]) == {"copy", "float32", "bfloat16", "float64"} and min(bench["machine"].values()) > 0
-    assert {row["stage"] for row in bench["rows"]} >= {"simulate", "read", "preprocess", "train", "embed", "profiles", "distances", "enrichment", "discovery"}
+    assert {
+        "command",
+        "cores",
+        "threads",
+        "machine",
+        "base_bytes",
+        "rows",
+        "flat",
+        "commit",
+        "processor",
+        "version.torch",
+    } <= set(bench)
+    assert (
+        set(bench["machine"]) == {"copy", "float32", "bfloat16", "float64"}
+        and min(bench["machine"].values()) > 0
+    )
+    assert {row["stage"] for row in bench["rows"]} >= {
+        "simulate",
+        "read",
+        "preprocess",
+        "train",
+        "embed",
+        "profiles",
+        "distances",
+        "enrichment",
+        "discovery",
+    }
     for row in bench["rows"]:
         ours = row["ours"]
-        assert min(ours["seconds"]) > 0 and 2**25 < ours["anonymous_bytes"] <= ours["peak_bytes"] < 2**33, row["stage"]
+        assert (
+            min(ours["seconds"]) > 0
+            and 2**25 < ours["anonymous_bytes"] <= ours["peak_bytes"] < 2**33
+        ), row["stage"]
         if "textbook" in row:
             assert len(row["textbook"]["seconds"]) == len(ours["seconds"]) > 1, row["stage"]
     train = next(row for row in bench["rows"] if row["stage"] == "train")
-    assert train["ours"]["flops"] == pytest.approx(2 * train["work"] * train["units"] / np.median(train["ours"]["seconds"]))
-    assert train["float32"]["facts"]["precision"] == "float32" and train["textbook"]["facts"]["workers"] in plain_network.WORKERS
-    assert [one["stage"] for one in bench["flat"]] == [stage for stage in ("profiles", "preprocess", "embed") for _ in range(2)]
+    assert train["ours"]["flops"] == pytest.approx(
+        2 * train["work"] * train["units"] / np.median(train["ours"]["seconds"])
+    )
+    assert (
+        train["float32"]["facts"]["precision"] == "float32"
+        and train["textbook"]["facts"]["workers"] in plain_network.WORKERS
+    )
+    assert [one["stage"] for one in bench["flat"]] == [
+        stage for stage in ("profiles", "preprocess", "embed") for _ in range(2)
+    ]
     assert "float32 against float32" in done.stdout and "of the limit" in done.stdout
     assert cost.predict(bench, 100, 64, 96, 3, 5)["seconds"].gt(0).all()
 
 
 def test_a_large_run_stands_beside_its_prediction(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "benchmarks", "--large", "--quick", "--out", tmp_path / "large.json"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "benchmarks",
+            "--large",
+            "--quick",
+            "--out",
+            tmp_path / "large.json",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert not done.returncode, done.stderr
     large = json.loads((tmp_path / "large.json").read_text())
     assert [one["stage"] for one in large["stages"]] == list(cost.STAGES)
@@ -150,12 +225,27 @@ def test_a_large_run_stands_beside_its_prediction(tmp_path):
     assert compared.loc[["simulate", "preprocess"], "disk_bytes_error"].abs().max() < 0.05
 
 
-@pytest.mark.parametrize(("command", "option"), [
-    (["-m", "benchmarks", "--quick"], "--out"), ([ROOT / "benchmarks/gpu.py", "--small"], "--json"), (["-m", "benchmarks.store"], "--json")])
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (["-m", "benchmarks", "--quick"], "--out"),
+        ([ROOT / "benchmarks/gpu.py", "--small"], "--json"),
+        (["-m", "benchmarks.store"], "--json"),
+    ],
+)
 def test_a_file_that_is_there_is_not_measured_for(command, option, tmp_path):
     (tmp_path / "mine.json").write_text("mine")
-    done = subprocess.run([sys.executable, *command, option, tmp_path / "mine.json"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr == f"error: {tmp_path / 'mine.json'} is there already and would be replaced: move it, or name a new file\n"
+    done = subprocess.run(
+        [sys.executable, *command, option, tmp_path / "mine.json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert (
+        done.returncode == 1
+        and done.stderr
+        == f"error: {tmp_path / 'mine.json'} is there already and would be replaced: move it, or name a new file\n"
+    )
     assert (tmp_path / "mine.json").read_text() == "mine" and not done.stdout
 
 

@@ -24,7 +24,7 @@ FIRST = NOTEBOOK.format(
     prose="It kept {glue:text}`first.n` and {result}`first.n:.1f`.",
     code='from mcnn_core.files import atomic\nfrom mcnn_core.workspace import Workspace\n\nspace = Workspace(out, "01_first")\n'
     'space.record(n=seed + 1)\nwith atomic(space.path("kept.txt")) as temporary:\n    temporary.write_text("a" * (seed + 1))\n'
-    'print(f"kept in {space.path(\'kept.txt\')} of {space.out}")',
+    "print(f\"kept in {space.path('kept.txt')} of {space.out}\")",
 )
 SECOND = NOTEBOOK.format(
     title="Second",
@@ -39,7 +39,13 @@ SECOND = NOTEBOOK.format(
 @pytest.fixture
 def small(tmp_path) -> Path:
     """A repository with this one's build, two notebooks and three modules."""
-    return small_repository(tmp_path / "repository", FIRST, SECOND, "# Small\n\nOne is {result}`first.n`.\n", "tiny: {epochs: 2}\ndefault: {}\n")
+    return small_repository(
+        tmp_path / "repository",
+        FIRST,
+        SECOND,
+        "# Small\n\nOne is {result}`first.n`.\n",
+        "tiny: {epochs: 2}\ndefault: {}\n",
+    )
 
 
 def options(root: Path, **given: str) -> book.Build:
@@ -55,14 +61,20 @@ def test_parameters_come_from_profile_variables_and_params_in_that_order(small):
         "01_first": {"out": str(small / "_build"), "seed": 3, "screen": "simulated"},
         "02_second": {"out": str(small / "_build"), "seed": 3, "epochs": 2},
     }
-    assert options(small, PROFILE="tiny", PARAMS="epochs=5").parameters()["02_second"]["epochs"] == 5
-
+    assert (
+        options(small, PROFILE="tiny", PARAMS="epochs=5").parameters()["02_second"]["epochs"] == 5
+    )
 
 
 def test_all_bad_options_are_named_at_once(small):
     with pytest.raises(InputError) as raised:
         options(small, PROFILE="huge", SCREEN="no.csv", DATA="nowhere", SEED="-1")
-    assert [problem.split("=")[0] for problem in raised.value.problems] == ["PROFILE", "SCREEN", "DATA", "SEED"]
+    assert [problem.split("=")[0] for problem in raised.value.problems] == [
+        "PROFILE",
+        "SCREEN",
+        "DATA",
+        "SEED",
+    ]
     with pytest.raises(InputError, match="SCREEN=other: known are simulated, bbbc021, kimorph"):
         options(small, SCREEN="other")
 
@@ -123,11 +135,21 @@ def test_a_pair_edited_on_both_sides_is_refused_and_either_can_be_kept(small):
     before = [path.read_bytes() for path in sorted((small / "notebooks").iterdir())]
     with pytest.raises(InputError, match="nothing was written") as raised:
         book.sync_pairs(small)
-    assert len(raised.value.problems) == 1 and raised.value.problems[0].startswith("01_first: its .md and its .ipynb have both been edited")
+    assert len(raised.value.problems) == 1 and raised.value.problems[0].startswith(
+        "01_first: its .md and its .ipynb have both been edited"
+    )
     assert [path.read_bytes() for path in sorted((small / "notebooks").iterdir())] == before
-    command = raised.value.problems[0].partition(".venv/bin/")[2].removesuffix(" overwrites the .md").split()
+    command = (
+        raised.value.problems[0]
+        .partition(".venv/bin/")[2]
+        .removesuffix(" overwrites the .md")
+        .split()
+    )
     subprocess.run([sys.executable, "-m", *command], cwd=small, check=True, capture_output=True)
-    assert book.sync_pairs(small) == ["01_first.ipynb", "02_second.ipynb"] and "# Yours" in text.read_text()
+    assert (
+        book.sync_pairs(small) == ["01_first.ipynb", "02_second.ipynb"]
+        and "# Yours" in text.read_text()
+    )
     edit(text, "# Yours", "# Mine")
     rewrite(paired, source="# Theirs")
     paired.rename(small / "aside.ipynb")
@@ -158,10 +180,21 @@ def test_an_ipynb_that_is_no_notebook_with_cells_is_refused_and_nothing_is_lost(
     os.utime(text, (0, 0))
     with pytest.raises(InputError, match="01_first.ipynb: .*; mend it, or move it away") as raised:
         book.sync_pairs(small)
-    assert len(raised.value.problems) == 1 and text.read_bytes() == before and paired.read_text(encoding="latin-1") == content
+    assert (
+        len(raised.value.problems) == 1
+        and text.read_bytes() == before
+        and paired.read_text(encoding="latin-1") == content
+    )
 
 
-@pytest.mark.parametrize("content, said", [("", "it has no cells"), ("---\njupytext: [\n---\n\n# A\n", "while parsing"), ("\xff", "utf-8")])
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        ("", "it has no cells"),
+        ("---\njupytext: [\n---\n\n# A\n", "while parsing"),
+        ("\xff", "utf-8"),
+    ],
+)
 def test_a_text_that_is_no_notebook_is_refused_and_its_pair_is_kept(small, content, said):
     text, paired = pair(small)
     book.sync_pairs(small)
@@ -183,24 +216,35 @@ def edit(path: Path, old: str, new: str) -> None:
 
 def test_key_follows_code_parameters_and_modules_but_not_prose(small):
     def keys(**given):
-        return [book.execution_key(options(small, **given), name) for name in ("01_first", "02_second")]
+        return [
+            book.execution_key(options(small, **given), name) for name in ("01_first", "02_second")
+        ]
 
     before = keys()
     edit(small / "notebooks/01_first.md", "It kept", "It has kept")
     (small / "mcnn_core/unused.py").write_text("")
     assert keys() == before
     assert keys(OUT=str(small / "other")) == before
-    assert [one == other for one, other in zip(keys(PARAMS="epochs=7"), before, strict=True)] == [True, False]
+    assert [one == other for one, other in zip(keys(PARAMS="epochs=7"), before, strict=True)] == [
+        True,
+        False,
+    ]
     edit(small / "notebooks/02_second.md", "* epochs", "* epochs * 1")
     assert [one == other for one, other in zip(keys(), before, strict=True)] == [True, False]
-    edit(small / "mcnn_core/errors.py", "SHOWN, KEPT = 20", "SHOWN, KEPT = 21")  # imported through workspace
+    edit(
+        small / "mcnn_core/errors.py", "SHOWN, KEPT = 20", "SHOWN, KEPT = 21"
+    )  # imported through workspace
     assert keys()[0] != before[0]
 
 
 def test_modules_are_followed_through_imports(small):
     (small / "mcnn_core/deep.py").write_text("import mcnn_core.files\n")
     assert book.imported_directly("from mcnn_core import deep, __version__", small) == ["deep"]
-    assert book.imported_modules("from mcnn_core.deep import x\nimport numpy", small) == {"deep", "files", "errors"}
+    assert book.imported_modules("from mcnn_core.deep import x\nimport numpy", small) == {
+        "deep",
+        "files",
+        "errors",
+    }
 
 
 def real_screen(small: Path) -> Path:
@@ -209,7 +253,9 @@ def real_screen(small: Path) -> Path:
     (folder / "images").mkdir(parents=True)
     for name in ("a.tif", "b.tif", "other.tif"):
         (folder / "images" / name).write_text(name)
-    (folder / "plates.csv").write_text("FileName_A,PathName_A,Image_FileName_B,Image_PathName_B\na.tif,images,b.tif,images\n")
+    (folder / "plates.csv").write_text(
+        "FileName_A,PathName_A,Image_FileName_B,Image_PathName_B\na.tif,images,b.tif,images\n"
+    )
     return folder / "plates.csv"
 
 
@@ -222,13 +268,23 @@ def test_key_follows_the_images_and_tables_of_a_screen(small, screen, changed):
     (small.parent / "elsewhere").mkdir()
     (table.parent / "elsewhere").symlink_to(small.parent / "elsewhere")
     (small.parent / "elsewhere/round").symlink_to(table.parent)
-    given = {"SCREEN": str(table)} if screen == "csv" else {"SCREEN": screen, "DATA": str(table.parent), "OUT": str(table.parent / "book")}
+    given = (
+        {"SCREEN": str(table)}
+        if screen == "csv"
+        else {"SCREEN": screen, "DATA": str(table.parent), "OUT": str(table.parent / "book")}
+    )
 
     def keys():
-        return [book.execution_key(options(small, **given), name) for name in ("01_first", "02_second")]
+        return [
+            book.execution_key(options(small, **given), name) for name in ("01_first", "02_second")
+        ]
 
     before = keys()
-    for name in ("book/log.txt", ".hidden", *(["images/other.tif"] if screen == "csv" else [])):  # of no account
+    for name in (
+        "book/log.txt",
+        ".hidden",
+        *(["images/other.tif"] if screen == "csv" else []),
+    ):  # of no account
         (table.parent / name).parent.mkdir(exist_ok=True)
         (table.parent / name).write_text("changed")
     assert keys() == before
@@ -248,20 +304,31 @@ def test_key_follows_files_that_parameters_name(small):
         for text in ("1", "2"):
             path.write_text(text)
             os.utime(path, ns=(1, 1))
-            keys.add(book.execution_key(options(small, PARAMS=f"obo={small / 'go.obo'} real={small / 'real'}"), "02_second"))
+            keys.add(
+                book.execution_key(
+                    options(small, PARAMS=f"obo={small / 'go.obo'} real={small / 'real'}"),
+                    "02_second",
+                )
+            )
         assert len(keys) == 2
 
 
 def test_key_follows_who_loads_a_screen(small):
     table = real_screen(small)
     (small / "mcnn_core/screen.py").write_text("load_screen = None\n")
-    edit(small / "notebooks/02_second.md", "from mcnn_core import workspace", "from mcnn_core import workspace\nfrom mcnn_core.screen import load_screen")
+    edit(
+        small / "notebooks/02_second.md",
+        "from mcnn_core import workspace",
+        "from mcnn_core import workspace\nfrom mcnn_core.screen import load_screen",
+    )
     before = book.execution_key(options(small, SCREEN=str(table)), "02_second")
     (table.parent / "images/a.tif").unlink()
     assert book.execution_key(options(small, SCREEN=str(table)), "02_second") != before
 
 
-@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"\xff\xfe", b"FileName_A,PathName_A\nx\n\n\0.tif,images\n"])
+@pytest.mark.parametrize(
+    "content", [b"", b"a,b\n1,2\n", b"\xff\xfe", b"FileName_A,PathName_A\nx\n\n\0.tif,images\n"]
+)
 def test_a_table_that_is_none_has_a_key(small, content):
     table = real_screen(small)
     table.write_bytes(content)
@@ -272,9 +339,13 @@ def test_key_follows_installed_versions_and_threads(small, monkeypatch):
     def keys():
         return {book.execution_key(options(small), name) for name in ("01_first", "02_second")}
 
-    assert {"numpy", "torch", "python"} <= {name for name, version in book.software(small).items() if version}
+    assert {"numpy", "torch", "python"} <= {
+        name for name, version in book.software(small).items() if version
+    }
     before = keys()
-    (small / "requirements.txt").write_text("# the same packages\n" + (small / "requirements.txt").read_text())
+    (small / "requirements.txt").write_text(
+        "# the same packages\n" + (small / "requirements.txt").read_text()
+    )
     assert keys() == before
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert not keys() & before
@@ -325,7 +396,11 @@ def test_a_resumed_notebook_stands_on_what_it_found_finished(small, finished_bef
     book.execute(build, "01_first")
     assert book.is_current(build, "01_first")
     record = book.run_record(build, "01_first")
-    assert {"model/a.bin", "model/b.bin"} <= set(record["outputs"]) and "log.txt" not in record["outputs"] and "begun" not in record
+    assert (
+        {"model/a.bin", "model/b.bin"} <= set(record["outputs"])
+        and "log.txt" not in record["outputs"]
+        and "begun" not in record
+    )
     a = build.out / "model/a.bin"
     for damage in (lambda: a.write_bytes(b"whold"), a.unlink):
         damage()
@@ -335,13 +410,18 @@ def test_a_resumed_notebook_stands_on_what_it_found_finished(small, finished_bef
 
 
 def test_files_whose_record_is_lost_go_to_who_writes_them(small):
-    later = NOTEBOOK.format(title="Second", parameters="", prose="", code="""\
+    later = NOTEBOOK.format(
+        title="Second",
+        parameters="",
+        prose="",
+        code="""\
 from mcnn_core.files import write_json
 from mcnn_core.workspace import Workspace
 
 space = Workspace(out, "02_second")
 write_json(space.path("mine.json"), [])
-space.record(n=2)""")
+space.record(n=2)""",
+    )
     (small / "notebooks/02_second.md").write_text(later)
     build = claimed(small)
 
@@ -364,10 +444,16 @@ space.record(n=2)""")
 
 
 def test_a_notebook_that_changes_an_earlier_one_s_file_is_refused(small):
-    edit(small / "notebooks/02_second.md", "space.record(", "from mcnn_core.files import write_json\nwrite_json(space.path('kept.txt'), 1)\nspace.record(")
+    edit(
+        small / "notebooks/02_second.md",
+        "space.record(",
+        "from mcnn_core.files import write_json\nwrite_json(space.path('kept.txt'), 1)\nspace.record(",
+    )
     build = claimed(small, PARAMS="epochs=1")
     book.execute(build, "01_first")
-    with pytest.raises(RuntimeError, match="02_second changed files that an earlier notebook left: kept.txt"):
+    with pytest.raises(
+        RuntimeError, match="02_second changed files that an earlier notebook left: kept.txt"
+    ):
         book.execute(build, "02_second")
 
 
@@ -381,11 +467,20 @@ def test_what_others_write_into_the_output_folder_meanwhile_is_nobodys(small):
         book.execute(build, name)
     (build.out / "log.txt").write_text("goes on")
     (build.out / "check.html").unlink()
-    assert [list(book.run_record(build, name)["outputs"]) for name in ("01_first", "02_second")] == [["kept.txt"], []]
+    assert [
+        list(book.run_record(build, name)["outputs"]) for name in ("01_first", "02_second")
+    ] == [["kept.txt"], []]
     assert book.is_current(build, "01_first") and book.is_current(build, "02_second")
 
 
-RECORD = {"key": "k", "seconds": 1.5, "outputs": {"a": [1, 2]}, "digests": {"a": "d"}, "kept": ["x", "y"], "found": ["a"]}
+RECORD = {
+    "key": "k",
+    "seconds": 1.5,
+    "outputs": {"a": [1, 2]},
+    "digests": {"a": "d"},
+    "kept": ["x", "y"],
+    "found": ["a"],
+}
 
 
 @pytest.mark.parametrize("other", [
@@ -456,7 +551,9 @@ def executed(source: nbformat.NotebookNode) -> nbformat.NotebookNode:
         cell.execution_count = count
         cell.outputs = [nbformat.v4.new_output("stream", text=f"output {count}")]
         cell.metadata["papermill"] = {"start_time": "2000-01-01"}
-    injected = nbformat.v4.new_code_cell("seed = 9", metadata={"tags": ["injected-parameters"], "papermill": {}})
+    injected = nbformat.v4.new_code_cell(
+        "seed = 9", metadata={"tags": ["injected-parameters"], "papermill": {}}
+    )
     run.cells.insert(2, injected)
     return run
 
@@ -478,12 +575,16 @@ def test_pages_name_files_relative_to_the_output_folder():
     told = {"text": "in /home/me/a & b/x.csv, /home/me/a & b, /home/me/a & bc/x and /mnt/home/me/a & b/x", "deep": [{"html": "<p>/home/me/a &amp; b/y"}],
             "uri": "file:///home/me/a%20%26%20b/z", "n": 3}  # fmt: skip
     assert book.without_place(told, out) == {
-        "text": "in x.csv, OUT, /home/me/a & bc/x and /mnt/home/me/a & b/x", "deep": [{"html": "<p>y"}], "uri": "z", "n": 3}
+        "text": "in x.csv, OUT, /home/me/a & bc/x and /mnt/home/me/a & b/x",
+        "deep": [{"html": "<p>y"}],
+        "uri": "z",
+        "n": 3,
+    }
 
 
 def test_weave_does_not_tell_where_a_book_was_built(small):
     run = executed(book.read_source("01_first", small))
-    run.cells[2].source = "# Parameters\nseed = 9\nout = \"/home/me/book\"\n"
+    run.cells[2].source = '# Parameters\nseed = 9\nout = "/home/me/book"\n'
     woven = book.weave(book.read_source("01_first", small), run)
     assert woven.cells[2].source == "# Parameters\nseed = 9\n"
 
@@ -496,7 +597,11 @@ def test_weave_refuses_other_code(small):
 
 
 def test_weave_shows_what_the_results_call_for(small):
-    text = NOTEBOOK.format(title="First", parameters="x = 1", prose="Kept.", code="1").replace("Kept.\n", """Kept.
+    text = (
+        NOTEBOOK.format(title="First", parameters="x = 1", prose="Kept.", code="1")
+        .replace(
+            "Kept.\n",
+            """Kept.
 
 +++ {"tags": ["if:first.big"]}
 
@@ -511,13 +616,30 @@ Small.
 :label: ex-small
 ```
 
-""").replace("```{code-cell} ipython3\n1\n", "```{code-cell} ipython3\n---\ntags: [\"unless:first.big\"]\nmystnb:\n  figure:\n    name: fig-small\n---\n1\n")
+""",
+        )
+        .replace(
+            "```{code-cell} ipython3\n1\n",
+            '```{code-cell} ipython3\n---\ntags: ["unless:first.big"]\nmystnb:\n  figure:\n    name: fig-small\n---\n1\n',
+        )
+    )
     (small / "notebooks/01_first.md").write_text(text)
     source = book.read_source("01_first", small)
-    shown = {big: book.weave(source, copy.deepcopy(source), {"first.big": big, "first.whole": True}) for big in (True, False)}
+    shown = {
+        big: book.weave(source, copy.deepcopy(source), {"first.big": big, "first.whole": True})
+        for big in (True, False)
+    }
     said = {big: "".join(cell.source for cell in page.cells) for big, page in shown.items()}
-    assert "Big." in said[True] and "Small." not in said[True] and shown[True].metadata["absent"] == ["ex-small", "fig-small"]
-    assert "Big." not in said[False] and "Small." in said[False] and shown[False].metadata["absent"] == ["section-big"]
+    assert (
+        "Big." in said[True]
+        and "Small." not in said[True]
+        and shown[True].metadata["absent"] == ["ex-small", "fig-small"]
+    )
+    assert (
+        "Big." not in said[False]
+        and "Small." in said[False]
+        and shown[False].metadata["absent"] == ["section-big"]
+    )
     assert len(book.code_cells(shown[True])) + 1 == len(book.code_cells(shown[False]))
     for facts in ({}, {"first.big": "True"}):
         with pytest.raises(InputError, match="must name a recorded truth value") as raised:
@@ -531,16 +653,26 @@ def test_every_condition_of_a_cell_is_recorded_by_its_chapter_or_an_earlier_one(
         notebook = book.read_source(name)
         code += "\n".join(cell.source for cell in book.code_cells(notebook))
         for cell in notebook.cells:
-            for key in (tag.partition(":")[2] for tag in book.tags(cell) if tag.startswith(("if:", "unless:"))):
+            for key in (
+                tag.partition(":")[2]
+                for tag in book.tags(cell)
+                if tag.startswith(("if:", "unless:"))
+            ):
                 word = key.partition(".")[2]
-                assert f"{word}=" in code or key.startswith(("screen.has_", "mechanisms.")), (name, key)
+                assert f"{word}=" in code or key.startswith(("screen.has_", "mechanisms.")), (
+                    name,
+                    key,
+                )
 
 
 def test_the_title_names_an_own_screen(small):
     book.stage(options(small))
     plain = book.sphinx_configuration(small / "_build/src")
     own = book.sphinx_configuration(small / "_build/src", "/x/my <b>plates.csv")
-    assert "html_title = 'Phenotypes from pixels'" in plain and "html_title = 'Phenotypes from pixels: my _b_plates'" in own
+    assert (
+        "html_title = 'Phenotypes from pixels'" in plain
+        and "html_title = 'Phenotypes from pixels: my _b_plates'" in own
+    )
 
 
 # Staging -------------------------------------------------------------------
@@ -551,7 +683,10 @@ def test_stage_mirrors_and_forgets(small):
     claim(build.out, "output folder")
     book.stage(build)
     staged = build.out / "src"
-    assert "Used in {doc}`/notebooks/01_first`, {doc}`/notebooks/02_second`." in (staged / "book/api/workspace.md").read_text()
+    assert (
+        "Used in {doc}`/notebooks/01_first`, {doc}`/notebooks/02_second`."
+        in (staged / "book/api/workspace.md").read_text()
+    )
     assert "No chapter imports this module" in (staged / "book/api/errors.md").read_text()
     assert "| {doc}`files` | Writing files" in (staged / "book/api/index.md").read_text()
     before = (staged / "book/intro.md").stat().st_mtime_ns
@@ -590,7 +725,9 @@ def test_pages_load_nothing_from_the_network(tmp_path, text, remote):
 
 
 def test_style_sheets_load_nothing_from_the_network(tmp_path):
-    (tmp_path / "x.css").write_text("a { background: url('https://example.org/x.png') } b { background: url(data:,x) }")
+    (tmp_path / "x.css").write_text(
+        "a { background: url('https://example.org/x.png') } b { background: url(data:,x) }"
+    )
     assert book.network_loads(tmp_path) == ["x.css: 'https://example.org/x.png'"]
 
 
@@ -599,7 +736,13 @@ def test_style_sheets_load_nothing_from_the_network(tmp_path):
 
 def doit(root: Path, out: Path, **given: str) -> subprocess.CompletedProcess:
     environment = os.environ | {"OUT": str(out), "PROFILE": "tiny", "PYTHONPATH": str(root)} | given
-    return subprocess.run([sys.executable, "-m", "doit", "run"], cwd=root, env=environment, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-m", "doit", "run"],
+        cwd=root,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
 
 
 def test_a_small_book_from_end_to_end(small, tmp_path):
@@ -617,7 +760,11 @@ def test_a_small_book_from_end_to_end(small, tmp_path):
     assert "url=book/intro.html" in (out / "html/index.html").read_text()
 
     assert "kept in kept.txt of OUT" in page
-    told = [path for path in (out / "html").rglob("*") if path.is_file() and str(out).encode() in path.read_bytes()]
+    told = [
+        path
+        for path in (out / "html").rglob("*")
+        if path.is_file() and str(out).encode() in path.read_bytes()
+    ]
     assert not told, told
 
     assert doit(small, out).stdout == ""  # nothing to do
@@ -634,22 +781,32 @@ def test_a_small_book_from_end_to_end(small, tmp_path):
     assert mended.returncode == 0 and "running" not in mended.stdout, mended.stdout + mended.stderr
     assert json.loads((out / "results.json").read_text()) == results
     assert {path: path.read_bytes() for path in html} == html
-    assert (out / "html/CNAME").read_text() == "www.example.org\n" and (out / "html/.nojekyll").exists()
+    assert (out / "html/CNAME").read_text() == "www.example.org\n" and (
+        out / "html/.nojekyll"
+    ).exists()
     assert doit(small, out).stdout == ""
 
     edit(small / "book/intro.md", "One is", "One is {result}`first.missing`, not")
     broken = doit(small, out)
     assert broken.returncode != 0 and "no number 'first.missing'" in broken.stderr
     assert doit(small, out).returncode != 0  # a warning does not pass at the second try
-    edit(small / "book/intro.md", "{result}`first.missing`, not", "\n\n```{code-block} no-language\nx\n```\n\n")
+    edit(
+        small / "book/intro.md",
+        "{result}`first.missing`, not",
+        "\n\n```{code-block} no-language\nx\n```\n\n",
+    )
     broken = doit(small, out)  # a warning when pages are written, not read
-    assert broken.returncode != 0 and "Pygments lexer name 'no-language' is not known" in broken.stderr
+    assert (
+        broken.returncode != 0 and "Pygments lexer name 'no-language' is not known" in broken.stderr
+    )
     edit(small / "book/intro.md", "```{code-block} no-language\nx\n```", "")
 
     edit(small / "notebooks/01_first.md", "space.record(", "# a remark\nspace.record(")
     again = doit(small, out)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert "01_first: done" in again.stdout and "02_second" not in again.stdout  # what it left is the same
+    assert (
+        "01_first: done" in again.stdout and "02_second" not in again.stdout
+    )  # what it left is the same
 
     (out / "kept.txt").unlink()
     edit(small / "notebooks/02_second.md", "* epochs", "* epochs / 0")
@@ -661,13 +818,20 @@ def test_a_small_book_from_end_to_end(small, tmp_path):
     assert (out / "exec/02_second.failed.ipynb").exists()
     assert doit(small, out).returncode != 0  # a failed run does not count
     (out / "log.txt").write_text("mine")
-    assert discard(out) == ["html/.nojekyll", "html/CNAME", "log.txt"]  # all else is known to be ours, and make clean removes it
+    assert discard(out) == [
+        "html/.nojekyll",
+        "html/CNAME",
+        "log.txt",
+    ]  # all else is known to be ours, and make clean removes it
 
 
 def test_bad_options_end_the_build_in_one_line(small, tmp_path):
     ended = doit(small, tmp_path / "out", PARAMS="lerning_rate=1")
     assert ended.returncode != 0
-    assert ended.stderr.splitlines() == ["error: PARAMS takes key=value with one of the keys epochs", "  - lerning_rate=1: there is no such key"]
+    assert ended.stderr.splitlines() == [
+        "error: PARAMS takes key=value with one of the keys epochs",
+        "  - lerning_rate=1: there is no such key",
+    ]
     assert not (tmp_path / "out").exists()
 
 
@@ -677,15 +841,21 @@ def test_bad_options_end_the_build_in_one_line(small, tmp_path):
 def test_an_old_python_is_refused_in_one_line(tmp_path):
     for name in ("Makefile", "requirements.txt", "requirements.lock", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
-    ended = subprocess.run(["make", "book", "PYTHON=false"], cwd=tmp_path, capture_output=True, text=True)
+    ended = subprocess.run(
+        ["make", "book", "PYTHON=false"], cwd=tmp_path, capture_output=True, text=True
+    )
     assert ended.returncode != 0 and "error: Python 3.11 or newer is needed" in ended.stderr
     assert not (tmp_path / ".venv").exists()
 
 
-@pytest.mark.parametrize("reason, passes", [("shared data absent: /x", True), ("no GPU", True), ("not today", False)])
+@pytest.mark.parametrize(
+    "reason, passes", [("shared data absent: /x", True), ("no GPU", True), ("not today", False)]
+)
 def test_ci_fails_on_an_unexpected_skip(tmp_path, reason, passes):
     fake = tmp_path / "make"
-    fake.write_text(f"#!/bin/sh\necho 'SKIPPED [1] tests/test_x.py:3: {reason}'\necho '== 3 passed, 1 skipped =='\n")
+    fake.write_text(
+        f"#!/bin/sh\necho 'SKIPPED [1] tests/test_x.py:3: {reason}'\necho '== 3 passed, 1 skipped =='\n"
+    )
     fake.chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     ended = subprocess.run([ROOT / ".ci/run"], env=environment, capture_output=True, text=True)
@@ -697,7 +867,9 @@ def test_a_notebook_follows_from_the_records_it_shows(tmp_path):
     folder.mkdir(parents=True)
     for name in ("a.json", "b.json"):
         (folder / name).write_text("{}")
-    names = lambda cells, modules: [path.name for path in book.recorded_files(tmp_path, cells, modules)]
+    names = lambda cells, modules: [
+        path.name for path in book.recorded_files(tmp_path, cells, modules)
+    ]
     assert names([["read('b.json')", False]], {"files"}) == ["b.json"]
     assert names([["recorded('x')", False]], {"study"}) == ["a.json", "b.json"]
     assert names([["1", False]], set()) == []

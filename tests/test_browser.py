@@ -27,21 +27,32 @@ PHONE, DESK = (390, 844), (1280, 900)
 @pytest.fixture(scope="session")
 def driver(tmp_path_factory):
     """A headless Chromium that resolves no host name, keeps a log of requests, and saves downloads in ``driver.downloads``."""
-    program, helper = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+    program, helper = (
+        shutil.which("chromium") or shutil.which("google-chrome"),
+        shutil.which("chromedriver"),
+    )
     if not program or not helper:
         pytest.skip("no Chromium")
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
     options.binary_location = program
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND"):
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+    ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     options.set_capability("unhandledPromptBehavior", "dismiss")
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(helper))
     driver.set_script_timeout(120)
     driver.downloads = tmp_path_factory.mktemp("downloads")
-    driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(driver.downloads)})
+    driver.execute_cdp_cmd(
+        "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(driver.downloads)}
+    )
     hook = "window.alerts = []; for (const name of ['alert', 'confirm', 'prompt']) window[name] = (text) => { window.alerts.push(String(text)) }"
     driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": hook})
     yield driver
@@ -51,8 +62,19 @@ def driver(tmp_path_factory):
 def build_hostile(folder: Path) -> Path:
     """Build the tiny book on the hostile screen; return its output folder."""
     table, out = write_hostile(folder / "screen"), folder / "book"
-    environment = os.environ | {"PROFILE": "tiny", "SCREEN": str(table), "OUT": str(out), "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run([sys.executable, "-m", "doit", "run"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    environment = os.environ | {
+        "PROFILE": "tiny",
+        "SCREEN": str(table),
+        "OUT": str(out),
+        "PYTHONPATH": str(ROOT),
+    }
+    ended = subprocess.run(
+        [sys.executable, "-m", "doit", "run"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert ended.returncode == 0, (ended.stdout + ended.stderr)[-5000:]
     return out
 
@@ -66,11 +88,16 @@ def hostile(driver, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session", params=["hostile", *filter(None, [os.environ.get("MCNN_BOOK")])])
 def book(request, driver) -> Path:
     """Folder of a rendered book."""
-    return (request.getfixturevalue("hostile") if request.param == "hostile" else Path(request.param)) / "html"
+    return (
+        request.getfixturevalue("hostile") if request.param == "hostile" else Path(request.param)
+    ) / "html"
 
 
 def window(driver, size, dark=False):
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size == PHONE})
+    driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size == PHONE},
+    )
     feature = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
 
@@ -88,7 +115,11 @@ def ask(driver, function):
 def wait(driver, condition, seconds=60):
     """Wait until a JavaScript expression, or what a function returns, is true, and return its value."""
     end = time.monotonic() + seconds
-    while not (value := condition() if callable(condition) else driver.execute_script(f"return {condition}")):
+    while not (
+        value := condition()
+        if callable(condition)
+        else driver.execute_script(f"return {condition}")
+    ):
         assert time.monotonic() < end, f"never came true: {condition}"
         time.sleep(0.05)
     return value
@@ -97,7 +128,11 @@ def wait(driver, condition, seconds=60):
 def requests(driver):
     """Return every address that was asked for since the last call."""
     messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    return [message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"]
+    return [
+        message["params"]["request"]["url"]
+        for message in messages
+        if message["method"] == "Network.requestWillBeSent"
+    ]
 
 
 def errors(driver):
@@ -132,7 +167,21 @@ def test_no_file_of_the_book_tells_where_it_was_built(book):
     assert not [path for path in book.rglob("*") if path.is_file() and place in path.read_bytes()]
 
 
-@pytest.mark.parametrize("what", ["remote", "errors", "blank", "nameless", "unlabelled", "injected", "alerts", "overflow", "faint", "faint in the dark"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "remote",
+        "errors",
+        "blank",
+        "nameless",
+        "unlabelled",
+        "injected",
+        "alerts",
+        "overflow",
+        "faint",
+        "faint in the dark",
+    ],
+)
 def test_no_page_has(visits, what):
     wrong = {page: found[what] for page, found in visits.items() if found[what]}
     assert not wrong, json.dumps(wrong, indent=1)[:6000]
@@ -148,13 +197,30 @@ def test_a_bad_page_is_seen(driver, tmp_path):
     window(driver, PHONE)
     driver.get((tmp_path / "bad.html").as_uri())
     found = ask(driver, "facts")
-    assert found["alerts"] == ["1", "1"] and len(found["blank"]) >= 1 and len(found["nameless"]) == 2 and len(found["unlabelled"]) == 1
-    assert len(found["injected"]) == 2 and ask(driver, "overflow") and "faint" in ask(driver, "faint")[0]
-    assert "https://example.org/x.js" in requests(driver) and any("nothing is not defined" in error for error in errors(driver))
+    assert (
+        found["alerts"] == ["1", "1"]
+        and len(found["blank"]) >= 1
+        and len(found["nameless"]) == 2
+        and len(found["unlabelled"]) == 1
+    )
+    assert (
+        len(found["injected"]) == 2
+        and ask(driver, "overflow")
+        and "faint" in ask(driver, "faint")[0]
+    )
+    assert "https://example.org/x.js" in requests(driver) and any(
+        "nothing is not defined" in error for error in errors(driver)
+    )
 
 
 def test_pages_have_figures(visits):
-    assert {"index.html", "explore.html", "search.html", "book/intro.html", "notebooks/12_novel.html"} <= set(visits)
+    assert {
+        "index.html",
+        "explore.html",
+        "search.html",
+        "book/intro.html",
+        "notebooks/12_novel.html",
+    } <= set(visits)
     assert sum(found["images"] for found in visits.values()) > 30
 
 
@@ -173,7 +239,11 @@ def test_every_link_resolves(visits, book):
             elif parts.fragment and target.suffix == ".html":
                 if target not in anchors:
                     soup = BeautifulSoup(target.read_bytes(), "html.parser")
-                    anchors[target] = {element.get(name) for name in ("id", "name") for element in soup.find_all(attrs={name: True})}
+                    anchors[target] = {
+                        element.get(name)
+                        for name in ("id", "name")
+                        for element in soup.find_all(attrs={name: True})
+                    }
                 if unquote(parts.fragment) not in anchors[target]:
                     broken.append(f"{page}: {address}")
     assert not broken, "\n".join(broken)
@@ -185,9 +255,15 @@ def test_search_finds(driver, book):
     window(driver, DESK)
     driver.get((book / "book/intro.html").as_uri())
     driver.execute_script("document.querySelector('.search-button').click()")
-    field = wait(driver, "document.querySelector('dialog[open] input[type=search], .search-button__wrapper.show input[type=search]')")
+    field = wait(
+        driver,
+        "document.querySelector('dialog[open] input[type=search], .search-button__wrapper.show input[type=search]')",
+    )
     field.send_keys("anscombe", Keys.ENTER)
-    wait(driver, "[...document.querySelectorAll('#search-results li a')].some((a) => a.href.includes('notebooks/02_preprocessing.html'))")  # they come one by one
+    wait(
+        driver,
+        "[...document.querySelectorAll('#search-results li a')].some((a) => a.href.includes('notebooks/02_preprocessing.html'))",
+    )  # they come one by one
     assert not errors(driver)
 
 
@@ -204,18 +280,28 @@ def open_page(driver, page):
 
 def inside(driver, mark, nth=0):
     """Return an element of the first interactive figure, also from within Bokeh's own trees."""
-    return driver.execute_script(DEEP + f"return deep(document.querySelector('.interactive-card'), {json.dumps(mark)})[{nth}]")
+    return driver.execute_script(
+        DEEP
+        + f"return deep(document.querySelector('.interactive-card'), {json.dumps(mark)})[{nth}]"
+    )
 
 
 def said(driver, part):
-    return driver.execute_script(f"return document.querySelector('.interactive-card [data-part={part}]').textContent")
+    return driver.execute_script(
+        f"return document.querySelector('.interactive-card [data-part={part}]').textContent"
+    )
 
 
 def drag(driver, element, path):
     """Press at the first offset from the element's middle, go along the others, and let go."""
     from selenium.webdriver import ActionChains
 
-    actions = ActionChains(driver, duration=50).scroll_to_element(element).move_to_element_with_offset(element, *path[0]).click_and_hold()
+    actions = (
+        ActionChains(driver, duration=50)
+        .scroll_to_element(element)
+        .move_to_element_with_offset(element, *path[0])
+        .click_and_hold()
+    )
     for place in path[1:]:
         actions.move_to_element_with_offset(element, *place)
     actions.release().perform()
@@ -237,7 +323,10 @@ def test_table_searches_and_saves(driver, book):
     wait(driver, "!document.querySelector('[data-part=count]').textContent.startsWith('64')")
     inside(driver, "button").click()
     saved = downloaded(driver, "table.csv")
-    assert len(saved) == int(said(driver, "count").split()[0]) >= 8 and saved.apply(lambda row: row.str.contains("DMSO").any(), axis=1).all()
+    assert (
+        len(saved) == int(said(driver, "count").split()[0]) >= 8
+        and saved.apply(lambda row: row.str.contains("DMSO").any(), axis=1).all()
+    )
 
 
 def test_curves_turn(driver, book):
@@ -253,11 +342,19 @@ def test_matrix_points_and_marks(driver, book):
 
     open_page(driver, book / "notebooks/11_clusters.html")
     plot = inside(driver, ".bk-Figure")
-    ActionChains(driver).scroll_to_element(plot).move_to_element_with_offset(plot, 20, 10).move_by_offset(3, 3).perform()
-    wait(driver, "document.querySelector('[data-part=distance]').textContent.startsWith('cosine distance')")
+    ActionChains(driver).scroll_to_element(plot).move_to_element_with_offset(
+        plot, 20, 10
+    ).move_by_offset(3, 3).perform()
+    wait(
+        driver,
+        "document.querySelector('[data-part=distance]').textContent.startsWith('cosine distance')",
+    )
     wait(driver, "document.querySelector('[data-part=row] img').naturalWidth > 0")
     inside(driver, "input").send_keys("dmso")
-    wait(driver, "/^[1-9].* treatments match/.test(document.querySelector('[data-part=count]').textContent)")
+    wait(
+        driver,
+        "/^[1-9].* treatments match/.test(document.querySelector('[data-part=count]').textContent)",
+    )
 
 
 def status(driver):
@@ -275,8 +372,14 @@ def test_explore_selects_by_search_list_lasso_and_click(driver, book):
     found = wait(driver, "Number(document.getElementById('status').textContent.split(' ')[0])")
     find("save").click()
     saved = downloaded(driver, "selected.csv")
-    assert len(saved) == found and set(saved["Metadata_Well"]) == {"B02"} and set(saved["Metadata_Compound"]) == {"DMSO"}
-    pictures = lambda: driver.execute_script("return document.querySelectorAll('#gallery img').length")
+    assert (
+        len(saved) == found
+        and set(saved["Metadata_Well"]) == {"B02"}
+        and set(saved["Metadata_Compound"]) == {"DMSO"}
+    )
+    pictures = lambda: driver.execute_script(
+        "return document.querySelectorAll('#gallery img').length"
+    )
     assert pictures() == min(found, 24)
     while find("more").is_displayed():
         find("more").click()
@@ -287,27 +390,50 @@ def test_explore_selects_by_search_list_lasso_and_click(driver, book):
 
     value = driver.find_element(By.CSS_SELECTOR, "#legend button")
     value.send_keys("\ue007")  # a key, no mouse
-    assert value.get_attribute("aria-pressed") == "true" and value.text.split()[-1] == status(driver).split()[0].replace(",", "")
+    assert value.get_attribute("aria-pressed") == "true" and value.text.split()[-1] == status(
+        driver
+    ).split()[0].replace(",", "")
     find("none").click()
 
     plot = find("plot")
     width, height = plot.size["width"] // 2 - 80, plot.size["height"] // 2 - 60
-    drag(driver, plot, [(-width, -height), (width, -height), (width, height), (-width, height), (-width, -height)])
+    drag(
+        driver,
+        plot,
+        [(-width, -height), (width, -height), (width, height), (-width, height), (-width, -height)],
+    )
     counted = "return [...document.querySelectorAll('#counts tr')].map((row) => Number(row.children[1].textContent))"
-    wait(driver, lambda: status(driver) != "nothing selected" and sum(driver.execute_script(counted)) == int(status(driver).split()[0].replace(",", "")) > 1)
+    wait(
+        driver,
+        lambda: (
+            status(driver) != "nothing selected"
+            and sum(driver.execute_script(counted))
+            == int(status(driver).split()[0].replace(",", ""))
+            > 1
+        ),
+    )
     find("none").click()
 
     place = driver.execute_script("""
         const view = Bokeh.index.find_one ? [...Bokeh.index][0] : Object.values(Bokeh.index)[0], plot = Bokeh.documents[0].get_model_by_name('plot')
         const {x, y} = Bokeh.documents[0].get_model_by_name('points').data, box = document.querySelector('#plot').getBoundingClientRect()
         return [view.frame.x_scale.compute(x[0]) - box.width / 2, view.frame.y_scale.compute(y[0]) - box.height / 2]""")
-    ActionChains(driver).scroll_to_element(plot).move_to_element_with_offset(plot, *(round(value) for value in place)).click().perform()
+    ActionChains(driver).scroll_to_element(plot).move_to_element_with_offset(
+        plot, *(round(value) for value in place)
+    ).click().perform()
     wait(driver, "document.getElementById('status').textContent.split(' ')[0] > 0")
     wait(driver, lambda: pictures() >= 1)
 
-    for name in driver.execute_script("return [...document.getElementById('colour').options].map((one) => one.value)"):
-        driver.execute_script("const list = document.getElementById('colour'); list.value = arguments[0]; list.onchange()", name)
-        assert driver.execute_script("return document.querySelectorAll('#legend button, #legend #bar, #legend p').length"), name
+    for name in driver.execute_script(
+        "return [...document.getElementById('colour').options].map((one) => one.value)"
+    ):
+        driver.execute_script(
+            "const list = document.getElementById('colour'); list.value = arguments[0]; list.onchange()",
+            name,
+        )
+        assert driver.execute_script(
+            "return document.querySelectorAll('#legend button, #legend #bar, #legend p').length"
+        ), name
     assert not errors(driver)
 
 
@@ -320,10 +446,16 @@ def test_names_are_shown_as_text(driver, hostile):
         assert SCRIPT in driver.execute_script("return document.body.innerText"), page
     driver.get((hostile / "html" / "explore.html").as_uri())
     wait(driver, "document.documentElement.dataset.ready")
-    options = driver.execute_script("return [...document.getElementById('colour').options].map((one) => one.textContent)")
+    options = driver.execute_script(
+        "return [...document.getElementById('colour').options].map((one) => one.textContent)"
+    )
     assert [name for name in options if name in NAMES] == NAMES
-    driver.execute_script("const list = document.getElementById('colour'); list.value = 'Compound'; list.onchange()")
-    listed = driver.execute_script("return [...document.querySelectorAll('#legend bdi')].map((one) => one.textContent)")
+    driver.execute_script(
+        "const list = document.getElementById('colour'); list.value = 'Compound'; list.onchange()"
+    )
+    listed = driver.execute_script(
+        "return [...document.querySelectorAll('#legend bdi')].map((one) => one.textContent)"
+    )
     assert set(COMPOUNDS) <= set(listed)
 
 
@@ -331,6 +463,10 @@ def test_names_reach_every_table_as_they_are(hostile):
     wells = pd.read_parquet(hostile / "whole/profiles_well.parquet")
     for column, names in RENAMED.items():
         assert set(names) <= set(wells[f"Metadata_{column}"])
-    assert {f"Metadata_{name}" for name in NAMES} <= set(wells) & set(pd.read_parquet(hostile / "fields.parquet"))
+    assert {f"Metadata_{name}" for name in NAMES} <= set(wells) & set(
+        pd.read_parquet(hostile / "fields.parquet")
+    )
     similar = read_table(hostile / "similarity.csv")
-    assert {f"like {name}" for name in RENAMED["MoA"]} <= set(similar) and set(COMPOUNDS) <= set(similar["compound"])
+    assert {f"like {name}" for name in RENAMED["MoA"]} <= set(similar) and set(COMPOUNDS) <= set(
+        similar["compound"]
+    )

@@ -50,8 +50,13 @@ HALF_A_PART = "(pathlib.Path(os.environ['SAID']).parent / 'there' / '.part_00000
 
 
 def start(*arguments, **environment):
-    return subprocess.Popen([sys.executable, "-m", "dask", *map(str, arguments)], env=ENVIRONMENT | environment,
-                            cwd=environment.get("PYTHONPATH", ROOT), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [sys.executable, "-m", "dask", *map(str, arguments)],
+        env=ENVIRONMENT | environment,
+        cwd=environment.get("PYTHONPATH", ROOT),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def kill(process):
@@ -62,7 +67,9 @@ def kill(process):
 def until(true, process, seconds=600):
     limit = time.monotonic() + seconds
     while not true():
-        assert process.poll() is None and time.monotonic() < limit, "the process ended or did nothing"
+        assert process.poll() is None and time.monotonic() < limit, (
+            "the process ended or did nothing"
+        )
         time.sleep(0.02)
 
 
@@ -70,8 +77,17 @@ def until(true, process, seconds=600):
 def scheduling(folder):
     """Yield the process and the address of a scheduler."""
     file = folder / "scheduler.json"
-    process = start("scheduler", *HOST, "--port", 0, "--no-dashboard", "--no-jupyter", "--scheduler-file", file,
-                    DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="1")
+    process = start(
+        "scheduler",
+        *HOST,
+        "--port",
+        0,
+        "--no-dashboard",
+        "--no-jupyter",
+        "--scheduler-file",
+        file,
+        DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="1",
+    )
     try:
         until(lambda: file.exists() and file.read_text().endswith("}"), process)
         yield process, json.loads(file.read_text())["address"]
@@ -84,8 +100,19 @@ def working(address, *variants):
     """Yield the processes of workers, one for each set of variables of the environment, once the scheduler has all of them."""
     from distributed import Client
 
-    processes = [start("worker", address, *HOST, "--nthreads", 1, "--no-dashboard", variant.get("NANNY", "--no-nanny"), **variant)
-                 for variant in variants]
+    processes = [
+        start(
+            "worker",
+            address,
+            *HOST,
+            "--nthreads",
+            1,
+            "--no-dashboard",
+            variant.get("NANNY", "--no-nanny"),
+            **variant,
+        )
+        for variant in variants
+    ]
     try:
         with Client(address, set_as_default=False) as client:
             for process in processes:
@@ -104,18 +131,34 @@ def address(tmp_path_factory):
 
 @pytest.fixture
 def screen(tmp_path):
-    return read_loaddata(write_screen(tmp_path, tiny_rows(plates=2, wells=("B02", "B03", "B04", "B05"), sites=3), shape=(24, 32)))
+    return read_loaddata(
+        write_screen(
+            tmp_path,
+            tiny_rows(plates=2, wells=("B02", "B03", "B04", "B05"), sites=3),
+            shape=(24, 32),
+        )
+    )
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in (".lock", ".mcnn")}
+    return {
+        path.name: path.read_bytes()
+        for path in folder.iterdir()
+        if path.name not in (".lock", ".mcnn")
+    }
 
 
 def while_one_of_two_is_killed(address, folder, preload, task, *arguments, **options):
     """Return what a task makes of two workers, one of which is killed in the middle of its second piece of it."""
     (folder / "preload.py").write_text(preload)
-    both = {"DASK_DISTRIBUTED__WORKER__PRELOAD": str(folder / "preload.py"), "SAID": str(folder / "said")}
-    with working(address, both, both | {"DOOMED": "1"}) as (_, doomed), ThreadPoolExecutor(1) as thread:
+    both = {
+        "DASK_DISTRIBUTED__WORKER__PRELOAD": str(folder / "preload.py"),
+        "SAID": str(folder / "said"),
+    }
+    with (
+        working(address, both, both | {"DOOMED": "1"}) as (_, doomed),
+        ThreadPoolExecutor(1) as thread,
+    ):
         run = thread.submit(task, *arguments, **options, scheduler=address, progress=False)
         until(lambda: (folder / "said").exists() or run.done(), doomed)
         assert not run.done(), run.result()
@@ -127,17 +170,26 @@ def test_a_worker_killed_in_preprocessing_leaves_no_trace(address, screen, tmp_p
     monkeypatch.setattr(preprocess, "BLOCK", 2)
     here = preprocess.preprocess(screen, tmp_path / "here", multiple=10, progress=False)
     preload = PRELOAD.format(module="preprocess", function="_write", half=HALF_A_BLOCK)
-    there = while_one_of_two_is_killed(address, tmp_path, preload, preprocess.preprocess, screen, tmp_path / "there", multiple=10)
+    there = while_one_of_two_is_killed(
+        address, tmp_path, preload, preprocess.preprocess, screen, tmp_path / "there", multiple=10
+    )
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
     assert (there.pixels == here.pixels).all()
     there.verify()
-    rows = [row for block in there.manifest["blocks"] for row in range(block["first"], block["first"] + block["fields"])]
+    rows = [
+        row
+        for block in there.manifest["blocks"]
+        for row in range(block["first"], block["first"] + block["fields"])
+    ]
     assert sorted(rows) == list(range(len(screen.table)))
 
 
 def test_a_worker_killed_in_embedding_leaves_no_trace(address, tmp_path, monkeypatch):
     monkeypatch.setattr(features, "PART", 2)
-    store = write_store(tmp_path / "store", np.random.default_rng(0).integers(0, 256, (17, 32, 64, 3), dtype=np.uint8))
+    store = write_store(
+        tmp_path / "store",
+        np.random.default_rng(0).integers(0, 256, (17, 32, 64, 3), dtype=np.uint8),
+    )
     torch.manual_seed(0)
     model, threads = MCNN(CONFIGS["default"], 4, 3, 32, 64).eval(), torch.get_num_threads()
     torch.set_num_threads(1)  # as each worker has
@@ -146,12 +198,19 @@ def test_a_worker_killed_in_embedding_leaves_no_trace(address, tmp_path, monkeyp
     finally:
         torch.set_num_threads(threads)
     preload = PRELOAD.format(module="features", function="embed", half=HALF_A_PART)
-    there = while_one_of_two_is_killed(address, tmp_path, preload, features.embed_screen, model, store, tmp_path / "there")
+    there = while_one_of_two_is_killed(
+        address, tmp_path, preload, features.embed_screen, model, store, tmp_path / "there"
+    )
     assert there.shape == (17, 128) and (there == here).all()
-    assert {name: text for name, text in contents(tmp_path / "there").items() if not name.startswith(".")} == contents(tmp_path / "here")
+    assert {
+        name: text
+        for name, text in contents(tmp_path / "there").items()
+        if not name.startswith(".")
+    } == contents(tmp_path / "here")
 
 
 # ------------------------------------------------------------------ a cluster that cannot do it
+
 
 def refused(address, folder, files=()) -> InputError:
     with pytest.raises(InputError) as error, pool(address, 1, folder, files):
@@ -176,16 +235,32 @@ def test_workers_that_cannot_take_part_are_named_together(address, tmp_path):
     for name in ("other", "none"):
         (tmp_path / name / "mcnn_core").mkdir(parents=True)
     for path in (ROOT / "mcnn_core").glob("*.*"):
-        (tmp_path / "other" / "mcnn_core" / path.name).write_bytes(path.read_bytes() + b"\n# changed\n" * (path.name == "errors.py"))
-    (tmp_path / "none" / "mcnn_core" / "__init__.py").write_text("raise ModuleNotFoundError('as where it is not installed')\n")
-    with working(address, {}, {"PYTHONPATH": str(tmp_path / "other")}, {"PYTHONPATH": str(tmp_path / "none")}):
+        (tmp_path / "other" / "mcnn_core" / path.name).write_bytes(
+            path.read_bytes() + b"\n# changed\n" * (path.name == "errors.py")
+        )
+    (tmp_path / "none" / "mcnn_core" / "__init__.py").write_text(
+        "raise ModuleNotFoundError('as where it is not installed')\n"
+    )
+    with working(
+        address, {}, {"PYTHONPATH": str(tmp_path / "other")}, {"PYTHONPATH": str(tmp_path / "none")}
+    ):
         problems = refused(address, tmp_path, [str(tmp_path / "a.tif")]).problems
         late = late_task(address)
     own = cluster.software()["mcnn_core"]
-    assert len(problems) == 4 and all(problem.startswith("worker tcp://127.0.0.1:") for problem in problems)
-    assert sum("a.tif: every machine needs the same folders under the same paths" in problem for problem in problems) == 2
+    assert len(problems) == 4 and all(
+        problem.startswith("worker tcp://127.0.0.1:") for problem in problems
+    )
+    assert (
+        sum(
+            "a.tif: every machine needs the same folders under the same paths" in problem
+            for problem in problems
+        )
+        == 2
+    )
     assert sum(f", where the run has {own}" in problem for problem in problems) == 1
-    assert sum("cannot run this package: ModuleNotFoundError" in problem for problem in problems) == 1
+    assert (
+        sum("cannot run this package: ModuleNotFoundError" in problem for problem in problems) == 1
+    )
     assert "has other software than the run" in late
 
 
@@ -196,12 +271,18 @@ def late_task(address) -> str:
     with Client(address, set_as_default=False) as client, pytest.raises(InputError) as error:
         told = client.run(lambda: __import__("mcnn_core").__file__, on_error="return")
         other = next(worker for worker, path in told.items() if "/other/" in str(path))
-        client.submit(cluster._task, cluster.software(), os.getcwd, workers=[other], pure=False).result()
+        client.submit(
+            cluster._task, cluster.software(), os.getcwd, workers=[other], pure=False
+        ).result()
     return str(error.value)
 
 
 def test_no_worker_is_left(monkeypatch, address, tmp_path):
-    with working(address, {}) as (worker,), pytest.raises(InputError, match="no worker is left; start workers"), pool(address, 1, tmp_path) as tasks:
+    with (
+        working(address, {}) as (worker,),
+        pytest.raises(InputError, match="no worker is left; start workers"),
+        pool(address, 1, tmp_path) as tasks,
+    ):
         pending = {tasks.submit(time.sleep, 60): "long"}
         monkeypatch.setattr(cluster, "PATIENCE", 1.0)
         kill(worker)
@@ -211,21 +292,32 @@ def test_no_worker_is_left(monkeypatch, address, tmp_path):
 def test_a_task_that_kills_every_worker(monkeypatch, address, tmp_path):
     """As one does that needs more memory than there is: the nanny starts the worker again, and the scheduler gives up in the end."""
     monkeypatch.setattr(cluster, "PATIENCE", 300.0)
-    with (working(address, {"NANNY": "--nanny"}), pytest.raises(InputError, match="several workers died of one task"),
-          pool(address, 1, tmp_path) as tasks):
+    with (
+        working(address, {"NANNY": "--nanny"}),
+        pytest.raises(InputError, match="several workers died of one task"),
+        pool(address, 1, tmp_path) as tasks,
+    ):
         list(tasks.finished({tasks.submit(os._exit, 1): "deadly"}))
 
 
 def test_the_scheduler_is_lost(tmp_path):
-    with (scheduling(tmp_path) as (scheduler, address), working(address, {}), pytest.raises(InputError, match="the scheduler was lost"),
-          pool(address, 1, tmp_path) as tasks):
+    with (
+        scheduling(tmp_path) as (scheduler, address),
+        working(address, {}),
+        pytest.raises(InputError, match="the scheduler was lost"),
+        pool(address, 1, tmp_path) as tasks,
+    ):
         pending = {tasks.submit(time.sleep, 60): "long"}
         kill(scheduler)
         list(tasks.finished(pending))
 
 
 def test_what_a_task_raises_is_passed_on(address, tmp_path):
-    with working(address, {}), pool(address, 1, tmp_path) as tasks, pytest.raises(ZeroDivisionError):
+    with (
+        working(address, {}),
+        pool(address, 1, tmp_path) as tasks,
+        pytest.raises(ZeroDivisionError),
+    ):
         list(tasks.finished({tasks.submit(divmod, 1, 0): ""}))
     with pool("", 1, tmp_path) as tasks, pytest.raises(ZeroDivisionError):
         list(tasks.finished({tasks.submit(divmod, 1, 0): ""}))
@@ -236,4 +328,4 @@ def test_threads_do_all_tasks(tmp_path):
         pending, found = {tasks.submit(pow, number, 2): number for number in range(20)}, {}
         while pending:
             found |= dict(tasks.finished(pending))
-    assert found == {number: number ** 2 for number in range(20)} and tasks.slots == 3
+    assert found == {number: number**2 for number in range(20)} and tasks.slots == 3

@@ -36,7 +36,9 @@ def test_clusters_are_those_of_scipy_and_scikit_learn(seed):
     found = cut_tree(tree(cosine_distances(profiles)))
     expected = fcluster(linkage(pdist(profiles, "cosine"), "average"), 0.5, "distance")
     np.testing.assert_array_equal(together(found["cluster"]), together(expected))
-    other = AgglomerativeClustering(None, metric="cosine", linkage="average", distance_threshold=0.5).fit(profiles)
+    other = AgglomerativeClustering(
+        None, metric="cosine", linkage="average", distance_threshold=0.5
+    ).fit(profiles)
     np.testing.assert_array_equal(together(found["cluster"]), together(other.labels_))
     assert 1 < found["cluster"].nunique() < 60
 
@@ -67,7 +69,9 @@ def test_average_linkage_by_hand():
     assert cut_tree(branches, 0.48)["cluster"].nunique() == 3
 
 
-@pytest.mark.parametrize("linkage_of", ["average", "single", "complete"])  # trees from chains to nearly even halves
+@pytest.mark.parametrize(
+    "linkage_of", ["average", "single", "complete"]
+)  # trees from chains to nearly even halves
 @pytest.mark.parametrize("seed", range(5))
 def test_of_all_orders_that_the_tree_allows_the_leaves_stand_in_the_best(seed, linkage_of):
     distances = cosine_distances(np.random.default_rng(seed).normal(size=(10, 3)))
@@ -77,7 +81,9 @@ def test_of_all_orders_that_the_tree_allows_the_leaves_stand_in_the_best(seed, l
     np.testing.assert_array_equal(np.sort(turned[:, :2]), np.sort(plain[:, :2]))
     allowed = orders(plain, 18)
     assert len(allowed) == 2**9 and leaves_list(turned).tolist() in allowed
-    assert walk(distances, leaves_list(turned)) == pytest.approx(min(walk(distances, np.array(one)) for one in allowed), rel=1e-12)
+    assert walk(distances, leaves_list(turned)) == pytest.approx(
+        min(walk(distances, np.array(one)) for one in allowed), rel=1e-12
+    )
 
 
 def test_the_order_is_as_good_as_that_of_scipy_or_better():
@@ -91,14 +97,18 @@ def test_the_order_is_as_good_as_that_of_scipy_or_better():
         np.testing.assert_array_equal(order, leaves_list(branches))
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 9, 4), (9, 1, 4), (9, 4, 1), (5, 6, 7), (40, 3, 2000), (300, 200, 250)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (1, 9, 4), (9, 1, 4), (9, 4, 1), (5, 6, 7), (40, 3, 2000), (300, 200, 250)]
+)
 def test_shortest_ways_over_all_that_lie_between(shape):
     rows, between, columns = shape
     rng = np.random.default_rng(0)
     first, second = rng.random((rows, between)), rng.random((between, columns))
     found = _shortest(first, second)
     assert found.shape == (rows, columns)
-    np.testing.assert_array_equal(found[::7], [(row[:, None] + second).min(axis=0) for row in first[::7]])
+    np.testing.assert_array_equal(
+        found[::7], [(row[:, None] + second).min(axis=0) for row in first[::7]]
+    )
 
 
 def test_profiles_that_are_all_the_same_have_an_order():

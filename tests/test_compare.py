@@ -20,31 +20,62 @@ def fields():
     for week in ("Week1", "Week2"):
         for replicate in (1, 2):
             plate = f"{week}_{replicate}"
-            wells = ["DMSO"] * 6 + [f"c{m}{c}" for m in range(4) for c in range(2) if (c + m) % 2 == (week == "Week2")]
+            wells = ["DMSO"] * 6 + [
+                f"c{m}{c}" for m in range(4) for c in range(2) if (c + m) % 2 == (week == "Week2")
+            ]
             for w, compound in enumerate(wells):
                 mechanism = "" if compound == "DMSO" else f"m{compound[1]}"
                 effect = np.zeros(6) if not mechanism else 3 * np.eye(6)[int(compound[1])]
                 for site in (1, 2):
-                    rows.append((plate, f"B{w + 2:02d}", site, compound, 1.0 if mechanism else 0.0,
-                                 f"{compound} | 1" if mechanism else "DMSO", mechanism, week,
-                                 "trt" if mechanism else "negcon", bool(mechanism)))
-                    values.append((effect + generator.normal(0, 0.5, 6)) * [1, 10, 1, 100, 1, 1] + 5)
-    names = "Plate Well Site Compound Concentration Treatment MoA Batch control_type Training".split()
-    return pd.DataFrame(rows, columns=[f"Metadata_{n}" for n in names]).join(pd.DataFrame(values, columns=HANDCRAFTED))
+                    rows.append(
+                        (
+                            plate,
+                            f"B{w + 2:02d}",
+                            site,
+                            compound,
+                            1.0 if mechanism else 0.0,
+                            f"{compound} | 1" if mechanism else "DMSO",
+                            mechanism,
+                            week,
+                            "trt" if mechanism else "negcon",
+                            bool(mechanism),
+                        )
+                    )
+                    values.append(
+                        (effect + generator.normal(0, 0.5, 6)) * [1, 10, 1, 100, 1, 1] + 5
+                    )
+    names = (
+        "Plate Well Site Compound Concentration Treatment MoA Batch control_type Training".split()
+    )
+    return pd.DataFrame(rows, columns=[f"Metadata_{n}" for n in names]).join(
+        pd.DataFrame(values, columns=HANDCRAFTED)
+    )
 
 
 @pytest.mark.parametrize("normalisation", compare.NORMALISATIONS)
 @pytest.mark.parametrize("units_differ", [False, True])
-def test_profiles_read_no_mechanism_and_fit_on_training_fields_only(fields, normalisation, units_differ):
+def test_profiles_read_no_mechanism_and_fit_on_training_fields_only(
+    fields, normalisation, units_differ
+):
     wells, treatments = compare.profile(fields, normalisation, units_differ)
-    shuffled = fields.assign(Metadata_MoA=fields.Metadata_MoA.sample(frac=1, random_state=0).to_numpy())
-    for got, again in zip((wells, treatments), compare.profile(shuffled, normalisation, units_differ)):
+    shuffled = fields.assign(
+        Metadata_MoA=fields.Metadata_MoA.sample(frac=1, random_state=0).to_numpy()
+    )
+    for got, again in zip(
+        (wells, treatments), compare.profile(shuffled, normalisation, units_differ)
+    ):
         np.testing.assert_array_equal(feature_matrix(got), feature_matrix(again))
     # a new well that is no training field must leave every other profile as it was
-    extra = fields.iloc[-2:].assign(Metadata_Training=False, Metadata_Well="G11", Metadata_Treatment="held | 1")
+    extra = fields.iloc[-2:].assign(
+        Metadata_Training=False, Metadata_Well="G11", Metadata_Treatment="held | 1"
+    )
     extra[HANDCRAFTED] = 1e4
-    more, _ = compare.profile(pd.concat([fields, extra], ignore_index=True), normalisation, units_differ)
-    np.testing.assert_array_equal(feature_matrix(more[more.Metadata_Well != "G11"]), feature_matrix(wells))
+    more, _ = compare.profile(
+        pd.concat([fields, extra], ignore_index=True), normalisation, units_differ
+    )
+    np.testing.assert_array_equal(
+        feature_matrix(more[more.Metadata_Well != "G11"]), feature_matrix(wells)
+    )
 
 
 def test_agrees_with_scikit_learn_and_numpy(fields):
@@ -57,22 +88,50 @@ def test_agrees_with_scikit_learn_and_numpy(fields):
     np.testing.assert_allclose(scaled[HANDCRAFTED], expected, rtol=1e-9, atol=1e-12)
     pca = PCA(0.99, svd_solver="full").fit(expected[training])
     wells, treatments = compare.profile(fields, units_differ=True)
-    scores = pd.DataFrame(pca.transform(expected)).groupby([fields.Metadata_Plate, fields.Metadata_Well]).median()
+    scores = (
+        pd.DataFrame(pca.transform(expected))
+        .groupby([fields.Metadata_Plate, fields.Metadata_Well])
+        .median()
+    )
     np.testing.assert_allclose(np.abs(feature_matrix(wells)), np.abs(scores), atol=1e-9)
-    assert {"Metadata_MoA", "Metadata_Batch", "Metadata_Concentration", "Metadata_Compound"} <= set(treatments)
+    assert {"Metadata_MoA", "Metadata_Batch", "Metadata_Concentration", "Metadata_Compound"} <= set(
+        treatments
+    )
 
 
 def test_predictions_and_the_table(fields):
     _, treatments = compare.profile(fields, "centre", units_differ=True)
     predictions = compare.evaluate(treatments, "handcrafted, centred", seed=3)
-    assert list(predictions.columns) == ["compound", "concentration", "MoA", "predicted", "neighbour", "distance",
-                                         "protocol", "method", "seed"]
+    assert list(predictions.columns) == [
+        "compound",
+        "concentration",
+        "MoA",
+        "predicted",
+        "neighbour",
+        "distance",
+        "protocol",
+        "method",
+        "seed",
+    ]
     table = compare.comparison(predictions, treatments).set_index(["method", "protocol"])
     best = table.loc[("handcrafted, centred", "NSC")]
-    assert best.overall == 1 and best.n == 8 and best.left_out == 0 and best.seed == 3 and best.low > 0.6
+    assert (
+        best.overall == 1
+        and best.n == 8
+        and best.left_out == 0
+        and best.seed == 3
+        and best.low > 0.6
+    )
     assert table.loc[("chance", "NSC"), "overall"] == pytest.approx(1 / 7)
-    assert table.loc[("week only", "NSCB"), "overall"] == 0 and pd.isna(table.loc[("chance", "NSC"), "low"])
-    assert set(table.index.get_level_values("method")) == {"handcrafted, centred", "chance", "label frequency", "week only"}
+    assert table.loc[("week only", "NSCB"), "overall"] == 0 and pd.isna(
+        table.loc[("chance", "NSC"), "low"]
+    )
+    assert set(table.index.get_level_values("method")) == {
+        "handcrafted, centred",
+        "chance",
+        "label frequency",
+        "week only",
+    }
 
 
 def test_screens_without_batches_or_annotation(fields):

@@ -10,8 +10,23 @@ from matplotlib.figure import Figure
 
 from mcnn_core import figures
 from mcnn_core.discover import (
-    agreement_of_choices, cluster_names, cluster_summary, cluster_table, discover, fields_of, has_controls, novel_sheet, novelties,
-    potencies, potency_summary, shown_compounds, similarity_columns, similarity_table, suspect_sheet, suspicions, thumbnails,
+    agreement_of_choices,
+    cluster_names,
+    cluster_summary,
+    cluster_table,
+    discover,
+    fields_of,
+    has_controls,
+    novel_sheet,
+    novelties,
+    potencies,
+    potency_summary,
+    shown_compounds,
+    similarity_columns,
+    similarity_table,
+    suspect_sheet,
+    suspicions,
+    thumbnails,
     unannotated_tops,
 )
 from mcnn_core.errors import InputError
@@ -28,8 +43,18 @@ DESCRIBED = ["treatment", "plate", "well", "compound", "concentration", "MoA", "
 CURVES = ["compound", "concentration", "mechanism", "median", "mad", "n", "annotated"]
 POTENCY = ["compound", "ec50", "low", "high", "status", "hill", "bottom", "top"]
 FEATURES = 8
-KINDS = ["annotated in part", "annotated throughout", "without annotation", "without controls", "neither", "without doses",
-         "one control per plate", "without compounds", "one compound per mechanism", "controls only"]
+KINDS = [
+    "annotated in part",
+    "annotated throughout",
+    "without annotation",
+    "without controls",
+    "neither",
+    "without doses",
+    "one control per plate",
+    "without compounds",
+    "one compound per mechanism",
+    "controls only",
+]
 
 
 def whole(kind="annotated in part", new="new"):
@@ -39,7 +64,11 @@ def whole(kind="annotated in part", new="new"):
     rows, values = [], []
     for plate in ("P1", "P2", "P3"):
         offset = generator.normal(0, 0.5, FEATURES)
-        wells = [("DMSO", 0.0, "negcon")] * 5 + [(c, d, "trt") for c in ("a1", "a2", "b1", "b2", new, "weak") for d in (0.03, 0.1, 0.3, 1, 3)]
+        wells = [("DMSO", 0.0, "negcon")] * 5 + [
+            (c, d, "trt")
+            for c in ("a1", "a2", "b1", "b2", new, "weak")
+            for d in (0.03, 0.1, 0.3, 1, 3)
+        ]
         for compound, dose, control in wells:
             strong = compound in MECHANISM and dose > 0.2
             rows.append((plate, compound, dose, MECHANISM[compound] if strong else "", control))
@@ -57,11 +86,18 @@ def whole(kind="annotated in part", new="new"):
         table = table[treated]
     if kind == "without doses":
         table = table[~treated | (table["Metadata_Concentration"] == 3)]
-        table = table.assign(Metadata_Concentration=np.nan, Metadata_Treatment=table["Metadata_Compound"])
+        table = table.assign(
+            Metadata_Concentration=np.nan, Metadata_Treatment=table["Metadata_Compound"]
+        )
     if kind == "one control per plate":
         table = table[treated | (table.groupby("Metadata_Plate").cumcount() == 0)]
     if kind == "without compounds":
-        table = table[treated].assign(Metadata_Compound="", Metadata_Treatment="", Metadata_Concentration=np.nan, Metadata_MoA="")
+        table = table[treated].assign(
+            Metadata_Compound="",
+            Metadata_Treatment="",
+            Metadata_Concentration=np.nan,
+            Metadata_MoA="",
+        )
     if kind == "one compound per mechanism":
         table = table[~table["Metadata_Compound"].isin(["a2", "b2"])]
     if kind == "controls only":
@@ -78,6 +114,7 @@ def screen():
 
 # ------------------------------------------------------------------------ the tables
 
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_a_screen_cannot_answer_has_no_rows(kind, tmp_path):
     wells = whole(kind)
@@ -86,24 +123,49 @@ def test_what_a_screen_cannot_answer_has_no_rows(kind, tmp_path):
     assert list(tables) == ["similarity", "curves", "potency", "clusters", "novel", "suspects"]
     mechanisms = sorted(set(wells["Metadata_MoA"]) - {""})
     like = mechanisms + ([CONTROL] if "negcon" in set(wells["Metadata_control_type"]) else [])
-    columns = {"similarity": [*DESCRIBED, "nearest", *("like " + name for name in like)], "curves": CURVES, "potency": POTENCY, "clusters": [*DESCRIBED, "cluster"],
-               "novel": COLUMNS, "suspects": SUSPECT_COLUMNS}
+    columns = {
+        "similarity": [*DESCRIBED, "nearest", *("like " + name for name in like)],
+        "curves": CURVES,
+        "potency": POTENCY,
+        "clusters": [*DESCRIBED, "cluster"],
+        "novel": COLUMNS,
+        "suspects": SUSPECT_COLUMNS,
+    }
     assert {name: table.columns.tolist() for name, table in tables.items()} == columns
     assert len(tables["similarity"]) == len(wells) and len(tables["clusters"]) == len(treatments)
     assert (tables["similarity"]["nearest"] == "").all() == (not like)
     dosed = kind not in ("without doses", "without compounds", "controls only")
     assert tables["curves"].empty == (not dosed or not like)
     controlled = kind not in ("without controls", "neither", "without compounds")
-    assert has_controls(wells) == controlled and tables["potency"].empty == (not dosed or not controlled)
-    assert tables["novel"].empty == (kind in ("annotated throughout", "controls only") or not controlled)
-    assert tables["suspects"].empty == (kind not in ("annotated in part", "without controls", "without doses", "one control per plate"))
+    assert has_controls(wells) == controlled and tables["potency"].empty == (
+        not dosed or not controlled
+    )
+    assert tables["novel"].empty == (
+        kind in ("annotated throughout", "controls only") or not controlled
+    )
+    assert tables["suspects"].empty == (
+        kind
+        not in ("annotated in part", "without controls", "without doses", "one control per plate")
+    )
     # what the chapters make of them
     agreed = agreement_of_choices(wells)
     assert agreed == "not available" if not like else 0 < agreed <= 1
     tops = unannotated_tops(wells, similarities(wells))
-    assert tops.columns.tolist() == like and len(tops) == wells.loc[wells["Metadata_control_type"] == "trt"].groupby("Metadata_Compound")[
-        "Metadata_MoA"].max().drop("", errors="ignore").eq("").sum()
-    assert cluster_summary(tables["clusters"])["treatments"].sum() == len(treatments) == len(cluster_names(tables["clusters"]))
+    assert (
+        tops.columns.tolist() == like
+        and len(tops)
+        == wells.loc[wells["Metadata_control_type"] == "trt"]
+        .groupby("Metadata_Compound")["Metadata_MoA"]
+        .max()
+        .drop("", errors="ignore")
+        .eq("")
+        .sum()
+    )
+    assert (
+        cluster_summary(tables["clusters"])["treatments"].sum()
+        == len(treatments)
+        == len(cluster_names(tables["clusters"]))
+    )
     assert (novel_sheet(wells, tables["novel"]) == ([], [])) == (not tables["novel"]["novel"].any())
     assert (suspect_sheet(wells, tables["suspects"]) == ([], [])) == tables["suspects"].empty
     assert set(potency_summary(tables["potency"])) == {"n_compounds", "n_fit", "n_flat"}
@@ -115,22 +177,38 @@ def test_what_a_screen_cannot_answer_has_no_rows(kind, tmp_path):
 def test_what_was_planted_is_found(screen):
     wells, treatments, tables = screen
     potency = tables["potency"].set_index("compound")
-    assert (potency.drop("weak")["status"] == "fit").all() and potency.loc["weak", "status"] == NO_FIT["flat"]
+    assert (potency.drop("weak")["status"] == "fit").all() and potency.loc[
+        "weak", "status"
+    ] == NO_FIT["flat"]
     assert potency_summary(tables["potency"]) == {"n_compounds": 6, "n_fit": 5, "n_flat": 1}
-    assert set(tables["novel"].loc[tables["novel"]["novel"], "treatment"]) >= {f"new | {dose}" for dose in ("0.1", "0.3", "1", "3")}
+    assert set(tables["novel"].loc[tables["novel"]["novel"], "treatment"]) >= {
+        f"new | {dose}" for dose in ("0.1", "0.3", "1", "3")
+    }
     strong = tables["similarity"][tables["similarity"]["MoA"] != ""]
-    assert (strong["nearest"] == strong["MoA"]).all() and (tables["suspects"]["silhouette"] > 0.5).all()
+    assert (strong["nearest"] == strong["MoA"]).all() and (
+        tables["suspects"]["silhouette"] > 0.5
+    ).all()
     tops = unannotated_tops(wells, similarities(wells))
-    assert tops.index.tolist() == ["new 3 µM", "weak 3 µM"] and tops.loc["weak 3 µM"].idxmax() == CONTROL
+    assert (
+        tops.index.tolist() == ["new 3 µM", "weak 3 µM"]
+        and tops.loc["weak 3 µM"].idxmax() == CONTROL
+    )
 
 
 @pytest.mark.parametrize("moa", ["", "A"])
 def test_a_single_profile_makes_no_tree(moa):
     """A treatment alone ends in an error that says why; a control beside it makes two profiles, which is enough."""
-    wells = whole().query("Metadata_Compound == 'a1' and Metadata_Concentration == 1").assign(Metadata_MoA=moa)
+    wells = (
+        whole()
+        .query("Metadata_Compound == 'a1' and Metadata_Concentration == 1")
+        .assign(Metadata_MoA=moa)
+    )
     with pytest.raises(InputError, match="a tree needs two profiles or more, found 1"):
         discover(wells, treatment_profiles(wells))
-    both = pd.concat([wells, whole().query("Metadata_Compound == 'DMSO' and Metadata_Plate == 'P1'")], ignore_index=True)
+    both = pd.concat(
+        [wells, whole().query("Metadata_Compound == 'DMSO' and Metadata_Plate == 'P1'")],
+        ignore_index=True,
+    )
     both = both[both["Metadata_Plate"] == "P1"]
     assert len(discover(both, treatment_profiles(both))["clusters"]) == 2
 
@@ -139,7 +217,10 @@ def test_the_only_well_of_the_only_mechanism_is_like_nothing():
     wells = whole("without controls").query("Metadata_Compound == 'new'").reset_index(drop=True)
     wells.loc[4, "Metadata_MoA"] = "C"
     table = similarity_table(wells, similarities(wells))
-    assert table["nearest"].tolist() == ["C"] * 4 + [""] + ["C"] * 10 and agreement_of_choices(wells) == 1
+    assert (
+        table["nearest"].tolist() == ["C"] * 4 + [""] + ["C"] * 10
+        and agreement_of_choices(wells) == 1
+    )
 
 
 def test_plates_without_controls_have_no_potency(screen):
@@ -148,7 +229,10 @@ def test_plates_without_controls_have_no_potency(screen):
     treatments = treatment_profiles(part)
     assert potencies(part).empty and novelties(part, treatments, cluster_table(treatments)[0]).empty
     pd.testing.assert_frame_equal(potencies(wells), potency(wells), check_exact=True)
-    assert suspicions(treatments).columns.tolist() == SUSPECT_COLUMNS and len(suspicions(treatments)) == 12
+    assert (
+        suspicions(treatments).columns.tolist() == SUSPECT_COLUMNS
+        and len(suspicions(treatments)) == 12
+    )
 
 
 def test_analyses_do_not_depend_on_the_order_of_wells_or_on_names_of_mechanisms(screen):
@@ -158,7 +242,12 @@ def test_analyses_do_not_depend_on_the_order_of_wells_or_on_names_of_mechanisms(
     for name in ("curves", "potency", "clusters", "suspects"):
         pd.testing.assert_frame_equal(again[name], tables[name])
     other = {"A": "Z", "B": "Y", "": ""}
-    renamed = discover(*(table.assign(Metadata_MoA=table["Metadata_MoA"].map(other)) for table in (wells, treatments)))
+    renamed = discover(
+        *(
+            table.assign(Metadata_MoA=table["Metadata_MoA"].map(other))
+            for table in (wells, treatments)
+        )
+    )
     for name in ("potency", "novel"):
         pd.testing.assert_frame_equal(renamed[name], tables[name], check_exact=True)
     assert renamed["clusters"]["cluster"].equals(tables["clusters"]["cluster"])
@@ -166,13 +255,25 @@ def test_analyses_do_not_depend_on_the_order_of_wells_or_on_names_of_mechanisms(
 
 def test_rows_of_clusters_map_back_to_the_profiles(screen):
     wells, treatments, tables = screen
-    shuffled = treatments.sample(frac=1, random_state=2)  # the index counts rows, and does not repeat theirs
+    shuffled = treatments.sample(
+        frac=1, random_state=2
+    )  # the index counts rows, and does not repeat theirs
     table, distances = cluster_table(shuffled)
     assert sorted(table.index) == list(range(len(treatments)))
     for row in (0, 7, len(table) - 1):
         profile = shuffled.iloc[table.index[row]]
-        assert table.iloc[row][DESCRIBED].tolist() == [profile[f"Metadata_{name}"] for name in (
-            "Treatment", "Plate", "Well", "Compound", "Concentration", "MoA", "control_type")]
+        assert table.iloc[row][DESCRIBED].tolist() == [
+            profile[f"Metadata_{name}"]
+            for name in (
+                "Treatment",
+                "Plate",
+                "Well",
+                "Compound",
+                "Concentration",
+                "MoA",
+                "control_type",
+            )
+        ]
     values = feature_matrix(shuffled)[table.index]
     values /= np.linalg.norm(values, axis=1, keepdims=True)
     np.testing.assert_allclose(distances, 1 - values @ values.T, atol=1e-12)
@@ -183,20 +284,33 @@ def test_rows_of_clusters_map_back_to_the_profiles(screen):
 def test_summary_counts_each_cluster(screen):
     clusters = screen[2]["clusters"]
     summary = cluster_summary(clusters)
-    assert summary["treatments"].is_monotonic_decreasing and summary["cluster"].is_unique and summary["solvent"].sum() == 3
+    assert (
+        summary["treatments"].is_monotonic_decreasing
+        and summary["cluster"].is_unique
+        and summary["solvent"].sum() == 3
+    )
     for row in summary.itertuples():
         part = clusters[clusters["cluster"] == row.cluster]
         named = [moa for moa in part["MoA"] if moa]
-        assert (row.treatments, row.annotated, row.solvent) == (len(part), len(named), (part["compound"] == "DMSO").sum())
+        assert (row.treatments, row.annotated, row.solvent) == (
+            len(part),
+            len(named),
+            (part["compound"] == "DMSO").sum(),
+        )
         assert row.mechanism == (max(sorted(set(named)), key=named.count) if named else "")
     assert {"A", "B", ""} == set(summary["mechanism"])
 
 
 # -------------------------------------------------------------- what is shown beside
 
+
 def fields(wells, sites=2):
     """Return a table of fields: `sites` of each well, row by row."""
-    return wells.loc[wells.index.repeat(sites)].reset_index(drop=True).assign(Metadata_Site=list(range(1, sites + 1)) * len(wells))
+    return (
+        wells.loc[wells.index.repeat(sites)]
+        .reset_index(drop=True)
+        .assign(Metadata_Site=list(range(1, sites + 1)) * len(wells))
+    )
 
 
 def test_sheet_of_novel_clusters(screen):
@@ -210,10 +324,18 @@ def test_sheet_of_novel_clusters(screen):
     for line in range(0, 3 * lines, 6):
         cluster = novel["cluster"].unique()[line // 6]
         members = novel.loc[novel["cluster"] == cluster, "treatment"].tolist()
-        assert set(shown["Metadata_Treatment"][line:line + 3]) <= set(members) and shown["Metadata_Treatment"][line] == members[0]
+        assert (
+            set(shown["Metadata_Treatment"][line : line + 3]) <= set(members)
+            and shown["Metadata_Treatment"][line] == members[0]
+        )
         assert titles[line] == f"cluster {cluster}:\n{members[0]} µM".replace(" | ", " ")
-        assert (shown["Metadata_control_type"][line + 3:line + 6] == "negcon").all() and titles[line + 3] == "control, same plate"
-        assert shown["Metadata_Plate"][line:line + 3].tolist() == shown["Metadata_Plate"][line + 3:line + 6].tolist()
+        assert (shown["Metadata_control_type"][line + 3 : line + 6] == "negcon").all() and titles[
+            line + 3
+        ] == "control, same plate"
+        assert (
+            shown["Metadata_Plate"][line : line + 3].tolist()
+            == shown["Metadata_Plate"][line + 3 : line + 6].tolist()
+        )
     assert len(novel_sheet(table, tables["novel"], most=1)[0]) == 8  # two lines of four
 
 
@@ -232,11 +354,16 @@ def test_sheet_of_the_first_suspect(screen):
     rows, titles = suspect_sheet(table, suspects)
     assert len(rows) == len(titles) and set(rows) <= set(range(len(table)))
     shown = table.iloc[rows]
-    assert shown["Metadata_Treatment"][:5].tolist() == [f"{suspect['compound']} | {dose}" for dose in ("0.03", "0.1", "0.3", "1", "3")]
+    assert shown["Metadata_Treatment"][:5].tolist() == [
+        f"{suspect['compound']} | {dose}" for dose in ("0.03", "0.1", "0.3", "1", "3")
+    ]
     assert titles[0].split("\n")[0] == f"{suspect['compound']} 0.03 µM"
     others = shown.iloc[5:]
     assert others["Metadata_MoA"].tolist() == [suspect["MoA"]] * 4 + [suspect["nearest_other"]] * 4
-    assert suspect["compound"] not in set(others["Metadata_Compound"]) and others["Metadata_Compound"][4:6].is_unique
+    assert (
+        suspect["compound"] not in set(others["Metadata_Compound"])
+        and others["Metadata_Compound"][4:6].is_unique
+    )
     assert len(set(rows)) == len(rows)
     assert [title.split("\n")[1] for title in titles[5:]] == others["Metadata_MoA"].tolist()
     assert len(suspect_sheet(table, suspects, columns=1)[0]) == 7
@@ -244,11 +371,16 @@ def test_sheet_of_the_first_suspect(screen):
 
 def test_positive_controls_are_shown_last(screen):
     wells = screen[0].copy()
-    wells.loc[wells.index[wells["Metadata_Treatment"] == "a1 | 1"][0], "Metadata_control_type"] = "poscon"
+    wells.loc[wells.index[wells["Metadata_Treatment"] == "a1 | 1"][0], "Metadata_control_type"] = (
+        "poscon"
+    )
     wells.loc[wells["Metadata_Compound"] == "weak", "Metadata_control_type"] = "poscon"
     table = fields(wells)
     found = fields_of(table, "a1 | 1", most=99)
-    assert len(found) == 6 and (table["Metadata_control_type"].iloc[found] == ["trt"] * 4 + ["poscon"] * 2).all()
+    assert (
+        len(found) == 6
+        and (table["Metadata_control_type"].iloc[found] == ["trt"] * 4 + ["poscon"] * 2).all()
+    )
     assert fields_of(table, "a1 | 1", "P3") == [found[2]] and fields_of(table, "nothing") == []
     assert len(fields_of(table, "weak | 1", most=2)) == 2  # shown by positive controls alone
 
@@ -256,17 +388,28 @@ def test_positive_controls_are_shown_last(screen):
 def test_each_treatment_has_a_picture(screen):
     """Of a treatment, of the solvent on each plate, and of a well that nobody named, each its own field."""
     wells = screen[0].copy()
-    wells.loc[wells["Metadata_Compound"] == "weak", ["Metadata_Compound", "Metadata_Treatment"]] = ""
+    wells.loc[wells["Metadata_Compound"] == "weak", ["Metadata_Compound", "Metadata_Treatment"]] = (
+        ""
+    )
     table = fields(wells)
-    bits = np.arange(len(table))[:, None] >> np.arange(8) & 1  # eight bands, black or white, tell which field it is
-    pixels = np.broadcast_to(255 * bits.repeat(16, axis=1)[:, :, None, None], (len(table), 128, 192, 1)).astype(np.uint8)
+    bits = (
+        np.arange(len(table))[:, None] >> np.arange(8) & 1
+    )  # eight bands, black or white, tell which field it is
+    pixels = np.broadcast_to(
+        255 * bits.repeat(16, axis=1)[:, :, None, None], (len(table), 128, 192, 1)
+    ).astype(np.uint8)
     clusters, _ = cluster_table(treatment_profiles(wells))
     pictures = thumbnails(SimpleNamespace(pixels=pixels), table, clusters)
-    assert len(pictures) == len(clusters) and {(one.shape, one.dtype) for one in pictures} == {((64, 96, 3), np.dtype(np.uint8))}
+    assert len(pictures) == len(clusters) and {(one.shape, one.dtype) for one in pictures} == {
+        ((64, 96, 3), np.dtype(np.uint8))
+    }
     for picture, row in zip(pictures, clusters.itertuples()):
         shown = table.iloc[int((picture[::8, 0, 0] > 127) @ 2 ** np.arange(8))]
         assert shown["Metadata_Treatment"] == row.treatment
-        assert not row.plate or (shown["Metadata_Plate"] == row.plate and (not row.well or shown["Metadata_Well"] == row.well))
+        assert not row.plate or (
+            shown["Metadata_Plate"] == row.plate
+            and (not row.well or shown["Metadata_Well"] == row.well)
+        )
 
 
 def test_names_in_the_matrix_tell_profiles_apart(screen):
@@ -280,7 +423,10 @@ def test_names_in_the_matrix_tell_profiles_apart(screen):
 def test_compounds_of_the_small_figure(screen):
     points = screen[2]["curves"]
     assert shown_compounds(points, ["weak", "absent", "b2"]) == ["weak", "b2", "a1", "a2"]
-    assert shown_compounds(points, [], most=2) == ["a1", "a2"] and shown_compounds(points.iloc[:0], ["weak"]) == []
+    assert (
+        shown_compounds(points, [], most=2) == ["a1", "a2"]
+        and shown_compounds(points.iloc[:0], ["weak"]) == []
+    )
 
 
 def test_a_compound_named_like_markup_travels_as_it_is(tmp_path):
@@ -288,7 +434,9 @@ def test_a_compound_named_like_markup_travels_as_it_is(tmp_path):
     tables = discover(wells, treatment_profiles(wells))
     for name in ("similarity", "curves", "potency", "clusters"):
         assert EVIL in set(tables[name]["compound"])
-    assert f"{EVIL} | 3" in set(tables["novel"]["treatment"]) and f"{EVIL} 3 µM" in set(cluster_names(tables["clusters"])["name"])
+    assert f"{EVIL} | 3" in set(tables["novel"]["treatment"]) and f"{EVIL} 3 µM" in set(
+        cluster_names(tables["clusters"])["name"]
+    )
     rows, titles = novel_sheet(fields(wells), tables["novel"])
     assert any(EVIL in title for title in titles)
     figure = Figure()
@@ -311,11 +459,21 @@ def test_mechanisms_may_have_the_names_of_columns(tmp_path):
     names = {"A": "well", "B": "similarity"}
     wells = whole()
     odd = wells.assign(Metadata_MoA=wells["Metadata_MoA"].replace(names))
-    assert set(odd["Metadata_MoA"]) - {""} <= {"well", "similarity", "nearest", "mechanism"} and set(odd["Metadata_MoA"]) != set(wells["Metadata_MoA"])
+    assert set(odd["Metadata_MoA"]) - {""} <= {
+        "well",
+        "similarity",
+        "nearest",
+        "mechanism",
+    } and set(odd["Metadata_MoA"]) != set(wells["Metadata_MoA"])
     plain, tables = (discover(one, treatment_profiles(one)) for one in (wells, odd))
     write_table(tmp_path / "similarity.csv", tables["similarity"])
     read = pd.read_csv(tmp_path / "similarity.csv", keep_default_na=False)
     assert read["well"].tolist() == wells["Metadata_Well"].tolist() and "like well" in read
     pd.testing.assert_frame_equal(similarity_columns(read), similarities(odd), check_exact=False)
-    one, other = (table["curves"].sort_values(["compound", "concentration", "median", "mechanism"], ignore_index=True) for table in (plain, tables))
+    one, other = (
+        table["curves"].sort_values(
+            ["compound", "concentration", "median", "mechanism"], ignore_index=True
+        )
+        for table in (plain, tables)
+    )
     pd.testing.assert_frame_equal(one.replace(names), other)

@@ -17,7 +17,12 @@ def test_agrees_with_scipy_and_scikit_learn(x):
     np.testing.assert_allclose(ours, cdist(x, x, "cosine"), atol=1e-9)
     np.testing.assert_allclose(ours, sklearn_distances(x), atol=1e-9)
     np.testing.assert_allclose(cosine_distances(x[:3], x), ours[:3], atol=1e-12)
-    assert (ours.diagonal() == 0).all() and (ours == ours.T).all() and ours.min() >= 0 and ours.max() <= 2
+    assert (
+        (ours.diagonal() == 0).all()
+        and (ours == ours.T).all()
+        and ours.min() >= 0
+        and ours.max() <= 2
+    )
 
 
 def test_range_and_extremes():
@@ -41,6 +46,7 @@ def test_zero_and_unfinished_rows_are_named():
 def test_order_is_mechanism_compound_concentration():
     frame = pd.DataFrame(
         [("Eg5", "b", 10.0), ("Aur", "z", 0.3), ("Eg5", "b", 2.0), ("Eg5", "a", 30.0)],
-        columns=["Metadata_MoA", "Metadata_Compound", "Metadata_Concentration"], index=[9, 9, 1, 0],
+        columns=["Metadata_MoA", "Metadata_Compound", "Metadata_Concentration"],
+        index=[9, 9, 1, 0],
     )
     assert order_by(frame).tolist() == [1, 3, 2, 0]

@@ -25,7 +25,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcnn_core import download
-from mcnn_core.download import ARCHIVE, GO_FILES, IMAGE_BYTES, RECORD, TABLES, fetch_bbbc021, fetch_go, main
+from mcnn_core.download import (
+    ARCHIVE,
+    GO_FILES,
+    IMAGE_BYTES,
+    RECORD,
+    TABLES,
+    fetch_bbbc021,
+    fetch_go,
+    main,
+)
 from mcnn_core.errors import InputError
 from mcnn_core.files import read_json, sha256
 from mcnn_core.images import check_headers, read_field
@@ -41,13 +50,22 @@ ARCHIVES = {plate: ARCHIVE.format(plate) for plate in PLATES}
 
 # ------------------------------------------------------------------------ the publisher
 
+
 def image_rows(plate):
     for well, (compound, dose) in WELLS.items():
         row = {"TableNumber": 1, "ImageNumber": 1}
         for channel, wheel in WHEELS.items():
-            row |= {f"Image_FileName_{channel}": f"{plate}_{well}_s1_w{wheel}.tif", f"Image_PathName_{channel}": f"{plate.split('_')[0]}/{plate}"}
-        yield row | {"Image_Metadata_Plate_DAPI": plate, "Image_Metadata_Well_DAPI": well, "Replicate": 1,
-                     "Image_Metadata_Compound": compound, "Image_Metadata_Concentration": dose}
+            row |= {
+                f"Image_FileName_{channel}": f"{plate}_{well}_s1_w{wheel}.tif",
+                f"Image_PathName_{channel}": f"{plate.split('_')[0]}/{plate}",
+            }
+        yield row | {
+            "Image_Metadata_Plate_DAPI": plate,
+            "Image_Metadata_Well_DAPI": well,
+            "Replicate": 1,
+            "Image_Metadata_Compound": compound,
+            "Image_Metadata_Concentration": dose,
+        }
 
 
 def image_names(plate):
@@ -127,7 +145,9 @@ class Answer(BaseHTTPRequestHandler):
             self.drip(b"HTTP/1.1 200 OK\r\nX: ")
         self.send_response(404 if content is None else 200)
         if name not in self.publisher.shy:
-            self.send_header("Content-Length", str(self.publisher.slow.get(name, len(content or b""))))
+            self.send_header(
+                "Content-Length", str(self.publisher.slow.get(name, len(content or b"")))
+            )
         self.end_headers()
         return name, content or b""
 
@@ -151,7 +171,13 @@ class Answer(BaseHTTPRequestHandler):
                     self.wfile.write(bytes(download.CHUNK))
                 except OSError:
                     return
-        self.wfile.write(content[:self.publisher.short.get((name, self.publisher.answered["GET", name]), len(content))])
+        self.wfile.write(
+            content[
+                : self.publisher.short.get(
+                    (name, self.publisher.answered["GET", name]), len(content)
+                )
+            ]
+        )
 
     def log_message(self, *_):
         pass
@@ -179,7 +205,11 @@ def refused(call, *arguments, **named) -> InputError:
 
 def left(folder) -> set[str]:
     """The plates, archives and temporary things in a folder."""
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if "_" in path.name and path.name not in TABLES and path.suffix != ".tif"}
+    return {
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if "_" in path.name and path.name not in TABLES and path.suffix != ".tif"
+    }
 
 
 PLATE_FOLDERS = {plate: f"{plate.split('_')[0]}/{plate}" for plate in PLATES}
@@ -187,25 +217,43 @@ PLATE_FOLDERS = {plate: f"{plate.split('_')[0]}/{plate}" for plate in PLATES}
 
 # --------------------------------------------------------------------------- as it should
 
+
 def test_a_screen_is_fetched_and_read(fetch, publisher, tmp_path, originals):
     assert sorted(fetch()) == sorted(PLATES)
     data = tmp_path / "data"
     assert left(data) == set(PLATE_FOLDERS.values())
     screen = open_screen("bbbc021", data, tmp_path)
-    assert check_headers(screen) == (12, 16) and len(screen.table) == 6 and (screen.table["Metadata_MoA"] != "").sum() == 3
+    assert (
+        check_headers(screen) == (12, 16)
+        and len(screen.table) == 6
+        and (screen.table["Metadata_MoA"] != "").sum() == 3
+    )
     row = screen.table.query("Metadata_Plate == 'Week1_22123' and Metadata_Well == 'C03'").index[0]
-    assert read_field(screen, row)[3, 4].tolist() == [103, 105, 104]  # DAPI, actin, tubulin; the archive has w1, w2, w4
+    assert read_field(screen, row)[3, 4].tolist() == [
+        103,
+        105,
+        104,
+    ]  # DAPI, actin, tubulin; the archive has w1, w2, w4
     record = read_json(data / RECORD)
     assert set(record) == set(originals)
     for name, entry in record.items():
-        assert entry["bytes"] == len(originals[name]) and entry["address"] == publisher.address + name
+        assert (
+            entry["bytes"] == len(originals[name]) and entry["address"] == publisher.address + name
+        )
         assert len(entry["first_seen"]) == 10
     assert record[TABLES[2]]["sha256"] == sha256(data / TABLES[2])
     assert publisher.count() == 6 and publisher.count("HEAD") == 6
 
 
-@pytest.mark.parametrize(("only", "plates"), [(["Week1"], PLATES[1:]), (["Week10"], PLATES[:1]), (["Week1_22141"], PLATES[2:]),
-                                              (["Week10", "Week1_22141", "Week10_40111"], (PLATES[0], PLATES[2]))])
+@pytest.mark.parametrize(
+    ("only", "plates"),
+    [
+        (["Week1"], PLATES[1:]),
+        (["Week10"], PLATES[:1]),
+        (["Week1_22141"], PLATES[2:]),
+        (["Week10", "Week1_22141", "Week10_40111"], (PLATES[0], PLATES[2])),
+    ],
+)
 def test_a_part_is_fetched(fetch, tmp_path, only, plates):
     assert sorted(fetch(only)) == sorted(plates)
     assert left(tmp_path / "data") == {PLATE_FOLDERS[plate] for plate in plates}
@@ -213,7 +261,9 @@ def test_a_part_is_fetched(fetch, tmp_path, only, plates):
 
 def test_an_unknown_part_lists_the_known_ones(fetch, publisher):
     error = refused(fetch, ["Week1", "Week2", "Week1_2"])
-    assert error.problems == ["Week2", "Week1_2"] and all(name in error.what for name in (*PLATES, "Week1,", "Week10"))
+    assert error.problems == ["Week2", "Week1_2"] and all(
+        name in error.what for name in (*PLATES, "Week1,", "Week10")
+    )
     assert publisher.count() == len(TABLES)
 
 
@@ -221,7 +271,9 @@ def test_what_is_there_is_not_fetched_again(fetch, publisher):
     fetch(["Week10"])
     before = publisher.answered.copy()
     assert sorted(fetch()) == sorted(PLATES[1:])
-    assert publisher.answered - before == Counter({(method, ARCHIVES[plate]): 1 for method in ("HEAD", "GET") for plate in PLATES[1:]})
+    assert publisher.answered - before == Counter(
+        {(method, ARCHIVES[plate]): 1 for method in ("HEAD", "GET") for plate in PLATES[1:]}
+    )
     before = publisher.answered.copy()
     assert fetch() == [] and publisher.answered == before
 
@@ -233,19 +285,29 @@ def test_files_put_there_by_hand_are_used_and_stay(fetch, publisher, tmp_path, o
     for name in (*TABLES, ARCHIVES[PLATES[1]]):
         (data / name).write_bytes(originals[name])
     error = refused(fetch)
-    assert error.problems == [f"{ARCHIVES[plate]}: [Errno 111] Connection refused" for plate in (PLATES[0], PLATES[2])]
+    assert error.problems == [
+        f"{ARCHIVES[plate]}: [Errno 111] Connection refused" for plate in (PLATES[0], PLATES[2])
+    ]
     assert left(data) == {PLATE_FOLDERS[PLATES[1]], ARCHIVES[PLATES[1]]}
     record = read_json(data / RECORD)
-    assert record[ARCHIVES[PLATES[1]]]["address"] == "found in the folder" and set(record) == {ARCHIVES[PLATES[1]]}
+    assert record[ARCHIVES[PLATES[1]]]["address"] == "found in the folder" and set(record) == {
+        ARCHIVES[PLATES[1]]
+    }
     assert fetch(["Week1_22123"]) == []
     shutil.rmtree(data / PLATE_FOLDERS[PLATES[1]])
     assert fetch(["Week1_22123"], progress=True) == [PLATES[1]]
-    assert f"{PLATES[1]}: 6 images; {ARCHIVES[PLATES[1]]}, found in the folder, is kept" in capsys.readouterr().out
+    assert (
+        f"{PLATES[1]}: 6 images; {ARCHIVES[PLATES[1]]}, found in the folder, is kept"
+        in capsys.readouterr().out
+    )
     assert {name: (data / name).read_bytes() for name in (*TABLES, ARCHIVES[PLATES[1]])} == {
-        name: originals[name] for name in (*TABLES, ARCHIVES[PLATES[1]])}
+        name: originals[name] for name in (*TABLES, ARCHIVES[PLATES[1]])
+    }
 
 
-def test_what_comes_into_the_folder_meanwhile_is_not_replaced(fetch, publisher, tmp_path, monkeypatch):
+def test_what_comes_into_the_folder_meanwhile_is_not_replaced(
+    fetch, publisher, tmp_path, monkeypatch
+):
     stream = download._stream
 
     def meanwhile(run, name, size, path):
@@ -265,30 +327,56 @@ def test_what_comes_into_the_folder_meanwhile_is_not_replaced(fetch, publisher, 
     (data / "Week10").mkdir()
     (data / PLATE_FOLDERS[PLATES[0]]).write_text("notes")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    assert "is not a folder" in refused(fetch).problems[0] and (data / PLATE_FOLDERS[PLATES[0]]).read_text() == "notes"
+    assert (
+        "is not a folder" in refused(fetch).problems[0]
+        and (data / PLATE_FOLDERS[PLATES[0]]).read_text() == "notes"
+    )
 
 
 def test_tables_by_hand_may_be_compressed(fetch, publisher, tmp_path, originals):
     (tmp_path / "data").mkdir()
-    pd.read_csv(io.BytesIO(originals[TABLES[0]]), dtype=str).to_csv(tmp_path / "data" / f"{TABLES[0]}.gz", index=False)
+    pd.read_csv(io.BytesIO(originals[TABLES[0]]), dtype=str).to_csv(
+        tmp_path / "data" / f"{TABLES[0]}.gz", index=False
+    )
     fetch(["Week10"])
-    assert publisher.answered["GET", TABLES[0]] == 0 and TABLES[0] not in read_json(tmp_path / "data" / RECORD)
+    assert publisher.answered["GET", TABLES[0]] == 0 and TABLES[0] not in read_json(
+        tmp_path / "data" / RECORD
+    )
 
 
 def test_other_files_of_an_archive_are_left_out_and_counted(fetch, publisher, tmp_path, capsys):
-    publisher.files[ARCHIVES[PLATES[0]]] = zipped([*plate_members(PLATES[0]), ("Week10_40111/Thumbs.db", bytes(IMAGE_BYTES + 1)), ("x.tif", b"?")])
+    publisher.files[ARCHIVES[PLATES[0]]] = zipped(
+        [
+            *plate_members(PLATES[0]),
+            ("Week10_40111/Thumbs.db", bytes(IMAGE_BYTES + 1)),
+            ("x.tif", b"?"),
+        ]
+    )
     fetch(["Week10"], progress=True)
-    assert "Week10_40111: 6 images; 2 files that the image table does not name are left out" in capsys.readouterr().out
-    assert sorted(path.name for path in (tmp_path / "data" / "Week10" / "Week10_40111").glob("*.tif")) == sorted(image_names(PLATES[0]))
+    assert (
+        "Week10_40111: 6 images; 2 files that the image table does not name are left out"
+        in capsys.readouterr().out
+    )
+    assert sorted(
+        path.name for path in (tmp_path / "data" / "Week10" / "Week10_40111").glob("*.tif")
+    ) == sorted(image_names(PLATES[0]))
 
 
 # ------------------------------------------------------------------------------- transfer
 
+
 def test_an_address_out_of_reach_says_what_to_do_by_hand(publisher, fetch, tmp_path):
     publisher.close()
     error = refused(fetch)
-    assert publisher.address in error.what and str(tmp_path / "data") in error.what and "by hand" in error.what
-    assert error.problems == [*(f"{name}: [Errno 111] Connection refused" for name in TABLES), "BBBC021_v1_images_<plate>.zip of each plate"]
+    assert (
+        publisher.address in error.what
+        and str(tmp_path / "data") in error.what
+        and "by hand" in error.what
+    )
+    assert error.problems == [
+        *(f"{name}: [Errno 111] Connection refused" for name in TABLES),
+        "BBBC021_v1_images_<plate>.zip of each plate",
+    ]
     assert not list((tmp_path / "data").glob("[!.]*"))
 
 
@@ -296,9 +384,13 @@ def test_a_truncated_transfer_is_no_file(fetch, publisher, tmp_path):
     name, size = ARCHIVES[PLATES[0]], len(publisher.files[ARCHIVES[PLATES[0]]])
     publisher.short = {(name, attempt): 100 for attempt in range(1, 9)}
     error = refused(fetch)
-    assert len(error.problems) == 1 and error.problems[0].startswith(f"{name}: {size:,} bytes expected, 100 received")
+    assert len(error.problems) == 1 and error.problems[0].startswith(
+        f"{name}: {size:,} bytes expected, 100 received"
+    )
     assert publisher.answered["GET", name] == download.ATTEMPTS
-    assert left(tmp_path / "data") == {PLATE_FOLDERS[plate] for plate in PLATES[1:]} and name not in read_json(tmp_path / "data" / RECORD)
+    assert left(tmp_path / "data") == {
+        PLATE_FOLDERS[plate] for plate in PLATES[1:]
+    } and name not in read_json(tmp_path / "data" / RECORD)
     publisher.short = {}
     assert fetch() == [PLATES[0]]
 
@@ -306,7 +398,9 @@ def test_a_truncated_transfer_is_no_file(fetch, publisher, tmp_path):
 def test_a_transfer_is_tried_again_and_counted_once(fetch, publisher, capsys):
     publisher.short = {(ARCHIVES[PLATES[0]], 1): 100, (TABLES[0], 1): 0}
     fetch(progress=True)
-    assert publisher.answered["GET", ARCHIVES[PLATES[0]]] == publisher.answered["GET", TABLES[0]] == 2
+    assert (
+        publisher.answered["GET", ARCHIVES[PLATES[0]]] == publisher.answered["GET", TABLES[0]] == 2
+    )
     assert "fetch: 100%" in capsys.readouterr().err.rpartition("\r")[2]
 
 
@@ -314,7 +408,11 @@ def test_files_that_the_publisher_lacks_are_named_and_the_others_stay(fetch, pub
     del publisher.files[ARCHIVES[PLATES[0]]]
     publisher.shy = {ARCHIVES[PLATES[1]]}
     error = refused(fetch)
-    assert len(error.problems) == 2 and "404" in error.problems[0] and error.problems[1] == f"{ARCHIVES[PLATES[1]]}: the server does not tell its size"
+    assert (
+        len(error.problems) == 2
+        and "404" in error.problems[0]
+        and error.problems[1] == f"{ARCHIVES[PLATES[1]]}: the server does not tell its size"
+    )
     assert left(tmp_path / "data") == {PLATE_FOLDERS[PLATES[2]]}
 
 
@@ -322,16 +420,31 @@ def test_what_comes_must_be_what_was_told(fetch, publisher, monkeypatch):
     del publisher.files[TABLES[2]]
     monkeypatch.setattr(download, "_sizes", lambda run, names: dict.fromkeys(names, 10))
     problems = refused(fetch).problems
-    assert problems[0] == f"{TABLES[0]}: 10 bytes expected, {len(publisher.files[TABLES[0]]):,} received"
+    assert (
+        problems[0]
+        == f"{TABLES[0]}: 10 bytes expected, {len(publisher.files[TABLES[0]]):,} received"
+    )
     assert problems[2].startswith(f"{TABLES[2]}: 10 bytes expected, 0 received (404")
 
 
-@pytest.mark.parametrize(("address", "target", "followed"), [
-    ("https://a.org/x", "https://a.org/y", True), ("https://a.org/x", "https://A.org:443/y", True), ("http://a.org/x", "https://a.org/x", True),
-    ("http://127.0.0.1:5000/x", "https://127.0.0.1/x", True), ("https://a.org/x", "http://a.org/x", False), ("https://a.org/x", "https://b.org/x", False),
-    ("https://a.org/x", "https://a.org:8443/x", False), ("https://a.org/x", "https://a.org.b.org/x", False), ("https://a.org/x", "https://a.org@b.org/x", False),
-    ("https://a.org/x", "ftp://a.org/x", False), ("https://a.org/x", "file:///etc/passwd", False), ("https://a.org/x", "https://a.org:x/", False),
-    ("http://a.org/x", "http://localhost/x", False)])
+@pytest.mark.parametrize(
+    ("address", "target", "followed"),
+    [
+        ("https://a.org/x", "https://a.org/y", True),
+        ("https://a.org/x", "https://A.org:443/y", True),
+        ("http://a.org/x", "https://a.org/x", True),
+        ("http://127.0.0.1:5000/x", "https://127.0.0.1/x", True),
+        ("https://a.org/x", "http://a.org/x", False),
+        ("https://a.org/x", "https://b.org/x", False),
+        ("https://a.org/x", "https://a.org:8443/x", False),
+        ("https://a.org/x", "https://a.org.b.org/x", False),
+        ("https://a.org/x", "https://a.org@b.org/x", False),
+        ("https://a.org/x", "ftp://a.org/x", False),
+        ("https://a.org/x", "file:///etc/passwd", False),
+        ("https://a.org/x", "https://a.org:x/", False),
+        ("http://a.org/x", "http://localhost/x", False),
+    ],
+)
 def test_a_redirect_stays_with_its_host(address, target, followed):
     assert download._same_place(address, target) is followed
 
@@ -342,7 +455,9 @@ def test_a_redirect_to_another_host_is_refused_with_both_addresses(fetch, publis
         publisher.moved = {TABLES[0]: f"moved/{TABLES[0]}", name: other.address + name}
         publisher.files[f"moved/{TABLES[0]}"] = originals[TABLES[0]]
         (problem,) = refused(fetch).problems
-        assert problem.startswith(f"{name}: {publisher.address}{name} sends on to '{other.address}{name}', which is another host or not https")
+        assert problem.startswith(
+            f"{name}: {publisher.address}{name} sends on to '{other.address}{name}', which is another host or not https"
+        )
         assert not other.answered
         publisher.moved = {name: name}
         (problem,) = refused(fetch).problems
@@ -354,11 +469,21 @@ def test_a_redirect_to_another_host_is_refused_with_both_addresses(fetch, publis
 def test_a_dripping_server_is_given_up(fetch, publisher, monkeypatch, tmp_path):
     """Each byte comes soon enough for a time-out between two of them; headers, and a body, would take hours."""
     monkeypatch.setattr(download, "PERIOD", 0.3)
-    heads, body, size = ARCHIVES[PLATES[0]], ARCHIVES[PLATES[1]], len(publisher.files[ARCHIVES[PLATES[1]]])
+    heads, body, size = (
+        ARCHIVES[PLATES[0]],
+        ARCHIVES[PLATES[1]],
+        len(publisher.files[ARCHIVES[PLATES[1]]]),
+    )
     publisher.dripping = {("GET", heads), body}
     problems = dict(problem.split(": ", 1) for problem in refused(fetch).problems)
-    assert re.fullmatch(rf"{len(publisher.files[heads]):,} bytes expected, 0 received \(no whole answer within 0.3 seconds\)", problems[heads])
-    assert re.fullmatch(rf"{size:,} bytes expected, [1-9]\d* received \(less than 1,000 bytes per second for 0 seconds\)", problems[body])
+    assert re.fullmatch(
+        rf"{len(publisher.files[heads]):,} bytes expected, 0 received \(no whole answer within 0.3 seconds\)",
+        problems[heads],
+    )
+    assert re.fullmatch(
+        rf"{size:,} bytes expected, [1-9]\d* received \(less than 1,000 bytes per second for 0 seconds\)",
+        problems[body],
+    )
     assert publisher.answered["GET", heads] == publisher.answered["GET", body] == download.ATTEMPTS
     assert left(tmp_path / "data") == {PLATE_FOLDERS[PLATES[2]]}
     publisher.dripping = {("HEAD", heads)}
@@ -375,12 +500,15 @@ def test_a_disk_that_fails_is_named_with_the_file(fetch, monkeypatch):
 
 def test_an_interrupted_run_ends_at_once_and_goes_on_later(fetch, publisher, tmp_path, monkeypatch):
     """Ctrl-C reaches the main thread; those that fetch must not go on to the end of their archives."""
+
     def interrupted(*_):
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         raise InputError("stopped before it was unpacked")
 
     publisher.slow = {ARCHIVES[PLATES[0]]: 2**30}
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # ignored where the tests run in the background
     try:
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(download, "_unpack", interrupted)
@@ -390,7 +518,9 @@ def test_an_interrupted_run_ends_at_once_and_goes_on_later(fetch, publisher, tmp
     assert left(tmp_path / "data") == {ARCHIVES[PLATES[1]]}
     before = publisher.count()
     assert fetch([PLATES[1]]) == [PLATES[1]] and publisher.count() == before
-    assert left(tmp_path / "data") == {PLATE_FOLDERS[PLATES[1]]}  # what a stopped run has fetched is deleted like any other
+    assert left(tmp_path / "data") == {
+        PLATE_FOLDERS[PLATES[1]]
+    }  # what a stopped run has fetched is deleted like any other
 
 
 def test_an_interrupt_does_not_wait_for_a_silent_server(fetch, publisher, monkeypatch):
@@ -402,7 +532,10 @@ def test_an_interrupt_does_not_wait_for_a_silent_server(fetch, publisher, monkey
     publisher.silent = {ARCHIVES[PLATES[0]]}
     monkeypatch.setattr(download, "TIMEOUT", None)
     monkeypatch.setattr(download, "_unpack", interrupted)
-    before, late = signal.signal(signal.SIGINT, signal.default_int_handler), threading.Timer(20, publisher.closing.set)
+    before, late = (
+        signal.signal(signal.SIGINT, signal.default_int_handler),
+        threading.Timer(20, publisher.closing.set),
+    )
     late.start()  # or this would hang for ever
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -432,7 +565,20 @@ def test_a_file_that_changed_is_refused(fetch, publisher, tmp_path):
     assert fetch() == [PLATES[0]]
 
 
-@pytest.mark.parametrize("content", ["[]", "{", "null", '"text"', '{"a": 1}', '{"a": {}}', '{"a": [["sha256", "x"]]}', '{"a": {"bytes": 1, "sha256": 2, "address": ""}}', "\ud800"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "{",
+        "null",
+        '"text"',
+        '{"a": 1}',
+        '{"a": {}}',
+        '{"a": [["sha256", "x"]]}',
+        '{"a": {"bytes": 1, "sha256": 2, "address": ""}}',
+        "\ud800",
+    ],
+)
 def test_a_damaged_record_is_refused(fetch, tmp_path, content):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / RECORD).write_bytes(written := content.encode(errors="surrogatepass"))
@@ -451,12 +597,17 @@ def test_a_small_disk_is_refused_first(fetch, publisher, monkeypatch, tmp_path):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=18 * IMAGE_BYTES))
     said = refused(fetch).what
-    assert "0.1 GB are needed, 0.1 GB are free" in said and "ONLY=" in said and str(tmp_path / "data") in said
+    assert (
+        "0.1 GB are needed, 0.1 GB are free" in said
+        and "ONLY=" in said
+        and str(tmp_path / "data") in said
+    )
     assert publisher.count() == len(TABLES)
     assert len(fetch(["Week1"])) == 2
 
 
 # ------------------------------------------------------------------------------- archives
+
 
 def member(name, **fields):
     """Return a ZipInfo of exactly this name."""
@@ -473,7 +624,7 @@ def patched(content, name, local, central, layout, value):
     for signature, offset, name_at in ((b"PK\3\4", local, 30), (b"PK\1\2", central, 46)):
         at = -1
         while (at := content.find(signature, at + 1)) >= 0:
-            if content[at + name_at:at + name_at + len(name)] == name.encode():
+            if content[at + name_at : at + name_at + len(name)] == name.encode():
                 struct.pack_into(layout, content, at + offset, value)
     return bytes(content)
 
@@ -484,23 +635,59 @@ NAME = WHOLE[1][0]
 LINK = {"create_system": 3, "external_attr": (stat.S_IFLNK | 0o777) << 16}
 BOMB = zipped([(NAME, bytes(50 * IMAGE_BYTES)), *WHOLE[2:]])
 HOSTILE = {
-    "climbing": (zipped([*WHOLE, (member("Week1_22123/../../../escaped.tif"), b"x")]), "'Week1_22123/../../../escaped.tif' leads out of the folder"),
-    "climbing image": (zipped([WHOLE[0], (member(f"../{image_names(PLATE)[0]}"), b"x"), *WHOLE[2:]]), "_w1.tif' leads out of the folder"),
-    "climbing folder": (zipped([*WHOLE, (member("../up/"), b"")]), "'../up/' leads out of the folder"),
-    "absolute": (zipped([*WHOLE, (member("/tmp/escaped.tif"), b"x")]), "'/tmp/escaped.tif' leads out of the folder"),
-    "of Windows": (zipped([*WHOLE, (member("..\\escaped.tif"), b"x"), (member("C:/escaped.tif"), b"x")]), "'C:/escaped.tif' leads out of the folder"),
-    "link": (zipped([WHOLE[0], (member(NAME, **LINK), b"/etc/hostname"), *WHOLE[2:]]), f"{NAME!r} is a link or a device"),
-    "other link": (zipped([(member("Week1_22123", **LINK), b"/tmp"), *WHOLE]), "'Week1_22123' is a link or a device"),
+    "climbing": (
+        zipped([*WHOLE, (member("Week1_22123/../../../escaped.tif"), b"x")]),
+        "'Week1_22123/../../../escaped.tif' leads out of the folder",
+    ),
+    "climbing image": (
+        zipped([WHOLE[0], (member(f"../{image_names(PLATE)[0]}"), b"x"), *WHOLE[2:]]),
+        "_w1.tif' leads out of the folder",
+    ),
+    "climbing folder": (
+        zipped([*WHOLE, (member("../up/"), b"")]),
+        "'../up/' leads out of the folder",
+    ),
+    "absolute": (
+        zipped([*WHOLE, (member("/tmp/escaped.tif"), b"x")]),
+        "'/tmp/escaped.tif' leads out of the folder",
+    ),
+    "of Windows": (
+        zipped([*WHOLE, (member("..\\escaped.tif"), b"x"), (member("C:/escaped.tif"), b"x")]),
+        "'C:/escaped.tif' leads out of the folder",
+    ),
+    "link": (
+        zipped([WHOLE[0], (member(NAME, **LINK), b"/etc/hostname"), *WHOLE[2:]]),
+        f"{NAME!r} is a link or a device",
+    ),
+    "other link": (
+        zipped([(member("Week1_22123", **LINK), b"/tmp"), *WHOLE]),
+        "'Week1_22123' is a link or a device",
+    ),
     "encrypted": (patched(zipped(WHOLE), NAME, 6, 8, "<H", 1), f"{NAME!r} is encrypted"),
     "other method": (zipped(WHOLE, zipfile.ZIP_BZIP2), f"{NAME!r} is not stored or deflated"),
-    "twice": (zipped([*WHOLE, (f"again/{NAME.split('/')[1]}", b"x")]), f"'again/{NAME.split('/')[1]}' occurs twice"),
+    "twice": (
+        zipped([*WHOLE, (f"again/{NAME.split('/')[1]}", b"x")]),
+        f"'again/{NAME.split('/')[1]}' occurs twice",
+    ),
     "missing": (zipped(WHOLE[:-1]), f"{image_names(PLATE)[-1]!r} is missing"),
-    "folder as image": (zipped([(f"{NAME}/", b""), *WHOLE[2:]]), f"{image_names(PLATE)[0]!r} is missing"),
+    "folder as image": (
+        zipped([(f"{NAME}/", b""), *WHOLE[2:]]),
+        f"{image_names(PLATE)[0]!r} is missing",
+    ),
     "bomb": (BOMB, f"{NAME!r} has {50 * IMAGE_BYTES:,} bytes; {IMAGE_BYTES:,} at most are right"),
     "lying bomb": (patched(BOMB, NAME, 22, 24, "<I", 300), "BadZipFile"),
-    "lying bomb with its sum": (patched(patched(BOMB, NAME, 22, 24, "<I", 300), NAME, 14, 16, "<I", zlib.crc32(bytes(300))), ""),
-    "less than told": (patched(zipped(WHOLE), NAME, 22, 24, "<I", 999_999), "bytes and says 999,999"),
-    "damaged": (zipped(WHOLE, zipfile.ZIP_STORED).replace(WHOLE[1][1], WHOLE[1][1][:-1] + b"?"), "Bad CRC-32"),
+    "lying bomb with its sum": (
+        patched(patched(BOMB, NAME, 22, 24, "<I", 300), NAME, 14, 16, "<I", zlib.crc32(bytes(300))),
+        "",
+    ),
+    "less than told": (
+        patched(zipped(WHOLE), NAME, 22, 24, "<I", 999_999),
+        "bytes and says 999,999",
+    ),
+    "damaged": (
+        zipped(WHOLE, zipfile.ZIP_STORED).replace(WHOLE[1][1], WHOLE[1][1][:-1] + b"?"),
+        "Bad CRC-32",
+    ),
     "truncated": (zipped(WHOLE)[:-40], "cannot be unpacked: BadZipFile"),
     "empty": (b"", "cannot be unpacked: BadZipFile"),
     "no archive": (b"<html>moved</html>", "cannot be unpacked: BadZipFile"),
@@ -512,14 +699,26 @@ def test_a_hostile_archive_writes_nothing(fetch, publisher, tmp_path, kind):
     """Its plate is refused with what is wrong; the other plate is there, and nothing lies outside the plates' folders."""
     content, said = HOSTILE[kind]
     publisher.files[ARCHIVES[PLATE]] = content
-    if not said:  # as short as it says and with the sum of that: an image like any other, though a bad one
-        assert fetch(["Week1_22123"]) == [PLATE] and (tmp_path / "data" / "Week1" / NAME).stat().st_size == 300
+    if (
+        not said
+    ):  # as short as it says and with the sum of that: an image like any other, though a bad one
+        assert (
+            fetch(["Week1_22123"]) == [PLATE]
+            and (tmp_path / "data" / "Week1" / NAME).stat().st_size == 300
+        )
         return
     error = refused(fetch, ["Week1"])
     assert any(said in problem for problem in error.problems), error.problems
-    assert error.problems[0].startswith(ARCHIVES[PLATE]) and "delete it to have it fetched again" in error.problems[0]
+    assert (
+        error.problems[0].startswith(ARCHIVES[PLATE])
+        and "delete it to have it fetched again" in error.problems[0]
+    )
     assert left(tmp_path / "data") == {PLATE_FOLDERS["Week1_22141"], ARCHIVES[PLATE]}
-    assert not list(tmp_path.rglob("*escaped*")) and not Path("/tmp/escaped.tif").exists() and {path.name for path in tmp_path.iterdir()} == {"data"}
+    assert (
+        not list(tmp_path.rglob("*escaped*"))
+        and not Path("/tmp/escaped.tif").exists()
+        and {path.name for path in tmp_path.iterdir()} == {"data"}
+    )
     (tmp_path / "data" / ARCHIVES[PLATE]).unlink()
     publisher.files[ARCHIVES[PLATE]] = zipped(WHOLE)
     assert fetch(["Week1"]) == [PLATE]
@@ -530,7 +729,10 @@ def test_every_problem_of_every_archive_is_named(fetch, publisher):
     publisher.files[ARCHIVES[PLATES[2]]] = b"x"
     error = refused(fetch)
     assert error.what.startswith("2 of 3 files") and len(error.problems) == 2 + 7
-    assert {problem.split(":")[0] for problem in error.problems[:2]} == {ARCHIVES[PLATES[0]], ARCHIVES[PLATES[2]]}
+    assert {problem.split(":")[0] for problem in error.problems[:2]} == {
+        ARCHIVES[PLATES[0]],
+        ARCHIVES[PLATES[2]],
+    }
 
 
 @pytest.fixture(scope="module")
@@ -550,7 +752,9 @@ def test_any_damaged_byte_is_refused_or_harmless(scratch, at, change):
     except InputError:
         assert not place.exists()
     else:
-        assert {path.name: path.read_bytes() for path in place.glob("*.tif")} == {name.split("/")[1]: pixels for name, pixels in WHOLE[1:]}
+        assert {path.name: path.read_bytes() for path in place.glob("*.tif")} == {
+            name.split("/")[1]: pixels for name, pixels in WHOLE[1:]
+        }
         shutil.rmtree(place)
     assert not list(scratch.glob("plates/*"))
 
@@ -575,9 +779,14 @@ def test_interrupted_unpacking_leaves_no_plate(fetch, publisher, tmp_path, monke
 
 # --------------------------------------------------------------------------------- tables
 
+
 def test_a_table_decides_no_folder_but_a_plates_own(fetch, publisher, tmp_path):
     table = publisher.files[TABLES[0]].decode()
-    for old, new in (("Week10/Week10_40111,Week10_40111", "Week1/Week1_22123,Week10_40111"), ("Week10_40111,B02", "elsewhere,B02"), ("Week10/", "")):
+    for old, new in (
+        ("Week10/Week10_40111,Week10_40111", "Week1/Week1_22123,Week10_40111"),
+        ("Week10_40111,B02", "elsewhere,B02"),
+        ("Week10/", ""),
+    ):
         publisher.files[TABLES[0]] = table.replace(old, new).encode()
         assert "lies in Week1/Week1_22123" in refused(fetch).what
         shutil.rmtree(tmp_path / "data")
@@ -592,24 +801,63 @@ def test_a_page_instead_of_a_table_is_refused(fetch, publisher, tmp_path):
 def test_the_real_table_names_fifty_five_plates(shared_data):
     images = download._plates(read_bbbc021(shared_data / "bbbc021" / "metadata"), [])
     assert len(images) == 55 and {len(set(names)) for names in images.values()} == {720}
-    assert len(download._plates(read_bbbc021(shared_data / "bbbc021" / "metadata"), ["Week1", "Week2_24381"])) == 7
+    assert (
+        len(
+            download._plates(
+                read_bbbc021(shared_data / "bbbc021" / "metadata"), ["Week1", "Week2_24381"]
+            )
+        )
+        == 7
+    )
 
 
 # -------------------------------------------------------------------------------- command
 
+
 def test_the_command_fetches_and_says_what_it_cannot_know(publisher, tmp_path, capsys):
-    main(["--screen", "bbbc021", "--data", str(tmp_path), "--only", "Week10, Week1_22123", "--from", publisher.address])
+    main(
+        [
+            "--screen",
+            "bbbc021",
+            "--data",
+            str(tmp_path),
+            "--only",
+            "Week10, Week1_22123",
+            "--from",
+            publisher.address,
+        ]
+    )
     said = capsys.readouterr()
-    assert "gives no checksums" in said.out and f"2 plates are new in {tmp_path}" in said.out and "Week10_40111: 6 images\n" in said.out
+    assert (
+        "gives no checksums" in said.out
+        and f"2 plates are new in {tmp_path}" in said.out
+        and "Week10_40111: 6 images\n" in said.out
+    )
     assert "fetch: 100%" in said.err
 
 
-@pytest.mark.parametrize(("arguments", "said"), [
-    (["--screen", "other", "--data", "x"], "error: what can be fetched is bbbc021, and for kimorph the Gene Ontology\n  - screen 'other' cannot"),
-    (["--screen", "kimorph", "--data", "x", "--from", "nowhere"], "error: 2 of 2 files could not be fetched"),
-    (["--screen", "bbbc021", "--data", ""], "error: name the folder to fetch into: make data SCREEN=bbbc021 DATA=DIR"),
-    (["--screen", "bbbc021", "--data", __file__], f"error: {__file__} is not a folder"),
-    (["--screen", "bbbc021", "--data", "x", "--from", "nowhere"], "error: 3 of 3 files could not be fetched")])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--screen", "other", "--data", "x"],
+            "error: what can be fetched is bbbc021, and for kimorph the Gene Ontology\n  - screen 'other' cannot",
+        ),
+        (
+            ["--screen", "kimorph", "--data", "x", "--from", "nowhere"],
+            "error: 2 of 2 files could not be fetched",
+        ),
+        (
+            ["--screen", "bbbc021", "--data", ""],
+            "error: name the folder to fetch into: make data SCREEN=bbbc021 DATA=DIR",
+        ),
+        (["--screen", "bbbc021", "--data", __file__], f"error: {__file__} is not a folder"),
+        (
+            ["--screen", "bbbc021", "--data", "x", "--from", "nowhere"],
+            "error: 3 of 3 files could not be fetched",
+        ),
+    ],
+)
 def test_the_command_ends_with_one_error(tmp_path, monkeypatch, arguments, said):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
@@ -624,18 +872,30 @@ def test_the_command_says_how_to_go_on_after_an_interrupt(tmp_path, monkeypatch,
     monkeypatch.setattr(download, "fetch_bbbc021", interrupted)
     with pytest.raises(SystemExit) as ended:
         main(["--screen", "bbbc021", "--data", str(tmp_path)])
-    assert ended.value.code == 130 and capsys.readouterr().err == "stopped; the same command resumes\n"
+    assert (
+        ended.value.code == 130 and capsys.readouterr().err == "stopped; the same command resumes\n"
+    )
 
 
 def test_make_data_gives_what_it_is_given(publisher, tmp_path):
     """The recipe's own line, with an echo in the place of Python."""
-    asked = subprocess.run(["make", "-n", "-o", ".venv/.installed", "data", "SCREEN=bbbc021", "DATA=a dir"], cwd=ROOT, capture_output=True, text=True)
+    asked = subprocess.run(
+        ["make", "-n", "-o", ".venv/.installed", "data", "SCREEN=bbbc021", "DATA=a dir"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     line = "printf '%s|'" + asked.stdout.strip().partition(".venv/bin/python")[2]
     given = os.environ | {"SCREEN": "bbbc021", "DATA": "a dir", "ONLY": "Week1"}
-    assert subprocess.run(["sh", "-c", line], env=given, capture_output=True, text=True).stdout == "-m|tools.run|mcnn_core.download|--screen|bbbc021|--data|a dir|--only|Week1|"
+    assert (
+        subprocess.run(["sh", "-c", line], env=given, capture_output=True, text=True).stdout
+        == "-m|tools.run|mcnn_core.download|--screen|bbbc021|--data|a dir|--only|Week1|"
+    )
 
 
-def test_the_gene_ontology_is_fetched_once_and_refused_where_it_is_short(publisher, tmp_path, capsys):
+def test_the_gene_ontology_is_fetched_once_and_refused_where_it_is_short(
+    publisher, tmp_path, capsys
+):
     obo, gaf = GO_FILES
     publisher.files |= {obo: b"format-version: 1.2", gaf: b"packed"}
     publisher.short |= {(gaf, attempt): 3 for attempt in range(1, download.ATTEMPTS + 1)}
@@ -643,19 +903,36 @@ def test_the_gene_ontology_is_fetched_once_and_refused_where_it_is_short(publish
     assert f"{gaf}: 6 bytes expected, 3 received" in str(error) and not (tmp_path / gaf).exists()
     assert (tmp_path / obo).read_bytes() == b"format-version: 1.2"
     main(["--screen", "kimorph", "--data", str(tmp_path), "--from", publisher.address])
-    assert (tmp_path / gaf).read_bytes() == b"packed" and "1 files of the Gene Ontology are new" in capsys.readouterr().out
+    assert (
+        (tmp_path / gaf).read_bytes() == b"packed"
+        and "1 files of the Gene Ontology are new" in capsys.readouterr().out
+    )
     assert set(read_json(tmp_path / RECORD)) == set(GO_FILES)
     asked = publisher.count()
-    assert fetch_go(tmp_path, publisher.address, progress=False) == [] and publisher.count() == asked
+    assert (
+        fetch_go(tmp_path, publisher.address, progress=False) == [] and publisher.count() == asked
+    )
 
 
-def test_a_folder_that_was_fetched_by_hand_is_taken_and_one_of_other_things_is_not(publisher, tmp_path):
+def test_a_folder_that_was_fetched_by_hand_is_taken_and_one_of_other_things_is_not(
+    publisher, tmp_path
+):
     (tmp_path / "hand" / "Week9").mkdir(parents=True)
-    (tmp_path / "hand" / "BBBC021_v1_moa.csv.gz").write_bytes(gzip.compress(publisher.files["BBBC021_v1_moa.csv"]))
+    (tmp_path / "hand" / "BBBC021_v1_moa.csv.gz").write_bytes(
+        gzip.compress(publisher.files["BBBC021_v1_moa.csv"])
+    )
     fetch_bbbc021(tmp_path / "hand", ["Week10"], publisher.address, progress=False)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "hand").rglob("*.tif")}
-    assert before and fetch_bbbc021(tmp_path / "hand", ["Week10"], publisher.address, progress=False) == []
+    assert (
+        before
+        and fetch_bbbc021(tmp_path / "hand", ["Week10"], publisher.address, progress=False) == []
+    )
     (tmp_path / "other" / "Week9").mkdir(parents=True)
     (tmp_path / "other" / "thesis.docx").touch()
-    error = refused(fetch_bbbc021, tmp_path / "other", ["Week10"], publisher.address, progress=False)
-    assert "other holds 'thesis.docx' and was not made by this program" in str(error) and len(list((tmp_path / "other").iterdir())) == 2
+    error = refused(
+        fetch_bbbc021, tmp_path / "other", ["Week10"], publisher.address, progress=False
+    )
+    assert (
+        "other holds 'thesis.docx' and was not made by this program" in str(error)
+        and len(list((tmp_path / "other").iterdir())) == 2
+    )

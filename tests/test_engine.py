@@ -8,7 +8,16 @@ import pytest
 import torch
 
 from mcnn_core import engine
-from mcnn_core.engine import RECIPES, Fields, augment, bfloat16, crop_size, draw, embed, learning_rate
+from mcnn_core.engine import (
+    RECIPES,
+    Fields,
+    augment,
+    bfloat16,
+    crop_size,
+    draw,
+    embed,
+    learning_rate,
+)
 from mcnn_core.errors import InputError
 from mcnn_core.model import CONFIGS, MCNN
 from mcnn_core.train import train, untrained_model
@@ -19,8 +28,9 @@ def test_rates():
     weight = torch.nn.Parameter(torch.zeros(1))
     optimiser = torch.optim.SGD([weight], lr=1.0)
     recipe = replace(RECIPES["default"], epochs=10)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, total_steps=70, pct_start=0.2,
-                                                    cycle_momentum=False)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, recipe.learning_rate, total_steps=70, pct_start=0.2, cycle_momentum=False
+    )
     for step in range(70):
         assert learning_rate(recipe, step, 7) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-9)
         optimiser.step()
@@ -34,12 +44,18 @@ def test_rates():
 def test_one_cycle_ends_where_training_is_stopped(tmp_path):
     recipe = replace(RECIPES["default"], epochs=50, max_steps=30)
     assert learning_rate(recipe, 29, 7) == pytest.approx(recipe.learning_rate / 25e4)
-    assert max(learning_rate(recipe, step, 7) for step in range(30)) == pytest.approx(recipe.learning_rate)
-    assert learning_rate(replace(recipe, max_steps=10_000), 3, 7) == learning_rate(replace(recipe, max_steps=None), 3, 7)
+    assert max(learning_rate(recipe, step, 7) for step in range(30)) == pytest.approx(
+        recipe.learning_rate
+    )
+    assert learning_rate(replace(recipe, max_steps=10_000), 3, 7) == learning_rate(
+        replace(recipe, max_steps=None), 3, 7
+    )
 
 
 def test_one_step_schedule_does_not_divide_by_zero():
-    assert all(learning_rate(replace(RECIPES["default"], epochs=1), 0, steps) > 0 for steps in range(1, 20))
+    assert all(
+        learning_rate(replace(RECIPES["default"], epochs=1), 0, steps) > 0 for steps in range(1, 20)
+    )
 
 
 @pytest.mark.parametrize("shape, n_views", [((16, 24), 4), ((16, 16), 8)])
@@ -53,7 +69,10 @@ def test_flips_and_right_angle_rotations(shape, n_views):
     views = fields.views(np.zeros(200, int), size, draw(rng, 200, (*shape, 2), size, True)).numpy()
     assert len({view.tobytes() for view in views}) == n_views
     assert (np.rot90(pixels[0], 2) == views).all((1, 2, 3)).any()
-    assert (fields.views(np.zeros(5, int), size, draw(rng, 5, (*shape, 2), size, False)).numpy() == pixels).all()
+    assert (
+        fields.views(np.zeros(5, int), size, draw(rng, 5, (*shape, 2), size, False)).numpy()
+        == pixels
+    ).all()
 
 
 def test_crops_and_jitter():
@@ -64,7 +83,9 @@ def test_crops_and_jitter():
     views = Fields(store.pixels).views(np.arange(24), (16, 16), drawn)
     crops = views.numpy()
     assert crops.shape == (24, 16, 16, 2) and crops.dtype == np.uint8
-    windows = np.lib.stride_tricks.sliding_window_view(store.pixels[3], (16, 16), axis=(0, 1)).transpose(0, 1, 3, 4, 2)
+    windows = np.lib.stride_tricks.sliding_window_view(
+        store.pixels[3], (16, 16), axis=(0, 1)
+    ).transpose(0, 1, 3, 4, 2)
     assert (windows == crops[3]).all((2, 3, 4)).any()
     x = model.standardise(views)
     jittered = augment(model, views, replace(RECIPE, jitter_gain=0.2, jitter_offset=0.15), drawn)
@@ -76,7 +97,9 @@ def test_crops_and_jitter():
         crop_size(untrained_model(store, labels, replace(TINY, average=False)), RECIPE)
 
 
-@pytest.mark.parametrize("shape, size", [((24, 32), (16, 16)), ((24, 32), (16, 24)), ((16, 16), (16, 16))])
+@pytest.mark.parametrize(
+    "shape, size", [((24, 32), (16, 16)), ((24, 32), (16, 24)), ((16, 16), (16, 16))]
+)
 def test_fields_kept_on_a_device_give_the_bytes_that_the_store_gives(shape, size):
     rng = np.random.default_rng(3)
     pixels = rng.integers(0, 256, (9, *shape, 3), dtype=np.uint8)
@@ -84,7 +107,10 @@ def test_fields_kept_on_a_device_give_the_bytes_that_the_store_gives(shape, size
     fields = Fields(pixels)
     drawn = draw(rng, len(rows), (*shape, 3), size, True)
     read = fields.views(rows, size, drawn)
-    fields.resident, fields.slots = torch.from_numpy(pixels[[0, 2, 5, 8]]), np.array([0, 9, 1, 9, 9, 2, 9, 9, 3])
+    fields.resident, fields.slots = (
+        torch.from_numpy(pixels[[0, 2, 5, 8]]),
+        np.array([0, 9, 1, 9, 9, 2, 9, 9, 3]),
+    )
     assert drawn.turns.sum(0)[:2].all()
     assert torch.equal(fields.views(rows, size, drawn), read)
     parts = [fields.views(rows[rank::2], size, drawn[rank::2]) for rank in (0, 1)]
@@ -99,8 +125,14 @@ def test_precision():
 def test_bfloat16_only_where_it_is_clearly_faster(monkeypatch):
     for native, seconds, chosen in ((True, 0.5, True), (True, 0.9, False), (False, 0.1, False)):
         engine._bfloat16_is_faster.cache_clear()
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda native=native: {"avx512_bf16": native})
-        monkeypatch.setattr(engine, "_product_seconds", lambda dtype, seconds=seconds: seconds if dtype is torch.bfloat16 else 1.0)
+        monkeypatch.setattr(
+            torch.cpu, "get_capabilities", lambda native=native: {"avx512_bf16": native}
+        )
+        monkeypatch.setattr(
+            engine,
+            "_product_seconds",
+            lambda dtype, seconds=seconds: seconds if dtype is torch.bfloat16 else 1.0,
+        )
         assert engine._bfloat16_is_faster("cpu") is chosen
     engine._bfloat16_is_faster.cache_clear()
 
@@ -114,7 +146,9 @@ def test_precisions_agree(tmp_path):
     losses, features = [], []
     for precision in ("float32", "bfloat16"):
         recipe = replace(RECIPE, epochs=4, batch=12, precision=precision)
-        losses.append(train(store, labels, TINY, recipe, tmp_path / precision, progress=False)["loss"])
+        losses.append(
+            train(store, labels, TINY, recipe, tmp_path / precision, progress=False)["loss"]
+        )
     np.testing.assert_allclose(*losses, rtol=LOSS_TOLERANCE)
     model = untrained_model(store, labels, CONFIGS["default"])
     x = model.standardise(store.pixels)
@@ -140,7 +174,9 @@ def test_embedding_does_not_depend_on_the_batch():
     model, done = MCNN(CONFIGS["default"], 2, 2, 32, 32), []
     several = embed(model, Fields(pixels), range(7), batch=3, seen=done.append)
     assert several.shape == (7, 128) and several.dtype == np.float32 and done == [3, 3, 1]
-    np.testing.assert_allclose(embed(model, Fields(pixels), [6, 0])[::-1], several[[0, 6]], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        embed(model, Fields(pixels), [6, 0])[::-1], several[[0, 6]], rtol=1e-3, atol=1e-4
+    )
 
 
 def test_items_are_made_ahead_in_order_and_errors_come_through(monkeypatch):

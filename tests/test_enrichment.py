@@ -7,7 +7,16 @@ import pytest
 from scipy.stats import hypergeom
 
 from mcnn_core import enrichment, files
-from mcnn_core.enrichment import ALGORITHMS, count_enriched, enrich, enrich_clusters, load_go, read_gaf, read_obo, universe
+from mcnn_core.enrichment import (
+    ALGORITHMS,
+    count_enriched,
+    enrich,
+    enrich_clusters,
+    load_go,
+    read_gaf,
+    read_obo,
+    universe,
+)
 from mcnn_core.errors import InputError
 
 TOY = """format-version: 1.2
@@ -61,16 +70,43 @@ id: part_of
 name: part of
 """
 #: gene -> its own terms
-CARRIES = ({f"g{i}": ["T:11"] for i in range(4)} | {"g4": ["T:91", "T:2"], "g10": ["T:1"]} | {f"g{i}": ["T:21"] for i in range(5, 10)}
-           | {f"g{i}": ["T:0"] for i in range(11, 20)} | {"g20": ["F:0"]})
+CARRIES = (
+    {f"g{i}": ["T:11"] for i in range(4)}
+    | {"g4": ["T:91", "T:2"], "g10": ["T:1"]}
+    | {f"g{i}": ["T:21"] for i in range(5, 10)}
+    | {f"g{i}": ["T:0"] for i in range(11, 20)}
+    | {"g20": ["F:0"]}
+)
 
 
 def gaf_line(gene, term, qualifier="", taxon="taxon:9606"):
-    return "\t".join(["X", gene, f"S{gene}", qualifier, term, "PMID:0", "IDA", "", "P", "", "", "protein", taxon, "20220701", "X", "", ""])
+    return "\t".join(
+        [
+            "X",
+            gene,
+            f"S{gene}",
+            qualifier,
+            term,
+            "PMID:0",
+            "IDA",
+            "",
+            "P",
+            "",
+            "",
+            "protein",
+            taxon,
+            "20220701",
+            "X",
+            "",
+            "",
+        ]
+    )
 
 
 def gaf_text(carries):
-    return "!gaf-version: 2.2\n" + "".join(gaf_line(gene, term) + "\n" for gene, terms in carries.items() for term in terms)
+    return "!gaf-version: 2.2\n" + "".join(
+        gaf_line(gene, term) + "\n" for gene, terms in carries.items() for term in terms
+    )
 
 
 def write(folder, obo=TOY, gaf=None):
@@ -90,7 +126,9 @@ def by_term(space, genes, algorithm):
 
 def at_least(k, n, chosen, total):
     """Return the exact chance that `chosen` of `total` genes hold k or more of n."""
-    return sum(comb(n, i) * comb(total - n, chosen - i) for i in range(k, min(n, chosen) + 1)) / comb(total, chosen)
+    return sum(
+        comb(n, i) * comb(total - n, chosen - i) for i in range(k, min(n, chosen) + 1)
+    ) / comb(total, chosen)
 
 
 def test_obo(tmp_path):
@@ -100,25 +138,58 @@ def test_obo(tmp_path):
     assert got.terms.name["T:11"] == "T:11"
     assert got.terms.namespace.tolist() == ["biological_process"] * 6 + ["molecular_function"]
     assert set(got.parents.itertuples(index=False, name=None)) == {
-        ("T:1", "T:0"), ("T:2", "T:0"), ("T:11", "T:1"), ("T:21", "T:2"), ("T:21", "T:22"), ("T:22", "T:2")}
+        ("T:1", "T:0"),
+        ("T:2", "T:0"),
+        ("T:11", "T:1"),
+        ("T:21", "T:2"),
+        ("T:21", "T:22"),
+        ("T:22", "T:2"),
+    }
     assert got.aliases == {"T:91": "T:1", "T:92": "T:22"}
 
 
 def test_gaf(tmp_path):
-    lines = ["! comment", gaf_line("a", "T:1"), gaf_line("b", "T:1", "NOT|involved_in"), "", gaf_line("a", "T:1"),
-             gaf_line("c", "T:2", taxon="taxon:9606|taxon:11"), gaf_line("!d", "T:2").rsplit("\t", 2)[0]]
+    lines = [
+        "! comment",
+        gaf_line("a", "T:1"),
+        gaf_line("b", "T:1", "NOT|involved_in"),
+        "",
+        gaf_line("a", "T:1"),
+        gaf_line("c", "T:2", taxon="taxon:9606|taxon:11"),
+        gaf_line("!d", "T:2").rsplit("\t", 2)[0],
+    ]
     (tmp_path / "a.gaf").write_text("\n".join(lines))
     got = read_gaf(tmp_path / "a.gaf")
-    assert got.to_dict("list") == {"gene": ["a", "c", "!d"], "term": ["T:1", "T:2", "T:2"]} and got.index.tolist() == [2, 6, 7]
+    assert got.to_dict("list") == {
+        "gene": ["a", "c", "!d"],
+        "term": ["T:1", "T:2", "T:2"],
+    } and got.index.tolist() == [2, 6, 7]
     assert read_gaf(tmp_path / "a.gaf", column="symbol").gene.tolist() == ["Sa", "Sc", "S!d"]
 
 
 def test_universe(toy):
     genes = pd.Series([*CARRIES, "nowhere", "g1"], [f"siRNA {i}" for i in range(len(CARRIES) + 2)])
     space = universe(toy, genes, node_size=2)
-    assert len(space.genes) == 20 and space.unmapped.to_dict() == {"siRNA 20": "g20", "siRNA 21": "nowhere"}
-    assert dict(zip(space.terms.term, space.terms.annotated)) == {"T:0": 20, "T:1": 6, "T:2": 6, "T:11": 4, "T:21": 5, "T:22": 5}
-    assert dict(zip(space.terms.term, space.level)) == {"T:0": 0, "T:1": 1, "T:2": 1, "T:11": 2, "T:21": 3, "T:22": 2}
+    assert len(space.genes) == 20 and space.unmapped.to_dict() == {
+        "siRNA 20": "g20",
+        "siRNA 21": "nowhere",
+    }
+    assert dict(zip(space.terms.term, space.terms.annotated)) == {
+        "T:0": 20,
+        "T:1": 6,
+        "T:2": 6,
+        "T:11": 4,
+        "T:21": 5,
+        "T:22": 5,
+    }
+    assert dict(zip(space.terms.term, space.level)) == {
+        "T:0": 0,
+        "T:1": 1,
+        "T:2": 1,
+        "T:11": 2,
+        "T:21": 3,
+        "T:22": 2,
+    }
     assert universe(toy, genes, node_size=6).terms.term.tolist() == ["T:0", "T:1", "T:2"]
     assert universe(toy, ["g20"], "molecular_function", 1).terms.name.tolist() == ["function"]
 
@@ -126,14 +197,24 @@ def test_universe(toy):
 def test_every_algorithm_by_hand(toy):
     """T:11 holds four of the five chosen; T:1 is left with g4, chosen, and g10, of 16 genes with one chosen."""
     space, chosen = universe(toy, CARRIES, node_size=1), [f"g{i}" for i in range(5)]
-    own = {"T:0": 1, "T:1": at_least(5, 6, 5, 20), "T:11": at_least(4, 4, 5, 20), "T:2": at_least(1, 6, 5, 20), "T:21": 1, "T:22": 1}
+    own = {
+        "T:0": 1,
+        "T:1": at_least(5, 6, 5, 20),
+        "T:11": at_least(4, 4, 5, 20),
+        "T:2": at_least(1, 6, 5, 20),
+        "T:21": 1,
+        "T:22": 1,
+    }
     assert own["T:11"] == 16 / comb(20, 5) < enrichment.ELIM_CUT
     assert by_term(space, chosen, "classic") == pytest.approx(own, rel=1e-12)
     assert by_term(space, chosen, "elim") == pytest.approx(own | {"T:1": 2 / 16}, rel=1e-12)
     # T:2 loses no gene, since nothing chosen is in T:22; the root loses those of T:1 and T:2 and keeps none that is chosen
     assert by_term(space, chosen, "weight01") == pytest.approx(own | {"T:1": 2 / 16}, rel=1e-12)
     table = enrich(space, chosen, "elim").set_index("term")
-    assert table.columns.tolist() == ["name", "annotated", "significant", "expected", "p"] and table.p.is_monotonic_increasing
+    assert (
+        table.columns.tolist() == ["name", "annotated", "significant", "expected", "p"]
+        and table.p.is_monotonic_increasing
+    )
     assert table.loc["T:1"].tolist() == ["defence ! of the cell", 6, 5, 1.5, pytest.approx(2 / 16)]
 
 
@@ -156,8 +237,12 @@ def test_no_gene_and_every_gene(toy):
 
 def random_dag(rng, n_terms=60, n_genes=40):
     """Return the parents of each term and the genes that carry each, ancestors' included."""
-    parents = {t: set(rng.integers(0, t, rng.integers(1, 4)).tolist()) for t in range(1, n_terms)} | {0: set()}
-    genes = {t: {f"g{i}" for i in rng.integers(0, n_genes, rng.integers(0, 4))} for t in range(n_terms)}
+    parents = {
+        t: set(rng.integers(0, t, rng.integers(1, 4)).tolist()) for t in range(1, n_terms)
+    } | {0: set()}
+    genes = {
+        t: {f"g{i}" for i in rng.integers(0, n_genes, rng.integers(0, 4))} for t in range(n_terms)
+    }
     genes[0] |= {f"g{i}" for i in range(n_genes)}
     own = {t: set(found) for t, found in genes.items()}
     for t in range(n_terms - 1, 0, -1):
@@ -171,9 +256,13 @@ def brute_force(parents, genes, chosen, algorithm):
     n_genes, gone, p = len(genes[0]), {t: set() for t in genes}, {}
     for t in sorted(genes, reverse=True):
         if algorithm == "weight01":
-            gone[t] = set().union(*(genes[c] for c in genes if t in parents[c] and genes[c] & chosen))
+            gone[t] = set().union(
+                *(genes[c] for c in genes if t in parents[c] and genes[c] & chosen)
+            )
         left, lost = genes[t] - gone[t], gone[t]
-        p[f"T:{t}"] = at_least(len(left & chosen), len(left), len(chosen - lost), n_genes - len(lost))
+        p[f"T:{t}"] = at_least(
+            len(left & chosen), len(left), len(chosen - lost), n_genes - len(lost)
+        )
         if algorithm == "elim" and p[f"T:{t}"] <= 0.01:
             above = [t]
             while above:
@@ -188,12 +277,20 @@ def brute_force(parents, genes, chosen, algorithm):
 def test_agrees_with_loops_on_random_graphs(tmp_path, seed, node_size):
     rng = np.random.default_rng(seed)
     parents, own, genes = random_dag(rng)
-    obo = "".join(f"[Term]\nid: T:{t}\nname: n\n" + "".join(f"is_a: T:{p}\n" for p in parents[t]) for t in parents)
+    obo = "".join(
+        f"[Term]\nid: T:{t}\nname: n\n" + "".join(f"is_a: T:{p}\n" for p in parents[t])
+        for t in parents
+    )
     carries = {}
     for t, members in own.items():
         for gene in members:
             carries.setdefault(gene, []).append(f"T:{t}")
-    space = universe(load_go(*write(tmp_path, obo, gaf_text(carries)), tmp_path / "cache"), carries, "", node_size)
+    space = universe(
+        load_go(*write(tmp_path, obo, gaf_text(carries)), tmp_path / "cache"),
+        carries,
+        "",
+        node_size,
+    )
     tested = {t: members for t, members in genes.items() if len(members) >= node_size}
     changed = set()
     for place, algorithm in enumerate(ALGORITHMS):
@@ -207,20 +304,41 @@ def test_agrees_with_loops_on_random_graphs(tmp_path, seed, node_size):
 
 def test_clusters_and_their_false_discoveries(toy):
     space = universe(toy, [*CARRIES, "nowhere"], node_size=1)
-    clusters = pd.Series({f"g{i}": 7 for i in range(5)} | {f"g{i}": 3 for i in range(5, 10)} | {"g11": 9, "nowhere": 9, "g20": 10})
-    clusters = pd.concat([clusters, pd.Series({"g0": 3, "g1": 7})])  # a gene in two clusters, another given twice
+    clusters = pd.Series(
+        {f"g{i}": 7 for i in range(5)}
+        | {f"g{i}": 3 for i in range(5, 10)}
+        | {"g11": 9, "nowhere": 9, "g20": 10}
+    )
+    clusters = pd.concat(
+        [clusters, pd.Series({"g0": 3, "g1": 7})]
+    )  # a gene in two clusters, another given twice
     got = enrich_clusters(space, clusters)
     assert got.columns.tolist() == enrichment.COLUMNS and (got.significant > 0).all()
-    assert list(dict.fromkeys(zip(got.cluster, got.algorithm))) == [(c, a) for c in (3, 7, 9) for a in ALGORITHMS]
+    assert list(dict.fromkeys(zip(got.cluster, got.algorithm))) == [
+        (c, a) for c in (3, 7, 9) for a in ALGORITHMS
+    ]
     for (cluster, algorithm), part in got.groupby(["cluster", "algorithm"]):
         p = np.sort(enrich(space, clusters.index[clusters == cluster], algorithm).p)
         # by definition: the least n p / rank over all p that are not smaller
-        expected = [min(1, min(len(p) * p[k] / (k + 1) for k in range(len(p)) if p[k] >= one)) for one in part.p]
+        expected = [
+            min(1, min(len(p) * p[k] / (k + 1) for k in range(len(p)) if p[k] >= one))
+            for one in part.p
+        ]
         assert part.q.tolist() == pytest.approx(expected, rel=1e-12)
     counts = count_enriched(got, clusters)
-    assert counts.loc["classic"].to_dict() == {"clusters": 4, "any": 2, "multi_gene": 3, "multi_gene_two_terms": 2}
+    assert counts.loc["classic"].to_dict() == {
+        "clusters": 4,
+        "any": 2,
+        "multi_gene": 3,
+        "multi_gene_two_terms": 2,
+    }
     # elim leaves each of them its deepest term: T:11 and T:21
-    assert counts.loc["elim"].to_dict() == {"clusters": 4, "any": 2, "multi_gene": 3, "multi_gene_two_terms": 0}
+    assert counts.loc["elim"].to_dict() == {
+        "clusters": 4,
+        "any": 2,
+        "multi_gene": 3,
+        "multi_gene_two_terms": 0,
+    }
     assert count_enriched(got, clusters, fdr=1e-9)["any"].tolist() == [0, 0, 0]
     assert enrich_clusters(space, clusters[clusters == 10]).empty
 
@@ -232,7 +350,9 @@ def test_ids_that_pandas_read_as_numbers(tmp_path):
     for ids in (floats, floats.to_numpy(np.float32), np.arange(101, 106), [" 101 ", "102"]):
         assert universe(go, ids, node_size=1).unmapped.empty
     space = universe(go, range(101, 106), node_size=1)
-    assert enrich_clusters(space, pd.Series("c", index=[101.0, 102.0])).significant.tolist() == [2] * 9
+    assert (
+        enrich_clusters(space, pd.Series("c", index=[101.0, 102.0])).significant.tolist() == [2] * 9
+    )
 
 
 def test_cache(tmp_path, monkeypatch):
@@ -244,7 +364,11 @@ def test_cache(tmp_path, monkeypatch):
     for name in enrichment.TABLES:
         pd.testing.assert_frame_equal(getattr(cached, name), getattr(fresh, name))
     folder = next((tmp_path / "cache").iterdir())
-    assert sorted(path.name for path in folder.glob("*.parquet")) == ["annotation.parquet", "parents.parquet", "terms.parquet"]
+    assert sorted(path.name for path in folder.glob("*.parquet")) == [
+        "annotation.parquet",
+        "parents.parquet",
+        "terms.parquet",
+    ]
     (folder / "terms.parquet").write_bytes(b"not Parquet")
     (folder / "parents.parquet").unlink()
     pd.testing.assert_frame_equal(load_go(obo, gaf, tmp_path / "cache").terms, fresh.terms)
@@ -262,16 +386,37 @@ def stanza(term, *tags):
     return "\n".join(["[Term]", f"id: {term}", *tags]) + "\n"
 
 
-@pytest.mark.parametrize("text, problems", [
-    ("", ["no [Term] stanza"]),
-    ("format-version: 1.2\n[Typedef]\nid: part_of\n", ["no [Term] stanza"]),
-    ("[Term]\nname: a\n" + stanza("T:1") + stanza("T:1"), ["line 1: a term without id", "line 5: T:1 is there twice"]),
-    (stanza("T:1", "is_a: T:7", "is_a:", "relationship: part_of") + stanza("T:2", "is_obsolete: true") + stanza("T:3", "is_a: T:2"),
-     ["line 1: T:1 has the parent 'T:7', which is no term or obsolete", "line 1: T:1 has the parent '', which is no term or obsolete",
-      "line 1: T:1 has the parent '', which is no term or obsolete", "line 9: T:3 has the parent 'T:2', which is no term or obsolete"]),
-    (stanza("T:0") + stanza("T:1", "is_a: T:0", "is_a: T:3") + stanza("T:2", "is_a: T:1") + stanza("T:3", "relationship: regulates T:2")
-     + stanza("T:4", "is_a: T:4") + "".join(stanza(f"U:{i}", f"is_a: U:{(i + 1) % 7}") for i in range(7)),
-     ["T:1, T:2, T:3", "T:4", "U:0, U:1, U:2, U:3, U:4 and 2 more"])])
+@pytest.mark.parametrize(
+    "text, problems",
+    [
+        ("", ["no [Term] stanza"]),
+        ("format-version: 1.2\n[Typedef]\nid: part_of\n", ["no [Term] stanza"]),
+        (
+            "[Term]\nname: a\n" + stanza("T:1") + stanza("T:1"),
+            ["line 1: a term without id", "line 5: T:1 is there twice"],
+        ),
+        (
+            stanza("T:1", "is_a: T:7", "is_a:", "relationship: part_of")
+            + stanza("T:2", "is_obsolete: true")
+            + stanza("T:3", "is_a: T:2"),
+            [
+                "line 1: T:1 has the parent 'T:7', which is no term or obsolete",
+                "line 1: T:1 has the parent '', which is no term or obsolete",
+                "line 1: T:1 has the parent '', which is no term or obsolete",
+                "line 9: T:3 has the parent 'T:2', which is no term or obsolete",
+            ],
+        ),
+        (
+            stanza("T:0")
+            + stanza("T:1", "is_a: T:0", "is_a: T:3")
+            + stanza("T:2", "is_a: T:1")
+            + stanza("T:3", "relationship: regulates T:2")
+            + stanza("T:4", "is_a: T:4")
+            + "".join(stanza(f"U:{i}", f"is_a: U:{(i + 1) % 7}") for i in range(7)),
+            ["T:1, T:2, T:3", "T:4", "U:0, U:1, U:2, U:3, U:4 and 2 more"],
+        ),
+    ],
+)
 def test_bad_ontology(tmp_path, text, problems):
     path = tmp_path / "bad.obo"
     path.write_text(text)
@@ -283,12 +428,30 @@ def test_bad_ontology(tmp_path, text, problems):
 def test_bad_annotation(tmp_path):
     path = tmp_path / "bad.gaf"
     mouse = [gaf_line("d", "T:1", taxon="taxon:10090")] * 1200
-    path.write_text("\n".join(["!x", gaf_line("a", "T:1"), "X\ta\tb", gaf_line(" ", "T:1"), gaf_line("b", ""),
-                               gaf_line("c", "T:1", taxon=""), *mouse, gaf_line("e", "T:1") + "\t"]))
+    path.write_text(
+        "\n".join(
+            [
+                "!x",
+                gaf_line("a", "T:1"),
+                "X\ta\tb",
+                gaf_line(" ", "T:1"),
+                gaf_line("b", ""),
+                gaf_line("c", "T:1", taxon=""),
+                *mouse,
+                gaf_line("e", "T:1") + "\t",
+            ]
+        )
+    )
     with pytest.raises(InputError, match=str(path)) as error:
         read_gaf(path)
-    assert error.value.problems == ["line 3: 3 columns", "line 4: no gene id", "line 5: no term", "line 1207: 18 columns",
-                                    "line 6: no taxon (1 rows)", "line 7: taxon:10090 (1,200 rows)"]
+    assert error.value.problems == [
+        "line 3: 3 columns",
+        "line 4: no gene id",
+        "line 5: no term",
+        "line 1207: 18 columns",
+        "line 6: no taxon (1 rows)",
+        "line 7: taxon:10090 (1,200 rows)",
+    ]
     assert "taxon:9606" in str(error.value)
     path.write_text("!gaf-version: 2.2\n" + gaf_line("a", "T:1", "NOT"))
     with pytest.raises(InputError, match="no annotation"):
@@ -301,7 +464,10 @@ def test_files_that_do_not_belong_together(tmp_path):
     obo, gaf = write(tmp_path, gaf=gaf_text({"a": ["T:1", "T:77"], "b": ["T:9"]}))
     with pytest.raises(InputError, match="one release") as error:
         load_go(obo, gaf, tmp_path / "cache")
-    assert error.value.problems == ["line 3: T:77", "line 4: T:9"] and not (tmp_path / "cache").exists()
+    assert (
+        error.value.problems == ["line 3: T:77", "line 4: T:9"]
+        and not (tmp_path / "cache").exists()
+    )
     with pytest.raises(InputError) as error:
         load_go(tmp_path / "no.obo", tmp_path / "no.gaf", tmp_path)
     assert error.value.problems == [str(tmp_path / "no.obo"), str(tmp_path / "no.gaf")]
@@ -311,8 +477,16 @@ def test_files_that_do_not_belong_together(tmp_path):
 def test_hostile_files(tmp_path, monkeypatch, read):
     path, rng = tmp_path / "file.gz", np.random.default_rng(0)
     packed = gzip.compress(TOY.encode() + rng.bytes(5000).hex().encode())
-    for content in (rng.bytes(3000), bytes(3000), packed[:-2000], packed[:500] + bytes(100) + packed[600:], b"\x1f\x8b", b"[" * 3000,
-                    b"[Term]\x00\nid\x00: \n" * 50, b"\t" * 3000):
+    for content in (
+        rng.bytes(3000),
+        bytes(3000),
+        packed[:-2000],
+        packed[:500] + bytes(100) + packed[600:],
+        b"\x1f\x8b",
+        b"[" * 3000,
+        b"[Term]\x00\nid\x00: \n" * 50,
+        b"\t" * 3000,
+    ):
         path.write_bytes(content)
         with pytest.raises(InputError, match=str(path)):
             read(path)
@@ -327,7 +501,10 @@ def test_hostile_files(tmp_path, monkeypatch, read):
 def test_strange_names_are_data(tmp_path):
     long, odd = "x" * 10_000, "a\u2028b\x0b=1+1\t\"';{}[]"
     obo = stanza("T:0", f"name: {long}") + stanza(long, f"name: {odd}", "is_a: T:0")
-    go = load_go(*write(tmp_path, obo, gaf_text({f"g{i}": [long] for i in range(6)} | {long: ["T:0"]})), tmp_path / "cache")
+    go = load_go(
+        *write(tmp_path, obo, gaf_text({f"g{i}": [long] for i in range(6)} | {long: ["T:0"]})),
+        tmp_path / "cache",
+    )
     table = enrich(universe(go, [long, *(f"g{i}" for i in range(6))], ""), ["g1"], "elim")
     assert dict(zip(table.term, table.name)) == {long: odd, "T:0": long}
 
@@ -335,7 +512,9 @@ def test_strange_names_are_data(tmp_path):
 def test_bad_questions(toy):
     space = universe(toy, CARRIES, node_size=1)
     with pytest.raises(InputError) as error:
-        universe(toy, pd.Series(["g1", "", None, " ", np.nan], ["AAK1", "AXL", "AATK", "AZU1", "CERK"]))
+        universe(
+            toy, pd.Series(["g1", "", None, " ", np.nan], ["AAK1", "AXL", "AATK", "AZU1", "CERK"])
+        )
     assert error.value.problems == ["row AXL", "row AATK", "row AZU1", "row CERK"]
     with pytest.raises(InputError) as error:
         universe(toy, CARRIES, "cellular_component")
@@ -344,7 +523,10 @@ def test_bad_questions(toy):
         with pytest.raises(InputError, match="5 genes or more") as error:
             universe(toy, genes)
         assert error.value.problems == [f"library: {', '.join(genes)}", "GAF: g0, g1, g2, g3, g4"]
-    for run in (lambda: enrich(space, ["g1", "g99", "AXL"]), lambda: enrich_clusters(space, pd.Series({"g1": 1, "AXL": 2, "g99": 3}))):
+    for run in (
+        lambda: enrich(space, ["g1", "g99", "AXL"]),
+        lambda: enrich_clusters(space, pd.Series({"g1": 1, "AXL": 2, "g99": 3})),
+    ):
         with pytest.raises(InputError, match="of the library") as error:
             run()
         assert error.value.problems == ["AXL", "g99"]
@@ -366,10 +548,23 @@ def topgo(shared_data, tmp_path_factory):
     edges = pd.read_csv(source / "ALL_godata_edges_child_parent.csv")
     carried = pd.read_csv(source / "ALL_godata_genes_in_term_propagated.csv.gz")
     parents = edges.groupby("child").parent.agg(list).to_dict()
-    obo = "".join(stanza(term, "namespace: biological_process", *[f"is_a: {parent}" for parent in parents.get(term, [])])
-                  for term in sorted(set(carried.go)))
-    go = load_go(*write(folder, obo, gaf_text(carried.groupby("gene").go.agg(list).to_dict())), folder / "cache")
-    return go, pd.read_csv(source / "ALL_godata_gene_scores.csv"), pd.read_csv(source / "ALL_godata_results.csv").set_index("go")
+    obo = "".join(
+        stanza(
+            term,
+            "namespace: biological_process",
+            *[f"is_a: {parent}" for parent in parents.get(term, [])],
+        )
+        for term in sorted(set(carried.go))
+    )
+    go = load_go(
+        *write(folder, obo, gaf_text(carried.groupby("gene").go.agg(list).to_dict())),
+        folder / "cache",
+    )
+    return (
+        go,
+        pd.read_csv(source / "ALL_godata_gene_scores.csv"),
+        pd.read_csv(source / "ALL_godata_results.csv").set_index("go"),
+    )
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -378,10 +573,17 @@ def test_equals_topgo(topgo, algorithm):
     go, scores, expected = topgo
     assert (scores.significant == (scores.score < 0.01)).all()
     space = universe(go, scores.gene, node_size=5)
-    got = enrich(space, scores.gene[scores.significant], algorithm).set_index("term").loc[expected.index]
+    got = (
+        enrich(space, scores.gene[scores.significant], algorithm)
+        .set_index("term")
+        .loc[expected.index]
+    )
     assert (len(space.genes), len(space.unmapped), len(space.terms), len(got)) == (318, 0, 777, 777)
     np.testing.assert_allclose(got.p, expected[f"{algorithm}Fisher"], rtol=1e-12)
-    assert got.annotated.tolist() == expected.Annotated.tolist() and got.significant.tolist() == expected.Significant.tolist()
+    assert (
+        got.annotated.tolist() == expected.Annotated.tolist()
+        and got.significant.tolist() == expected.Significant.tolist()
+    )
     np.testing.assert_allclose(got.expected, expected.Expected, atol=0.005 + 1e-9)
 
 
@@ -389,7 +591,11 @@ def test_equals_topgo(topgo, algorithm):
 def human(shared_data, tmp_path_factory):
     """Real GO with human annotation, and the Entrez ids of KiMorph's siRNAs by their symbols."""
     folder = shared_data / "go"
-    go = load_go(folder / "go-2022-07-01.obo.gz", folder / "goa_human_entrez.gaf.gz", tmp_path_factory.mktemp("cache"))
+    go = load_go(
+        folder / "go-2022-07-01.obo.gz",
+        folder / "goa_human_entrez.gaf.gz",
+        tmp_path_factory.mktemp("cache"),
+    )
     plate = pd.read_csv(shared_data / "kimorph" / "kimorph_featureData.csv")
     return go, plate[plate.controlStatus == "sample"].set_index("GeneID").LocusID
 
@@ -400,19 +606,31 @@ def test_kimorph_by_entrez_id(human):
     process, function = universe(go, sirnas), universe(go, sirnas, "molecular_function")
     assert (len(process.genes), len(function.genes)) == (768, 771)
     assert process.unmapped.to_dict() == {
-        "FLJ35107": "348825", "CDC2L2": "985", "EIF2AK4": "27104", "NYD-SP25": "89882", "KIAA1639": "57729", "MGC26597": "206426",
-        "MPP3": "4356", "KALRN": "11139", "TSKS": "60385"}
+        "FLJ35107": "348825",
+        "CDC2L2": "985",
+        "EIF2AK4": "27104",
+        "NYD-SP25": "89882",
+        "KIAA1639": "57729",
+        "MGC26597": "206426",
+        "MPP3": "4356",
+        "KALRN": "11139",
+        "TSKS": "60385",
+    }
     assert set(function.unmapped) == {"348825", "985", "27104", "57729", "206426", "11139"}
     chosen = process.genes[::25]
     table = enrich(process, chosen, "classic")
-    np.testing.assert_allclose(table.p, hypergeom.sf(table.significant - 1, 768, len(chosen), table.annotated), rtol=1e-12)
+    np.testing.assert_allclose(
+        table.p, hypergeom.sf(table.significant - 1, 768, len(chosen), table.annotated), rtol=1e-12
+    )
 
 
 def test_planted_terms_are_found(human):
     """27 clusters of real kinases; each of the first nine holds 70 % of the genes of a term without children, and 12 others."""
     go, sirnas = human
     space, rng = universe(go, sirnas), np.random.default_rng(5)
-    leaves = np.flatnonzero((space.children.sum(axis=1) == 0) & space.terms.annotated.between(8, 30))
+    leaves = np.flatnonzero(
+        (space.children.sum(axis=1) == 0) & space.terms.annotated.between(8, 30)
+    )
     planted = dict(enumerate(rng.choice(leaves, 9, replace=False), 1))
     clusters = pd.Series(rng.integers(10, 28, len(space.genes)), space.genes)
     for cluster, term in planted.items():
@@ -421,7 +639,9 @@ def test_planted_terms_are_found(human):
         clusters[rng.choice(clusters.index[clusters > 9], 12, replace=False)] = cluster
     found = enrich_clusters(space, clusters).query("q <= 0.05")
     for _, part in found.groupby("algorithm"):
-        assert {(cluster, space.terms.term[term]) for cluster, term in planted.items()} <= set(zip(part.cluster, part.term))
+        assert {(cluster, space.terms.term[term]) for cluster, term in planted.items()} <= set(
+            zip(part.cluster, part.term)
+        )
     assert set(found.algorithm) == set(ALGORITHMS)
 
 

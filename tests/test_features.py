@@ -34,19 +34,34 @@ def model():
 def frame(n=40, d=6, seed=0, training=True):
     rng = np.random.default_rng(seed)
     values = rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) * [5, 4, 3, 2, 1, 0.1][:d]
-    table = pd.DataFrame({"Metadata_Plate": "P1", "Metadata_Well": [f"B{row:02d}" for row in range(n)], "Metadata_Site": 1,
-                          "FileName_DAPI": "x.tif"})
+    table = pd.DataFrame(
+        {
+            "Metadata_Plate": "P1",
+            "Metadata_Well": [f"B{row:02d}" for row in range(n)],
+            "Metadata_Site": 1,
+            "FileName_DAPI": "x.tif",
+        }
+    )
     return feature_frame(table, values.astype(np.float32), np.full(n, training))
 
 
 def test_embedding_does_not_depend_on_order_or_state(store, model):
     model.train()
     one = embed(model, store, range(10), progress=False)
-    assert one.shape == (10, 128) and one.dtype == np.float32 and not model.training and (one >= 0).all()
+    assert (
+        one.shape == (10, 128)
+        and one.dtype == np.float32
+        and not model.training
+        and (one >= 0).all()
+    )
     assert (embed(model, store, range(10), progress=False) == one).all()
-    np.testing.assert_allclose(embed(model, store, rows=[7, 2], batch=1, progress=False), one[[7, 2]], rtol=0.05, atol=0.02)
+    np.testing.assert_allclose(
+        embed(model, store, rows=[7, 2], batch=1, progress=False), one[[7, 2]], rtol=0.05, atol=0.02
+    )
     with torch.inference_mode():
-        np.testing.assert_allclose(one, model.embed(model.standardise(np.array(store.pixels))), rtol=0.05, atol=0.02)
+        np.testing.assert_allclose(
+            one, model.embed(model.standardise(np.array(store.pixels))), rtol=0.05, atol=0.02
+        )
 
 
 def test_large_fields_go_one_by_one(store, model, monkeypatch):
@@ -68,18 +83,39 @@ def in_fours(monkeypatch):
     """Parts of four fields; returns the list that the rows of each part computed are added to."""
     computed, plain = [], features.embed
     monkeypatch.setattr(features, "PART", 4)
-    monkeypatch.setattr(features, "embed", lambda model, store, rows, **rest: computed.append(list(rows)) or plain(model, store, rows, **rest))
+    monkeypatch.setattr(
+        features,
+        "embed",
+        lambda model, store, rows, **rest: (
+            computed.append(list(rows)) or plain(model, store, rows, **rest)
+        ),
+    )
     return computed
 
 
 def test_a_screen_in_parts_is_the_screen(store, model, in_fours, tmp_path):
     whole = embed_screen(model, store, tmp_path / "new" / "parts", progress=False)
-    assert whole.shape == (10, 128) and whole.dtype == np.float32 and in_fours == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert (
+        whole.shape == (10, 128)
+        and whole.dtype == np.float32
+        and in_fours == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    )
     for rows in in_fours:
         np.testing.assert_array_equal(whole[rows], embed(model, store, rows, progress=False))
-    np.testing.assert_allclose(whole, embed(model, store, range(10), progress=False), rtol=0.05, atol=0.02)
+    np.testing.assert_allclose(
+        whole, embed(model, store, range(10), progress=False), rtol=0.05, atol=0.02
+    )
     assert sorted(path.name for path in (tmp_path / "new" / "parts").iterdir()) == sorted(
-        [".lock", ".mcnn", "embedding.json", "network.yml", *PARTS, *(f"{part}.sha256" for part in PARTS), "weights.safetensors"])
+        [
+            ".lock",
+            ".mcnn",
+            "embedding.json",
+            "network.yml",
+            *PARTS,
+            *(f"{part}.sha256" for part in PARTS),
+            "weights.safetensors",
+        ]
+    )
 
 
 def test_what_is_done_is_not_done_again(store, model, in_fours, monkeypatch, tmp_path):
@@ -95,12 +131,25 @@ def test_what_is_done_is_not_done_again(store, model, in_fours, monkeypatch, tmp
     with pytest.raises(KeyboardInterrupt):
         embed_screen(model, store, tmp_path / "twice", progress=False)
     assert sorted(path.name for path in (tmp_path / "twice").iterdir()) == sorted(
-        [".lock", ".mcnn", "embedding.json", "network.yml", *PARTS[:2], *(f"{part}.sha256" for part in PARTS[:2]), "weights.safetensors"])
+        [
+            ".lock",
+            ".mcnn",
+            "embedding.json",
+            "network.yml",
+            *PARTS[:2],
+            *(f"{part}.sha256" for part in PARTS[:2]),
+            "weights.safetensors",
+        ]
+    )
     monkeypatch.setattr(features, "embed", counted)
     del in_fours[:]
-    np.testing.assert_array_equal(embed_screen(model, store, tmp_path / "twice", progress=False), expected)
+    np.testing.assert_array_equal(
+        embed_screen(model, store, tmp_path / "twice", progress=False), expected
+    )
     assert in_fours == [[8, 9]]
-    np.testing.assert_array_equal(embed_screen(model, store, tmp_path / "twice", progress=False), expected)
+    np.testing.assert_array_equal(
+        embed_screen(model, store, tmp_path / "twice", progress=False), expected
+    )
     assert in_fours == [[8, 9]]
 
 
@@ -123,7 +172,14 @@ features.embed_screen(model, Store.open(sys.argv[3]), sys.argv[1], progress=Fals
 def test_a_killed_run_goes_on_where_it_was(store, model, in_fours, tmp_path):
     """Killed by the system, without a chance to tidy up, in a process of its own."""
     folder = tmp_path / "parts"
-    command = [sys.executable, "-c", HANGS_IN_THE_THIRD_PART, folder, str(torch.get_num_threads()), store.folder]
+    command = [
+        sys.executable,
+        "-c",
+        HANGS_IN_THE_THIRD_PART,
+        folder,
+        str(torch.get_num_threads()),
+        store.folder,
+    ]
     process = subprocess.Popen(command, cwd=Path(features.__file__).parents[1])
     try:
         while not (folder / f"{PARTS[1]}.sha256").exists():
@@ -132,17 +188,26 @@ def test_a_killed_run_goes_on_where_it_was(store, model, in_fours, tmp_path):
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    half = folder / f".{PARTS[2]}.{files._here()}-{process.pid}-99.part.npy"  # what a kill while writing leaves
+    half = (
+        folder / f".{PARTS[2]}.{files._here()}-{process.pid}-99.part.npy"
+    )  # what a kill while writing leaves
     half.write_bytes(b"half of it")
     finished = {name: (folder / name).stat().st_mtime_ns for name in PARTS[:2]}
     resumed = embed_screen(model, store, folder, progress=False)
     assert not half.exists()
-    assert in_fours == [[8, 9]] and {name: (folder / name).stat().st_mtime_ns for name in finished} == finished
-    np.testing.assert_array_equal(resumed, embed_screen(model, store, tmp_path / "at once", progress=False))
+    assert (
+        in_fours == [[8, 9]]
+        and {name: (folder / name).stat().st_mtime_ns for name in finished} == finished
+    )
+    np.testing.assert_array_equal(
+        resumed, embed_screen(model, store, tmp_path / "at once", progress=False)
+    )
 
 
 @pytest.mark.parametrize("changed", ["weights", "statistics", "store", "part"])
-def test_parts_of_anything_else_are_discarded(store, model, in_fours, monkeypatch, tmp_path, changed):
+def test_parts_of_anything_else_are_discarded(
+    store, model, in_fours, monkeypatch, tmp_path, changed
+):
     embed_screen(model, store, tmp_path, progress=False)
     stray = tmp_path / "part_00000099.npy"
     files.write_array(stray, np.zeros(1))
@@ -153,19 +218,29 @@ def test_parts_of_anything_else_are_discarded(store, model, in_fours, monkeypatc
     if changed == "weights":
         with torch.no_grad():
             next(other.parameters()).add_(0.01)
-    if changed == "statistics":  # of the normalisation: part of what the network does, though not trained
-        next(buffer for name, buffer in other.named_buffers() if name.endswith("running_mean")).add_(1)
+    if (
+        changed == "statistics"
+    ):  # of the normalisation: part of what the network does, though not trained
+        next(
+            buffer for name, buffer in other.named_buffers() if name.endswith("running_mean")
+        ).add_(1)
     if changed == "store":
         again = write_store(tmp_path / "store", 255 - store.pixels)
     if changed == "part":
         monkeypatch.setattr(features, "PART", 5)
     got = embed_screen(other, again, tmp_path, progress=False)
-    assert [rows[0] for rows in in_fours] == ([0, 5] if changed == "part" else [0, 4, 8]) and not stray.exists()
-    np.testing.assert_array_equal(got, np.concatenate([embed(other, again, rows, progress=False) for rows in in_fours]))
+    assert [rows[0] for rows in in_fours] == (
+        [0, 5] if changed == "part" else [0, 4, 8]
+    ) and not stray.exists()
+    np.testing.assert_array_equal(
+        got, np.concatenate([embed(other, again, rows, progress=False) for rows in in_fours])
+    )
     same = MCNN(CONFIGS["default"], 4, 3, 32, 64).eval()
     same.load_state_dict(other.state_dict())
     embed_screen(same, again, tmp_path, progress=False)
-    assert len(in_fours) == (2 if changed == "part" else 3)  # equal weights in another object are the same
+    assert len(in_fours) == (
+        2 if changed == "part" else 3
+    )  # equal weights in another object are the same
 
 
 def test_parts_that_others_have_put_there_are_named_and_stay(store, model, tmp_path):
@@ -173,18 +248,31 @@ def test_parts_that_others_have_put_there_are_named_and_stay(store, model, tmp_p
     (tmp_path / "part_00000099.npy").write_text("mine")
     with pytest.raises(InputError, match="not written there by this program") as error:
         embed_screen(model, store, tmp_path, progress=False)
-    assert error.value.problems == ["part_00000099.npy"] and (tmp_path / "part_00000099.npy").read_text() == "mine"
+    assert (
+        error.value.problems == ["part_00000099.npy"]
+        and (tmp_path / "part_00000099.npy").read_text() == "mine"
+    )
 
 
 def test_the_precision_of_the_first_run_is_kept(store, model, monkeypatch, tmp_path):
     """It is measured, so another run, or a worker, might find another; the parts of one screen must be alike."""
     used, plain = [], features.embed
     monkeypatch.setattr(features, "PART", 4)
-    monkeypatch.setattr(features, "embed", lambda *given, precision, **rest: used.append(precision) or plain(*given, precision=precision, **rest))
-    monkeypatch.setattr("mcnn_core.engine.bfloat16", lambda precision="auto": precision != "float32")
+    monkeypatch.setattr(
+        features,
+        "embed",
+        lambda *given, precision, **rest: (
+            used.append(precision) or plain(*given, precision=precision, **rest)
+        ),
+    )
+    monkeypatch.setattr(
+        "mcnn_core.engine.bfloat16", lambda precision="auto": precision != "float32"
+    )
     first = embed_screen(model, store, tmp_path, progress=False)
     (tmp_path / PARTS[1]).unlink()
-    monkeypatch.setattr("mcnn_core.engine.bfloat16", lambda precision="auto": precision == "bfloat16")
+    monkeypatch.setattr(
+        "mcnn_core.engine.bfloat16", lambda precision="auto": precision == "bfloat16"
+    )
     np.testing.assert_array_equal(embed_screen(model, store, tmp_path, progress=False), first)
     assert used == ["bfloat16"] * 4
 
@@ -196,7 +284,10 @@ def test_altered_pixels_stop_the_embedding_at_their_part(store, model, in_fours,
         file.write(bytes([int(own.pixels[-1, -1, -1, -1]) ^ 1]))
     with pytest.raises(InputError) as error:
         embed_screen(model, own, tmp_path / "parts", progress=False)
-    assert error.value.problems == ["plate P1: fields 8 to 9"] and in_fours == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert error.value.problems == ["plate P1: fields 8 to 9"] and in_fours == [
+        [0, 1, 2, 3],
+        [4, 5, 6, 7],
+    ]
 
 
 def test_altered_weights_are_not_used_and_written_anew(store, model, tmp_path, in_fours):
@@ -226,8 +317,18 @@ def test_what_an_embedding_has_lost_comes_back(store, model, tmp_path, in_fours,
 
 def test_frame_holds_metadata_and_features():
     features = frame(5)
-    assert list(features) == ["Metadata_Plate", "Metadata_Well", "Metadata_Site", "Metadata_Training", "MCNN_001", "MCNN_002",
-                              "MCNN_003", "MCNN_004", "MCNN_005", "MCNN_006"]
+    assert list(features) == [
+        "Metadata_Plate",
+        "Metadata_Well",
+        "Metadata_Site",
+        "Metadata_Training",
+        "MCNN_001",
+        "MCNN_002",
+        "MCNN_003",
+        "MCNN_004",
+        "MCNN_005",
+        "MCNN_006",
+    ]
     assert features["Metadata_Training"].dtype == bool and features["MCNN_001"].dtype == np.float32
 
 
@@ -246,18 +347,25 @@ def test_projection_equals_scikit_learn_and_svd(variance):
     train, test = frame(), frame(10, seed=3, training=False)
     projection = fit_pca(train, variance)
     columns = list(projection.columns)
-    reference = PCA(n_components=variance, svd_solver="full").fit(train[columns].to_numpy(np.float64))
+    reference = PCA(n_components=variance, svd_solver="full").fit(
+        train[columns].to_numpy(np.float64)
+    )
     ours = projection.transform(test)
     names = [column for column in ours if column.startswith("MCNN_")]
     assert names == [f"MCNN_{k:03d}" for k in range(1, reference.n_components_ + 1)]
-    np.testing.assert_allclose(ours[names], reference.transform(test[columns].to_numpy(np.float64)), atol=1e-10)
+    np.testing.assert_allclose(
+        ours[names], reference.transform(test[columns].to_numpy(np.float64)), atol=1e-10
+    )
     centred = train[columns].to_numpy(np.float64) - train[columns].to_numpy(np.float64).mean(0)
     _, singular, axes = np.linalg.svd(centred, full_matrices=False)
-    explained = singular ** 2 / (singular ** 2).sum()
+    explained = singular**2 / (singular**2).sum()
     k = int(np.searchsorted(explained.cumsum(), variance)) + 1
     assert len(names) == k
-    np.testing.assert_allclose(np.abs(ours[names]), np.abs((test[columns].to_numpy(np.float64) - centred_mean(train, columns))
-                                                           @ axes[:k].T), atol=1e-9)
+    np.testing.assert_allclose(
+        np.abs(ours[names]),
+        np.abs((test[columns].to_numpy(np.float64) - centred_mean(train, columns)) @ axes[:k].T),
+        atol=1e-9,
+    )
     pd.testing.assert_frame_equal(ours.filter(like="Metadata_"), test.filter(like="Metadata_"))
 
 
@@ -270,7 +378,10 @@ def test_fields_that_were_not_trained_on_are_refused():
     mixed.loc[[3, 8], "Metadata_Training"] = False
     with pytest.raises(InputError) as error:
         fit_pca(mixed)
-    assert error.value.problems == ["plate P1, well B03, site 1 was not trained on", "plate P1, well B08, site 1 was not trained on"]
+    assert error.value.problems == [
+        "plate P1, well B03, site 1 was not trained on",
+        "plate P1, well B08, site 1 was not trained on",
+    ]
     fit_pca(mixed[mixed["Metadata_Training"]])
     with pytest.raises(InputError, match="Metadata_Training"):
         fit_pca(mixed.drop(columns="Metadata_Training"))
@@ -301,14 +412,47 @@ def test_any_prefix_is_kept_and_missing_columns_are_named():
 
 # ------------------------------------------------------------------------- the command line
 
+
 def test_the_command_line(store, tmp_path, capsys, in_fours):
-    labels, recipe = np.arange(10) % 2, Recipe(epochs=1, batch=4, optimiser="adamw", learning_rate=1e-3, schedule="one-cycle", max_steps=1)
+    labels, recipe = (
+        np.arange(10) % 2,
+        Recipe(
+            epochs=1,
+            batch=4,
+            optimiser="adamw",
+            learning_rate=1e-3,
+            schedule="one-cycle",
+            max_steps=1,
+        ),
+    )
     train(store, labels, CONFIGS["default"], recipe, tmp_path / "model", progress=False)
-    main(["--store", str(store.folder), "--model", str(tmp_path / "model"), "--out", str(tmp_path / "out")])
+    main(
+        [
+            "--store",
+            str(store.folder),
+            "--model",
+            str(tmp_path / "model"),
+            "--out",
+            str(tmp_path / "out"),
+        ]
+    )
     assert "10 fields, 128 activations each" in capsys.readouterr().out
-    expected = embed_screen(load_model(tmp_path / "model"), store, tmp_path / "again", progress=False)
+    expected = embed_screen(
+        load_model(tmp_path / "model"), store, tmp_path / "again", progress=False
+    )
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "activations.npy"), expected)
     with pytest.raises(SystemExit, match="^error: .* holds no trained network"):
-        main(["--store", str(store.folder), "--model", str(tmp_path), "--out", str(tmp_path / "out")])
+        main(
+            ["--store", str(store.folder), "--model", str(tmp_path), "--out", str(tmp_path / "out")]
+        )
     with pytest.raises(SystemExit, match="^error: .* holds no whole store"):
-        main(["--store", str(tmp_path), "--model", str(tmp_path / "model"), "--out", str(tmp_path / "out")])
+        main(
+            [
+                "--store",
+                str(tmp_path),
+                "--model",
+                str(tmp_path / "model"),
+                "--out",
+                str(tmp_path / "out"),
+            ]
+        )

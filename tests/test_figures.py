@@ -30,7 +30,9 @@ def ax():
 @pytest.fixture
 def table():
     rows = [(m, f"c{m}{c}", d) for m in ("Aur", "Eg5", "KI") for c in (1, 2) for d in (0.1, 3.0)]
-    return pd.DataFrame(rows, columns=["Metadata_MoA", "Metadata_Compound", "Metadata_Concentration"])
+    return pd.DataFrame(
+        rows, columns=["Metadata_MoA", "Metadata_Compound", "Metadata_Concentration"]
+    )
 
 
 def texts(ax):
@@ -47,7 +49,9 @@ def test_composite_colours():
     grey = figures.composite(np.full((2, 2, 1), 51, np.uint8))
     np.testing.assert_allclose(grey, 0.2, atol=1e-6)
     assert figures.composite(np.full((2, 2, 6), 255, np.uint8)).max() == 1
-    assert figures.composite(np.full((2, 2, 6), 100, np.uint8)).max() < 1  # many channels do not add up to white
+    assert (
+        figures.composite(np.full((2, 2, 6), 100, np.uint8)).max() < 1
+    )  # many channels do not add up to white
 
 
 def test_fields_have_scale_bars_where_the_pixel_size_is_known(ax):
@@ -67,8 +71,13 @@ def test_contact_sheet(ax):
 
 
 def test_plate_maps_of_words_and_numbers(ax):
-    wells = pd.DataFrame({"Metadata_Well": ["B02", "B02", "C03", "G11"], "Metadata_Compound": ["DMSO", "DMSO", "x", ""],
-                          "Metadata_Concentration": [0.0, 0.0, 1.0, 3.0]})
+    wells = pd.DataFrame(
+        {
+            "Metadata_Well": ["B02", "B02", "C03", "G11"],
+            "Metadata_Compound": ["DMSO", "DMSO", "x", ""],
+            "Metadata_Concentration": [0.0, 0.0, 1.0, 3.0],
+        }
+    )
     figures.plate_map(ax, wells, "Metadata_Compound")
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["(none)", "DMSO", "x"]
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["B", "C", "G"]
@@ -80,7 +89,9 @@ def test_plate_maps_of_words_and_numbers(ax):
 
 @pytest.mark.parametrize("plates", [2, 12])
 def test_histograms(ax, plates):
-    figures.histograms(ax, {f"P{i}": FIELD for i in range(plates)}, np.linspace(0, 256, 9), "8-bit intensity")
+    figures.histograms(
+        ax, {f"P{i}": FIELD for i in range(plates)}, np.linspace(0, 256, 9), "8-bit intensity"
+    )
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("8-bit intensity", "pixels (%)")
     assert (ax.get_legend() is not None) == (plates == 2)
     assert sum(ax.patches[0].get_data().values) == pytest.approx(100)
@@ -90,8 +101,16 @@ def test_training_and_components(ax):
     history = pd.DataFrame({"epoch": [1, 2], "loss": [4.0, 2.0], "accuracy": [0.1, 0.6]})
     figures.loss_curves(ax, history, classes=103)
     right = ax.figure.axes[-1]
-    assert [text.get_text() for text in right.get_legend().get_texts()] == ["loss", "guessing among 103", "accuracy"]
-    assert "nats" in ax.get_ylabel() and "%" in right.get_ylabel() and right.get_lines()[0].get_ydata()[1] == 60
+    assert [text.get_text() for text in right.get_legend().get_texts()] == [
+        "loss",
+        "guessing among 103",
+        "accuracy",
+    ]
+    assert (
+        "nats" in ax.get_ylabel()
+        and "%" in right.get_ylabel()
+        and right.get_lines()[0].get_ydata()[1] == 60
+    )
     assert ax.get_lines()[1].get_ydata()[0] == pytest.approx(4.6347, abs=1e-4)
     ax.clear()
     figures.scree(ax, np.array([0.7, 0.2, 0.09]))
@@ -109,25 +128,42 @@ def test_distance_matrix_and_its_zoom(ax, table):
     figures.distance_matrix(zoom, distances, table, only=(2, 6))
     names = [tick.get_text() for tick in zoom.child_axes[0].get_yticklabels()]
     assert names == ["cAur2 0.1 µM", "cAur2", "cEg51 0.1 µM", "cEg51 3 µM"]
-    assert zoom.images[0].get_clim() == ax.images[0].get_clim() and zoom.images[0].get_array().shape == (4, 4)
+    assert zoom.images[0].get_clim() == ax.images[0].get_clim() and zoom.images[
+        0
+    ].get_array().shape == (4, 4)
     plt.close(figure)
 
 
 def test_confusion_matrix(ax):
     counts = pd.DataFrame([[3, 1, 0], [0, 0, 0], [0, 0, 2]], list("abc"), list("abc"))
     figures.confusion_matrix(ax, counts)
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted", "true") and texts(ax) == ["3", "1", "2"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted", "true") and texts(ax) == [
+        "3",
+        "1",
+        "2",
+    ]
     shown = ax.images[0].get_array()
     assert shown[0].tolist() == [75, 25, 0] and np.ma.getmaskarray(shown)[1].all()
     assert bars(ax) == ["of the true mechanism (%)"]
 
 
 def test_accuracy_bars_tell_live_from_recorded_and_floors(ax):
-    table = pd.DataFrame({"method": ["M-CNN", "M-CNN", "handcrafted", "chance"], "overall": [0.9, 0.8, 0.6, 0.06],
-                          "low": [0.8, 0.7, 0.5, np.nan], "high": [0.95, 0.9, 0.7, np.nan], "recorded": [False, True, True, False]})
+    table = pd.DataFrame(
+        {
+            "method": ["M-CNN", "M-CNN", "handcrafted", "chance"],
+            "overall": [0.9, 0.8, 0.6, 0.06],
+            "low": [0.8, 0.7, 0.5, np.nan],
+            "high": [0.95, 0.9, 0.7, np.nan],
+            "recorded": [False, True, True, False],
+        }
+    )
     figures.accuracy_bars(ax, table)
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["M-CNN", "handcrafted", "chance"]
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["this run", "recorded", "expected, no image"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        "this run",
+        "recorded",
+        "expected, no image",
+    ]
     assert "95 %" in ax.get_xlabel()
     plain, axes = plt.subplots()
     figures.accuracy_bars(axes, table.drop(columns="recorded"))
@@ -140,36 +176,51 @@ def test_embedding_gives_every_label_its_own_mark(ax):
     assert len({style[1:] for style in figures._styles(labels)}) == 24
     points = GENERATOR.normal(size=(30, 2))
     figures.embedding(ax, points[:12], labels[:12].replace("m00", ""), "component 1", "component 2")
-    assert len(ax.collections) == 12 and ax.get_legend().get_texts()[0].get_text() == "not annotated"
+    assert (
+        len(ax.collections) == 12 and ax.get_legend().get_texts()[0].get_text() == "not annotated"
+    )
     assert ax.get_xlabel() == "component 1"
     ax.clear()
-    figures.embedding(ax, points, pd.Series(range(30)).map("m{:02d}".format), "component 1", "component 2")
+    figures.embedding(
+        ax, points, pd.Series(range(30)).map("m{:02d}".format), "component 1", "component 2"
+    )
     assert ax.get_legend() is None and ax.get_title("right") == "30 different values, marks repeat"
 
 
 @pytest.mark.parametrize("logarithmic", [False, True])
 def test_simulated_and_real(ax, logarithmic):
     x, curves = np.geomspace(0.02, 0.4, 5), GENERATOR.normal(size=(3, 5))
-    figures.simulated_and_real(ax, x, curves, curves, ("DNA", "Actin", "Tubulin"), "frequency (1/µm)", "power", logarithmic)
-    assert len(ax.get_lines()) == 6 and "DNA, real" in [text.get_text() for text in ax.get_legend().get_texts()]
+    figures.simulated_and_real(
+        ax, x, curves, curves, ("DNA", "Actin", "Tubulin"), "frequency (1/µm)", "power", logarithmic
+    )
+    assert len(ax.get_lines()) == 6 and "DNA, real" in [
+        text.get_text() for text in ax.get_legend().get_texts()
+    ]
     assert ax.get_xscale() == ("log" if logarithmic else "linear")
 
 
 def test_method_overview(ax, table):
     features = GENERATOR.normal(size=(12, 5))
     names = (table.Metadata_Compound + table.Metadata_Concentration.map(str)).tolist()
-    figures.method_overview(ax, {"one": [FIELD] * 2, "two": [FIELD] * 3}, features, cosine_distances(features), names)
+    figures.method_overview(
+        ax, {"one": [FIELD] * 2, "two": [FIELD] * 3}, features, cosine_distances(features), names
+    )
     assert set(names) <= set(texts(ax)) and {"one", "two", "fusion", "128"} <= set(texts(ax))
     assert len(ax.child_axes) == 5 + 3
 
 
 def test_what_is_not_there_is_said(ax):
-    for draw, table in ((figures.accuracy_bars, pd.DataFrame(columns=["method", "overall"])), (figures.confusion_matrix, pd.DataFrame())):
+    for draw, table in (
+        (figures.accuracy_bars, pd.DataFrame(columns=["method", "overall"])),
+        (figures.confusion_matrix, pd.DataFrame()),
+    ):
         assert draw(ax, table).texts[-1].get_text() == "not available"
 
 
 def test_plates_of_1536_wells(ax):
-    wells = pd.DataFrame({"Metadata_Well": ["B02", "AF48", "Z01", "AA01"], "Metadata_control_type": "trt"})
+    wells = pd.DataFrame(
+        {"Metadata_Well": ["B02", "AF48", "Z01", "AA01"], "Metadata_control_type": "trt"}
+    )
     figures.plate_map(ax, wells, "Metadata_control_type")
     assert [label.get_text() for label in ax.get_yticklabels()] == ["B", "Z", "AA", "AF"]
     assert ax.get_xticks()[[0, -1]].tolist() == [1, 48]
@@ -182,15 +233,21 @@ def test_overview_of_one_treatment(ax):
 
 # --------------------------------------------------------------------- the whole screen
 
+
 def legend(ax):
     return [text.get_text() for text in ax.get_legend().get_texts()]
 
 
 def test_similarity_heat_marks_the_largest_of_each_row(ax):
-    table = pd.DataFrame({"Aur": [1.8, 0.9], "Eg5": [1.2, np.nan], CONTROL: [0.4, 1.1]}, index=["a 1 µM", "b 3 µM"])
+    table = pd.DataFrame(
+        {"Aur": [1.8, 0.9], "Eg5": [1.2, np.nan], CONTROL: [0.4, 1.1]}, index=["a 1 µM", "b 3 µM"]
+    )
     figures.similarity_heat(ax, table)
     assert bars(ax) == ["similarity (2 - cosine distance)"] and ax.images[0].get_clim() == (0.4, 2)
-    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in ax.get_lines()] == [(0, 0), (2, 1)]
+    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in ax.get_lines()] == [
+        (0, 0),
+        (2, 1),
+    ]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["Aur", "Eg5", CONTROL]
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["a 1 µM", "b 3 µM"]
     other, axes = plt.subplots()
@@ -202,18 +259,37 @@ def test_similarity_heat_marks_the_largest_of_each_row(ax):
 @pytest.fixture
 def points():
     """One compound at three doses: most like DMSO, then like Eg5, with one dose annotated as Aur and no dose most like KI."""
-    rows = [(dose, mechanism, value) for mechanism, values in {"Aur": (0.9, 1, 1.5), CONTROL: (1.9, 1.2, 0.5), "Eg5": (1, 1.6, 1.8),
-                                                               "KI": (0.5, 0.5, 0.5)}.items() for dose, value in zip((10.0, 0.1, 1.0), values[::-1])]
-    table = pd.DataFrame(rows, columns=["concentration", "mechanism", "median"]).assign(compound="drug", mad=0.1, n=3)
+    rows = [
+        (dose, mechanism, value)
+        for mechanism, values in {
+            "Aur": (0.9, 1, 1.5),
+            CONTROL: (1.9, 1.2, 0.5),
+            "Eg5": (1, 1.6, 1.8),
+            "KI": (0.5, 0.5, 0.5),
+        }.items()
+        for dose, value in zip((10.0, 0.1, 1.0), values[::-1])
+    ]
+    table = pd.DataFrame(rows, columns=["concentration", "mechanism", "median"]).assign(
+        compound="drug", mad=0.1, n=3
+    )
     return table.assign(annotated=(table["mechanism"] == "Aur") & (table["concentration"] == 10))
 
 
 def test_response_curves_show_annotated_control_and_most_similar(ax, points):
     figures.response_curves(ax, points)
-    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_xscale(), ax.get_title()) == ("concentration (µM)", "similarity", "log", "drug")
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_xscale(), ax.get_title()) == (
+        "concentration (µM)",
+        "similarity",
+        "log",
+        "drug",
+    )
     assert legend(ax) == ["Aur", CONTROL, "Eg5"]
     drawn = [container.lines[0] for container in ax.containers]
-    assert drawn[0].get_xdata().tolist() == [0.1, 1, 10]  # left to right, whatever the order of the rows
+    assert drawn[0].get_xdata().tolist() == [
+        0.1,
+        1,
+        10,
+    ]  # left to right, whatever the order of the rows
     ringed = [line.get_xdata().tolist() for line in ax.get_lines() if line.get_markersize() == 11]
     assert ringed == [[10.0], [], []]
     ax.clear()
@@ -227,28 +303,66 @@ def test_response_curves_show_annotated_control_and_most_similar(ax, points):
 @pytest.mark.parametrize("status", ["fit", NO_FIT["flat"]])
 def test_dose_effect_draws_a_curve_where_there_is_one(ax, status):
     dose = np.array([0, 0, 0.1, 1, 1, 10])
-    fitted = pd.Series({"compound": "drug", "status": status, "ec50": 0.5, "low": 0.2, "high": 2.0, "hill": 1.5, "bottom": 0.1, "top": 3.0})
+    fitted = pd.Series(
+        {
+            "compound": "drug",
+            "status": status,
+            "ec50": 0.5,
+            "low": 0.2,
+            "high": 2.0,
+            "hill": 1.5,
+            "bottom": 0.1,
+            "top": 3.0,
+        }
+    )
     fitted = fitted if status == "fit" else fitted.where(fitted.index.isin(["compound", "status"]))
     figures.dose_effect(ax, dose, np.arange(6.0), fitted)
-    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_xscale(), ax.get_title()) == ("concentration (µM)", "effect", "log", f"drug:\n{status}")
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_xscale(), ax.get_title()) == (
+        "concentration (µM)",
+        "effect",
+        "log",
+        f"drug:\n{status}",
+    )
     wells, controls, *rest = ax.get_lines()
     assert wells.get_xydata().tolist() == [[0.1, 2], [1, 3], [1, 4], [10, 5]]
-    assert controls.get_xydata().tolist() == [[0.01, 0], [0.01, 1]]  # a decade left of the lowest dose
-    assert legend(ax) == ["wells", "controls", *["EC50"] * (status == "fit")] and len(ax.patches) == (status == "fit")
+    assert controls.get_xydata().tolist() == [
+        [0.01, 0],
+        [0.01, 1],
+    ]  # a decade left of the lowest dose
+    assert legend(ax) == ["wells", "controls", *["EC50"] * (status == "fit")] and len(
+        ax.patches
+    ) == (status == "fit")
     if status == "fit":
         curve, middle = rest
-        assert middle.get_xdata() == [0.5, 0.5] and ax.patches[0].get_x() == 0.2 and ax.patches[0].get_width() == pytest.approx(1.8)
+        assert (
+            middle.get_xdata() == [0.5, 0.5]
+            and ax.patches[0].get_x() == 0.2
+            and ax.patches[0].get_width() == pytest.approx(1.8)
+        )
         x, y = curve.get_data()
-        assert x[-1] == pytest.approx(10) and np.interp(0.5, x, y) == pytest.approx(1.55, abs=0.01)  # half-way at the EC50
+        assert x[-1] == pytest.approx(10) and np.interp(0.5, x, y) == pytest.approx(
+            1.55, abs=0.01
+        )  # half-way at the EC50
         np.testing.assert_allclose(y, hill(x, 0.1, 3, np.log10(0.5), 1.5))
 
 
 def test_potency_intervals_are_ranked_and_say_why_not(ax):
-    table = pd.DataFrame({"compound": list("abcd"), "ec50": [3.0, np.nan, 0.2, np.nan], "low": [1.0, np.nan, 0.1, np.nan],
-                          "high": [5.0, np.nan, 0.6, np.nan], "status": ["fit", NO_FIT["flat"], "fit", NO_FIT["high"]]})
+    table = pd.DataFrame(
+        {
+            "compound": list("abcd"),
+            "ec50": [3.0, np.nan, 0.2, np.nan],
+            "low": [1.0, np.nan, 0.1, np.nan],
+            "high": [5.0, np.nan, 0.6, np.nan],
+            "status": ["fit", NO_FIT["flat"], "fit", NO_FIT["high"]],
+        }
+    )
     figures.potency_intervals(ax, table)
-    assert (ax.get_xlabel(), ax.get_xscale()) == ("EC50 (µM)", "log") and legend(ax) == ["EC50, 95 % interval"]
-    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["b", "d", "c", "a"] and texts(ax) == [NO_FIT["flat"], NO_FIT["high"]]
+    assert (ax.get_xlabel(), ax.get_xscale()) == ("EC50 (µM)", "log") and legend(ax) == [
+        "EC50, 95 % interval"
+    ]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["b", "d", "c", "a"] and texts(
+        ax
+    ) == [NO_FIT["flat"], NO_FIT["high"]]
     assert [text.get_position()[1] for text in ax.texts] == [0, 1]
     (bar,) = ax.containers
     assert bar.lines[0].get_xydata().tolist() == [[0.2, 2], [3, 3]]
@@ -266,8 +380,13 @@ def test_potency_intervals_are_ranked_and_say_why_not(ax):
 def test_ordered_matrix_frames_clusters_of_two_or_more(ax):
     distances = cosine_distances(GENERATOR.normal(size=(6, 3)))
     figures.ordered_matrix(ax, distances, pd.Series([1, 1, 2, 3, 3, 3], index=range(5, -1, -1)))
-    assert ax.get_xlabel() == ax.get_ylabel() == "treatments, in the order of the leaves" and bars(ax) == ["cosine distance"]
-    assert [(frame.get_x(), frame.get_y(), frame.get_width(), frame.get_height()) for frame in ax.patches] == [(-0.5, -0.5, 2, 2), (2.5, 2.5, 3, 3)]
+    assert ax.get_xlabel() == ax.get_ylabel() == "treatments, in the order of the leaves" and bars(
+        ax
+    ) == ["cosine distance"]
+    assert [
+        (frame.get_x(), frame.get_y(), frame.get_width(), frame.get_height())
+        for frame in ax.patches
+    ] == [(-0.5, -0.5, 2, 2), (2.5, 2.5, 3, 3)]
     np.testing.assert_array_equal(ax.images[0].get_array(), distances)
     ax.clear()
     figures.ordered_matrix(ax, np.zeros((2, 2)), [1, 1])
@@ -275,44 +394,91 @@ def test_ordered_matrix_frames_clusters_of_two_or_more(ax):
 
 
 def test_novelty_map_tells_three_kinds(ax):
-    table = pd.DataFrame({"treatment": list("abcd"), "agreement": [0.9, 0.8, 0.1, np.nan], "score": [1.0, 0.2, 0.9, 0.5],
-                          "threshold": [0.3, 0.4, 0.3, np.nan], "active": [True, True, False, True], "novel": [True, False, False, False]})
+    table = pd.DataFrame(
+        {
+            "treatment": list("abcd"),
+            "agreement": [0.9, 0.8, 0.1, np.nan],
+            "score": [1.0, 0.2, 0.9, 0.5],
+            "threshold": [0.3, 0.4, 0.3, np.nan],
+            "active": [True, True, False, True],
+            "novel": [True, False, False, False],
+        }
+    )
     figures.novelty_map(ax, table.reindex(columns=COLUMNS))
-    assert ax.get_xlabel() == "agreement of replicate wells (cosine)" and ax.get_ylabel().startswith("cosine distance to the nearest")
-    assert legend(ax) == ["no effect seen (1)", "in a cluster with something known (2)", "novel (1)"]
-    assert [part.get_offsets().data.tolist()[0] for part in ax.collections] == [[0.1, 0.9], [0.8, 0.2], [0.9, 1.0]]
+    assert (
+        ax.get_xlabel() == "agreement of replicate wells (cosine)"
+        and ax.get_ylabel().startswith("cosine distance to the nearest")
+    )
+    assert legend(ax) == [
+        "no effect seen (1)",
+        "in a cluster with something known (2)",
+        "novel (1)",
+    ]
+    assert [part.get_offsets().data.tolist()[0] for part in ax.collections] == [
+        [0.1, 0.9],
+        [0.8, 0.2],
+        [0.9, 1.0],
+    ]
     assert [line.get_xdata()[0] for line in ax.get_lines()] == [0.3, 0.4]
 
 
 def test_distinctness_map_numbers_the_chosen(ax):
-    scored = pd.DataFrame({"treatment": list("abc"), "own": [0.1, 0.4, 0.2], "other": [0.9, 0.3, 0.8]})
+    scored = pd.DataFrame(
+        {"treatment": list("abc"), "own": [0.1, 0.4, 0.2], "other": [0.9, 0.3, 0.8]}
+    )
     figures.distinctness_map(ax, scored, scored.iloc[[2, 0]])
     rest, chosen = (part.get_offsets().data.tolist() for part in ax.collections)
     assert rest == [[0.4, 0.3]] and chosen == [[0.2, 0.8], [0.1, 0.9]]
-    assert [(text.get_text(), tuple(text.xy)) for text in ax.texts] == [("1", (0.2, 0.8)), ("2", (0.1, 0.9))]
+    assert [(text.get_text(), tuple(text.xy)) for text in ax.texts] == [
+        ("1", (0.2, 0.8)),
+        ("2", (0.1, 0.9)),
+    ]
     line = ax.get_lines()[0]
-    assert (line.get_xdata() == line.get_ydata()).all() and legend(ax) == ["both equal", "other treatments", "the first 2 chosen"]
+    assert (line.get_xdata() == line.get_ydata()).all() and legend(ax) == [
+        "both equal",
+        "other treatments",
+        "the first 2 chosen",
+    ]
     ax.clear()
     empty = scored.head(0)
     assert figures.distinctness_map(ax, empty, empty) is ax and texts(ax) == ["not available"]
 
 
-@pytest.mark.parametrize(("draw", "columns"), [
-    (figures.similarity_heat, []), (figures.response_curves, ["compound", "concentration", "mechanism", "median"]),
-    (figures.potency_intervals, ["compound", "ec50", "status"]), (figures.novelty_map, COLUMNS)])
+@pytest.mark.parametrize(
+    ("draw", "columns"),
+    [
+        (figures.similarity_heat, []),
+        (figures.response_curves, ["compound", "concentration", "mechanism", "median"]),
+        (figures.potency_intervals, ["compound", "ec50", "status"]),
+        (figures.novelty_map, COLUMNS),
+    ],
+)
 def test_a_screen_without_an_answer_has_no_figure(ax, draw, columns):
     assert draw(ax, pd.DataFrame(columns=columns)) is ax and texts(ax) == ["not available"]
     ax.clear()
-    assert texts(figures.similarity_heat(ax, pd.DataFrame(index=["a", "b"]))) == ["not available"]  # rows, but nothing to compare with
+    assert texts(figures.similarity_heat(ax, pd.DataFrame(index=["a", "b"]))) == [
+        "not available"
+    ]  # rows, but nothing to compare with
 
 
 def test_benchmarks_name_every_case(ax):
-    rows = pd.DataFrame({"stage": ["read", "train", "profiles"], "case": ["8 x 8", "8 x 8", "10 fields"], "network": ["", "default", ""],
-                         "ratio": [1.0, 4.0, np.nan], "ratio_low": [0.9, 3.0, np.nan], "ratio_high": [1.1, 5.0, np.nan],
-                         "share": [0.5, 0.02, np.nan], "bound": ["bytes", "product", ""]})
+    rows = pd.DataFrame(
+        {
+            "stage": ["read", "train", "profiles"],
+            "case": ["8 x 8", "8 x 8", "10 fields"],
+            "network": ["", "default", ""],
+            "ratio": [1.0, 4.0, np.nan],
+            "ratio_low": [0.9, 3.0, np.nan],
+            "ratio_high": [1.1, 5.0, np.nan],
+            "share": [0.5, 0.02, np.nan],
+            "bound": ["bytes", "product", ""],
+        }
+    )
     names = ["read, 8 x 8", "train, 8 x 8 (default)"]
     figures.bench_ratios(ax, rows)
-    assert [label.get_text() for label in ax.get_yticklabels()] == names and ax.lines[0].get_xdata().tolist() == [1.0, 4.0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == names and ax.lines[
+        0
+    ].get_xdata().tolist() == [1.0, 4.0]
     ax.clear()
     figures.bench_shares(ax, rows)
     assert [label.get_text() for label in ax.get_yticklabels()] == names
@@ -320,10 +486,23 @@ def test_benchmarks_name_every_case(ax):
 
 
 def test_growth_has_a_curve_per_stage_and_a_line_per_mark(ax):
-    table = pd.DataFrame({"stage": ["embed", "embed", "train", "train"], "n_fields": [10, 100, 10, 100], "hours": [1.0, 10.0, 2.0, 20.0]})
+    table = pd.DataFrame(
+        {
+            "stage": ["embed", "embed", "train", "train"],
+            "n_fields": [10, 100, 10, 100],
+            "hours": [1.0, 10.0, 2.0, 20.0],
+        }
+    )
     figures.growth_curves(ax, table, "hours", "hours", {"mine": 50}, line=15)
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["embed", "train"] and texts(ax) == ["mine "]
-    assert len(ax.lines) == 4 and ax.get_xscale() == ax.get_yscale() == "log" and ax.get_ylabel() == "hours"
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        "embed",
+        "train",
+    ] and texts(ax) == ["mine "]
+    assert (
+        len(ax.lines) == 4
+        and ax.get_xscale() == ax.get_yscale() == "log"
+        and ax.get_ylabel() == "hours"
+    )
 
 
 def test_names_are_shown_as_text_and_cut_in_the_middle(ax):
@@ -335,9 +514,21 @@ def test_names_are_shown_as_text_and_cut_in_the_middle(ax):
     ax.legend()
     ax.figure.savefig(io.BytesIO())  # no formula is parsed
     assert legend(ax) == [" _hidden"]
-    table = figures.listing(pd.DataFrame({"<b>c": ["<i>x", "$y$"], "n": [1.234, 2]}, index=["<u>r", "q"]), index=True, precision=1).to_html()
-    assert not any(tag in table for tag in ("<i>", "<b>", "<u>")) and "1.2" in table and "&lt;i&gt;x" in table and "mathjax_ignore" in table
-    assert figures.colour_words(["DNA", "ER"]) == "DNA blue, ER magenta" and figures.colour_words(["BF"]) == "BF in grey"
+    table = figures.listing(
+        pd.DataFrame({"<b>c": ["<i>x", "$y$"], "n": [1.234, 2]}, index=["<u>r", "q"]),
+        index=True,
+        precision=1,
+    ).to_html()
+    assert (
+        not any(tag in table for tag in ("<i>", "<b>", "<u>"))
+        and "1.2" in table
+        and "&lt;i&gt;x" in table
+        and "mathjax_ignore" in table
+    )
+    assert (
+        figures.colour_words(["DNA", "ER"]) == "DNA blue, ER magenta"
+        and figures.colour_words(["BF"]) == "BF in grey"
+    )
     figure, axes = figures.panels(3)
     assert len(axes) == 3 == len(figure.axes)
     plt.close(figure)

@@ -13,7 +13,22 @@ import pytest
 
 from hostile import NAMES
 from mcnn_core.errors import InputError
-from mcnn_core.files import MARKER, atomic, claim, discard, exclusive, foreign, is_ours, register, read_json, read_table, read_text, sha256, write_json, write_table
+from mcnn_core.files import (
+    MARKER,
+    atomic,
+    claim,
+    discard,
+    exclusive,
+    foreign,
+    is_ours,
+    register,
+    read_json,
+    read_table,
+    read_text,
+    sha256,
+    write_json,
+    write_table,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -55,11 +70,17 @@ def test_tables_round_trip(tmp_path, suffix):
 
 def test_no_text_in_a_csv_is_a_formula_and_none_is_lost(tmp_path):
     names = [*NAMES, "x\ry", "\r", "", "'", "'=", "''=1", '"', "-5", "=1", "@a", "\t", "a,b", "+-"]
-    frame = pd.DataFrame([[name, -1.5, -2, True] for name in names], columns=["=a", "b", "-c", "'@d"])
+    frame = pd.DataFrame(
+        [[name, -1.5, -2, True] for name in names], columns=["=a", "b", "-c", "'@d"]
+    )
     write_table(tmp_path / "t.csv", frame)
     with open(tmp_path / "t.csv", newline="", encoding="utf-8") as handle:
         head, *rows = csv.reader(handle)
-    assert len(rows) == len(names) and not [text for text in [*head, *(row[0] for row in rows)] if text[:1] in tuple("=+-@\t\r") and text not in ("", "-5")]
+    assert len(rows) == len(names) and not [
+        text
+        for text in [*head, *(row[0] for row in rows)]
+        if text[:1] in tuple("=+-@\t\r") and text not in ("", "-5")
+    ]
     pd.testing.assert_frame_equal(read_table(tmp_path / "t.csv"), frame, check_dtype=False)
 
 
@@ -76,19 +97,28 @@ def test_input_error_keeps_all_and_shows_twenty():
 
 def test_leftovers_of_processes_that_are_gone_are_removed(tmp_path):
     """A process is killed while it writes; the next that writes the same path clears up, and touches nothing else."""
-    code = ("import os, signal, sys; from mcnn_core.files import atomic; writing = []\n"
-            "for name in ('a.json', 'folder', 'b.json'):\n"
-            "    writing.append(atomic(os.path.join(sys.argv[1], name), 'test' if name == 'folder' else '')); temporary = writing[-1].__enter__()\n"
-            "    temporary.mkdir() if name == 'folder' else temporary.write_text('half')\n"
-            "os.kill(os.getpid(), signal.SIGKILL)")
-    assert subprocess.run([sys.executable, "-c", code, tmp_path], check=False).returncode == -signal.SIGKILL
+    code = (
+        "import os, signal, sys; from mcnn_core.files import atomic; writing = []\n"
+        "for name in ('a.json', 'folder', 'b.json'):\n"
+        "    writing.append(atomic(os.path.join(sys.argv[1], name), 'test' if name == 'folder' else '')); temporary = writing[-1].__enter__()\n"
+        "    temporary.mkdir() if name == 'folder' else temporary.write_text('half')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code, tmp_path], check=False).returncode
+        == -signal.SIGKILL
+    )
     left = {path.name for path in tmp_path.iterdir()}
     assert len(left) == 3
-    elsewhere = tmp_path / f".a.json.{'0' * 8}-{2 ** 22 + 1}-0.part.json"  # of another host: whether its process runs cannot be known
+    elsewhere = (
+        tmp_path / f".a.json.{'0' * 8}-{2**22 + 1}-0.part.json"
+    )  # of another host: whether its process runs cannot be known
     elsewhere.touch()
     with atomic(tmp_path / "a.json") as here:
         here.touch()
-        write_json(tmp_path / "a.json", {"x": 1})  # at the same time, by a process that is alive: this one
+        write_json(
+            tmp_path / "a.json", {"x": 1}
+        )  # at the same time, by a process that is alive: this one
         assert here.exists()
     with atomic(tmp_path / "folder", "test") as temporary:
         temporary.mkdir()
@@ -118,13 +148,24 @@ def test_a_full_disk_is_an_error_that_names_the_file_and_keeps_the_old_one(tmp_p
     names = ["a.json", "a.csv", "a.parquet", "a.npy"]
     for name in names:
         (tmp_path / name).write_bytes(b"old")
-    said = subprocess.run([sys.executable, "-c", FULL, tmp_path], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert [line.split()[0] for line in said] == names and all(str(tmp_path / name) in line for name, line in zip(names, said, strict=True))
-    assert [(tmp_path / name).read_bytes() for name in names] == [b"old"] * 4 and len(list(tmp_path.iterdir())) == 4
+    said = subprocess.run(
+        [sys.executable, "-c", FULL, tmp_path], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert [line.split()[0] for line in said] == names and all(
+        str(tmp_path / name) in line for name, line in zip(names, said, strict=True)
+    )
+    assert [(tmp_path / name).read_bytes() for name in names] == [b"old"] * 4 and len(
+        list(tmp_path.iterdir())
+    ) == 4
 
 
 def test_a_folder_is_held_by_one_run_until_that_ends(tmp_path):
-    with exclusive(tmp_path / "new"), pytest.raises(InputError, match=rf"new is in use by another run \(process {os.getpid()} on"):
+    with (
+        exclusive(tmp_path / "new"),
+        pytest.raises(
+            InputError, match=rf"new is in use by another run \(process {os.getpid()} on"
+        ),
+    ):
         with exclusive(tmp_path / "new"):
             pass
     with exclusive(tmp_path / "new"):
@@ -150,9 +191,14 @@ def test_text_is_read_whatever_it_is_packed_in_and_refused_where_it_would_fill_t
 
 # ------------------------------------------------------------------------------------------ what is ours
 
+
 def hashes(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of every file below a folder."""
-    return {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def write_folder(path: Path, **contents: str) -> None:
@@ -169,9 +215,14 @@ def test_a_folder_of_somebody_elses_is_refused_in_one_line_and_stays(tmp_path):
         (theirs / name).write_text(name)
     before = hashes(theirs)
     for act in (lambda: write_folder(theirs, a="1"), lambda: claim(theirs, "test")):
-        with pytest.raises(InputError, match="theirs holds '.hidden', 'deep', 'notes.txt' and 1 more and was not made by this program as a test"):
+        with pytest.raises(
+            InputError,
+            match="theirs holds '.hidden', 'deep', 'notes.txt' and 1 more and was not made by this program as a test",
+        ):
             act()
-    assert hashes(theirs) == before and sorted(path.name for path in tmp_path.iterdir()) == ["theirs"]
+    assert hashes(theirs) == before and sorted(path.name for path in tmp_path.iterdir()) == [
+        "theirs"
+    ]
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="file is not a folder"):
         claim(tmp_path / "file", "test")
@@ -192,13 +243,30 @@ def test_a_replaced_folder_keeps_what_others_have_put_into_it(tmp_path):
     (folder / "deep" / "mine").write_text("mine")
     (folder / "link").symlink_to("nowhere")
     write_folder(folder, a="2", c="2")
-    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) == [".mcnn", ".nojekyll", "a", "c", "deep", "deep/empty", "deep/mine", "link"]
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) == [
+        ".mcnn",
+        ".nojekyll",
+        "a",
+        "c",
+        "deep",
+        "deep/empty",
+        "deep/mine",
+        "link",
+    ]
     assert (folder / "a").read_text() == "2" and os.readlink(folder / "link") == "nowhere"
-    assert foreign(folder) == [".nojekyll", "deep/empty", "deep/mine", "link"] and os.listdir(tmp_path) == ["folder"]
+    assert foreign(folder) == [".nojekyll", "deep/empty", "deep/mine", "link"] and os.listdir(
+        tmp_path
+    ) == ["folder"]
     (folder / "d").write_text("mine")
-    with pytest.raises(InputError, match="folder/d was not written by this program and would be replaced"):
+    with pytest.raises(
+        InputError, match="folder/d was not written by this program and would be replaced"
+    ):
         write_folder(folder, a="3", d="3")
-    assert (folder / "d").read_text() == "mine" and (folder / "a").read_text() == "2" and os.listdir(tmp_path) == ["folder"]
+    assert (
+        (folder / "d").read_text() == "mine"
+        and (folder / "a").read_text() == "2"
+        and os.listdir(tmp_path) == ["folder"]
+    )
 
 
 @pytest.mark.parametrize("at", [1, 2])
@@ -207,18 +275,30 @@ def test_a_kill_while_a_folder_is_replaced_loses_nothing(tmp_path, at):
     folder = tmp_path / "folder"
     write_folder(folder, a="1")
     (folder / "mine").write_text("mine")
-    code = ("import os, signal, sys; from pathlib import Path; from mcnn_core import files; replace, calls = os.replace, []\n"
-            "def count(old, new):\n"
-            "    replace(old, new); calls.append(new)\n"
-            f"    if len(calls) == {at}: os.kill(os.getpid(), signal.SIGKILL)\n"
-            "os.replace = count\n"
-            "with files.atomic(sys.argv[1], 'test') as temporary:\n"
-            "    temporary.mkdir(); (temporary / 'a').write_text('2')")
-    assert subprocess.run([sys.executable, "-c", code, folder], check=False, cwd=ROOT).returncode == -signal.SIGKILL
+    code = (
+        "import os, signal, sys; from pathlib import Path; from mcnn_core import files; replace, calls = os.replace, []\n"
+        "def count(old, new):\n"
+        "    replace(old, new); calls.append(new)\n"
+        f"    if len(calls) == {at}: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "os.replace = count\n"
+        "with files.atomic(sys.argv[1], 'test') as temporary:\n"
+        "    temporary.mkdir(); (temporary / 'a').write_text('2')"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code, folder], check=False, cwd=ROOT).returncode
+        == -signal.SIGKILL
+    )
     assert folder.exists() == (at == 2)
-    with pytest.raises(RuntimeError), atomic(folder, "test"):  # what comes next clears up, even if it fails
+    with (
+        pytest.raises(RuntimeError),
+        atomic(folder, "test"),
+    ):  # what comes next clears up, even if it fails
         raise RuntimeError
-    assert (folder / "mine").read_text() == "mine" and (folder / "a").read_text() == str(at) and os.listdir(tmp_path) == ["folder"]
+    assert (
+        (folder / "mine").read_text() == "mine"
+        and (folder / "a").read_text() == str(at)
+        and os.listdir(tmp_path) == ["folder"]
+    )
 
 
 def test_files_are_replaced_only_where_they_are_ours(tmp_path):
@@ -231,7 +311,9 @@ def test_files_are_replaced_only_where_they_are_ours(tmp_path):
     path.with_name("b.json").write_text("theirs")
     with pytest.raises(InputError, match="deep/b.json was not written by this program"):
         write_json(path.with_name("b.json"), 3)
-    assert path.with_name("b.json").read_text() == "theirs" and not is_ours(path.with_name("b.json"))
+    assert path.with_name("b.json").read_text() == "theirs" and not is_ours(
+        path.with_name("b.json")
+    )
     write_json(tmp_path / "alone.json", 1)  # in no folder of ours: as any program would
     write_json(tmp_path / "alone.json", 2)
     assert read_json(tmp_path / "alone.json") == 2
@@ -242,7 +324,9 @@ def test_a_kill_before_a_file_is_in_its_place_leaves_it_ours(tmp_path):
     register(tmp_path / "a.json")
     (tmp_path / "a.json").write_text("1")
     write_json(tmp_path / "a.json", 2)
-    (tmp_path / MARKER).write_bytes((tmp_path / MARKER).read_bytes()[:-3])  # its last line cut short: what that named is not ours
+    (tmp_path / MARKER).write_bytes(
+        (tmp_path / MARKER).read_bytes()[:-3]
+    )  # its last line cut short: what that named is not ours
     with pytest.raises(InputError, match="was not written by this program"):
         write_json(tmp_path / "a.json", 3)
 
@@ -263,7 +347,12 @@ def test_what_is_discarded_is_ours_alone(tmp_path):
     assert hashes(out).keys() == {MARKER, "log.txt", "store/mine", f"store/{MARKER}"}
     (out / "store" / "mine").unlink()
     (out / "log.txt").unlink()
-    assert discard(out) == [] and not out.exists() and discard(tmp_path) == [] and discard(tmp_path / "absent") == []
+    assert (
+        discard(out) == []
+        and not out.exists()
+        and discard(tmp_path) == []
+        and discard(tmp_path / "absent") == []
+    )
 
 
 def test_a_marker_cannot_name_what_lies_elsewhere(tmp_path):
@@ -274,8 +363,14 @@ def test_a_marker_cannot_name_what_lies_elsewhere(tmp_path):
     claim(out, "test")
     (out / "link").symlink_to(tmp_path / "elsewhere")
     with open(out / MARKER, "a", encoding="utf-8") as marker:
-        marker.write(f'"../theirs.txt"\n"{tmp_path}/theirs.txt"\n"a/../../theirs.txt"\n"link/a.json"\n7\n["x"]\n')
-    assert discard(out) == ["link"] and hashes(tmp_path).keys() == {"theirs.txt", "elsewhere/a.json", f"out/{MARKER}"}
+        marker.write(
+            f'"../theirs.txt"\n"{tmp_path}/theirs.txt"\n"a/../../theirs.txt"\n"link/a.json"\n7\n["x"]\n'
+        )
+    assert discard(out) == ["link"] and hashes(tmp_path).keys() == {
+        "theirs.txt",
+        "elsewhere/a.json",
+        f"out/{MARKER}",
+    }
 
 
 def test_discard_leaves_empty_folders_of_others(tmp_path):
@@ -283,7 +378,11 @@ def test_discard_leaves_empty_folders_of_others(tmp_path):
     write_json(tmp_path / "out" / "results" / "a.json", 1)
     (tmp_path / "out" / "mine").mkdir()
     assert discard(tmp_path / "out") == ["mine"]
-    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["out", f"out/{MARKER}", "out/mine"]
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
+        "out",
+        f"out/{MARKER}",
+        "out/mine",
+    ]
 
 
 def test_a_lock_that_is_not_ours_is_left_alone(tmp_path):
@@ -307,7 +406,9 @@ def test_without_hard_links_files_of_others_are_copied(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "link", refuse)
     write_folder(tmp_path / "folder", a="2")
-    assert (tmp_path / "folder" / "mine").read_text() == "mine" and (tmp_path / "folder" / "a").read_text() == "2"
+    assert (tmp_path / "folder" / "mine").read_text() == "mine" and (
+        tmp_path / "folder" / "a"
+    ).read_text() == "2"
 
 
 PIPES = """
@@ -335,9 +436,20 @@ print([(one.code, "is no regular file" in one) for one in report.problems if one
 
 def test_a_pipe_or_a_device_is_refused_at_once(tmp_path):
     """Each reader once hung, filled the memory or ended by a traceback; another process, so that one that hangs is ended."""
-    run = subprocess.run([sys.executable, "-c", PIPES, tmp_path], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    run = subprocess.run(
+        [sys.executable, "-c", PIPES, tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert not run.stderr and run.returncode == 0
     *said, checked = run.stdout.splitlines()
     assert len(said) == 21 and checked == "[('table-unreadable', True)]"
-    wrong = [line for line in said if not line.endswith(" True") and "BBBC021_v1_image.csv is missing" not in line]
+    wrong = [
+        line
+        for line in said
+        if not line.endswith(" True") and "BBBC021_v1_image.csv is missing" not in line
+    ]
     assert not wrong, wrong

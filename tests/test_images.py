@@ -5,7 +5,14 @@ from helpers import tiny_rows, write_screen
 from PIL import Image
 
 from mcnn_core.errors import InputError
-from mcnn_core.images import check_headers, image_header, image_paths, image_shape, read_field, read_image
+from mcnn_core.images import (
+    check_headers,
+    image_header,
+    image_paths,
+    image_shape,
+    read_field,
+    read_image,
+)
 from mcnn_core.screen import read_loaddata
 
 IMAGE = np.arange(12 * 16, dtype=np.uint16).reshape(12, 16)
@@ -19,9 +26,17 @@ def said(path) -> str:
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", ">u2"])
-@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"rowsperstrip": 3}, {"tile": (16, 16)}, {"bigtiff": True}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"compression": "zlib"}, {"rowsperstrip": 3}, {"tile": (16, 16)}, {"bigtiff": True}],
+)
 def test_grey_images_are_read_as_16_bit(tmp_path, dtype, options):
-    tifffile.imwrite(tmp_path / "a.tif", IMAGE.astype(dtype), byteorder=">" if dtype == ">u2" else None, **options)
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        IMAGE.astype(dtype),
+        byteorder=">" if dtype == ">u2" else None,
+        **options,
+    )
     read = read_image(tmp_path / "a.tif")
     assert read.dtype == np.uint16 and read.dtype.isnative
     np.testing.assert_array_equal(read, IMAGE)
@@ -30,17 +45,30 @@ def test_grey_images_are_read_as_16_bit(tmp_path, dtype, options):
 def lzw(path, pixels, **tags):
     """Write a TIFF packed by LZW, which tifffile cannot; tags by their names."""
     numbers = {"orientation": 274, "rowsperstrip": 278, "predictor": 317}
-    Image.fromarray(pixels).save(path, "TIFF", compression="tiff_lzw", tiffinfo={numbers[name]: value for name, value in tags.items()})
+    Image.fromarray(pixels).save(
+        path,
+        "TIFF",
+        compression="tiff_lzw",
+        tiffinfo={numbers[name]: value for name, value in tags.items()},
+    )
     with tifffile.TiffFile(path) as tiff:
-        assert tiff.pages.first.compression.name == "LZW" and all(tiff.pages.first.tags[numbers[name]].value == value for name, value in tags.items())
+        assert tiff.pages.first.compression.name == "LZW" and all(
+            tiff.pages.first.tags[numbers[name]].value == value for name, value in tags.items()
+        )
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", ">u2"])
-@pytest.mark.parametrize("tags", [{}, {"predictor": 2}, {"rowsperstrip": 5}, {"predictor": 2, "rowsperstrip": 5}])
+@pytest.mark.parametrize(
+    "tags", [{}, {"predictor": 2}, {"rowsperstrip": 5}, {"predictor": 2, "rowsperstrip": 5}]
+)
 def test_lzw_is_read_like_the_others(tmp_path, dtype, tags):
     lzw(tmp_path / "a.tif", IMAGE.astype(dtype), **tags)
     read = read_image(tmp_path / "a.tif")
-    assert read.dtype == np.uint16 and read.dtype.isnative and image_header(tmp_path / "a.tif") == (*IMAGE.shape, dtype.replace(">u2", "uint16"))
+    assert (
+        read.dtype == np.uint16
+        and read.dtype.isnative
+        and image_header(tmp_path / "a.tif") == (*IMAGE.shape, dtype.replace(">u2", "uint16"))
+    )
     np.testing.assert_array_equal(read, IMAGE)
 
 
@@ -64,38 +92,63 @@ def test_damaged_lzw_is_refused(tmp_path):
         (start,), (length,) = tiff.pages.first.dataoffsets, tiff.pages.first.databytecounts
         place = tiff.pages.first.tags["StripByteCounts"].valueoffset
     whole = (tmp_path / "a.tif").read_bytes()
-    for name, first, content in (("ones", start + 100, b"\xff" * 300), ("short", place, (length // 2).to_bytes(4, "little"))):
-        (tmp_path / f"{name}.tif").write_bytes(whole[:first] + content + whole[first + len(content):])
+    for name, first, content in (
+        ("ones", start + 100, b"\xff" * 300),
+        ("short", place, (length // 2).to_bytes(4, "little")),
+    ):
+        (tmp_path / f"{name}.tif").write_bytes(
+            whole[:first] + content + whole[first + len(content) :]
+        )
         assert "not a readable TIFF" in said(tmp_path / f"{name}.tif")
-    (tmp_path / "cut.tif").write_bytes(whole[:start + length // 2])
+    (tmp_path / "cut.tif").write_bytes(whole[: start + length // 2])
     said(tmp_path / "cut.tif")
 
 
-@pytest.mark.parametrize(("pixels", "options", "part"), [
-    (np.zeros((3, 12, 16), np.uint16), {"photometric": "minisblack"}, "3 pages; one page"),
-    (np.zeros((12, 16, 3), np.uint8), {"photometric": "rgb"}, "RGB with 3 samples per pixel; grey"),
-    (np.zeros((12, 16), np.uint8), {"photometric": "miniswhite"}, "MINISWHITE"),
-    (IMAGE.astype(np.float32), {}, "pixels of type float32; uint8 or uint16"),
-    (IMAGE.astype(np.int16), {}, "pixels of type int16"),
-    (IMAGE.astype(np.uint32), {}, "pixels of type uint32"),
-    (np.zeros((12, 16), bool), {"photometric": "minisblack"}, "pixels of type bool")])
+@pytest.mark.parametrize(
+    ("pixels", "options", "part"),
+    [
+        (np.zeros((3, 12, 16), np.uint16), {"photometric": "minisblack"}, "3 pages; one page"),
+        (
+            np.zeros((12, 16, 3), np.uint8),
+            {"photometric": "rgb"},
+            "RGB with 3 samples per pixel; grey",
+        ),
+        (np.zeros((12, 16), np.uint8), {"photometric": "miniswhite"}, "MINISWHITE"),
+        (IMAGE.astype(np.float32), {}, "pixels of type float32; uint8 or uint16"),
+        (IMAGE.astype(np.int16), {}, "pixels of type int16"),
+        (IMAGE.astype(np.uint32), {}, "pixels of type uint32"),
+        (np.zeros((12, 16), bool), {"photometric": "minisblack"}, "pixels of type bool"),
+    ],
+)
 def test_other_images_are_refused_with_what_is_right(tmp_path, pixels, options, part):
     tifffile.imwrite(tmp_path / "a.tif", pixels, **options)
     assert part in said(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"rowsperstrip": 2}])
-@pytest.mark.parametrize(("kept", "part"), [(0.99, "truncated"), (0.5, "truncated"), (0.02, "not a readable TIFF"), (0, "not a readable TIFF")])
+@pytest.mark.parametrize(
+    ("kept", "part"),
+    [
+        (0.99, "truncated"),
+        (0.5, "truncated"),
+        (0.02, "not a readable TIFF"),
+        (0, "not a readable TIFF"),
+    ],
+)
 def test_truncated_files_are_refused(tmp_path, options, kept, part):
     noise = np.random.default_rng(0).integers(0, 60_000, (40, 40), dtype=np.uint16)
     tifffile.imwrite(tmp_path / "a.tif", noise, **options)
     whole = (tmp_path / "a.tif").read_bytes()
-    (tmp_path / "a.tif").write_bytes(whole[:int(kept * len(whole))])
+    (tmp_path / "a.tif").write_bytes(whole[: int(kept * len(whole))])
     assert part in said(tmp_path / "a.tif")
 
 
 def test_damaged_and_absent_files_are_refused(tmp_path):
-    tifffile.imwrite(tmp_path / "a.tif", np.random.default_rng(0).integers(0, 60_000, (40, 40), dtype=np.uint16), compression="zlib")
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        np.random.default_rng(0).integers(0, 60_000, (40, 40), dtype=np.uint16),
+        compression="zlib",
+    )
     whole = bytearray((tmp_path / "a.tif").read_bytes())
     whole[-200:-100] = bytes(100)
     (tmp_path / "a.tif").write_bytes(whole)
@@ -153,8 +206,14 @@ def test_all_bad_headers_come_in_one_error(tmp_path):
     with pytest.raises(InputError) as error:
         check_headers(screen)
     assert error.value.what == "3 of 16 images cannot be used"
-    for path, part in ((paths[0][1], "row 0 of the table: plate P1, well B02, site 1, channel Actin"), (paths[7][0], "truncated"),
-                       (paths[2][0], "16 x 12 pixels; 12 x 16 as in most files is right (row 2 of the table: plate P1, well C03, site 1, channel DNA)")):
+    for path, part in (
+        (paths[0][1], "row 0 of the table: plate P1, well B02, site 1, channel Actin"),
+        (paths[7][0], "truncated"),
+        (
+            paths[2][0],
+            "16 x 12 pixels; 12 x 16 as in most files is right (row 2 of the table: plate P1, well C03, site 1, channel DNA)",
+        ),
+    ):
         assert sum(path in problem and part in problem for problem in error.value.problems) == 1
 
 
@@ -164,6 +223,7 @@ def test_real_fields_are_read(shared_data):
 
 
 # --------------------------------------------------------------------------------- JPEG
+
 
 def jpeg(path, pixels, **options):
     Image.fromarray(pixels).save(path, **options)
@@ -181,25 +241,30 @@ def test_grey_jpegs_are_read_as_16_bit(tmp_path, name):
 
 def test_other_jpegs_are_refused(tmp_path):
     colour = np.zeros((12, 16, 3), np.uint8)
-    assert "mode RGB with 3 samples per pixel; grey (L) is right" in said(jpeg(tmp_path / "a.jpeg", colour))
+    assert "mode RGB with 3 samples per pixel; grey (L) is right" in said(
+        jpeg(tmp_path / "a.jpeg", colour)
+    )
     tifffile.imwrite(tmp_path / "b.jpeg", IMAGE)
     assert "not a readable JPEG" in said(tmp_path / "b.jpeg")
     assert "does not exist" in said(tmp_path / "c.jpeg")
-    whole = jpeg(tmp_path / "d.jpeg", np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)).read_bytes()
+    whole = jpeg(
+        tmp_path / "d.jpeg", np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)
+    ).read_bytes()
     for kept in (0.9, 0.5, 0.1, 0):
-        (tmp_path / "d.jpeg").write_bytes(whole[:int(kept * len(whole))])
+        (tmp_path / "d.jpeg").write_bytes(whole[: int(kept * len(whole))])
         assert "not a readable JPEG" in said(tmp_path / "d.jpeg")
 
 
 def test_a_jpegs_claimed_size_is_refused_before_it_is_allocated(tmp_path):
     hurt = bytearray(jpeg(tmp_path / "a.jpeg", np.zeros((16, 16), np.uint8)).read_bytes())
     at = hurt.index(b"\xff\xc0") + 5
-    hurt[at:at + 4] = b"\xea\x60\xea\x60"
+    hurt[at : at + 4] = b"\xea\x60\xea\x60"
     (tmp_path / "a.jpeg").write_bytes(hurt)
     assert "60000 x 60000 pixels; 100000000 at most" in said(tmp_path / "a.jpeg")
 
 
 # ------------------------------------------------------------------------------ montages
+
 
 def montage(folder, tiles=("0:12,0:16", "0:12,16:32")):
     """A screen of two wells whose files hold two fields each."""
@@ -219,9 +284,15 @@ def test_a_file_of_several_fields_is_read_in_parts(tmp_path):
     np.testing.assert_array_equal(read_field(screen, 1)[..., 0], whole[::-1, 16:])
 
 
-@pytest.mark.parametrize(("tile", "part"), [
-    ("0:12,20:36", "0:12,20:36 is not a part of 12 x 32 pixels (row 1"), ("5:5,0:16", "5:5,0:16 is not a part"), ("upper left", "'upper left': the rows and columns"),
-    ("0:12,16:30", "12 x 14 pixels; 12 x 16 as in most parts is right (row 1")])
+@pytest.mark.parametrize(
+    ("tile", "part"),
+    [
+        ("0:12,20:36", "0:12,20:36 is not a part of 12 x 32 pixels (row 1"),
+        ("5:5,0:16", "5:5,0:16 is not a part"),
+        ("upper left", "'upper left': the rows and columns"),
+        ("0:12,16:30", "12 x 14 pixels; 12 x 16 as in most parts is right (row 1"),
+    ],
+)
 def test_a_tile_that_is_none_is_named(tmp_path, tile, part):
     screen = montage(tmp_path)
     screen.table.loc[1, "Metadata_Tile"] = tile
@@ -242,5 +313,7 @@ def test_a_bad_file_of_several_fields_is_named_once(tmp_path):
 
 
 def test_one_part_of_a_file_is_one_field(tmp_path):
-    with pytest.raises(InputError, match="is named more than once: one file, or one Metadata_Tile of it"):
+    with pytest.raises(
+        InputError, match="is named more than once: one file, or one Metadata_Tile of it"
+    ):
         montage(tmp_path, ("0:12,0:16", "0:12,0:16"))

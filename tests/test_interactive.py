@@ -50,15 +50,23 @@ def entries(value):
 
 def arguments(shown, key):
     """Return one argument of the first callback that has it."""
-    return next(entries(one["args"])[key] for one in models(shown)["CustomJS"] if key in entries(one["args"]))
+    return next(
+        entries(one["args"])[key]
+        for one in models(shown)["CustomJS"]
+        if key in entries(one["args"])
+    )
 
 
 def numbers(value):
-    return np.frombuffer(gzip.decompress(base64.b64decode(value["array"]["data"])), value["dtype"]).reshape(value["shape"])
+    return np.frombuffer(
+        gzip.decompress(base64.b64decode(value["array"]["data"])), value["dtype"]
+    ).reshape(value["shape"])
 
 
 def treatments(n):
-    return pd.DataFrame({"name": [f"drug {i}" for i in range(n)], "cluster": np.repeat([1, 2, 3], [1, 1, n - 2])})
+    return pd.DataFrame(
+        {"name": [f"drug {i}" for i in range(n)], "cluster": np.repeat([1, 2, 3], [1, 1, n - 2])}
+    )
 
 
 def square(n):
@@ -71,49 +79,75 @@ def pictures(n):
 
 
 def shown_points():
-    rows = [(compound, dose, mechanism, 1 + m / 10, 0.1, 3, m == 1 and dose > 1)
-            for compound in ("b", "a") for dose in (10.0, 0.1) for m, mechanism in enumerate(["negative control", "Eg5", "KI", "PS", "PD"])]
-    return pd.DataFrame(rows, columns=["compound", "concentration", "mechanism", "median", "mad", "n", "annotated"])
+    rows = [
+        (compound, dose, mechanism, 1 + m / 10, 0.1, 3, m == 1 and dose > 1)
+        for compound in ("b", "a")
+        for dose in (10.0, 0.1)
+        for m, mechanism in enumerate(["negative control", "Eg5", "KI", "PS", "PD"])
+    ]
+    return pd.DataFrame(
+        rows, columns=["compound", "concentration", "mechanism", "median", "mad", "n", "annotated"]
+    )
 
 
 def shown_fits():
-    return pd.DataFrame([("b", 2.0, 1.0, 4.0, "fit")], columns=["compound", "ec50", "low", "high", "status"])
+    return pd.DataFrame(
+        [("b", 2.0, 1.0, 4.0, "fit")], columns=["compound", "ec50", "low", "high", "status"]
+    )
 
 
 def all_three(text):
     points = shown_points().replace({"compound": {"b": text}, "mechanism": {"Eg5": text}})
     return [
-        interactive.matrix(square(4), treatments(4).assign(name=text, Metadata_MoA=text), pictures(4), alt=text),
+        interactive.matrix(
+            square(4), treatments(4).assign(name=text, Metadata_MoA=text), pictures(4), alt=text
+        ),
         interactive.table(pd.DataFrame({text: [text, "b"]}), alt=text),
         interactive.curves(points, shown_fits().assign(compound=text, status=text), alt=text),
     ]
 
 
 def test_the_library_comes_once_and_stays_with_the_first():
-    first, second = interactive.table(pd.DataFrame({"a": [1]})), interactive.table(pd.DataFrame({"a": [2]}))
+    first, second = (
+        interactive.table(pd.DataFrame({"a": [1]})),
+        interactive.table(pd.DataFrame({"a": [2]})),
+    )
     assert "Bokeh.set_log_level" in first._repr_html_()
     assert second._repr_html_() == second.body and len(second.body) < 20_000
     assert "Bokeh.set_log_level" in first._repr_html_()  # shown again, it is whole again
 
 
 def test_nothing_is_loaded():
-    scripts = re.findall(r"<(?:script|link|img|iframe)\b([^>]*)>", interactive.STYLE + "".join(shown.body for shown in all_three("a")))
-    assert scripts and not [attributes for attributes in scripts if "src=" in attributes or "href=" in attributes]
+    scripts = re.findall(
+        r"<(?:script|link|img|iframe)\b([^>]*)>",
+        interactive.STYLE + "".join(shown.body for shown in all_three("a")),
+    )
+    assert scripts and not [
+        attributes for attributes in scripts if "src=" in attributes or "href=" in attributes
+    ]
     pieces = interactive.library().split("</script>")
     assert len(pieces) == 5  # three parts of the library, its log level, what follows
-    assert not [piece for piece in pieces if "<!--" in piece and "<script" in piece.partition("<!--")[2]]  # or the end would be overlooked
+    assert not [
+        piece for piece in pieces if "<!--" in piece and "<script" in piece.partition("<!--")[2]
+    ]  # or the end would be overlooked
 
 
 @pytest.mark.parametrize("kind", [0, 1, 2])
 def test_names_are_text(kind):
     shown = all_three(EVIL)[kind]
-    assert "alert" in shown.body and "<script>alert" not in shown.body and shown.body.count("</script>") == 1
+    assert (
+        "alert" in shown.body
+        and "<script>alert" not in shown.body
+        and shown.body.count("</script>") == 1
+    )
     assert f'aria-label="{html.escape(EVIL)}"' in shown.body and "mathjax_ignore" in shown.body
 
 
 def test_names_reach_the_page_as_they_are():
     matrix, table, curves = all_three(EVIL)
-    assert arguments(matrix, "names") == [EVIL] * 4 and arguments(matrix, "mechanisms") == [EVIL] * 4
+    assert (
+        arguments(matrix, "names") == [EVIL] * 4 and arguments(matrix, "mechanisms") == [EVIL] * 4
+    )
     (column,) = models(table)["TableColumn"]
     assert column["title"] == html.escape(EVIL)  # the grid's headings are HTML, its cells are not
     assert entries(models(table)["ColumnDataSource"][0]["data"])["column0"] == [EVIL, "b"]
@@ -122,14 +156,35 @@ def test_names_reach_the_page_as_they_are():
 
 def test_matrix_holds_its_data():
     distances = square(5)
-    shown = interactive.matrix(distances, treatments(5).assign(Metadata_MoA=["", "Eg5", None, "KI", "KI"]), pictures(5))
-    source = next(entries(one["data"]) for one in models(shown)["ColumnDataSource"] if "image" in entries(one["data"]))
-    np.testing.assert_allclose(numbers(source["image"][0]) * interactive.STEP, distances, atol=interactive.STEP)
-    assert arguments(shown, "notes") == ["cluster 1", "cluster 2, Eg5", "cluster 3", "cluster 3, KI", "cluster 3, KI"]
-    squares = next(entries(one["data"]) for one in models(shown)["ColumnDataSource"] if "left" in entries(one["data"]))
-    assert numbers(squares["left"]).tolist() == [0, 1, 2] and numbers(squares["right"]).tolist() == [1, 2, 5]
-    assert {(mapper["low"], round(mapper["high"], 9)) for mapper in models(shown)["LinearColorMapper"]} == {
-        (0, round(distances.max(), 9)), (0, round(distances.max() / interactive.STEP, 9))}
+    shown = interactive.matrix(
+        distances, treatments(5).assign(Metadata_MoA=["", "Eg5", None, "KI", "KI"]), pictures(5)
+    )
+    source = next(
+        entries(one["data"])
+        for one in models(shown)["ColumnDataSource"]
+        if "image" in entries(one["data"])
+    )
+    np.testing.assert_allclose(
+        numbers(source["image"][0]) * interactive.STEP, distances, atol=interactive.STEP
+    )
+    assert arguments(shown, "notes") == [
+        "cluster 1",
+        "cluster 2, Eg5",
+        "cluster 3",
+        "cluster 3, KI",
+        "cluster 3, KI",
+    ]
+    squares = next(
+        entries(one["data"])
+        for one in models(shown)["ColumnDataSource"]
+        if "left" in entries(one["data"])
+    )
+    assert numbers(squares["left"]).tolist() == [0, 1, 2] and numbers(
+        squares["right"]
+    ).tolist() == [1, 2, 5]
+    assert {
+        (mapper["low"], round(mapper["high"], 9)) for mapper in models(shown)["LinearColorMapper"]
+    } == {(0, round(distances.max(), 9)), (0, round(distances.max() / interactive.STEP, 9))}
 
 
 def test_matrix_of_equal_treatments_is_all_near():
@@ -138,7 +193,9 @@ def test_matrix_of_equal_treatments_is_all_near():
 
 def test_a_screen_of_961_treatments_fits_a_page():
     y, x = np.mgrid[:128, :128]
-    cells = 200 * np.exp(-((x % 43 - 20.0) ** 2 + (y % 37 - 18.0) ** 2) / 60)[..., None] * [0.3, 1, 0.6]
+    cells = (
+        200 * np.exp(-((x % 43 - 20.0) ** 2 + (y % 37 - 18.0) ** 2) / 60)[..., None] * [0.3, 1, 0.6]
+    )
     images = [(cells + GENERATOR.uniform(0, 20, cells.shape)).astype(np.uint8)] * 961
     page = interactive.matrix(square(961), treatments(961), images)._repr_html_()
     assert len(page) < 12e6
@@ -163,8 +220,14 @@ def test_matrix_names_what_does_not_fit():
 
 
 def test_table_keeps_numbers_as_numbers():
-    frame = pd.DataFrame({
-        "well": pd.Series(["A01", None, "B01"], dtype="string"), "dose": [0.003, np.nan, 10], "n": [1, 2, 30], "hit": [True, False, True]})
+    frame = pd.DataFrame(
+        {
+            "well": pd.Series(["A01", None, "B01"], dtype="string"),
+            "dose": [0.003, np.nan, 10],
+            "n": [1, 2, 30],
+            "hit": [True, False, True],
+        }
+    )
     shown = interactive.table(frame, {"dose": "0.000"})
     data = entries(models(shown)["ColumnDataSource"][0]["data"])
     assert data["column0"] == ["A01", "", "B01"] and data["column3"] == ["True", "False", "True"]
@@ -175,35 +238,55 @@ def test_table_keeps_numbers_as_numbers():
 
 
 def test_table_of_nothing_and_columns_of_one_name():
-    assert "0 of 0 rows" in interactive.table(pd.DataFrame({"a": [], "b": pd.Series([], dtype=str)})).body
+    assert (
+        "0 of 0 rows"
+        in interactive.table(pd.DataFrame({"a": [], "b": pd.Series([], dtype=str)})).body
+    )
     twins = interactive.table(pd.DataFrame([[1.0, "x"]], columns=["a", "a"]))
     assert entries(models(twins)["ColumnDataSource"][0]["data"])["column1"] == ["x"]
 
 
 def test_curves_hold_every_point_by_rising_concentration():
     shown = interactive.curves(shown_points(), shown_fits())
-    assert arguments(shown, "compounds") == ["b", "a"] and arguments(shown, "mechanisms") == ["Eg5", "KI", "PD", "PS", "negative control"]
+    assert arguments(shown, "compounds") == ["b", "a"] and arguments(shown, "mechanisms") == [
+        "Eg5",
+        "KI",
+        "PD",
+        "PS",
+        "negative control",
+    ]
     first = entries(arguments(shown, "panels")[0][0])
-    assert first["x"] == [0.1, 10.0] and first["y"] == [1.1, 1.1] and first["low"] == [1.0, 1.0] and first["n"] == [3, 3]
+    assert (
+        first["x"] == [0.1, 10.0]
+        and first["y"] == [1.1, 1.1]
+        and first["low"] == [1.0, 1.0]
+        and first["n"] == [3, 3]
+    )
     assert first["ring"][1] == 1.1 and first["ring"][0] == {"type": "number", "value": "nan"}
 
 
 def test_curves_colour_the_annotated_and_the_most_similar():
     shown = interactive.curves(shown_points(), shown_fits())
-    assert arguments(shown, "emphasised") == [[0, 1, 2, 3]] * 2  # Eg5 is annotated, KI, PD and PS are high, DMSO is neither
+    assert (
+        arguments(shown, "emphasised") == [[0, 1, 2, 3]] * 2
+    )  # Eg5 is annotated, KI, PD and PS are high, DMSO is neither
     colours = arguments(shown, "colours")
     assert colours[-1] == "#000000" and len(set(colours)) == 5
 
 
 def test_curves_say_what_the_fit_gave():
-    fits = [entries(one) for one in arguments(interactive.curves(shown_points(), shown_fits()), "fits")]
+    fits = [
+        entries(one) for one in arguments(interactive.curves(shown_points(), shown_fits()), "fits")
+    ]
     assert fits[0] == {"ec50": 2.0, "low": 1.0, "high": 4.0, "status": "fit"}
     assert fits[1]["status"] == "" and fits[1]["ec50"] == {"type": "number", "value": "nan"}
 
 
 def test_a_mechanism_without_points_has_an_empty_line():
     points = shown_points()
-    shown = interactive.curves(points[(points["compound"] == "b") | (points["mechanism"] != "KI")], shown_fits().iloc[:0])
+    shown = interactive.curves(
+        points[(points["compound"] == "b") | (points["mechanism"] != "KI")], shown_fits().iloc[:0]
+    )
     assert entries(arguments(shown, "panels")[1][1])["x"] == []
 
 

@@ -10,9 +10,30 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-VARIABLES = ("PROFILE", "SCREEN", "DATA", "OUT", "SEED", "SURROGATE", "PARAMS", "ONLY", "QUICK", "LARGE")
-HOSTILE = ("x; touch {}", "$(shell touch {})", "$$(touch {})", "$(touch {})", "`touch {}`", '"; touch {}; "', "'; touch {}; '", "x\ntouch {}", "${{shell touch {}}}",
-           "$(eval SHELL := touch {})")
+VARIABLES = (
+    "PROFILE",
+    "SCREEN",
+    "DATA",
+    "OUT",
+    "SEED",
+    "SURROGATE",
+    "PARAMS",
+    "ONLY",
+    "QUICK",
+    "LARGE",
+)
+HOSTILE = (
+    "x; touch {}",
+    "$(shell touch {})",
+    "$$(touch {})",
+    "$(touch {})",
+    "`touch {}`",
+    '"; touch {}; "',
+    "'; touch {}; '",
+    "x\ntouch {}",
+    "${{shell touch {}}}",
+    "$(eval SHELL := touch {})",
+)
 TARGETS = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
 PYTHON = """#!/bin/sh
 printf '%s\\0' "$@" > arguments
@@ -24,17 +45,36 @@ env -0 > environment
 def make(tmp_path):
     """Return a function that runs a target of the Makefile with a program in Python's place that writes down what it is given."""
     shutil.copy(ROOT / "Makefile", tmp_path)
-    for name in ("requirements.txt", "requirements.lock", "pyproject.toml", ".venv/bin/python", ".venv/.installed"):
+    for name in (
+        "requirements.txt",
+        "requirements.lock",
+        "pyproject.toml",
+        ".venv/bin/python",
+        ".venv/.installed",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / ".venv/bin/python").write_text(PYTHON)
     (tmp_path / ".venv/bin/python").chmod(0o755)
 
     def run(target, *given, **environment):
-        clean = {key: value for key, value in os.environ.items() if key not in VARIABLES and not key.startswith("MAKE")}
-        ended = subprocess.run(["make", target, *given], cwd=tmp_path, env=clean | environment, capture_output=True, text=True)
+        clean = {
+            key: value
+            for key, value in os.environ.items()
+            if key not in VARIABLES and not key.startswith("MAKE")
+        }
+        ended = subprocess.run(
+            ["make", target, *given],
+            cwd=tmp_path,
+            env=clean | environment,
+            capture_output=True,
+            text=True,
+        )
         assert ended.returncode == 0, ended.stderr
-        return [(tmp_path / name).read_text().split("\0")[:-1] if (tmp_path / name).exists() else [] for name in ("arguments", "environment")]
+        return [
+            (tmp_path / name).read_text().split("\0")[:-1] if (tmp_path / name).exists() else []
+            for name in ("arguments", "environment")
+        ]
 
     return run
 
@@ -43,8 +83,14 @@ def make(tmp_path):
 def test_what_a_user_gives_is_not_run(make, tmp_path, target):
     """Each variable gets each hostile value once, on the command line and from the environment."""
     for shift in range(len(HOSTILE)):
-        values = {name: HOSTILE[(place + shift) % len(HOSTILE)].format(name) for place, name in enumerate(VARIABLES)}
-        for given in (make(target, *(f"{name}={value}" for name, value in values.items())), make(target, **values)):
+        values = {
+            name: HOSTILE[(place + shift) % len(HOSTILE)].format(name)
+            for place, name in enumerate(VARIABLES)
+        }
+        for given in (
+            make(target, *(f"{name}={value}" for name, value in values.items())),
+            make(target, **values),
+        ):
             assert not set(VARIABLES) & set(os.listdir(tmp_path)), (target, values)
             arguments, environment = given
             if arguments:
@@ -54,11 +100,20 @@ def test_what_a_user_gives_is_not_run(make, tmp_path, target):
 
 
 def test_a_value_arrives_as_it_was_given(make):
-    asked = {"bench": ("OUT", "--out"), "simulate": ("OUT", "--out"), "study": ("SCREEN", "--screen"), "check": ("DATA", "--data"), "data": ("ONLY", "--only")}
+    asked = {
+        "bench": ("OUT", "--out"),
+        "simulate": ("OUT", "--out"),
+        "study": ("SCREEN", "--screen"),
+        "check": ("DATA", "--data"),
+        "data": ("ONLY", "--only"),
+    }
     for target, (name, option) in asked.items():
         arguments, _ = make(target, f"{name}=a  b$$c$(d)'\"#%")
         assert arguments[arguments.index(option) + 1] == "a  b$$c$(d)'\"#%"
-    assert "--screen" not in make("study")[0] and "mcnn_core.kimorph" in make("simulate", "SCREEN=kimorph", "OUT=x")[0]
+    assert (
+        "--screen" not in make("study")[0]
+        and "mcnn_core.kimorph" in make("simulate", "SCREEN=kimorph", "OUT=x")[0]
+    )
 
 
 # What is installed ---------------------------------------------------------
@@ -67,16 +122,28 @@ def test_a_value_arrives_as_it_was_given(make):
 def pins(name):
     """Return the version of each package in a file of requirements; several where a marker chooses."""
     found = {}
-    for package, version in re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", (ROOT / name).read_text(), re.MULTILINE):
+    for package, version in re.findall(
+        r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", (ROOT / name).read_text(), re.MULTILINE
+    ):
         found.setdefault(re.sub(r"[-_.]+", "-", package).lower(), set()).add(version)
     return found
 
 
 def test_the_lock_agrees_with_the_list_that_people_edit():
     direct, locked = pins("requirements.txt"), pins("requirements.lock")
-    assert direct.keys() - locked.keys() == {"torch"}, "run the command in CONTRIBUTING.md that makes requirements.lock"
-    assert {name: versions for name, versions in direct.items() if name != "torch" and versions != locked[name]} == {}
-    lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
+    assert direct.keys() - locked.keys() == {"torch"}, (
+        "run the command in CONTRIBUTING.md that makes requirements.lock"
+    )
+    assert {
+        name: versions
+        for name, versions in direct.items()
+        if name != "torch" and versions != locked[name]
+    } == {}
+    lines = [
+        line
+        for line in (ROOT / "requirements.txt").read_text().splitlines()
+        if not line.startswith("#")
+    ]
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9.]+", line) for line in lines)
 
 
@@ -85,12 +152,25 @@ def test_every_locked_package_has_hashes_and_no_address():
     entries = re.sub(r"\\\n", "", re.sub(r"^ *#.*\n", "", text, flags=re.MULTILINE)).split("\n")
     assert len(entries) > 150
     for entry in filter(None, entries):
-        assert re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)*==\S+( ; [^#]*?)?( +--hash=sha256:[0-9a-f]{64})+ *", entry), entry
+        assert re.fullmatch(
+            r"[a-z0-9-]+(\.[a-z0-9-]+)*==\S+( ; [^#]*?)?( +--hash=sha256:[0-9a-f]{64})+ *", entry
+        ), entry
     assert "://" not in text and not re.search(r"nvidia|cuda|triton", text)
 
 
 def test_the_workflow_is_clean():
     """zizmor knows what is dangerous in a workflow: actions that are not pinned, rights too wide, values pasted into a shell."""
     linter = Path(sys.executable).parent / "zizmor"
-    ended = subprocess.run([linter, "--offline", "--pedantic", "--strict-collection", "--no-progress", ROOT / ".github"], capture_output=True, text=True)
+    ended = subprocess.run(
+        [
+            linter,
+            "--offline",
+            "--pedantic",
+            "--strict-collection",
+            "--no-progress",
+            ROOT / ".github",
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -5,12 +5,22 @@ from torch.nn import functional as F
 
 from mcnn_core.errors import InputError
 from mcnn_core.checkpoint import read_yaml, write_yaml
-from mcnn_core.model import CONFIGS, MCNN, NetworkConfig, architecture_table, macs, multiple_of, parameters
+from mcnn_core.model import (
+    CONFIGS,
+    MCNN,
+    NetworkConfig,
+    architecture_table,
+    macs,
+    multiple_of,
+    parameters,
+)
 
 
 def fields(model, n=2, seed=0):
     _, _, channels, height, width = model.spec
-    return np.random.default_rng(seed).integers(0, 256, (n, height, width, channels), dtype=np.uint8)
+    return np.random.default_rng(seed).integers(
+        0, 256, (n, height, width, channels), dtype=np.uint8
+    )
 
 
 @pytest.mark.parametrize("name, expected", [("published", 11_126_215), ("published-gap", 771_527)])
@@ -42,7 +52,9 @@ def test_every_variant_maps_fields_to_classes(name):
     x = model.standardise(fields(model))
     assert model(x).shape == (2, 5) and model.embed(x).shape == (2, 128)
     assert torch.equal(model(x), model.classifier(model.embed(x)))
-    assert multiple == {"published": 128, "published-gap": 128, "default-three-scales": 8}.get(name, 32)
+    assert multiple == {"published": 128, "published-gap": 128, "default-three-scales": 8}.get(
+        name, 32
+    )
 
 
 @pytest.mark.parametrize("channels", range(1, 7))
@@ -71,14 +83,18 @@ def test_the_published_network_written_out_by_hand():
     x = model.standardise(fields(model))
     outputs = []
     for n, scale in enumerate(model.scales):
-        y = F.max_pool2d(x, 2 ** n)
+        y = F.max_pool2d(x, 2**n)
         for layer in (layer for layer in scale if isinstance(layer, torch.nn.Conv2d)):
             y = F.relu(F.conv2d(y, layer.weight, layer.bias, padding=2))
         outputs.append(F.max_pool2d(y, 2 ** (6 - n)))
     y = F.relu(F.conv2d(torch.cat(outputs, 1), model.fusion[0].weight, model.fusion[0].bias))
-    y = F.relu(F.linear(F.max_pool2d(y, 2).flatten(1), model.features[0].weight, model.features[0].bias))
+    y = F.relu(
+        F.linear(F.max_pool2d(y, 2).flatten(1), model.features[0].weight, model.features[0].bias)
+    )
     torch.testing.assert_close(model.embed(x), y, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(model(x), F.linear(y, model.classifier.weight, model.classifier.bias), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        model(x), F.linear(y, model.classifier.weight, model.classifier.bias), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_grey_levels_become_floats_in_one_place():
@@ -116,7 +132,10 @@ def test_architecture_table_names_every_layer():
     assert list(table) == ["layer", "type", "kernel", "stride", "output", "parameters"]
     convolutions = table[table["type"] == "Conv2d"]
     assert len(convolutions) == 22 and set(convolutions["kernel"]) == {"5", "1"}
-    assert convolutions["output"].iloc[0] == "16 x 1024 x 1280" and convolutions["output"].iloc[-1] == "1024 x 16 x 20"
+    assert (
+        convolutions["output"].iloc[0] == "16 x 1024 x 1280"
+        and convolutions["output"].iloc[-1] == "1024 x 16 x 20"
+    )
     pooled = table[table["layer"] == "scale 6, input"].iloc[0]
     assert (pooled["output"], pooled["kernel"]) == ("3 x 16 x 20", "2")
     assert table["output"].iloc[-1] == "103" and (table["layer"] == "fusion").sum() == 3
@@ -130,7 +149,10 @@ def test_yaml_and_back(tmp_path):
     assert isinstance(again.config, NetworkConfig)
 
 
-@pytest.mark.parametrize("text", ["[1, 2]", "network: {scales: 3}", "a: [", "network: {scales: [16], colour: red}\ninput: {}"])
+@pytest.mark.parametrize(
+    "text",
+    ["[1, 2]", "network: {scales: 3}", "a: [", "network: {scales: [16], colour: red}\ninput: {}"],
+)
 def test_damaged_yaml_is_refused(tmp_path, text):
     (tmp_path / "network.yml").write_text(text)
     with pytest.raises(InputError, match="does not describe a network"):
@@ -140,7 +162,9 @@ def test_damaged_yaml_is_refused(tmp_path, text):
 def test_fields_that_lie_transposed_in_memory_are_standardised_alike():
     model = MCNN(CONFIGS["default"], 3, 2, 32, 32)
     fields = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 2), dtype=np.uint8)
-    turned = np.stack([field.transpose(1, 0, 2) for field in fields])  # NumPy keeps the order in memory
+    turned = np.stack(
+        [field.transpose(1, 0, 2) for field in fields]
+    )  # NumPy keeps the order in memory
     assert not turned.flags.c_contiguous
     x = model.standardise(torch.from_numpy(turned))
     assert x.is_contiguous(memory_format=torch.channels_last)

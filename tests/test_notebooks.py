@@ -22,12 +22,45 @@ PARAMETERS = {
     "05_training": ["out", "seed", "network", "recipe", "epochs", "batch", "max_steps"],
     "06_features": ["out", "scheduler"],
     "07_profiles": ["out", "normalisation"],
-    "08_mechanisms": ["out", "seed", "network", "recipe", "epochs", "batch", "max_steps", "supervised"],
-    "09_whole_screen": ["out", "surrogate", "seed", "network", "recipe", "epochs", "batch", "max_steps", "choice", "scheduler"],
+    "08_mechanisms": [
+        "out",
+        "seed",
+        "network",
+        "recipe",
+        "epochs",
+        "batch",
+        "max_steps",
+        "supervised",
+    ],
+    "09_whole_screen": [
+        "out",
+        "surrogate",
+        "seed",
+        "network",
+        "recipe",
+        "epochs",
+        "batch",
+        "max_steps",
+        "choice",
+        "scheduler",
+    ],
     "10_potency": ["out", "compounds"],
     "11_clusters": ["out"],
     "12_novel": ["out"],
-    "13_controls": ["out", "seed", "screen", "data", "layout", "network", "recipe", "epochs", "batch", "max_steps", "by", "controls"],
+    "13_controls": [
+        "out",
+        "seed",
+        "screen",
+        "data",
+        "layout",
+        "network",
+        "recipe",
+        "epochs",
+        "batch",
+        "max_steps",
+        "by",
+        "controls",
+    ],
     "14_genes": ["out", "controls", "obo", "gaf", "gaf_column", "node_size", "real"],
     "15_recorded": ["out"],
     "16_choosing": ["out", "n"],
@@ -42,7 +75,9 @@ def test_pairs_agree_and_carry_no_outputs(name):
     paired = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
     nbformat.validate(paired)
     compare_notebooks(paired, text, "md:myst", allow_expected_differences=True)
-    assert (ROOT / "notebooks" / f"{name}.ipynb").read_text() == book.paired_text(name), "make notebooks brings the pair into step"
+    assert (ROOT / "notebooks" / f"{name}.ipynb").read_text() == book.paired_text(name), (
+        "make notebooks brings the pair into step"
+    )
     assert not [cell for cell in book.code_cells(paired) if cell.outputs or cell.execution_count]
     assert paired.metadata["jupytext"]["formats"] == "ipynb,md:myst"
 
@@ -71,7 +106,14 @@ def test_every_key_of_a_profile_is_a_parameter(profile):
 def test_profiles_are_the_three_promised():
     profiles = book.read_profiles()
     assert list(profiles) == ["tiny", "default", "paper"]
-    paper = {"height": 1024, "width": 1280, "bin": 1, "network": "published", "recipe": "published", "epochs": 27}
+    paper = {
+        "height": 1024,
+        "width": 1280,
+        "bin": 1,
+        "network": "published",
+        "recipe": "published",
+        "epochs": 27,
+    }
     assert paper.items() <= profiles["paper"].items()
 
 
@@ -81,7 +123,9 @@ def test_no_long_function_lives_in_a_notebook(name):
         for node in ast.walk(ast.parse(book.python_lines(cell.source))):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
                 length = node.end_lineno - node.lineno + 1
-                assert length <= LONGEST_FUNCTION, f"{name}: {node.name} has {length} lines; it belongs in the package"
+                assert length <= LONGEST_FUNCTION, (
+                    f"{name}: {node.name} has {length} lines; it belongs in the package"
+                )
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -36,23 +36,37 @@ def axis(number):
 
 # -------------------------------------------------------------------------- activity
 
+
 def test_effects_are_active_and_noise_is_not():
-    effects = {f"noise {i:03d}": 0 * axis(0) for i in range(300)} | {f"strong {i}": axis(i) for i in range(8)}
+    effects = {f"noise {i:03d}": 0 * axis(0) for i in range(300)} | {
+        f"strong {i}": axis(i) for i in range(8)
+    }
     found = activity(wells_of(effects, plates=PLATES))
     strong = found.index.str.startswith("strong")
     assert len(found) == 308 and (found["wells"] == 6).all() and found["active"][strong].all()
     assert 0.01 < found["active"][~strong].mean() < 0.10  # 5 % are meant to pass
-    assert found["threshold"].nunique() == 1 and (found["active"] == (found["agreement"] > found["threshold"])).all()
+    assert (
+        found["threshold"].nunique() == 1
+        and (found["active"] == (found["agreement"] > found["threshold"])).all()
+    )
 
 
 def test_agreement_is_the_median_cosine_between_centred_wells():
     wells = wells_of({"a": axis(0), "b": 0 * axis(0)}, plates=PLATES[:4])
     found = activity(wells)
-    for treatment, part in wells[wells["Metadata_control_type"] == "trt"].groupby("Metadata_Treatment"):
+    for treatment, part in wells[wells["Metadata_control_type"] == "trt"].groupby(
+        "Metadata_Treatment"
+    ):
         moved = []
         for _, well in part.iterrows():
-            control = wells[(wells["Metadata_Plate"] == well["Metadata_Plate"]) & (wells["Metadata_control_type"] == "negcon")]
-            moved.append(well[feature_columns(wells)].to_numpy(float) - control[feature_columns(wells)].median().to_numpy())
+            control = wells[
+                (wells["Metadata_Plate"] == well["Metadata_Plate"])
+                & (wells["Metadata_control_type"] == "negcon")
+            ]
+            moved.append(
+                well[feature_columns(wells)].to_numpy(float)
+                - control[feature_columns(wells)].median().to_numpy()
+            )
         pairs = [1 - cosine(moved[i], moved[j]) for i in range(4) for j in range(i)]
         assert found.loc[treatment, "agreement"] == pytest.approx(np.median(pairs))
 
@@ -64,15 +78,25 @@ def test_the_yardstick_is_the_agreement_of_controls():
     found = activity(pd.concat([wells, treated, treated, treated], ignore_index=True))
     control = feature_matrix(wells[wells["Metadata_control_type"] == "negcon"])
     control = control - np.median(control, axis=0)
-    assert found.loc["a | 1", "threshold"] == pytest.approx(np.median([1 - cosine(control[i], control[j]) for i in range(4) for j in range(i)]))
+    assert found.loc["a | 1", "threshold"] == pytest.approx(
+        np.median([1 - cosine(control[i], control[j]) for i in range(4) for j in range(i)])
+    )
 
 
 def test_the_only_control_of_a_plate_says_nothing():
     """It is its own centre and has no direction; where that leaves no yardstick, all count as active."""
     found = activity(wells_of({"a": axis(0), "noise": 0 * axis(0)}, controls=1))
-    assert found["threshold"].isna().all() and found["agreement"].notna().all() and found["active"].all()
+    assert (
+        found["threshold"].isna().all()
+        and found["agreement"].notna().all()
+        and found["active"].all()
+    )
     wells = wells_of({"a": axis(0), "b": axis(1)}, plates=PLATES[:4])
-    alone = (wells["Metadata_control_type"] == "negcon") & (wells["Metadata_Plate"] == "P1") & (wells["Metadata_Well"] != "A01")
+    alone = (
+        (wells["Metadata_control_type"] == "negcon")
+        & (wells["Metadata_Plate"] == "P1")
+        & (wells["Metadata_Well"] != "A01")
+    )
     assert activity(wells[~alone])["threshold"].notna().all()
 
 
@@ -80,7 +104,9 @@ def test_draws_depend_on_the_seed_alone():
     wells = wells_of({"a": axis(0), "b": axis(1)})
     first = activity(wells, seed=4)
     pd.testing.assert_frame_equal(activity(wells, seed=4), first, check_exact=True)
-    pd.testing.assert_frame_equal(activity(wells.assign(Metadata_MoA="x"), seed=4), first, check_exact=True)
+    pd.testing.assert_frame_equal(
+        activity(wells.assign(Metadata_MoA="x"), seed=4), first, check_exact=True
+    )
     assert (activity(wells, seed=5)["threshold"] != first["threshold"]).all()
 
 
@@ -88,30 +114,69 @@ def test_a_single_well_cannot_be_tested_and_counts_as_active():
     wells = wells_of({"a": axis(0), "once": 0 * axis(0)})
     wells = wells[(wells["Metadata_Compound"] != "once") | (wells["Metadata_Plate"] == "P1")]
     found = activity(wells)
-    assert found.loc["once | 1", "active"] and found.loc["once | 1", "wells"] == 1 and np.isnan(found.loc["once | 1", "agreement"])
-    assert found.loc["a | 1", "agreement"] > found.loc["a | 1", "threshold"] and found.index.name == "treatment"
-    assert activity(wells[wells["Metadata_control_type"] == "negcon"]).columns.tolist() == found.columns.tolist()
+    assert (
+        found.loc["once | 1", "active"]
+        and found.loc["once | 1", "wells"] == 1
+        and np.isnan(found.loc["once | 1", "agreement"])
+    )
+    assert (
+        found.loc["a | 1", "agreement"] > found.loc["a | 1", "threshold"]
+        and found.index.name == "treatment"
+    )
+    assert (
+        activity(wells[wells["Metadata_control_type"] == "negcon"]).columns.tolist()
+        == found.columns.tolist()
+    )
 
 
 def test_controls_are_needed_on_every_plate():
     wells = wells_of({"a": axis(0)})
     with pytest.raises(InputError) as error:
-        activity(wells[(wells["Metadata_Plate"] != "P2") | (wells["Metadata_control_type"] == "trt")])
+        activity(
+            wells[(wells["Metadata_Plate"] != "P2") | (wells["Metadata_control_type"] == "trt")]
+        )
     assert error.value.problems == ["P2"]
 
 
 # --------------------------------------------------------------------------- novelty
 
+
 @pytest.fixture(scope="module")
 def planted():
     """Two known mechanisms, two new phenotypes of which one is nearer to a known one, one compound like a known one, and noise."""
-    effects = {"a1": axis(0), "a2": axis(0), "b1": axis(1), "b2": axis(1), "far 1": axis(2), "far 2": axis(2),
-               "near 1": axis(3) + 0.5 * axis(1), "near 2": axis(3) + 0.5 * axis(1), "like a": axis(0), "noise": 0 * axis(0)}
+    effects = {
+        "a1": axis(0),
+        "a2": axis(0),
+        "b1": axis(1),
+        "b2": axis(1),
+        "far 1": axis(2),
+        "far 2": axis(2),
+        "near 1": axis(3) + 0.5 * axis(1),
+        "near 2": axis(3) + 0.5 * axis(1),
+        "like a": axis(0),
+        "noise": 0 * axis(0),
+    }
     wells = wells_of(effects, seed=1, annotation={"a1": "A", "a2": "A", "b1": "B", "b2": "B"})
-    middle = wells.loc[wells["Metadata_control_type"] == "negcon"].groupby("Metadata_Plate")[feature_columns(wells)].mean()
+    middle = (
+        wells.loc[wells["Metadata_control_type"] == "negcon"]
+        .groupby("Metadata_Plate")[feature_columns(wells)]
+        .mean()
+    )
     wells[feature_columns(wells)] -= middle.loc[wells["Metadata_Plate"]].to_numpy()
     treatments = treatment_profiles(wells)
-    names = {"a1": 1, "a2": 1, "like a": 1, "b1": 2, "b2": 2, "far 1": 3, "far 2": 3, "near 1": 4, "near 2": 4, "noise": 5, "DMSO": 6}
+    names = {
+        "a1": 1,
+        "a2": 1,
+        "like a": 1,
+        "b1": 2,
+        "b2": 2,
+        "far 1": 3,
+        "far 2": 3,
+        "near 1": 4,
+        "near 2": 4,
+        "noise": 5,
+        "DMSO": 6,
+    }
     return wells, treatments, treatments["Metadata_Compound"].map(names)
 
 
@@ -119,10 +184,16 @@ def test_new_phenotypes_come_first(planted):
     wells, treatments, clusters = planted
     got = novelty(treatments, clusters, activity(wells))
     assert got.columns.tolist() == COLUMNS
-    assert set(got["treatment"][:2]) == {"far 1 | 1", "far 2 | 1"} and set(got["treatment"][2:4]) == {"near 1 | 1", "near 2 | 1"}
+    assert set(got["treatment"][:2]) == {"far 1 | 1", "far 2 | 1"} and set(
+        got["treatment"][2:4]
+    ) == {"near 1 | 1", "near 2 | 1"}
     assert got["novel"].tolist() == [True] * 4 + [False] * 2 and got["score"][0] >= got["score"][1]
     rest = got.set_index("treatment")
-    assert rest.loc["like a | 1", "active"] and not rest.loc["noise | 1", "active"] and rest.loc["noise | 1", "score"] > 0.3
+    assert (
+        rest.loc["like a | 1", "active"]
+        and not rest.loc["noise | 1", "active"]
+        and rest.loc["noise | 1", "score"] > 0.3
+    )
     assert rest.loc["far 1 | 1", "cluster_score"] == pytest.approx(np.median(got["score"][:2]))
     assert rest.loc[["like a | 1", "noise | 1"], "cluster_score"].isna().all()
 
@@ -131,11 +202,19 @@ def test_clusters_are_ranked_by_their_median_and_then_their_treatments():
     """By hand: scores of 1 and 0.5 in one cluster, 0.9 twice in another, so the other comes first."""
     cosines = {"known": 1, "a": 0, "b": 0.5, "c": 0.1, "d": 0.1, "inactive": -0.9}
     rows = [("P1", name, 1.0, "A" if name == "known" else "", "trt") for name in cosines]
-    treatments = treatment_profiles(well_table(rows, np.array([(value, np.sqrt(1 - value**2)) for value in cosines.values()])))
-    clusters = treatments["Metadata_Compound"].map({"known": 1, "a": 2, "b": 2, "c": 3, "d": 3, "inactive": 2})
-    tested = pd.DataFrame({"agreement": 0.5, "threshold": 0.2, "active": True}, index=treatments["Metadata_Treatment"])
+    treatments = treatment_profiles(
+        well_table(rows, np.array([(value, np.sqrt(1 - value**2)) for value in cosines.values()]))
+    )
+    clusters = treatments["Metadata_Compound"].map(
+        {"known": 1, "a": 2, "b": 2, "c": 3, "d": 3, "inactive": 2}
+    )
+    tested = pd.DataFrame(
+        {"agreement": 0.5, "threshold": 0.2, "active": True}, index=treatments["Metadata_Treatment"]
+    )
     tested.loc["inactive | 1", "active"] = False
-    got = novelty(treatments, clusters, tested.drop("d | 1"))  # what was not tested counts as active
+    got = novelty(
+        treatments, clusters, tested.drop("d | 1")
+    )  # what was not tested counts as active
     assert got["treatment"].tolist() == ["c | 1", "d | 1", "a | 1", "b | 1", "inactive | 1"]
     np.testing.assert_allclose(got["score"], [0.9, 0.9, 1, 0.5, 1.9])
     np.testing.assert_allclose(got["cluster_score"], [0.9, 0.9, 0.75, 0.75, 0.75])
@@ -145,49 +224,84 @@ def test_clusters_are_ranked_by_their_median_and_then_their_treatments():
 def test_scores_are_distances_to_the_nearest_known_profile(planted):
     wells, treatments, clusters = planted
     values = feature_matrix(treatments)
-    old = [i for i, one in enumerate(treatments.itertuples()) if one.Metadata_MoA or one.Metadata_control_type == "negcon"]
+    old = [
+        i
+        for i, one in enumerate(treatments.itertuples())
+        if one.Metadata_MoA or one.Metadata_control_type == "negcon"
+    ]
     got = novelty(treatments, clusters, activity(wells)).set_index("treatment")
     for i in set(range(len(treatments))) - set(old):
-        assert got.loc[treatments["Metadata_Treatment"][i], "score"] == pytest.approx(min(cosine(values[i], values[j]) for j in old))
+        assert got.loc[treatments["Metadata_Treatment"][i], "score"] == pytest.approx(
+            min(cosine(values[i], values[j]) for j in old)
+        )
     assert len(got) + len(old) == len(treatments)
 
 
 def test_what_an_annotation_says_does_not_matter(planted):
     wells, treatments, clusters = planted
     expected = novelty(treatments, clusters, activity(wells))
-    scrambled = treatments.assign(Metadata_MoA=treatments["Metadata_MoA"].replace({"A": "B", "B": "something else"}))
-    pd.testing.assert_frame_equal(novelty(scrambled, clusters, activity(wells)), expected, check_exact=True)
-    fewer = treatments.assign(Metadata_MoA=treatments["Metadata_MoA"].mask(treatments["Metadata_Compound"] == "b1", ""))
-    assert len(novelty(fewer, clusters, activity(wells))) == len(expected) + 1  # that there is none does
+    scrambled = treatments.assign(
+        Metadata_MoA=treatments["Metadata_MoA"].replace({"A": "B", "B": "something else"})
+    )
+    pd.testing.assert_frame_equal(
+        novelty(scrambled, clusters, activity(wells)), expected, check_exact=True
+    )
+    fewer = treatments.assign(
+        Metadata_MoA=treatments["Metadata_MoA"].mask(treatments["Metadata_Compound"] == "b1", "")
+    )
+    assert (
+        len(novelty(fewer, clusters, activity(wells))) == len(expected) + 1
+    )  # that there is none does
 
 
 def test_positive_controls_are_neither_known_nor_candidates(planted):
     """One annotated and one not, each lying on a new phenotype."""
     wells, treatments, clusters = planted
     controls = treatments[treatments["Metadata_Compound"].isin(["far 1", "near 1"])].assign(
-        Metadata_Treatment=["taxol | 1", "monensin | 1"], Metadata_control_type="poscon", Metadata_MoA=["tubulin", ""])
+        Metadata_Treatment=["taxol | 1", "monensin | 1"],
+        Metadata_control_type="poscon",
+        Metadata_MoA=["tubulin", ""],
+    )
     more = pd.concat([treatments, controls], ignore_index=True)
     assert not known(more)[-2:].any() and not unannotated(more)[-2:].any()
-    got = novelty(more, pd.concat([clusters, clusters[controls.index]], ignore_index=True), activity(wells))
+    got = novelty(
+        more, pd.concat([clusters, clusters[controls.index]], ignore_index=True), activity(wells)
+    )
     pd.testing.assert_frame_equal(got, novelty(treatments, clusters, activity(wells)))
 
 
 def test_a_screen_that_is_annotated_throughout_has_nothing_new(planted):
     wells, treatments, clusters = planted
-    full = treatments.assign(Metadata_MoA=treatments["Metadata_MoA"].where(treatments["Metadata_MoA"] != "", "C"))
+    full = treatments.assign(
+        Metadata_MoA=treatments["Metadata_MoA"].where(treatments["Metadata_MoA"] != "", "C")
+    )
     got = novelty(full, clusters, activity(wells))
     assert got.empty and got.columns.tolist() == COLUMNS
 
 
 def test_baselines_are_those_of_scikit_learn(planted):
     _, treatments, _ = planted
-    new = treatments[(treatments["Metadata_MoA"] == "") & (treatments["Metadata_control_type"] == "trt")]
+    new = treatments[
+        (treatments["Metadata_MoA"] == "") & (treatments["Metadata_control_type"] == "trt")
+    ]
     old = feature_matrix(treatments.drop(new.index))
     got = baselines(treatments, seed=3)
     assert got["treatment"].tolist() == new["Metadata_Treatment"].tolist()
-    nearest = NearestNeighbors(n_neighbors=1, algorithm="ball_tree").fit(old).kneighbors(feature_matrix(new))[0][:, 0]
+    nearest = (
+        NearestNeighbors(n_neighbors=1, algorithm="ball_tree")
+        .fit(old)
+        .kneighbors(feature_matrix(new))[0][:, 0]
+    )
     np.testing.assert_allclose(got["nearest neighbour"], nearest)
-    forest = IsolationForest(n_estimators=300, random_state=3).fit(old).decision_function(feature_matrix(new))
-    np.testing.assert_allclose(got["isolation forest"], 0.5 - forest)  # scikit-learn's own offset is -0.5, and low means strange
+    forest = (
+        IsolationForest(n_estimators=300, random_state=3)
+        .fit(old)
+        .decision_function(feature_matrix(new))
+    )
+    np.testing.assert_allclose(
+        got["isolation forest"], 0.5 - forest
+    )  # scikit-learn's own offset is -0.5, and low means strange
     fewer = baselines(treatments.drop(new.index[:2]), seed=3)
-    pd.testing.assert_frame_equal(fewer, got[2:].reset_index(drop=True))  # the detectors never saw the others
+    pd.testing.assert_frame_equal(
+        fewer, got[2:].reset_index(drop=True)
+    )  # the detectors never saw the others

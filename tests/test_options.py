@@ -5,7 +5,19 @@ from pathlib import Path
 import pytest
 from helpers import NOTEBOOK, small_repository
 
-from mcnn_core import engine, enrichment, kimorph, model, pipeline, preprocess, profiles, response, screen, simulate, train
+from mcnn_core import (
+    engine,
+    enrichment,
+    kimorph,
+    model,
+    pipeline,
+    preprocess,
+    profiles,
+    response,
+    screen,
+    simulate,
+    train,
+)
 from mcnn_core.errors import InputError
 from tools import book
 
@@ -30,12 +42,19 @@ compounds = "a,b"
 
 @pytest.fixture
 def root(tmp_path) -> Path:
-    notebooks = [NOTEBOOK.format(title=title, parameters=PARAMETERS, prose="Text.", code="1") for title in ("First", "Second")]
-    return small_repository(tmp_path / "repository", *notebooks, "# Small\n", "tiny: {epochs: 2}\ndefault: {}\n")
+    notebooks = [
+        NOTEBOOK.format(title=title, parameters=PARAMETERS, prose="Text.", code="1")
+        for title in ("First", "Second")
+    ]
+    return small_repository(
+        tmp_path / "repository", *notebooks, "# Small\n", "tiny: {epochs: 2}\ndefault: {}\n"
+    )
 
 
 def build(root: Path, params: str = "", **given: str) -> book.Build:
-    return book.Build.from_environment({"OUT": str(root / "_build"), "PARAMS": params, **given}, root)
+    return book.Build.from_environment(
+        {"OUT": str(root / "_build"), "PARAMS": params, **given}, root
+    )
 
 
 def problems(root: Path, params: str = "", **given: str) -> list[str]:
@@ -49,7 +68,9 @@ def problems(root: Path, params: str = "", **given: str) -> list[str]:
     ("surrogate=", ""), ("compounds='SX-14,a b = {c}'", "SX-14,a b = {c}"), ("compounds=1", "1"), ("scheduler=tcp://[::1]:8786", "tcp://[::1]:8786"), ("obo=", ""),
 ])  # fmt: skip
 def test_a_value_has_the_type_of_its_default(root, text, value):
-    given = {"SURROGATE": text.partition("=")[2]} if text.startswith("surrogate") else {"params": text}
+    given = (
+        {"SURROGATE": text.partition("=")[2]} if text.startswith("surrogate") else {"params": text}
+    )
     found = build(root, **given).parameters()["02_second"].get(text.partition("=")[0], "")
     assert found == value and type(found) is type(value)
 
@@ -67,12 +88,19 @@ def test_every_wrong_value_is_named_with_what_would_be_right(root):
              "core_hour=nan": "a number, 0 or more, is needed", "scheduler=host": "an address, tcp://HOST:PORT, is needed", "obo=nowhere.obo": "there is no such file or folder",
              "epoch=3": "there is no such key", "out=/elsewhere": "give the variable OUT instead", "seed=1": "give the variable SEED instead", "compounds": "one value is needed"}  # fmt: skip
     found = problems(root, " ".join(wrong), SURROGATE="Compound")
-    assert found == [*(f"{text}: {why}" for text, why in wrong.items()), "SURROGATE=Compound: names that begin with Metadata_, joined by commas, are needed"]
+    assert found == [
+        *(f"{text}: {why}" for text, why in wrong.items()),
+        "SURROGATE=Compound: names that begin with Metadata_, joined by commas, are needed",
+    ]
 
 
-@pytest.mark.parametrize("value", ["1.5", "-1", "[1,2]", "²", "1_0", "", "9" * 5_000, "{a: 1}", "1e1"])
+@pytest.mark.parametrize(
+    "value", ["1.5", "-1", "[1,2]", "²", "1_0", "", "9" * 5_000, "{a: 1}", "1e1"]
+)
 def test_a_number_is_one(root, value):
-    assert problems(root, f"epochs='{value}'") == [f"epochs={value}: a whole number, 0 or more, is needed"]
+    assert problems(root, f"epochs='{value}'") == [
+        f"epochs={value}: a whole number, 0 or more, is needed"
+    ]
 
 
 def test_a_key_is_given_once(root):
@@ -93,10 +121,20 @@ def test_a_seed_is_a_whole_number(root, seed):
 
 def test_a_profile_is_checked_too(root):
     profiles_yml = root / "notebooks/profiles.yml"
-    profiles_yml.write_text("default: {epochs: 1.5, network: [default], epoch: 2, core_hour: 64.0e+9, supervised: no}\n")
-    assert problems(root) == ["PROFILE=default: epochs=1.5: a whole number, 0 or more, is needed", "PROFILE=default: network=['default']: one value is needed",
-                              "PROFILE=default: epoch=2: there is no such key"]
-    for text, said in (("default: {", "is no YAML"), ("- default", "expected profiles"), ("default: 7", "expected profiles"), ("", "expected profiles")):
+    profiles_yml.write_text(
+        "default: {epochs: 1.5, network: [default], epoch: 2, core_hour: 64.0e+9, supervised: no}\n"
+    )
+    assert problems(root) == [
+        "PROFILE=default: epochs=1.5: a whole number, 0 or more, is needed",
+        "PROFILE=default: network=['default']: one value is needed",
+        "PROFILE=default: epoch=2: there is no such key",
+    ]
+    for text, said in (
+        ("default: {", "is no YAML"),
+        ("- default", "expected profiles"),
+        ("default: 7", "expected profiles"),
+        ("", "expected profiles"),
+    ):
         profiles_yml.write_text(text)
         with pytest.raises(InputError, match=f"profiles.yml.*{said}"):
             build(root)
@@ -112,16 +150,27 @@ def test_a_parameters_cell_that_cannot_be_read_is_an_input_error(root):
 def test_the_names_are_those_of_the_package(tmp_path):
     assert book.RANGES["height"] == book.RANGES["width"] == simulate.SIDES
     assert book.CHOICES["layout"] == tuple(simulate.LAYOUTS) == tuple(kimorph.LAYOUTS)
-    assert {key: set(names) for key, names in book.CHOICES.items() if key not in ("layout", "taxol")} == {
-        "reference": set(preprocess.REFERENCES), "network": set(model.CONFIGS), "recipe": set(engine.RECIPES), "normalisation": set(pipeline.SUFFIXES),
-        "choice": set(response.CHOICES), "gaf_column": set(enrichment.GENE_COLUMNS)}
+    assert {
+        key: set(names) for key, names in book.CHOICES.items() if key not in ("layout", "taxol")
+    } == {
+        "reference": set(preprocess.REFERENCES),
+        "network": set(model.CONFIGS),
+        "recipe": set(engine.RECIPES),
+        "normalisation": set(pipeline.SUFFIXES),
+        "choice": set(response.CHOICES),
+        "gaf_column": set(enrichment.GENE_COLUMNS),
+    }
     assert set(profiles.NORMALISATIONS) == set(book.CHOICES["normalisation"])
     with pytest.raises(InputError, match=" or ".join(map(repr, book.CHOICES["taxol"]))):
         screen.examine_bbbc021(tmp_path, taxol="typo")
 
 
 def test_every_rule_is_of_a_parameter_and_the_defaults_and_profiles_keep_them():
-    defaults = {key: value for name in book.notebook_names() for key, value in book.known_parameters(book.read_source(name)).items()}
+    defaults = {
+        key: value
+        for name in book.notebook_names()
+        for key, value in book.known_parameters(book.read_source(name)).items()
+    }
     assert {*book.CHOICES, *book.RANGES, *book.FORMS, *book.PATHS, *book.VARIABLES} <= set(defaults)
     assert {key: book.read_value(key, value, value) for key, value in defaults.items()} == defaults
     for profile in book.read_profiles():
@@ -137,5 +186,8 @@ def test_a_number_of_a_command_line_is_one(tmp_path, monkeypatch, capsys, comman
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
         command.main(wrong)
-    assert ended.value.code == 2 and f"{wrong[-2]}: expected a whole number, {low} or more" in capsys.readouterr().err
+    assert (
+        ended.value.code == 2
+        and f"{wrong[-2]}: expected a whole number, {low} or more" in capsys.readouterr().err
+    )
     assert not list(tmp_path.iterdir())

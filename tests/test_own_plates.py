@@ -24,11 +24,31 @@ from mcnn_core.screen import copy_fields, read_loaddata
 from mcnn_core.workspace import Workspace
 from tools import book
 
-FACTS = ("has_compounds", "has_doses", "has_mechanisms", "has_batches", "has_any_controls", "has_controls")
-KNOWN = {"bare": (), "doses": ("has_compounds", "has_doses", "has_any_controls", "has_controls"), "jpegs": (),
-         "one_batch": ("has_compounds", "has_mechanisms", "has_any_controls"), "many_wells": ("has_compounds",), "hostile": FACTS}
+FACTS = (
+    "has_compounds",
+    "has_doses",
+    "has_mechanisms",
+    "has_batches",
+    "has_any_controls",
+    "has_controls",
+)
+KNOWN = {
+    "bare": (),
+    "doses": ("has_compounds", "has_doses", "has_any_controls", "has_controls"),
+    "jpegs": (),
+    "one_batch": ("has_compounds", "has_mechanisms", "has_any_controls"),
+    "many_wells": ("has_compounds",),
+    "hostile": FACTS,
+}
 #: Questions of `answers` that each screen can answer.
-ANSWERS = {"bare": "ynnnnnn", "doses": "ynnyyyn", "jpegs": "ynnnnnn", "one_batch": "yynynny", "many_wells": "ynnnnnn", "hostile": "yynynny"}
+ANSWERS = {
+    "bare": "ynnnnnn",
+    "doses": "ynnyyyn",
+    "jpegs": "ynnnnnn",
+    "one_batch": "yynynny",
+    "many_wells": "ynnnnnn",
+    "hostile": "yynynny",
+}
 
 
 @pytest.fixture(scope="session", params=odd_screens.SCREENS)
@@ -40,7 +60,9 @@ def odd(request, tmp_path_factory):
 
 def test_what_a_screen_names_and_can_answer(odd):
     name, screen = odd
-    assert [key for key, value in facts(screen.table).items() if value] == [key for key in FACTS if key in KNOWN[name]]
+    assert [key for key, value in facts(screen.table).items() if value] == [
+        key for key in FACTS if key in KNOWN[name]
+    ]
     found = answers(screen.table)
     assert "".join(answer[0] for answer in found["answer"]) == ANSWERS[name]
     assert ((found["why"] == "") == (found["answer"] == "yes")).all()
@@ -53,13 +75,17 @@ def test_example_of_a_screen_reads_back(odd, tmp_path):
     example = read_loaddata(copy_fields(screen, tmp_path / "example", rows))
     assert example.channels == screen.channels and check_headers(example) == check_headers(screen)
     columns = [name for name in screen.table if name.startswith("Metadata_")]
-    pd.testing.assert_frame_equal(example.table[columns], screen.table.loc[rows, columns].reset_index(drop=True))
+    pd.testing.assert_frame_equal(
+        example.table[columns], screen.table.loc[rows, columns].reset_index(drop=True)
+    )
     assert (read_field(example, len(rows) - 1) == read_field(screen, rows[-1])).all()
 
 
 def test_png_is_refused_by_name(tmp_path):
     table = odd_screens.layout(["P"], ["A01"], sites=2)
-    screen = read_loaddata(odd_screens.write(tmp_path / "png", table, ("DNA",), (32, 32), [0, 1], "png"))
+    screen = read_loaddata(
+        odd_screens.write(tmp_path / "png", table, ("DNA",), (32, 32), [0, 1], "png")
+    )
     with pytest.raises(InputError, match="2 of 2 images cannot be used") as raised:
         check_headers(screen)
     assert all("f000" in problem and ".png" in problem for problem in raised.value.problems)
@@ -67,20 +93,48 @@ def test_png_is_refused_by_name(tmp_path):
 
 # The chapters, executed in this process ------------------------------------
 
-CHAPTERS = [name for name in book.notebook_names() if name[:2] not in ("13", "14", "15", "16", "18")]  # those are not about the screen at hand
-TABLES = ("similarity.csv", "potency.csv", "clusters.csv", "novel.csv", "suspects.csv", "predictions.csv", "own_plates/check.json", "own_plates/profiles_well.h5ad")
+CHAPTERS = [
+    name for name in book.notebook_names() if name[:2] not in ("13", "14", "15", "16", "18")
+]  # those are not about the screen at hand
+TABLES = (
+    "similarity.csv",
+    "potency.csv",
+    "clusters.csv",
+    "novel.csv",
+    "suspects.csv",
+    "predictions.csv",
+    "own_plates/check.json",
+    "own_plates/profiles_well.h5ad",
+)
 
 
 def outputs_of(cell, space: dict) -> list:
     """Run a code cell as a notebook would, and return what it shows: tables as HTML, each figure as the texts in it."""
     tree = ast.parse(book.python_lines(cell.source))
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) and not cell.source.rstrip().endswith(";") else None
+    last = (
+        tree.body.pop()
+        if tree.body
+        and isinstance(tree.body[-1], ast.Expr)
+        and not cell.source.rstrip().endswith(";")
+        else None
+    )
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec(compile(tree, "cell", "exec"), space)
-        value = None if last is None else eval(compile(ast.Expression(last.value), "cell", "eval"), space)
-    shown = [nbformat.v4.new_output("stream", text=printed.getvalue())] if printed.getvalue() else []
+        value = (
+            None
+            if last is None
+            else eval(compile(ast.Expression(last.value), "cell", "eval"), space)
+        )
+    shown = (
+        [nbformat.v4.new_output("stream", text=printed.getvalue())] if printed.getvalue() else []
+    )
     if value is not None and not isinstance(value, (Axes, str)):
-        shown.append(nbformat.v4.new_output("display_data", {"text/html": value._repr_html_() if hasattr(value, "_repr_html_") else str(value)}))
+        shown.append(
+            nbformat.v4.new_output(
+                "display_data",
+                {"text/html": value._repr_html_() if hasattr(value, "_repr_html_") else str(value)},
+            )
+        )
     for number in plt.get_fignums():
         figure = plt.figure(number)
         figure.savefig(io.BytesIO())  # draws it: what cannot be laid out warns
@@ -92,21 +146,38 @@ def outputs_of(cell, space: dict) -> list:
 
 def run_book(csv: Path, out: Path) -> dict:
     """Run the chapters about a screen and return each as its page shows it, with the results in the text."""
-    given, facts, pages = {"screen": str(csv), "out": str(out), "epochs": 1, "max_steps": 2, "supervised": False}, {}, {}
+    given, facts, pages = (
+        {"screen": str(csv), "out": str(out), "epochs": 1, "max_steps": 2, "supervised": False},
+        {},
+        {},
+    )
     for name in CHAPTERS:
         source, space = book.read_source(name), {"__name__": "__main__"}
         run = copy.deepcopy(source)
         for cell in book.code_cells(run):
             cell.outputs = outputs_of(cell, space)
             if "parameters" in book.tags(cell):
-                space |= {key: value for key, value in given.items() if key in book.known_parameters(source)}
+                space |= {
+                    key: value
+                    for key, value in given.items()
+                    if key in book.known_parameters(source)
+                }
         facts |= read_json(out / "results" / f"{name}.json")
         pages[name] = book.weave(source, run, facts)
     for page in pages.values():
         for cell in page.cells:
-            texts = [cell.source, cell.metadata.get("mystnb", {}).get("figure", {}).get("caption", "")]
-            cell["said"] = [re.sub(r"\{result\}`([^`:]+)(?::[^`]*)?`", lambda found: str(facts[found[1]]) if not found[1].startswith("run.") else "1", text)
-                            for text in texts]
+            texts = [
+                cell.source,
+                cell.metadata.get("mystnb", {}).get("figure", {}).get("caption", ""),
+            ]
+            cell["said"] = [
+                re.sub(
+                    r"\{result\}`([^`:]+)(?::[^`]*)?`",
+                    lambda found: str(facts[found[1]]) if not found[1].startswith("run.") else "1",
+                    text,
+                )
+                for text in texts
+            ]
     return pages
 
 
@@ -126,17 +197,45 @@ def test_a_book_of_an_own_screen_has_no_empty_figure_and_speaks_of_the_screen(ow
     for table in TABLES:
         assert (out / table).is_file()
     for chapter, page in pages.items():
-        figures = {cell.metadata["mystnb"]["figure"]["name"] for cell in page.cells if "figure" in cell.metadata.get("mystnb", {})}
+        figures = {
+            cell.metadata["mystnb"]["figure"]["name"]
+            for cell in page.cells
+            if "figure" in cell.metadata.get("mystnb", {})
+        }
         for cell in page.cells:
-            text, caption = cell["said"] if cell.cell_type == "markdown" or "figure" in cell.metadata.get("mystnb", {}) else ("", "")
-            assert "not available" not in caption + (text if cell.cell_type == "markdown" else ""), (chapter, text)
-            assert not re.search(r"simulated screen|SX-\d|In the simulat", caption + (text if cell.cell_type == "markdown" else "")) or "exercise}" in text or "solution}" in text, (chapter, text)
+            text, caption = (
+                cell["said"]
+                if cell.cell_type == "markdown" or "figure" in cell.metadata.get("mystnb", {})
+                else ("", "")
+            )
+            assert "not available" not in caption + (
+                text if cell.cell_type == "markdown" else ""
+            ), (chapter, text)
+            assert (
+                not re.search(
+                    r"simulated screen|SX-\d|In the simulat",
+                    caption + (text if cell.cell_type == "markdown" else ""),
+                )
+                or "exercise}" in text
+                or "solution}" in text
+            ), (chapter, text)
             assert not caption or name in caption, (chapter, caption)
-            for shown in re.findall(r"\{numref\}`([\w-]+)`", text if cell.cell_type == "markdown" else ""):
-                assert shown in figures or any(shown in book.labels(one) for other in pages.values() for one in other.cells), (chapter, shown)
+            for shown in re.findall(
+                r"\{numref\}`([\w-]+)`", text if cell.cell_type == "markdown" else ""
+            ):
+                assert shown in figures or any(
+                    shown in book.labels(one) for other in pages.values() for one in other.cells
+                ), (chapter, shown)
             if caption:
-                drawn = [output.data["image/png"] for output in cell.outputs if "image/png" in output.get("data", {})]
-                assert drawn and not any("not available" in words for words in drawn), (chapter, caption)
+                drawn = [
+                    output.data["image/png"]
+                    for output in cell.outputs
+                    if "image/png" in output.get("data", {})
+                ]
+                assert drawn and not any("not available" in words for words in drawn), (
+                    chapter,
+                    caption,
+                )
 
 
 def test_names_reach_pages_as_text(own_book):
@@ -150,10 +249,25 @@ def test_names_reach_pages_as_text(own_book):
 
 def test_chapters_say_why_they_are_short(own_book):
     name, pages, _ = own_book
-    said = {chapter: " ".join(cell["said"][0] for cell in page.cells) for chapter, page in pages.items()}
-    missing = {"bare": ("01_screen names no compounds", "08_mechanisms Not on this screen", "09_whole_screen neither annotated treatments nor negative controls",
-                        "10_potency Not on this screen", "12_novel not every plate has negative controls", "02_preprocessing `dmso` would be refused"),
-               "doses": ("08_mechanisms Not on this screen", "12_novel nothing is annotated", "09_whole_screen no mechanism is known"), "hostile": ()}
+    said = {
+        chapter: " ".join(cell["said"][0] for cell in page.cells) for chapter, page in pages.items()
+    }
+    missing = {
+        "bare": (
+            "01_screen names no compounds",
+            "08_mechanisms Not on this screen",
+            "09_whole_screen neither annotated treatments nor negative controls",
+            "10_potency Not on this screen",
+            "12_novel not every plate has negative controls",
+            "02_preprocessing `dmso` would be refused",
+        ),
+        "doses": (
+            "08_mechanisms Not on this screen",
+            "12_novel nothing is annotated",
+            "09_whole_screen no mechanism is known",
+        ),
+        "hostile": (),
+    }
     for chapter, words in (entry.split(" ", 1) for entry in missing[name]):
         assert words in said[chapter]
     for chapter, words in (entry.split(" ", 1) for other in missing.values() for entry in other):
@@ -171,6 +285,8 @@ def test_real_fields_in_a_table_are_read_and_checked(name, shared_data, tmp_path
     sizes = {"two_fields": (512, 640), "kimorph_wells": (510, 512), "crop_fields": (136, 136)}
     assert check_headers(screen) == sizes[name] and len(screen.channels) == 3
     known = facts(screen.table)
-    assert known["has_mechanisms"] == known["has_doses"] == (name == "crop_fields") and known["has_compounds"] == (name != "two_fields")
+    assert known["has_mechanisms"] == known["has_doses"] == (name == "crop_fields") and known[
+        "has_compounds"
+    ] == (name != "two_fields")
     assert not known["has_controls"]  # none is marked on every plate of these samples
     assert check(str(path), out=tmp_path).counts()["error"] == 0

@@ -38,8 +38,12 @@ activations/part_00000000.npy images/a.tif example.csv""".split()
 def pour(folder: Path, seed: int) -> None:
     """Put some hundred files, links and folders of a user's into a folder, wherever no file is there yet."""
     draw = random.Random(seed)
-    names = TAKEN + [f"{'/'.join(draw.choice('abcü .') * 2 + str(draw.randrange(9)) for _ in range(draw.randrange(3)))}/{n}.txt".lstrip("/")
-                     for n in range(220)]
+    names = TAKEN + [
+        f"{'/'.join(draw.choice('abcü .') * 2 + str(draw.randrange(9)) for _ in range(draw.randrange(3)))}/{n}.txt".lstrip(
+            "/"
+        )
+        for n in range(220)
+    ]
     for name in names:
         path = folder / name
         if not os.path.lexists(path) and not any(parent.is_file() for parent in path.parents):
@@ -59,7 +63,12 @@ def snapshot(folder: Path) -> dict[str, object]:
         if path.is_symlink():
             found[str(path.relative_to(folder))] = os.readlink(path)
         elif path.is_file():
-            found[str(path.relative_to(folder))] = (sha256(path), facts.st_size, facts.st_mode, facts.st_mtime_ns)
+            found[str(path.relative_to(folder))] = (
+                sha256(path),
+                facts.st_size,
+                facts.st_mode,
+                facts.st_mtime_ns,
+            )
         elif not any(path.iterdir()):
             found[str(path.relative_to(folder))] = "empty folder"
     return found
@@ -89,7 +98,9 @@ def _store(data: Path) -> preprocess.Store:
 
 def _trained(data: Path, folder: Path, run: int) -> None:
     table = read_loaddata(data / "one" / "screen.csv").table
-    classes = surrogate_classes(table, ["Metadata_Plate", "Metadata_Well"], np.ones(len(table), bool))
+    classes = surrogate_classes(
+        table, ["Metadata_Plate", "Metadata_Well"], np.ones(len(table), bool)
+    )
     recipe = train.replace(train.RECIPES["default"], epochs=1, batch=4, seed=run)
     train.train(_store(data), classes["label"].to_numpy(), NETWORK, recipe, folder, progress=False)
 
@@ -106,21 +117,48 @@ def _checked(data: Path, folder: Path, run: int) -> None:
 
 
 COMMANDS: dict[str, Callable[[Path, Path, int], None]] = {
-    "simulate": lambda data, folder, run: simulate.main(["--out", str(folder), "--seed", str(run), *SIZE]),
-    "simulate kimorph": lambda data, folder, run: kimorph.main(["--out", str(folder), "--seed", str(run), *SIZE]),
-    "preprocess": lambda data, folder, run: preprocess.main(["--screen", str(data / ("one", "two")[run] / "screen.csv"), "--out", str(folder), "--bin", "1"]),
+    "simulate": lambda data, folder, run: simulate.main(
+        ["--out", str(folder), "--seed", str(run), *SIZE]
+    ),
+    "simulate kimorph": lambda data, folder, run: kimorph.main(
+        ["--out", str(folder), "--seed", str(run), *SIZE]
+    ),
+    "preprocess": lambda data, folder, run: preprocess.main(
+        [
+            "--screen",
+            str(data / ("one", "two")[run] / "screen.csv"),
+            "--out",
+            str(folder),
+            "--bin",
+            "1",
+        ]
+    ),
     "preprocess below": lambda data, folder, run: preprocess.preprocess(
-        read_loaddata(data / ("one", "two")[run] / "screen.csv"), folder / "store", workers=1, progress=False),
+        read_loaddata(data / ("one", "two")[run] / "screen.csv"),
+        folder / "store",
+        workers=1,
+        progress=False,
+    ),
     "train": _trained,
     "train below": lambda data, folder, run: _trained(data, folder / "model", run),
     "embed": lambda data, folder, run: features.embed_screen(
-        train.untrained_model(_store(data), np.arange(12) % 2, NETWORK, run), _store(data), folder, progress=False),
+        train.untrained_model(_store(data), np.arange(12) % 2, NETWORK, run),
+        _store(data),
+        folder,
+        progress=False,
+    ),
     "check": _checked,
-    "copy of fields": lambda data, folder, run: copy_fields(read_loaddata(data / "one" / "screen.csv"), folder, [run]),
+    "copy of fields": lambda data, folder, run: copy_fields(
+        read_loaddata(data / "one" / "screen.csv"), folder, [run]
+    ),
     "notebook": _recorded,
     "output folder": lambda data, folder, run: claim_output(folder, ROOT),
-    "data bbbc021": lambda data, folder, run: download.main(["--screen", "bbbc021", "--data", str(folder), "--from", "http://127.0.0.1:9/"]),
-    "data kimorph": lambda data, folder, run: download.main(["--screen", "kimorph", "--data", str(folder), "--from", "http://127.0.0.1:9/"]),
+    "data bbbc021": lambda data, folder, run: download.main(
+        ["--screen", "bbbc021", "--data", str(folder), "--from", "http://127.0.0.1:9/"]
+    ),
+    "data kimorph": lambda data, folder, run: download.main(
+        ["--screen", "kimorph", "--data", str(folder), "--from", "http://127.0.0.1:9/"]
+    ),
     "clean": lambda data, folder, run: discard(folder),
 }
 
@@ -159,7 +197,11 @@ def test_what_a_user_puts_into_a_folder_of_ours_stays(command, data, tmp_path):
     folder.mkdir(exist_ok=True)
     ours = snapshot(folder)
     pour(folder, 2)
-    theirs = {name: facts for name, facts in snapshot(tmp_path).items() if name.removeprefix("folder/") not in ours}
+    theirs = {
+        name: facts
+        for name, facts in snapshot(tmp_path).items()
+        if name.removeprefix("folder/") not in ours
+    }
     assert len(theirs) > 200
     text = told(command, data, folder, 1)
     after = snapshot(tmp_path)
@@ -175,7 +217,9 @@ def test_a_folder_that_was_made_for_something_else_is_refused(command, data, tmp
     before = snapshot(tmp_path)
     text = told(command, data, folder, 0)
     if command == "clean":  # of a folder of ours all that we have written goes, and nothing else
-        assert snapshot(tmp_path).keys() <= {f"folder/{MARKER}"} | {name for name in before if before[name] == "empty folder"}
+        assert snapshot(tmp_path).keys() <= {f"folder/{MARKER}"} | {
+            name for name in before if before[name] == "empty folder"
+        }
         return
     assert snapshot(tmp_path) == before
     assert "collection of stamps" in text.splitlines()[0] or command.endswith("below"), text

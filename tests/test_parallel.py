@@ -50,7 +50,9 @@ train(store, labels, replace(TINY, dropout=0.0), replace(RECIPE, epochs=int(sys.
 """
 
 
-LAUNCHER = "import sys; from mcnn_core.parallel import launch; launch([sys.executable, *sys.argv[1:]], 2)"
+LAUNCHER = (
+    "import sys; from mcnn_core.parallel import launch; launch([sys.executable, *sys.argv[1:]], 2)"
+)
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
@@ -63,7 +65,16 @@ def launch(tmp_path):
     def start(folder, epochs, by=("-c", LAUNCHER), **environment):
         command = [sys.executable, *by, script, folder, str(epochs)]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment
-        started.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True))
+        started.append(
+            subprocess.Popen(
+                command,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+        )
         return started[-1]
 
     yield start
@@ -78,14 +89,25 @@ def listening(process):
     while process.poll() is None:
         for one in [root := psutil.Process(process.pid), *root.children(recursive=True)]:
             with suppress(psutil.Error):  # it has ended since
-                addresses |= {connection.laddr.ip for connection in one.net_connections() if connection.status == psutil.CONN_LISTEN}
+                addresses |= {
+                    connection.laddr.ip
+                    for connection in one.net_connections()
+                    if connection.status == psutil.CONN_LISTEN
+                }
         time.sleep(0.05)
     return addresses
 
 
 def test_two_processes_train_as_one_does_and_listen_to_nobody_else(tmp_path, launch):
     store, labels = toy(26, size=32)
-    alone = train(store, labels, TWO, replace(RECIPE, epochs=3, precision="float32"), tmp_path / "alone", progress=False)
+    alone = train(
+        store,
+        labels,
+        TWO,
+        replace(RECIPE, epochs=3, precision="float32"),
+        tmp_path / "alone",
+        progress=False,
+    )
     heard = listening(process := launch(tmp_path / "two", 3))
     output, _ = process.communicate()
     assert heard == {"127.0.0.1"}, (heard, output)
@@ -96,22 +118,42 @@ def test_two_processes_train_as_one_does_and_listen_to_nobody_else(tmp_path, lau
     one, other = (load_file(tmp_path / name / "epoch_003.safetensors") for name in ("alone", "two"))
     assert one.keys() == other.keys()
     for key in one:
-        torch.testing.assert_close(other[key].float(), one[key].float(), rtol=0.05, atol=0.02, msg=key)
-    train(store, labels, TWO, replace(RECIPE, epochs=3, precision="float32"), tmp_path / "two", progress=False)  # finished: taken as it is
+        torch.testing.assert_close(
+            other[key].float(), one[key].float(), rtol=0.05, atol=0.02, msg=key
+        )
+    train(
+        store,
+        labels,
+        TWO,
+        replace(RECIPE, epochs=3, precision="float32"),
+        tmp_path / "two",
+        progress=False,
+    )  # finished: taken as it is
 
 
 def test_a_killed_process_stops_the_training_and_it_goes_on(tmp_path, launch):
     process = launch(folder := tmp_path / "killed", 5, DIES="1")
     output, _ = process.communicate(timeout=600)
     assert process.returncode != 0
-    assert "Another process of this training has ended" in output and "goes on from the last checkpoint" in output, output
+    assert (
+        "Another process of this training has ended" in output
+        and "goes on from the last checkpoint" in output
+    ), output
     assert len(pd.read_csv(folder / "history.csv")) == 2
-    for name, how in ((folder, {}), (tmp_path / "whole", {"by": TORCHRUN})):  # as on several machines
+    for name, how in (
+        (folder, {}),
+        (tmp_path / "whole", {"by": TORCHRUN}),
+    ):  # as on several machines
         output, _ = (process := launch(name, 5, **how)).communicate(timeout=600)
         assert process.returncode == 0, output
-    one, other = (load_file(name / "epoch_005.safetensors") for name in (folder, tmp_path / "whole"))
+    one, other = (
+        load_file(name / "epoch_005.safetensors") for name in (folder, tmp_path / "whole")
+    )
     assert all(torch.equal(one[key], other[key]) for key in one)
-    one, other = (pd.read_csv(name / "history.csv").drop(columns="seconds") for name in (folder, tmp_path / "whole"))
+    one, other = (
+        pd.read_csv(name / "history.csv").drop(columns="seconds")
+        for name in (folder, tmp_path / "whole")
+    )
     pd.testing.assert_frame_equal(one, other, check_exact=True)
 
 
@@ -133,11 +175,33 @@ def shell(script, processes=2):
 
 
 def test_each_process_is_told_its_place(tmp_path):
-    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", parallel.MEETING)
-    shell(f"env > {tmp_path}/$RANK; stat -c %f \"$(dirname ${parallel.MEETING})\" > {tmp_path}/mode", 3)
-    told = [dict(line.split("=", 1) for line in (tmp_path / str(rank)).read_text().splitlines() if line.startswith(names)) for rank in range(3)]
-    assert [(one["RANK"], one["LOCAL_RANK"], one["WORLD_SIZE"]) for one in told] == [("0", "0", "3"), ("1", "1", "3"), ("2", "2", "3")]
-    assert {(one["GLOO_SOCKET_IFNAME"], one["NCCL_SOCKET_IFNAME"]) for one in told} == {("lo", "=lo")}
+    names = (
+        "RANK",
+        "LOCAL_RANK",
+        "WORLD_SIZE",
+        "GLOO_SOCKET_IFNAME",
+        "NCCL_SOCKET_IFNAME",
+        parallel.MEETING,
+    )
+    shell(
+        f'env > {tmp_path}/$RANK; stat -c %f "$(dirname ${parallel.MEETING})" > {tmp_path}/mode', 3
+    )
+    told = [
+        dict(
+            line.split("=", 1)
+            for line in (tmp_path / str(rank)).read_text().splitlines()
+            if line.startswith(names)
+        )
+        for rank in range(3)
+    ]
+    assert [(one["RANK"], one["LOCAL_RANK"], one["WORLD_SIZE"]) for one in told] == [
+        ("0", "0", "3"),
+        ("1", "1", "3"),
+        ("2", "2", "3"),
+    ]
+    assert {(one["GLOO_SOCKET_IFNAME"], one["NCCL_SOCKET_IFNAME"]) for one in told} == {
+        ("lo", "=lo")
+    }
     assert stat.S_IMODE(int((tmp_path / "mode").read_text(), 16)) == 0o700
     (meeting,) = {one[parallel.MEETING] for one in told}
     assert not Path(meeting).parent.exists()
@@ -147,9 +211,14 @@ def test_one_that_ends_ends_the_others(monkeypatch, tmp_path):
     monkeypatch.setattr(parallel, "GRACE", 0.5)
     deaf = f"echo $$ >> {tmp_path}/pids; trap '' TERM; while :; do sleep 0.1; done"
     with pytest.raises(SystemExit) as ended:
-        shell(f"[ $RANK = 1 ] && {{ until [ -s {tmp_path}/pids ]; do sleep 0.01; done; exit 3; }}; {deaf}")
+        shell(
+            f"[ $RANK = 1 ] && {{ until [ -s {tmp_path}/pids ]; do sleep 0.01; done; exit 3; }}; {deaf}"
+        )
     assert ended.value.code == 3
-    with pytest.raises(LostProcessError, match=r"Process 1 of 2 was ended by SIGKILL.*goes on from the last checkpoint"):
+    with pytest.raises(
+        LostProcessError,
+        match=r"Process 1 of 2 was ended by SIGKILL.*goes on from the last checkpoint",
+    ):
         shell(f"[ $RANK = 0 ] && kill -KILL $$; {deaf}")
     assert not any(map(psutil.pid_exists, map(int, (tmp_path / "pids").read_text().split())))
 
@@ -164,7 +233,12 @@ def test_an_interrupt_ends_all(tmp_path, number):
             time.sleep(0.01)
         for pid in pids.read_text().split():
             os.kill(int(pid), signal.SIGINT)
-        deaf.append(all(psutil.pid_exists(int(pid)) and psutil.Process(int(pid)).status() != "zombie" for pid in pids.read_text().split()))
+        deaf.append(
+            all(
+                psutil.pid_exists(int(pid)) and psutil.Process(int(pid)).status() != "zombie"
+                for pid in pids.read_text().split()
+            )
+        )
         signal.pthread_kill(threading.main_thread().ident, number)
 
     terminated = signal.getsignal(signal.SIGTERM)
@@ -175,7 +249,10 @@ def test_an_interrupt_ends_all(tmp_path, number):
         with pytest.raises(KeyboardInterrupt):
             shell(f"echo $$ >> {pids}; exec sleep 600")
         thread.join()
-        assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == [signal.default_int_handler, terminated]
+        assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == [
+            signal.default_int_handler,
+            terminated,
+        ]
         assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
     finally:
         signal.signal(signal.SIGINT, before)
@@ -186,10 +263,14 @@ def test_more_processes_than_there_are_places_are_refused(tmp_path, monkeypatch)
     (tmp_path / "surrogate.parquet").touch()
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(SystemExit, match="error: --processes takes 1 to 4 here, one per core of the CPU, got 5"):
+    with pytest.raises(
+        SystemExit, match="error: --processes takes 1 to 4 here, one per core of the CPU, got 5"
+    ):
         main(["--out", str(tmp_path), "--processes", "5"])
     asked = []
-    monkeypatch.setattr("mcnn_core.train.launch", lambda command, processes: asked.append((command[1:], processes)))
+    monkeypatch.setattr(
+        "mcnn_core.train.launch", lambda command, processes: asked.append((command[1:], processes))
+    )
     main(given := ["--out", str(tmp_path), "--processes", "2"])
     assert asked == [(["-m", "mcnn_core.train", *given], 2)]
 
@@ -197,7 +278,10 @@ def test_more_processes_than_there_are_places_are_refused(tmp_path, monkeypatch)
 def test_shared_norm_is_batch_norm(monkeypatch):
     monkeypatch.setattr(parallel.dist, "all_reduce", lambda sums: None)
     torch.manual_seed(0)
-    for plain, x in ((nn.BatchNorm2d(3), torch.randn(4, 3, 5, 6)), (nn.BatchNorm1d(3), torch.randn(8, 3))):
+    for plain, x in (
+        (nn.BatchNorm2d(3), torch.randn(4, 3, 5, 6)),
+        (nn.BatchNorm1d(3), torch.randn(8, 3)),
+    ):
         nn.init.uniform_(plain.weight)
         nn.init.uniform_(plain.bias)
         shared = nn.Sequential(nn.BatchNorm2d(3) if x.dim() == 4 else nn.BatchNorm1d(3))
@@ -219,5 +303,9 @@ def test_shared_norm_is_batch_norm(monkeypatch):
 def test_alone_nothing_is_joined():
     with parallel.team() as us:
         model = nn.Linear(1, 1)
-        assert us == parallel.Team(0, 1) and us.spread(model) is model and us.total(np.ones(2)).tolist() == [1, 1]
+        assert (
+            us == parallel.Team(0, 1)
+            and us.spread(model) is model
+            and us.total(np.ones(2)).tolist() == [1, 1]
+        )
         us.wait()

@@ -33,15 +33,23 @@ SIZE = {"height": 64, "width": 96}
 def road(screen, folder, recipe):
     """Take a screen to the features of its fields, as the notebooks do."""
     store = preprocess(screen, folder / "store", multiple=32, workers=1, progress=False)
-    labels = surrogate_classes(screen.table, default_columns(screen.table), pipeline.training_fields(screen.table))["label"].to_numpy()
+    labels = surrogate_classes(
+        screen.table, default_columns(screen.table), pipeline.training_fields(screen.table)
+    )["label"].to_numpy()
     train(store, labels, CONFIGS["default"], recipe, folder / "model", progress=False)
-    features = feature_frame(screen.table, embed(load_model(folder / "model"), store, range(len(labels)), progress=False), labels >= 0)
+    features = feature_frame(
+        screen.table,
+        embed(load_model(folder / "model"), store, range(len(labels)), progress=False),
+        labels >= 0,
+    )
     return store, labels, features
 
 
 @pytest.fixture(scope="module")
 def screen(tmp_path_factory):
-    return pipeline.open_screen("simulated", "", tmp_path_factory.mktemp("screen"), seed=5, layout="tiny", **SIZE, workers=1)
+    return pipeline.open_screen(
+        "simulated", "", tmp_path_factory.mktemp("screen"), seed=5, layout="tiny", **SIZE, workers=1
+    )
 
 
 @pytest.fixture(scope="module")
@@ -49,22 +57,50 @@ def run(screen, tmp_path_factory):
     """The tiny screen with everything up to its predictions."""
     folder = tmp_path_factory.mktemp("run")
     store, labels, features = road(screen, folder, RECIPE)
-    predictions = pipeline.compare_methods(screen.table, labels, store, features, CONFIGS["default"], RECIPE, folder / "supervised", progress=False)
+    predictions = pipeline.compare_methods(
+        screen.table,
+        labels,
+        store,
+        features,
+        CONFIGS["default"],
+        RECIPE,
+        folder / "supervised",
+        progress=False,
+    )
     treatments = profile(features)[1]
     comparison, numbers = pipeline.mechanism_results(predictions, treatments)
-    return {"folder": folder, "store": store, "labels": labels, "features": features, "predictions": predictions,
-            "treatments": treatments, "comparison": comparison, "numbers": numbers}
+    return {
+        "folder": folder,
+        "store": store,
+        "labels": labels,
+        "features": features,
+        "predictions": predictions,
+        "treatments": treatments,
+        "comparison": comparison,
+        "numbers": numbers,
+    }
 
 
 # ---------------------------------------------------------------------------- screens
 
+
 def test_open_screen_simulates(screen):
-    assert screen.simulated and screen.name == "the simulated screen (seed 5)" and len(screen.table) == 128
+    assert (
+        screen.simulated
+        and screen.name == "the simulated screen (seed 5)"
+        and len(screen.table) == 128
+    )
     assert pipeline.pixel_size(screen, 64) == simulate.pixel_size(64)
     assert (screen.root / "truth.csv").exists()
 
 
-@pytest.mark.parametrize(("name", "layout", "said"), [("bbbc022", "tiny", "the path of a LoadData .csv"), ("simulated", "huge", "one of default, tiny")])
+@pytest.mark.parametrize(
+    ("name", "layout", "said"),
+    [
+        ("bbbc022", "tiny", "the path of a LoadData .csv"),
+        ("simulated", "huge", "one of default, tiny"),
+    ],
+)
 def test_open_screen_refuses(tmp_path, name, layout, said):
     with pytest.raises(InputError, match=said):
         pipeline.open_screen(name, "", tmp_path, layout=layout)
@@ -75,13 +111,18 @@ def test_open_screen_reads_what_is_there(tmp_path):
     path = write_screen(tmp_path)
     loaded = pipeline.open_screen(str(path), "", tmp_path)
     pd.testing.assert_frame_equal(loaded.table, read_loaddata(path).table)
-    assert pipeline.pixel_size(loaded, 1024) is None and pipeline.control_statistics(loaded, 12) is None
+    assert (
+        pipeline.pixel_size(loaded, 1024) is None
+        and pipeline.control_statistics(loaded, 12) is None
+    )
 
 
 def test_open_screen_leaves_out_plates_of_bbbc021_that_are_not_there(screen, tmp_path, capsys):
     for path in screen.root.glob("BBBC021*.csv"):
         shutil.copy(path, tmp_path)
-    with pytest.raises(InputError, match="holds no image of BBBC021: fetch plates with make data SCREEN=bbbc021"):
+    with pytest.raises(
+        InputError, match="holds no image of BBBC021: fetch plates with make data SCREEN=bbbc021"
+    ):
         pipeline.open_screen("bbbc021", tmp_path, tmp_path)
     plates = sorted(set(screen.table["Metadata_Plate"]))
     place = screen.table.loc[screen.table["Metadata_Plate"] == plates[1], "PathName_DAPI"].iloc[0]
@@ -89,7 +130,10 @@ def test_open_screen_leaves_out_plates_of_bbbc021_that_are_not_there(screen, tmp
     part = pipeline.open_screen("bbbc021", tmp_path, tmp_path)
     assert set(part.table["Metadata_Plate"]) == {plates[1]} and check_headers(part) == (64, 96)
     others = [plate for plate in plates if plate != plates[1]]
-    assert capsys.readouterr().out == f"{len(others)} plates of BBBC021 are not in {tmp_path} and are left out: {', '.join(others)}\n"
+    assert (
+        capsys.readouterr().out
+        == f"{len(others)} plates of BBBC021 are not in {tmp_path} and are left out: {', '.join(others)}\n"
+    )
     assert pipeline.pixel_size(part, 1024, bin=2) == 2 * simulate.MICROSCOPE_PIXEL
     whole = pipeline.open_screen("bbbc021", screen.root, tmp_path)
     assert len(whole.table) == len(screen.table) and not capsys.readouterr().out
@@ -101,7 +145,9 @@ def test_training_fields_are_annotated_treatments_else_all(screen):
     assert set(chosen["Metadata_control_type"]) == {"trt"} and (chosen["Metadata_MoA"] != "").all()
     assert 0 < len(chosen) < (table["Metadata_control_type"] == "trt").sum()
     bare = table.assign(Metadata_MoA="")
-    np.testing.assert_array_equal(pipeline.training_fields(bare), table["Metadata_control_type"] == "trt")
+    np.testing.assert_array_equal(
+        pipeline.training_fields(bare), table["Metadata_control_type"] == "trt"
+    )
 
 
 def test_negative_controls_train_only_where_asked(screen):
@@ -111,31 +157,54 @@ def test_negative_controls_train_only_where_asked(screen):
     assert set(kinds) == {"negcon", "poscon", "trt"}
     annotated = (kinds == "trt") & (table["Metadata_MoA"] != "")
     np.testing.assert_array_equal(pipeline.training_fields(table), annotated)
-    np.testing.assert_array_equal(pipeline.training_fields(table, controls=True), annotated | (kinds == "negcon"))
-    np.testing.assert_array_equal(pipeline.training_fields(table.assign(Metadata_MoA=""), controls=True), kinds != "poscon")
+    np.testing.assert_array_equal(
+        pipeline.training_fields(table, controls=True), annotated | (kinds == "negcon")
+    )
+    np.testing.assert_array_equal(
+        pipeline.training_fields(table.assign(Metadata_MoA=""), controls=True), kinds != "poscon"
+    )
     without = table[kinds != "negcon"]
-    np.testing.assert_array_equal(pipeline.training_fields(without, controls=True), annotated[without.index])
+    np.testing.assert_array_equal(
+        pipeline.training_fields(without, controls=True), annotated[without.index]
+    )
 
 
 def test_controls_are_one_class_of_all_plates(screen):
     table = screen.table
-    labels = surrogate_classes(table, default_columns(table), pipeline.training_fields(table, controls=True))["label"]
-    plain = surrogate_classes(table, default_columns(table), pipeline.training_fields(table))["label"]
+    labels = surrogate_classes(
+        table, default_columns(table), pipeline.training_fields(table, controls=True)
+    )["label"]
+    plain = surrogate_classes(table, default_columns(table), pipeline.training_fields(table))[
+        "label"
+    ]
     control = table["Metadata_control_type"] == "negcon"
-    assert labels[control].nunique() == 1 and labels[control].iloc[0] not in set(labels[~control]) and labels.max() == plain.max() + 1
+    assert (
+        labels[control].nunique() == 1
+        and labels[control].iloc[0] not in set(labels[~control])
+        and labels.max() == plain.max() + 1
+    )
 
 
 def test_controls_make_epochs_longer_and_fewer(screen):
     """Each class is then seen about as often: epochs times fields over classes."""
     table = screen.table
-    labels = {controls: surrogate_classes(table, default_columns(table), pipeline.training_fields(table, controls))["label"].to_numpy()
-              for controls in (False, True)}
+    labels = {
+        controls: surrogate_classes(
+            table, default_columns(table), pipeline.training_fields(table, controls)
+        )["label"].to_numpy()
+        for controls in (False, True)
+    }
     plain = dataclasses.replace(RECIPES["default"], epochs=100)
     recipe = pipeline.with_controls(plain, table)
     fields = {controls: (found >= 0).sum() for controls, found in labels.items()}
-    assert fields[True] > fields[False] and recipe.epochs == round(100 * fields[False] / fields[True])
+    assert fields[True] > fields[False] and recipe.epochs == round(
+        100 * fields[False] / fields[True]
+    )
     assert dataclasses.replace(recipe, epochs=100) == plain
-    seen = {controls: epochs * BalancedBatches(labels[controls], 16, 0).per_class for controls, epochs in ((False, 100), (True, recipe.epochs))}
+    seen = {
+        controls: epochs * BalancedBatches(labels[controls], 16, 0).per_class
+        for controls, epochs in ((False, 100), (True, recipe.epochs))
+    }
     classes = {controls: found.max() + 1 for controls, found in labels.items()}
     assert seen[True] == pytest.approx(seen[False] * classes[False] / classes[True], rel=0.15)
     assert pipeline.with_controls(dataclasses.replace(plain, epochs=1), table).epochs == 1
@@ -145,10 +214,19 @@ def test_controls_make_epochs_longer_and_fewer(screen):
 def test_examples_show_each_mechanism_once_and_a_control(screen):
     shown = pipeline.examples(screen.table)
     moa = shown["Metadata_MoA"]
-    assert sorted(moa[moa != ""]) == sorted(set(screen.table["Metadata_MoA"]) - {""}) and list(shown["Metadata_control_type"])[-1] == "negcon"
+    assert (
+        sorted(moa[moa != ""]) == sorted(set(screen.table["Metadata_MoA"]) - {""})
+        and list(shown["Metadata_control_type"])[-1] == "negcon"
+    )
     for row in shown[moa != ""].itertuples():
-        same = screen.table[(screen.table["Metadata_MoA"] == row.Metadata_MoA) & (screen.table["Metadata_control_type"] == "trt")]
-        assert row.Metadata_Concentration == same["Metadata_Concentration"].max() or same["Metadata_Compound"].nunique() > 1
+        same = screen.table[
+            (screen.table["Metadata_MoA"] == row.Metadata_MoA)
+            & (screen.table["Metadata_control_type"] == "trt")
+        ]
+        assert (
+            row.Metadata_Concentration == same["Metadata_Concentration"].max()
+            or same["Metadata_Compound"].nunique() > 1
+        )
     few = pipeline.examples(screen.table.assign(Metadata_MoA=""), most=4)
     assert len(few) == 4 and few["Metadata_Treatment"].is_unique
 
@@ -174,24 +252,43 @@ def test_nesting_counts_batches_of_compounds(screen):
     for compound, batch in zip(screen.table["Metadata_Compound"], screen.table["Metadata_Batch"]):
         batches[compound].add(batch)
     sizes = [len(found) for found in batches.values()]
-    assert counts == {"compounds_in_one_batch": sizes.count(1), "compounds_in_more": len(sizes) - sizes.count(1)}
-    assert set(pipeline.nesting(screen.table.assign(Metadata_Batch="")).values()) == {"not available"}
+    assert counts == {
+        "compounds_in_one_batch": sizes.count(1),
+        "compounds_in_more": len(sizes) - sizes.count(1),
+    }
+    assert set(pipeline.nesting(screen.table.assign(Metadata_Batch="")).values()) == {
+        "not available"
+    }
 
 
 def test_control_statistics_measure_simulated_controls(screen):
     found = pipeline.control_statistics(screen, 64, most=4)
     assert found["n_fields"] == 4 and found["nuclei_per_mm2"] > 0
-    uncontrolled = dataclasses.replace(screen, table=screen.table[screen.table["Metadata_control_type"] == "trt"])
+    uncontrolled = dataclasses.replace(
+        screen, table=screen.table[screen.table["Metadata_control_type"] == "trt"]
+    )
     assert pipeline.control_statistics(uncontrolled, 64) is None
 
 
 # -------------------------------------------------------------------------- the road
 
+
 def test_comparison_has_every_method(run):
-    methods = {f"{name}{suffix}" for name in ("trained", "untrained", "intensity", "handcrafted", "supervised") for suffix in ("", "_centred", "_whitened")}
+    methods = {
+        f"{name}{suffix}"
+        for name in ("trained", "untrained", "intensity", "handcrafted", "supervised")
+        for suffix in ("", "_centred", "_whitened")
+    }
     assert set(run["predictions"]["method"]) == methods and set(run["predictions"]["seed"]) == {0}
     assert set(run["comparison"]["method"]) == methods | {"chance", "label frequency", "week only"}
-    assert run["comparison"].groupby("method")["protocol"].apply(list).map(tuple).isin([("NSC", "NSCB"), ("NSC",)]).all()
+    assert (
+        run["comparison"]
+        .groupby("method")["protocol"]
+        .apply(list)
+        .map(tuple)
+        .isin([("NSC", "NSCB"), ("NSC",)])
+        .all()
+    )
     trained = evaluate(run["treatments"], "trained", 0)
     again = run["predictions"][run["predictions"]["method"] == "trained"].reset_index(drop=True)
     pd.testing.assert_frame_equal(again, trained)
@@ -201,22 +298,37 @@ def test_numbers_follow_from_the_predictions_on_disk(run, tmp_path):
     write_table(tmp_path / "predictions.csv", run["predictions"])
     answers = defaultdict(lambda: defaultdict(list))
     for row in pd.read_csv(tmp_path / "predictions.csv").to_dict("records"):
-        answers[row["protocol"].lower(), row["method"]][row["MoA"]].append(row["MoA"] == row["predicted"])
+        answers[row["protocol"].lower(), row["method"]][row["MoA"]].append(
+            row["MoA"] == row["predicted"]
+        )
     assert ("nsc", "trained") in answers
     for (protocol, method), by_class in answers.items():
         right = [answer for part in by_class.values() for answer in part]
-        expected = {"overall": sum(right) / len(right), "n": len(right),
-                    "class_median": statistics.median(sum(part) / len(part) for part in by_class.values())}
+        expected = {
+            "overall": sum(right) / len(right),
+            "n": len(right),
+            "class_median": statistics.median(sum(part) / len(part) for part in by_class.values()),
+        }
         for kind, value in expected.items():
-            assert run["numbers"][f"{protocol}.{kind}.{method}"] == run["numbers"][f"{protocol}.{kind}.{method}.seed0"] == pytest.approx(value)
+            assert (
+                run["numbers"][f"{protocol}.{kind}.{method}"]
+                == run["numbers"][f"{protocol}.{kind}.{method}.seed0"]
+                == pytest.approx(value)
+            )
 
 
 def test_floors_follow_from_the_table_alone(run):
     table = run["treatments"]
-    known = table[(table["Metadata_MoA"] != "") & (table["Metadata_control_type"] == "trt")].to_dict("records")
+    known = table[
+        (table["Metadata_MoA"] != "") & (table["Metadata_control_type"] == "trt")
+    ].to_dict("records")
     guesses = []
     for query in known:
-        allowed = [one["Metadata_MoA"] for one in known if one["Metadata_Compound"] != query["Metadata_Compound"]]
+        allowed = [
+            one["Metadata_MoA"]
+            for one in known
+            if one["Metadata_Compound"] != query["Metadata_Compound"]
+        ]
         if query["Metadata_MoA"] in allowed:
             guesses.append(allowed.count(query["Metadata_MoA"]) / len(allowed))
     assert run["numbers"]["nsc.overall.chance"] == pytest.approx(sum(guesses) / len(guesses))
@@ -227,10 +339,21 @@ def test_nothing_to_predict_is_said(run):
     """Without mechanisms, or with one compound for each, keys are there and say so."""
     for moa in ("", run["features"]["Metadata_Compound"]):
         features = run["features"].assign(Metadata_MoA=moa)
-        predictions = pipeline.compare_methods(features, run["labels"], run["store"], features, CONFIGS["default"], RECIPE, run["folder"] / "none")
+        predictions = pipeline.compare_methods(
+            features,
+            run["labels"],
+            run["store"],
+            features,
+            CONFIGS["default"],
+            RECIPE,
+            run["folder"] / "none",
+        )
         comparison, numbers = pipeline.mechanism_results(predictions, profile(features)[1])
         assert predictions.empty and comparison.empty and not (run["folder"] / "none").exists()
-        assert numbers.pop("answered").startswith("neither") and set(numbers.values()) == {"not available", False}
+        assert numbers.pop("answered").startswith("neither") and set(numbers.values()) == {
+            "not available",
+            False,
+        }
         assert set(numbers) < set(run["numbers"])
 
 
@@ -241,19 +364,37 @@ def test_supervision_learns_every_mechanism_of_a_screen_of_treatments_only(run, 
     part = dataclasses.replace(store, pixels=store.pixels[rows])
     seen = []
     monkeypatch.setattr(pipeline, "train", lambda store, labels, *rest: seen.append(labels))
-    monkeypatch.setattr(pipeline, "load_model", lambda folder: pipeline.untrained_model(part, seen[0], CONFIGS["default"]))
-    pipeline.compare_methods(table.iloc[rows].reset_index(drop=True), run["labels"][rows], part, table.iloc[rows].reset_index(drop=True),
-                             CONFIGS["default"], RECIPE, run["folder"] / "none", progress=False)
+    monkeypatch.setattr(
+        pipeline,
+        "load_model",
+        lambda folder: pipeline.untrained_model(part, seen[0], CONFIGS["default"]),
+    )
+    pipeline.compare_methods(
+        table.iloc[rows].reset_index(drop=True),
+        run["labels"][rows],
+        part,
+        table.iloc[rows].reset_index(drop=True),
+        CONFIGS["default"],
+        RECIPE,
+        run["folder"] / "none",
+        progress=False,
+    )
     assert set(seen[0]) == set(range(table["Metadata_MoA"].iloc[rows].nunique()))
 
 
 def test_overview_shows_classes_and_treatments(run):
-    groups, profiles, distances, names = pipeline.overview(run["store"], run["features"], run["labels"], run["treatments"])
+    groups, profiles, distances, names = pipeline.overview(
+        run["store"], run["features"], run["labels"], run["treatments"]
+    )
     assert len(names) == len(profiles) == len(distances) == min(16, len(run["treatments"]))
     trained = run["treatments"][run["treatments"]["Metadata_Training"]]
-    groups, profiles, distances, names = pipeline.overview(run["store"], run["features"], run["labels"], trained)
+    groups, profiles, distances, names = pipeline.overview(
+        run["store"], run["features"], run["labels"], trained
+    )
     for name, fields in groups.items():
-        rows = np.flatnonzero((run["features"]["Metadata_Treatment"] == name) & (run["labels"] >= 0))[:2]
+        rows = np.flatnonzero(
+            (run["features"]["Metadata_Treatment"] == name) & (run["labels"] >= 0)
+        )[:2]
         np.testing.assert_array_equal(fields, run["store"].pixels[rows])
     assert len(groups) == 3 and names[0] in groups and names[-1] in groups
     np.testing.assert_array_equal(profiles[0], feature_matrix(trained.iloc[:1])[0])
@@ -263,8 +404,14 @@ def test_samples_show_each_compound_once(run):
     trained = run["treatments"][run["treatments"]["Metadata_Training"]]
     rows, titles = pipeline.samples(run["features"], run["labels"], trained)
     shown = run["features"].iloc[rows]
-    assert list(shown["Metadata_Compound"]) == list(dict.fromkeys(trained["Metadata_Compound"])) and (run["labels"][rows] >= 0).all()
-    assert titles[0] == f"{in_words(shown['Metadata_Treatment'].iloc[0])}\n{shown['Metadata_MoA'].iloc[0]}"
+    assert (
+        list(shown["Metadata_Compound"]) == list(dict.fromkeys(trained["Metadata_Compound"]))
+        and (run["labels"][rows] >= 0).all()
+    )
+    assert (
+        titles[0]
+        == f"{in_words(shown['Metadata_Treatment'].iloc[0])}\n{shown['Metadata_MoA'].iloc[0]}"
+    )
 
 
 def test_replicate_distances_part_all_pairs(run):
@@ -273,21 +420,33 @@ def test_replicate_distances_part_all_pairs(run):
     sizes = wells["Metadata_Treatment"].value_counts()
     assert len(pairs["same treatment"]) == (sizes * (sizes - 1) // 2).sum()
     assert sum(map(len, pairs.values())) == len(wells) * (len(wells) - 1) // 2
-    assert not len(pipeline.replicate_distances(wells.assign(Metadata_Treatment=""))["same treatment"])
+    assert not len(
+        pipeline.replicate_distances(wells.assign(Metadata_Treatment=""))["same treatment"]
+    )
 
 
 def test_no_analysis_reads_the_truth(tmp_path):
     """Two equal simulations, the truth deleted from one: pixels, labels, features and predictions agree to the bit."""
     found = []
     for name in ("with", "without"):
-        one = pipeline.open_screen("simulated", "", tmp_path / name, seed=9, layout="tiny", **SIZE, workers=1)
+        one = pipeline.open_screen(
+            "simulated", "", tmp_path / name, seed=9, layout="tiny", **SIZE, workers=1
+        )
         truth = one.root / "truth.csv"
         assert truth.exists()
         if name == "without":
             truth.unlink()
         store, labels, features = road(one, tmp_path / name, dataclasses.replace(RECIPE, epochs=1))
         treatments = profile(features)[1]
-        found.append((store.pixels, labels, feature_matrix(features), feature_matrix(treatments), evaluate(treatments, "trained", 0)))
+        found.append(
+            (
+                store.pixels,
+                labels,
+                feature_matrix(features),
+                feature_matrix(treatments),
+                evaluate(treatments, "trained", 0),
+            )
+        )
     (*arrays, predictions), (*others, same) = found
     for array, other in zip(arrays, others, strict=True):
         np.testing.assert_array_equal(array, other)
@@ -296,6 +455,7 @@ def test_no_analysis_reads_the_truth(tmp_path):
 
 
 # ------------------------------------------------------------------ notebooks as they are
+
 
 def run_notebooks(build, names):
     """Run the code of notebooks in this process, with the parameters that a build gives them; return each one's variables."""
@@ -316,15 +476,23 @@ def run_notebooks(build, names):
 def test_paper_profile_runs_the_published_network_on_full_fields(tmp_path, monkeypatch):
     """Profile `paper` as it stands, through every notebook, but with eight fields, of two treatments and two controls, and two steps."""
     facts = simulate.LAYOUTS["default"].compounds.set_index("compound", drop=False)
-    two = facts.loc[["taxol", "epothilone B"]].assign(week=1, layout=1, replicates=1, row=["D", "E"])
-    monkeypatch.setitem(simulate.LAYOUTS, "tiny", simulate.Layout(two.reset_index(drop=True), columns=(4,), controls=1, sites=2))
+    two = facts.loc[["taxol", "epothilone B"]].assign(
+        week=1, layout=1, replicates=1, row=["D", "E"]
+    )
+    monkeypatch.setitem(
+        simulate.LAYOUTS,
+        "tiny",
+        simulate.Layout(two.reset_index(drop=True), columns=(4,), controls=1, sites=2),
+    )
     build = book.Build(profile="paper", out=tmp_path, params="layout=tiny max_steps=2 batch=2")
     left = run_notebooks(build, [name for name in book.notebook_names() if name < "09"])
     model, recipe = load_model(tmp_path / "model"), left["05_training"]["chosen"]
     assert model.config == CONFIGS["published"] and model.spec[-2:] == (1024, 1280)
     assert recipe == dataclasses.replace(RECIPES["published"], epochs=27, batch=2, max_steps=2)
     assert Store.open(tmp_path / "store").shape == (8, 1024, 1280, 3)
-    assert read_json(tmp_path / "results" / "05_training.json")["training.epochs"] == 1  # two batches of two, all four training fields
+    assert (
+        read_json(tmp_path / "results" / "05_training.json")["training.epochs"] == 1
+    )  # two batches of two, all four training fields
     assert read_json(tmp_path / "results" / "08_mechanisms.json")["mechanisms.nsc.n.untrained"] == 2
 
 
@@ -334,11 +502,31 @@ def test_unusual_screens_reach_the_end(tmp_path, kind):
     rows = tiny_rows(wells=("B02", "AF03", "C04"))
     rows["Metadata_MoA"] = rows["Metadata_Compound"].str.upper()
     rows["Metadata_Compound"] = rows["Metadata_Compound"].replace("DMSO", "other")
-    rows = rows.drop(columns=["Metadata_Concentration", *(["Metadata_MoA", "Metadata_Compound"] if kind == "wells alone" else [])])
-    build = book.Build(screen=str(write_screen(tmp_path, rows, shape=(40, 50))), out=tmp_path / "out", params="epochs=1")
+    rows = rows.drop(
+        columns=[
+            "Metadata_Concentration",
+            *(["Metadata_MoA", "Metadata_Compound"] if kind == "wells alone" else []),
+        ]
+    )
+    build = book.Build(
+        screen=str(write_screen(tmp_path, rows, shape=(40, 50))),
+        out=tmp_path / "out",
+        params="epochs=1",
+    )
     run_notebooks(build, [name for name in book.notebook_names() if name < "09"])
-    results = {key: value for path in (tmp_path / "out" / "results").iterdir() for key, value in read_json(path).items()}
-    assert results["screen.compounds_in_one_batch"] == results["screen.coverage"] == results["mechanisms.nsc.overall.trained"] == "not available"
-    assert results["mechanisms.answered"].startswith("neither") and results["surrogate.n_classes"] == (6 if kind == "wells alone" else 3)
+    results = {
+        key: value
+        for path in (tmp_path / "out" / "results").iterdir()
+        for key, value in read_json(path).items()
+    }
+    assert (
+        results["screen.compounds_in_one_batch"]
+        == results["screen.coverage"]
+        == results["mechanisms.nsc.overall.trained"]
+        == "not available"
+    )
+    assert results["mechanisms.answered"].startswith("neither") and results[
+        "surrogate.n_classes"
+    ] == (6 if kind == "wells alone" else 3)
     assert (results["profiles.median_within"] == "not available") == (kind == "wells alone")
     assert pd.read_csv(tmp_path / "out" / "predictions.csv").empty

@@ -21,8 +21,19 @@ from mcnn_core import preprocess as module
 from mcnn_core.errors import InputError
 from mcnn_core.files import write_json
 from mcnn_core.images import image_paths, read_field
-from mcnn_core.preprocess import (COUNTS, PERCENTILES, REFERENCES, Z_RANGE, Store, anscombe, auto_bin, bin_counts, histogram_percentiles, padding,
-                                  preprocess)
+from mcnn_core.preprocess import (
+    COUNTS,
+    PERCENTILES,
+    REFERENCES,
+    Z_RANGE,
+    Store,
+    anscombe,
+    auto_bin,
+    bin_counts,
+    histogram_percentiles,
+    padding,
+    preprocess,
+)
 from mcnn_core.screen import read_loaddata, save_screen
 
 
@@ -48,7 +59,9 @@ def plain(screen, reference, multiple):
     out = np.empty(fields.shape, np.uint8)
     for _, rows in screen.table.groupby("Metadata_Plate").indices.items():
         if reference == "dmso":
-            control = fields[rows][screen.table["Metadata_control_type"].to_numpy()[rows] == "negcon"]
+            control = fields[rows][
+                screen.table["Metadata_control_type"].to_numpy()[rows] == "negcon"
+            ]
             low, high = (control.mean((0, 1, 2)) + z * control.std((0, 1, 2)) for z in Z_RANGE)
         else:
             low, high = np.percentile(fields[rows], PERCENTILES, axis=(0, 1, 2))
@@ -64,35 +77,63 @@ def test_the_store_equals_the_plain_computation(screen, tmp_path, reference, wor
     expected = plain(screen, reference, 10)
     assert store.shape == expected.shape == (8, 20, 20, 2) and store.pixels.dtype == np.uint8
     # Sums in another order may move a value that lies on the edge between two grey levels.
-    assert (np.abs(store.pixels.astype(int) - expected) <= 1).all() and (store.pixels != expected).mean() < 1e-3
+    assert (np.abs(store.pixels.astype(int) - expected) <= 1).all() and (
+        store.pixels != expected
+    ).mean() < 1e-3
 
 
 def test_manifest_says_what_was_done(screen, tmp_path):
     store = run(screen, tmp_path / "store", bin=2, multiple=8)
     facts = json.loads((tmp_path / "store" / "store.json").read_text())
     assert facts == store.manifest
-    assert (facts["shape"], facts["field"], facts["padding"], facts["bin"]) == ([8, 8, 8, 2], [6, 8], [2, 0], 2)
-    assert (facts["reference"], facts["channels"], set(facts["limits"])) == ("plate-percentile", ["DNA", "Actin"], {"P1", "P2"})
-    assert [(block["plate"], block["first"], block["fields"]) for block in facts["blocks"]] == [("P1", 0, 4), ("P2", 4, 4)]
+    assert (facts["shape"], facts["field"], facts["padding"], facts["bin"]) == (
+        [8, 8, 8, 2],
+        [6, 8],
+        [2, 0],
+        2,
+    )
+    assert (facts["reference"], facts["channels"], set(facts["limits"])) == (
+        "plate-percentile",
+        ["DNA", "Actin"],
+        {"P1", "P2"},
+    )
+    assert [(block["plate"], block["first"], block["fields"]) for block in facts["blocks"]] == [
+        ("P1", 0, 4),
+        ("P2", 4, 4),
+    ]
     halves = [hashlib.sha256(store.pixels[rows]).hexdigest() for rows in (slice(0, 4), slice(4, 8))]
     assert halves == [block["sha256"] for block in facts["blocks"]]
     assert sorted(path.name for path in tmp_path.glob("*store*")) == ["store"]
-    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == [".mcnn", "pixels.npy", "store.json"]
+    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == [
+        ".mcnn",
+        "pixels.npy",
+        "store.json",
+    ]
     assert all(low < high for plate in facts["limits"].values() for low, high in plate.values())
 
 
 def test_the_result_depends_on_neither_workers_nor_run(screen, tmp_path):
-    sums = {run(screen, tmp_path / f"store{workers}", workers=workers).manifest["sha256"] for workers in (1, 2, 5)}
+    sums = {
+        run(screen, tmp_path / f"store{workers}", workers=workers).manifest["sha256"]
+        for workers in (1, 2, 5)
+    }
     assert len(sums) == 1
 
 
 def test_plates_are_normalised_apart(tmp_path):
     screen = read_loaddata(write_screen(tmp_path))
-    bright = [path for row, paths in enumerate(image_paths(screen)) if screen.table["Metadata_Plate"][row] == "P2" for path in paths]
+    bright = [
+        path
+        for row, paths in enumerate(image_paths(screen))
+        if screen.table["Metadata_Plate"][row] == "P2"
+        for path in paths
+    ]
     for path in bright:
         tifffile.imwrite(path, tifffile.imread(path.replace("P2", "P1")) * 4)
     store = run(screen, tmp_path / "store", multiple=1)
-    assert np.abs(store.pixels[:4].astype(int) - store.pixels[4:]).max() <= 4, "a gain of 4 is all but undone"
+    assert np.abs(store.pixels[:4].astype(int) - store.pixels[4:]).max() <= 4, (
+        "a gain of 4 is all but undone"
+    )
 
 
 @pytest.mark.parametrize("percent", [(0.1, 99.9), (0, 50, 100), (33.3,)])
@@ -122,17 +163,27 @@ def test_bins_are_rounded_means(size, height, width, seed):
     image = np.random.default_rng(seed).integers(0, COUNTS, (height, width), dtype=np.uint16)
     binned = bin_counts(image, size)
     assert binned.dtype == np.uint16 and binned.shape == (height // size, width // size)
-    block = image[:size, size * (width // size - 1):size * (width // size)]
+    block = image[:size, size * (width // size - 1) : size * (width // size)]
     assert abs(int(binned[0, -1]) - block.mean()) <= 0.5
 
 
-@pytest.mark.parametrize(("shape", "n_fields", "size"), [((128, 160), 2_472, 1), ((64, 64), 1_996, 1), ((1024, 1280), 2_000, 6), ((1024, 1280), 13_200, 8),
-                                                       ((2048, 2048), 500, 11), ((128, 160), 10**6, 1)])
+@pytest.mark.parametrize(
+    ("shape", "n_fields", "size"),
+    [
+        ((128, 160), 2_472, 1),
+        ((64, 64), 1_996, 1),
+        ((1024, 1280), 2_000, 6),
+        ((1024, 1280), 13_200, 8),
+        ((2048, 2048), 500, 11),
+        ((128, 160), 10**6, 1),
+    ],
+)
 def test_auto_bin(shape, n_fields, size):
     assert auto_bin(shape, n_fields) == size
 
 
 # ---------------------------------------------------------------------------- bad input
+
 
 def test_constant_fields_are_kept_and_named_together(screen, tmp_path, capsys):
     paths = image_paths(screen)
@@ -140,9 +191,16 @@ def test_constant_fields_are_kept_and_named_together(screen, tmp_path, capsys):
         tifffile.imwrite(path, np.full((12, 16), 7, np.uint16))
     store = run(screen, tmp_path / "store")
     said = capsys.readouterr().out.splitlines()
-    assert said == ["2 constant images, which are kept:", "  - row 1 of the table: plate P1, well B02, site 2, channel DNA: every pixel is 7",
-                    "  - row 6 of the table: plate P2, well C03, site 1, channel Actin: every pixel is 7"]
-    assert np.ptp(store.pixels[1, ..., 0]) == 0 and np.ptp(store.pixels[1, ..., 1]) > 0 and np.ptp(store.pixels[6, ..., 1]) == 0
+    assert said == [
+        "2 constant images, which are kept:",
+        "  - row 1 of the table: plate P1, well B02, site 2, channel DNA: every pixel is 7",
+        "  - row 6 of the table: plate P2, well C03, site 1, channel Actin: every pixel is 7",
+    ]
+    assert (
+        np.ptp(store.pixels[1, ..., 0]) == 0
+        and np.ptp(store.pixels[1, ..., 1]) > 0
+        and np.ptp(store.pixels[6, ..., 1]) == 0
+    )
     run(screen, tmp_path / "store")
     screen = read_loaddata(write_screen(tmp_path / "other"))
     run(screen, tmp_path / "without")
@@ -151,12 +209,20 @@ def test_constant_fields_are_kept_and_named_together(screen, tmp_path, capsys):
 
 def test_pixels_that_fail_only_in_decoding_are_named(screen, tmp_path):
     path = Path(image_paths(screen)[4][0])
-    tifffile.imwrite(path, np.random.default_rng(0).integers(0, 60_000, (12, 16), dtype=np.uint16), compression="zlib")
+    tifffile.imwrite(
+        path,
+        np.random.default_rng(0).integers(0, 60_000, (12, 16), dtype=np.uint16),
+        compression="zlib",
+    )
     whole = bytearray(path.read_bytes())
     whole[-100:-50] = bytes(50)
     path.write_bytes(whole)
     error = refused(screen, tmp_path / "store")
-    assert len(error.problems) == 1 and str(path) in error.problems[0] and "row 4 of the table" in error.problems[0]
+    assert (
+        len(error.problems) == 1
+        and str(path) in error.problems[0]
+        and "row 4 of the table" in error.problems[0]
+    )
 
 
 def test_wrong_headers_stop_before_anything_is_written(screen, tmp_path):
@@ -169,7 +235,10 @@ def test_plates_without_controls_are_named_together(tmp_path):
     rows.loc[rows["Metadata_Plate"] != "P2", "Metadata_Compound"] = "drug"
     rows["Metadata_MoA"] = ""
     screen = read_loaddata(write_screen(tmp_path, rows))
-    assert refused(screen, tmp_path / "store", reference="dmso").problems == ["plate P1", "plate P3"]
+    assert refused(screen, tmp_path / "store", reference="dmso").problems == [
+        "plate P1",
+        "plate P3",
+    ]
     assert run(screen, tmp_path / "store").shape[0] == len(rows)
 
 
@@ -181,22 +250,34 @@ def test_a_plate_without_spread_is_named(screen, tmp_path):
         tifffile.imwrite(paths[1], dark + np.arange(40, dtype=np.uint16))
     for paths in image_paths(screen)[4:]:
         for path in paths:
-            tifffile.imwrite(path, np.random.default_rng(0).integers(0, 60_000, (40, 40), dtype=np.uint16))
-    assert refused(screen, tmp_path / "store").problems == ["plate P1, channel DNA: the reference 'plate-percentile' has no spread; take another"]
+            tifffile.imwrite(
+                path, np.random.default_rng(0).integers(0, 60_000, (40, 40), dtype=np.uint16)
+            )
+    assert refused(screen, tmp_path / "store").problems == [
+        "plate P1, channel DNA: the reference 'plate-percentile' has no spread; take another"
+    ]
 
 
-@pytest.mark.parametrize("options", [{"reference": "best"}, {"bin": 0}, {"multiple": 0}, {"workers": 0}, {"bin": 13}])
+@pytest.mark.parametrize(
+    "options", [{"reference": "best"}, {"bin": 0}, {"multiple": 0}, {"workers": 0}, {"bin": 13}]
+)
 def test_wrong_options_are_refused(screen, tmp_path, options):
     refused(screen, tmp_path / "store", **options)
 
 
 def test_an_image_that_changes_while_it_is_read_is_named(screen, tmp_path, monkeypatch):
     plain, path = module._write, image_paths(screen)[5][1]
-    monkeypatch.setattr(module, "_write", lambda *arguments: [plain(*arguments), os.utime(path, (1, 1))][0])
-    assert refused(screen, tmp_path / "store").problems == [f"{path} has changed while the screen was read"]
+    monkeypatch.setattr(
+        module, "_write", lambda *arguments: [plain(*arguments), os.utime(path, (1, 1))][0]
+    )
+    assert refused(screen, tmp_path / "store").problems == [
+        f"{path} has changed while the screen was read"
+    ]
 
     def shrunk(images, *arguments):
-        if any(str(path) in map(str, paths) for paths, _ in images):  # only now, when all its plate has been counted
+        if any(
+            str(path) in map(str, paths) for paths, _ in images
+        ):  # only now, when all its plate has been counted
             tifffile.imwrite(path, np.zeros((9, 9), np.uint16))
         return plain(images, *arguments)
 
@@ -231,7 +312,15 @@ preprocess.preprocess(read_loaddata(sys.argv[1]), sys.argv[2], reference=sys.arg
 
 
 def killed(tmp_path, after=3, reference="plate-percentile"):
-    command = [sys.executable, "-c", DIES, tmp_path / "screen.csv", tmp_path / "store", str(after), reference]
+    command = [
+        sys.executable,
+        "-c",
+        DIES,
+        tmp_path / "screen.csv",
+        tmp_path / "store",
+        str(after),
+        reference,
+    ]
     assert subprocess.run(command, check=False, timeout=600).returncode == -signal.SIGKILL
     assert (tmp_path / ".store.work").is_dir()
 
@@ -256,7 +345,14 @@ def in_pairs(monkeypatch):
     """Blocks of two fields; returns the list that the first row of each block written is added to."""
     written, plain = [], module._write
     monkeypatch.setattr(module, "BLOCK", 2)
-    monkeypatch.setattr(module, "_write", lambda *arguments: [written.append((arguments[-1] - 128) // (32 * 32 * 2)), plain(*arguments)][1])
+    monkeypatch.setattr(
+        module,
+        "_write",
+        lambda *arguments: [
+            written.append((arguments[-1] - 128) // (32 * 32 * 2)),
+            plain(*arguments),
+        ][1],
+    )
     return written
 
 
@@ -304,22 +400,30 @@ def test_a_block_that_the_kill_has_damaged_is_done_again(screen, tmp_path, undis
 
 
 @pytest.mark.parametrize("changed", ["image", "options", "journal", "pixels", "size"])
-def test_what_was_done_for_something_else_does_not_count(screen, tmp_path, undisturbed, in_pairs, changed):
+def test_what_was_done_for_something_else_does_not_count(
+    screen, tmp_path, undisturbed, in_pairs, changed
+):
     interrupted(screen, tmp_path / "store")
     in_pairs.clear()
     path, pixels = image_paths(screen)[7][0], next((tmp_path / ".store.work").glob("*.npy"))
     if changed == "image":
         tifffile.imwrite(path, tifffile.imread(path) + np.uint16(100))
     if changed == "journal":
-        (tmp_path / ".store.work" / "journal").write_text('{"plan": "altered"\n{"first": 0, "sha256": ""}\n')
+        (tmp_path / ".store.work" / "journal").write_text(
+            '{"plan": "altered"\n{"first": 0, "sha256": ""}\n'
+        )
     if changed == "pixels":
         pixels.write_bytes(b"")
     if changed == "size":
         pixels.write_bytes(pixels.read_bytes() + b"x")
-    store = run(screen, tmp_path / "store", reference="dmso" if changed == "options" else "plate-percentile")
+    store = run(
+        screen, tmp_path / "store", reference="dmso" if changed == "options" else "plate-percentile"
+    )
     assert sorted(in_pairs) == [0, 2, 4, 6]
     store.verify()
-    assert (contents(tmp_path / "store") == undisturbed) == (changed in ("journal", "pixels", "size"))
+    assert (contents(tmp_path / "store") == undisturbed) == (
+        changed in ("journal", "pixels", "size")
+    )
 
 
 def test_interrupted_when_all_was_done(screen, tmp_path, undisturbed, in_pairs, monkeypatch):
@@ -355,20 +459,32 @@ def test_two_runs_of_one_store(screen, tmp_path, undisturbed, monkeypatch):
     assert contents(tmp_path / "store") == undisturbed
 
 
-def test_a_full_disk_stops_the_run_which_goes_on_when_there_is_room(screen, tmp_path, undisturbed, in_pairs):
-    code = ("import resource, signal, sys; from mcnn_core import preprocess; from mcnn_core.screen import read_loaddata, save_screen\n"
-            "preprocess.BLOCK = 2; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-            "plain = preprocess._write\n"
-            "preprocess._write = lambda *given: [resource.setrlimit(resource.RLIMIT_FSIZE, (10000, -1)), plain(*given)][1]\n"
-            "preprocess.preprocess(read_loaddata(sys.argv[1]), sys.argv[2], workers=1, progress=False)")
-    found = subprocess.run([sys.executable, "-c", code, tmp_path / "screen.csv", tmp_path / "store"], check=False, capture_output=True, text=True)
-    assert found.returncode == 1 and ("File too large" in found.stderr or "no space left for the store" in found.stderr)
+def test_a_full_disk_stops_the_run_which_goes_on_when_there_is_room(
+    screen, tmp_path, undisturbed, in_pairs
+):
+    code = (
+        "import resource, signal, sys; from mcnn_core import preprocess; from mcnn_core.screen import read_loaddata, save_screen\n"
+        "preprocess.BLOCK = 2; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "plain = preprocess._write\n"
+        "preprocess._write = lambda *given: [resource.setrlimit(resource.RLIMIT_FSIZE, (10000, -1)), plain(*given)][1]\n"
+        "preprocess.preprocess(read_loaddata(sys.argv[1]), sys.argv[2], workers=1, progress=False)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "screen.csv", tmp_path / "store"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 1 and (
+        "File too large" in found.stderr or "no space left for the store" in found.stderr
+    )
     assert not (tmp_path / "store").exists()
     run(screen, tmp_path / "store")
     assert sorted(in_pairs) in ([4, 6], [2, 4, 6]) and contents(tmp_path / "store") == undisturbed
 
 
 # ------------------------------------------------------------------------ the store itself
+
 
 def test_altered_blocks_are_named_together(screen, tmp_path, in_pairs):
     store = run(screen, tmp_path / "store")
@@ -380,7 +496,10 @@ def test_altered_blocks_are_named_together(screen, tmp_path, in_pairs):
     store = Store.open(tmp_path / "store")
     with pytest.raises(InputError) as error:
         store.verify()
-    assert error.value.problems == ["plate P1: fields 0 to 1", "plate P2: fields 4 to 5"] and "2 of 4 blocks" in error.value.what
+    assert (
+        error.value.problems == ["plate P1: fields 0 to 1", "plate P2: fields 4 to 5"]
+        and "2 of 4 blocks" in error.value.what
+    )
     with pytest.raises(InputError) as error:
         store.verify([7, 6, 5])
     assert error.value.problems == ["plate P2: fields 4 to 5"]
@@ -391,7 +510,12 @@ def test_altered_blocks_are_named_together(screen, tmp_path, in_pairs):
 def test_fields_of_one_plate_need_not_lie_together(tmp_path):
     rows = tiny_rows(plates=2).sort_values(["Metadata_Site", "Metadata_Plate"], kind="stable")
     screen = read_loaddata(write_screen(tmp_path, rows))
-    assert [block["first"] for block in run(screen, tmp_path / "store").manifest["blocks"]] == [0, 4, 2, 6]
+    assert [block["first"] for block in run(screen, tmp_path / "store").manifest["blocks"]] == [
+        0,
+        4,
+        2,
+        6,
+    ]
     expected = plain(screen, "plate-percentile", 32)
     assert (np.abs(Store.open(tmp_path / "store").pixels.astype(int) - expected) <= 1).all()
 
@@ -405,8 +529,16 @@ def test_a_store_is_sent_as_its_folder(screen, tmp_path):
         pickle.loads(sent)
 
 
-@pytest.mark.parametrize("damage", [lambda whole: whole[:-1], lambda whole: whole + b"x", lambda whole: b"", lambda whole: whole[:60],
-                                    lambda whole: whole.replace(b"False", b"True ", 1)])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: whole[:-1],
+        lambda whole: whole + b"x",
+        lambda whole: b"",
+        lambda whole: whole[:60],
+        lambda whole: whole.replace(b"False", b"True ", 1),
+    ],
+)
 def test_a_file_of_another_size_or_form_is_refused(screen, tmp_path, damage):
     folder = tmp_path / "store"
     with pytest.raises(InputError, match="holds no whole store"):
@@ -422,7 +554,11 @@ def test_a_damaged_store_is_refused(screen, tmp_path):
     folder = tmp_path / "store"
     run(screen, folder)
     manifest = (folder / "store.json").read_text()
-    for one, other in (('"bin": 1', '"bin": 2'), ('"fields": 4', '"fields": 3'), ('"sha256": "', '"sha256": "0')):
+    for one, other in (
+        ('"bin": 1', '"bin": 2'),
+        ('"fields": 4', '"fields": 3'),
+        ('"sha256": "', '"sha256": "0'),
+    ):
         (folder / "store.json").write_text(manifest.replace(one, other, 1))
         with pytest.raises(InputError, match="has been altered, it does not match its own SHA-256"):
             Store.open(folder)
@@ -437,32 +573,75 @@ def test_a_damaged_store_is_refused(screen, tmp_path):
 
 # ------------------------------------------------------------------------- the command line
 
+
 def test_the_command_line(screen, tmp_path, capsys):
-    module.main(["--screen", str(tmp_path / "screen.csv"), "--out", str(tmp_path / "store"), "--multiple", "10", "--bin", "2"])
-    assert capsys.readouterr().out == f"{tmp_path / 'store'}: 8 x 10 x 10 x 2 (fields, height, width, channels)\n"
+    module.main(
+        [
+            "--screen",
+            str(tmp_path / "screen.csv"),
+            "--out",
+            str(tmp_path / "store"),
+            "--multiple",
+            "10",
+            "--bin",
+            "2",
+        ]
+    )
+    assert (
+        capsys.readouterr().out
+        == f"{tmp_path / 'store'}: 8 x 10 x 10 x 2 (fields, height, width, channels)\n"
+    )
     save_screen(screen, tmp_path / "out")
-    module.main(["--screen", str(tmp_path / "out"), "--out", str(tmp_path / "again"), "--multiple", "10", "--bin", "2"])
+    module.main(
+        [
+            "--screen",
+            str(tmp_path / "out"),
+            "--out",
+            str(tmp_path / "again"),
+            "--multiple",
+            "10",
+            "--bin",
+            "2",
+        ]
+    )
     assert contents(tmp_path / "store") == contents(tmp_path / "again")
 
 
-@pytest.mark.parametrize(("given", "message"), [
-    (["--screen", "nowhere"], "neither a LoadData .csv nor a folder"), (["--screen", "nowhere.csv"], "nowhere.csv"),
-    (["--scheduler", "nonsense"], "no scheduler answers at 'nonsense'")])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--screen", "nowhere"], "neither a LoadData .csv nor a folder"),
+        (["--screen", "nowhere.csv"], "nowhere.csv"),
+        (["--scheduler", "nonsense"], "no scheduler answers at 'nonsense'"),
+    ],
+)
 def test_a_wrong_command_line_ends_in_one_message(screen, tmp_path, monkeypatch, given, message):
     monkeypatch.setattr("mcnn_core.cluster.PATIENCE", 1.0)
     with pytest.raises(SystemExit, match="^error: ") as error:
-        module.main(["--screen", str(tmp_path / "screen.csv"), "--out", str(tmp_path / "store"), *given])
+        module.main(
+            ["--screen", str(tmp_path / "screen.csv"), "--out", str(tmp_path / "store"), *given]
+        )
     assert message in str(error.value)
 
 
 # --------------------------------------------------------------------------- real pixels
 
+
 @pytest.mark.parametrize("reference", REFERENCES)
 def test_real_fields(shared_data, tmp_path, reference):
     folder = shared_data / "bbbc021" / "fields"
-    rows = pd.DataFrame({"Metadata_Plate": "Week2_24381", "Metadata_Well": "B02", "Metadata_Site": [1, 2], "Metadata_Compound": "DMSO"})
+    rows = pd.DataFrame(
+        {
+            "Metadata_Plate": "Week2_24381",
+            "Metadata_Well": "B02",
+            "Metadata_Site": [1, 2],
+            "Metadata_Compound": "DMSO",
+        }
+    )
     for channel, wheel in {"DAPI": 1, "Actin": 4, "Tubulin": 2}.items():
-        rows[f"FileName_{channel}"] = [next(folder.glob(f"*_s{site}_w{wheel}*.tif")).name for site in (1, 2)]
+        rows[f"FileName_{channel}"] = [
+            next(folder.glob(f"*_s{site}_w{wheel}*.tif")).name for site in (1, 2)
+        ]
         rows[f"PathName_{channel}"] = str(folder)
     rows.to_csv(tmp_path / "screen.csv", index=False)
     screen = read_loaddata(tmp_path / "screen.csv", root=folder)

@@ -30,11 +30,17 @@ def test_counts_are_those_of_the_real_screen(crops_and_index):
     annotated = fields[fields["Metadata_MoA"] != ""]
     assert crops.shape == (1996, 68, 68, 3) and crops.dtype == np.uint16
     assert len(annotated[keys].drop_duplicates()) == 103
-    assert annotated["Metadata_Compound"].nunique() == 38 and annotated["Metadata_MoA"].nunique() == 12
+    assert (
+        annotated["Metadata_Compound"].nunique() == 38 and annotated["Metadata_MoA"].nunique() == 12
+    )
     assert fields["Metadata_Plate"].nunique() == 55
     assert len(fields[["Metadata_Plate", "Metadata_Well"]].drop_duplicates()) == 543
     assert not fields.duplicated(["Metadata_Plate", "Metadata_Well", "Metadata_Site"]).any()
-    assert fields["Metadata_control_type"].value_counts().to_dict() == {"trt": 1167, "poscon": 702, "negcon": 127}
+    assert fields["Metadata_control_type"].value_counts().to_dict() == {
+        "trt": 1167,
+        "poscon": 702,
+        "negcon": 127,
+    }
 
 
 def test_leaving_positive_controls_out_keeps_each_treatment_in_one_week(crops_and_index):
@@ -46,7 +52,9 @@ def test_leaving_positive_controls_out_keeps_each_treatment_in_one_week(crops_an
 
 def test_rows_agree_with_the_image_table(crops_and_index, shared_data):
     index = crops_and_index[1]
-    images = pd.read_csv(shared_data / "bbbc021" / "metadata" / "BBBC021_v1_image.csv.gz", dtype=str)
+    images = pd.read_csv(
+        shared_data / "bbbc021" / "metadata" / "BBBC021_v1_image.csv.gz", dtype=str
+    )
     images.index = images["Image_FileName_DAPI"].str.removesuffix(".tif")
     real = images.loc[index["stem"]]
     for ours, theirs in [
@@ -66,8 +74,12 @@ def test_pixels_are_the_centre_of_the_crop(crops_and_index, laid_out):
     inside = slice(MARGIN, MARGIN + SIDE)
     for _, row in fields.iterrows():
         for number, channel in enumerate(CHANNELS):
-            pixels = tifffile.imread(laid_out.parent / row[f"PathName_{channel}"] / row[f"FileName_{channel}"])
-            np.testing.assert_array_equal(pixels, crops[row["Metadata_Crop"], inside, inside, number])
+            pixels = tifffile.imread(
+                laid_out.parent / row[f"PathName_{channel}"] / row[f"FileName_{channel}"]
+            )
+            np.testing.assert_array_equal(
+                pixels, crops[row["Metadata_Crop"], inside, inside, number]
+            )
 
 
 def test_the_pipeline_reads_and_preprocesses_it(laid_out, tmp_path):

@@ -4,7 +4,15 @@ import re
 
 import pytest
 
-from mcnn_core.study import CHOICE_SEEDS, FRESH_SEEDS, PLAN, recorded, recorded_choices, recorded_comparison, recorded_grades
+from mcnn_core.study import (
+    CHOICE_SEEDS,
+    FRESH_SEEDS,
+    PLAN,
+    recorded,
+    recorded_choices,
+    recorded_comparison,
+    recorded_grades,
+)
 from mcnn_core.workspace import find_root
 
 FRESH = recorded("simulated-")
@@ -15,11 +23,15 @@ CHOICES = recorded("choosing-")
 
 def nsc(records, method, protocol="NSC"):
     table = recorded_comparison(records)
-    return table[(table["method"] == method) & (table["protocol"] == protocol)].set_index("seed")["overall"]
+    return table[(table["method"] == method) & (table["protocol"] == protocol)].set_index("seed")[
+        "overall"
+    ]
 
 
 def test_every_record_says_where_it_comes_from():
-    for name, record in (FRESH | CELLS | WHOLE | KIMORPH | CHOICES | recorded("held-out") | recorded("variant-")).items():
+    for name, record in (
+        FRESH | CELLS | WHOLE | KIMORPH | CHOICES | recorded("held-out") | recorded("variant-")
+    ).items():
         assert record["command"].startswith("make study"), name
         assert len(record["commit"]) == 40 and record["processor"] and record["seconds"] > 0, name
         assert sorted(record["runs"]) == sorted(map(str, record["seeds"])), name
@@ -28,7 +40,9 @@ def test_every_record_says_where_it_comes_from():
 def test_the_fresh_seeds_were_run_at_one_frozen_commit_with_one_recipe():
     assert set(FRESH) == {f"simulated-{seed}" for seed in FRESH_SEEDS}
     assert len({record["commit"] for record in FRESH.values()}) == 1
-    recipes = [{**run["recipe"], "seed": 0} for record in FRESH.values() for run in record["runs"].values()]
+    recipes = [
+        {**run["recipe"], "seed": 0} for record in FRESH.values() for run in record["runs"].values()
+    ]
     assert all(recipe == recipes[0] for recipe in recipes)
 
 
@@ -42,9 +56,17 @@ def test_counts_are_whole_treatments(records, answerable):
 
 
 def test_readme_repeats_the_record_of_the_real_cells():
-    block = re.search(r"<!-- real-pixels:begin.*?-->(.*?)<!-- real-pixels:end -->", (find_root() / "README.md").read_text(encoding="utf-8"), re.S)[1]
-    for method, label in (("trained", "trained network"), ("handcrafted_whitened", "handcrafted, whitened"),
-                          ("handcrafted", "handcrafted"), ("untrained", "untrained network")):
+    block = re.search(
+        r"<!-- real-pixels:begin.*?-->(.*?)<!-- real-pixels:end -->",
+        (find_root() / "README.md").read_text(encoding="utf-8"),
+        re.S,
+    )[1]
+    for method, label in (
+        ("trained", "trained network"),
+        ("handcrafted_whitened", "handcrafted, whitened"),
+        ("handcrafted", "handcrafted"),
+        ("untrained", "untrained network"),
+    ):
         row = re.search(rf"\| {label} \| ([^|]*) \| ([^|]*) \|", block)
         for text, protocol, n in zip(row.groups(), ("NSC", "NSCB"), (103, 92)):
             expected = (nsc(CELLS, method, protocol).sort_index() * n).round().astype(int)
@@ -52,27 +74,56 @@ def test_readme_repeats_the_record_of_the_real_cells():
 
 
 GRADES = {
-    "whole-screen": ["potency.median_error", "potency.coverage", "potency.no_fit", "potency.median_width", "suspects.rank", "clusters.recovered",
-                     "novel.precision.clusters", "novel.precision.nearest_neighbour", "novel.precision.isolation_forest"],
-    "kimorph": ["random.trained", "random.handcrafted_whitened", "random.handcrafted", "random.untrained", "groups.possible", "groups.possible_recovered",
-                "groups.terms_found", "permuted.elim.share"]}
+    "whole-screen": [
+        "potency.median_error",
+        "potency.coverage",
+        "potency.no_fit",
+        "potency.median_width",
+        "suspects.rank",
+        "clusters.recovered",
+        "novel.precision.clusters",
+        "novel.precision.nearest_neighbour",
+        "novel.precision.isolation_forest",
+    ],
+    "kimorph": [
+        "random.trained",
+        "random.handcrafted_whitened",
+        "random.handcrafted",
+        "random.untrained",
+        "groups.possible",
+        "groups.possible_recovered",
+        "groups.terms_found",
+        "permuted.elim.share",
+    ],
+}
 
 
 @pytest.mark.parametrize("name, records", [("whole-screen", WHOLE), ("kimorph", KIMORPH)])
 def test_the_readme_repeats_the_grades_of_the_fresh_seeds(name, records):
-    part = (find_root() / "README.md").read_text(encoding="utf-8").split(f"<!-- {name}:begin")[1].split(f"<!-- {name}:end")[0]
+    part = (
+        (find_root() / "README.md")
+        .read_text(encoding="utf-8")
+        .split(f"<!-- {name}:begin")[1]
+        .split(f"<!-- {name}:end")[0]
+    )
     told = [line.split("|")[2:5] for line in part.splitlines() if re.search(r"\| [0-9]", line)]
     found = recorded_grades(records)[[str(seed) for seed in FRESH_SEEDS]]
     assert len(told) == len(GRADES[name])
     for key, numbers in zip(GRADES[name], told, strict=True):
-        assert [float(number) for number in numbers] == pytest.approx(found.loc[key].astype(float).tolist(), abs=5.1e-4), key
+        assert [float(number) for number in numbers] == pytest.approx(
+            found.loc[key].astype(float).tolist(), abs=5.1e-4
+        ), key
 
 
 @pytest.mark.parametrize("name, records", [("whole", WHOLE), ("kimorph", KIMORPH)])
 def test_the_discoveries_were_recorded_at_one_commit_with_one_recipe(name, records):
     assert set(records) == {f"{name}-{seed}" for seed in FRESH_SEEDS}
     assert len({record["commit"] for record in records.values()}) == 1
-    recipes = [{**run["recipe"], "seed": 0} for record in records.values() for run in record["runs"].values()]
+    recipes = [
+        {**run["recipe"], "seed": 0}
+        for record in records.values()
+        for run in record["runs"].values()
+    ]
     assert all(recipe == recipes[0] for recipe in recipes)
 
 
@@ -81,21 +132,47 @@ def test_the_choices_were_recorded_at_one_commit_with_the_plan_of_the_book():
     assert len({record["commit"] for record in CHOICES.values()}) == 1
     for record in CHOICES.values():
         for seed, run in record["runs"].items():
-            assert run["plan"] == {"first": PLAN.first, "add": PLAN.add, "steps": list(PLAN.steps)} and run["recipe"]["seed"] == int(seed)
-            assert run["classes"]["chosen"] == run["classes"]["random 1"] == run["classes"]["random 2"] == len(set(run["chosen"]))
+            assert run["plan"] == {
+                "first": PLAN.first,
+                "add": PLAN.add,
+                "steps": list(PLAN.steps),
+            } and run["recipe"]["seed"] == int(seed)
+            assert (
+                run["classes"]["chosen"]
+                == run["classes"]["random 1"]
+                == run["classes"]["random 2"]
+                == len(set(run["chosen"]))
+            )
     table = recorded_choices(CHOICES)
-    asked = table[table["part"].isin(["all", "set aside"])].groupby(["seed", "protocol", "part"])["n"]
+    asked = table[table["part"].isin(["all", "set aside"])].groupby(["seed", "protocol", "part"])[
+        "n"
+    ]
     assert (asked.nunique() == 1).all()  # every way answers the same questions
     right = table["overall"] * table["n"]
-    assert ((right - right.round()).abs() < 1e-9).all() and set(table.loc[(table["protocol"] == "NSC") & (table["part"] == "all"), "n"]) == {103}
+    assert ((right - right.round()).abs() < 1e-9).all() and set(
+        table.loc[(table["protocol"] == "NSC") & (table["part"] == "all"), "n"]
+    ) == {103}
 
 
 def test_the_readme_repeats_the_choices():
-    part = (find_root() / "README.md").read_text(encoding="utf-8").split("<!-- choosing:begin")[1].split("<!-- choosing:end")[0]
+    part = (
+        (find_root() / "README.md")
+        .read_text(encoding="utf-8")
+        .split("<!-- choosing:begin")[1]
+        .split("<!-- choosing:end")[0]
+    )
     table = recorded_choices(CHOICES)
-    table = table[table["protocol"] == "NSC"].pivot(index="way", columns=["part", "seed"], values="overall")
-    rows = {cells[1].strip(): cells[2:8] for cells in (line.split("|") for line in part.splitlines()) if len(cells) == 9 and "%" in cells[2]}
+    table = table[table["protocol"] == "NSC"].pivot(
+        index="way", columns=["part", "seed"], values="overall"
+    )
+    rows = {
+        cells[1].strip(): cells[2:8]
+        for cells in (line.split("|") for line in part.splitlines())
+        if len(cells) == 9 and "%" in cells[2]
+    }
     assert list(rows) == list(recorded_choices(CHOICES)["way"].unique())
     for way, cells in rows.items():
-        expected = [table.loc[way, (part, seed)] for part in ("all", "set aside") for seed in CHOICE_SEEDS]
+        expected = [
+            table.loc[way, (part, seed)] for part in ("all", "set aside") for seed in CHOICE_SEEDS
+        ]
         assert [cell.strip() for cell in cells] == [f"{value:.1%}" for value in expected], way

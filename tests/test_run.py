@@ -46,9 +46,21 @@ Workspace(out, "02_second").record(n=2)"""
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> Path:
     """A repository whose build can be met while it imports, in its second notebook, and while pages are rendered."""
-    first, second = (NOTEBOOK.format(title=title, parameters="", prose="Text.", code=code) for title, code in (("First", FIRST), ("Second", SECOND)))
-    root = small_repository(tmp_path_factory.mktemp("small") / "repository", first, second, "# Small\n", "tiny: {}\ndefault: {}\n")
-    for place, path in (("start", root / "tools/book.py"), ("pages", root / "book/_ext/results.py")):
+    first, second = (
+        NOTEBOOK.format(title=title, parameters="", prose="Text.", code=code)
+        for title, code in (("First", FIRST), ("Second", SECOND))
+    )
+    root = small_repository(
+        tmp_path_factory.mktemp("small") / "repository",
+        first,
+        second,
+        "# Small\n",
+        "tiny: {}\ndefault: {}\n",
+    )
+    for place, path in (
+        ("start", root / "tools/book.py"),
+        ("pages", root / "book/_ext/results.py"),
+    ):
         docstring, _, rest = path.read_text().partition('"""\n\n')
         path.write_text(f'{docstring}"""\n\n{MEET.format(place=place, heeds="()")}\n{rest}')
     return root
@@ -56,9 +68,18 @@ def small(tmp_path_factory) -> Path:
 
 def begin(*command: str, cwd: Path, **environment: str) -> subprocess.Popen:
     """Start a command as make does, in a process group of its own, where Ctrl-C is not ignored as it may be around the tests."""
-    return subprocess.Popen(["env", "--block-signal=INT", sys.executable, "-m", "tools.run", *command], cwd=cwd, env=os.environ | environment, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, text=True, process_group=0,
-                            preexec_fn=lambda: [signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGHUP)])
+    return subprocess.Popen(
+        ["env", "--block-signal=INT", sys.executable, "-m", "tools.run", *command],
+        cwd=cwd,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        process_group=0,
+        preexec_fn=lambda: [
+            signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGHUP)
+        ],
+    )
 
 
 def until(reached, process: subprocess.Popen) -> None:
@@ -86,7 +107,11 @@ def stopped(process: subprocess.Popen, mark: str, *signals: int) -> str:
     try:
         said = process.communicate(timeout=PATIENCE)[0]
         assert process.returncode == 130, said
-        assert said.splitlines()[-1] == SAID and "Traceback" not in said and "KeyboardInterrupt" not in said, said
+        assert (
+            said.splitlines()[-1] == SAID
+            and "Traceback" not in said
+            and "KeyboardInterrupt" not in said
+        ), said
         assert not marked(mark)
     finally:
         for left in marked(mark):
@@ -94,12 +119,26 @@ def stopped(process: subprocess.Popen, mark: str, *signals: int) -> str:
     return said
 
 
-@pytest.mark.parametrize("place, signals", [
-    ("start", [signal.SIGINT]), ("start", [signal.SIGHUP]), ("notebook", [signal.SIGINT, signal.SIGINT]), ("notebook", [signal.SIGTERM]),
-    ("pages", [signal.SIGINT]),
-])
+@pytest.mark.parametrize(
+    "place, signals",
+    [
+        ("start", [signal.SIGINT]),
+        ("start", [signal.SIGHUP]),
+        ("notebook", [signal.SIGINT, signal.SIGINT]),
+        ("notebook", [signal.SIGTERM]),
+        ("pages", [signal.SIGINT]),
+    ],
+)
 def test_a_build_stops_wherever_it_is(small, tmp_path, place, signals):
-    met, given = tmp_path / "met", {"OUT": str(tmp_path / "out"), "PROFILE": "tiny", "PYTHONPATH": str(small), "MARK": str(tmp_path)}
+    met, given = (
+        tmp_path / "met",
+        {
+            "OUT": str(tmp_path / "out"),
+            "PROFILE": "tiny",
+            "PYTHONPATH": str(small),
+            "MARK": str(tmp_path),
+        },
+    )
     process = begin("doit", "run", cwd=small, **given, **{f"MET_{place}": str(met)})
     until(met.exists, process)
     assert marked(str(tmp_path))
@@ -108,21 +147,42 @@ def test_a_build_stops_wherever_it_is(small, tmp_path, place, signals):
     if place == "notebook":  # what was done is not done again
         resumed = begin("doit", "run", "merge", cwd=small, **given)
         said = resumed.communicate(timeout=600)[0]
-        assert resumed.returncode == 0 and "01_first: running" not in said and "02_second: done" in said, said
+        assert (
+            resumed.returncode == 0
+            and "01_first: running" not in said
+            and "02_second: done" in said
+        ), said
 
 
 def test_a_simulation_stops_with_its_processes(tmp_path):
-    process = begin("mcnn_core.simulate", "--out", str(tmp_path / "screen"), "--seed", "0", cwd=ROOT, MARK=str(tmp_path), PYTHONPATH=str(ROOT))
+    process = begin(
+        "mcnn_core.simulate",
+        "--out",
+        str(tmp_path / "screen"),
+        "--seed",
+        "0",
+        cwd=ROOT,
+        MARK=str(tmp_path),
+        PYTHONPATH=str(ROOT),
+    )
     until(lambda: [*tmp_path.glob(".screen.*/Week*/*/*.tif")], process)
     assert len(marked(str(tmp_path))) > 2
     said = stopped(process, str(tmp_path), signal.SIGINT)
     assert not (tmp_path / "screen").exists()
-    assert [line for line in said.splitlines() if line and not line.startswith("simulate: ")] == [SAID], said
+    assert [line for line in said.splitlines() if line and not line.startswith("simulate: ")] == [
+        SAID
+    ], said
 
 
 def test_a_command_that_ignores_all_interrupts_ends(tmp_path):
     (tmp_path / "stubborn.py").write_text(MEET.format(place="here", heeds="KeyboardInterrupt"))
-    process = begin("stubborn", cwd=ROOT, MARK=str(tmp_path), MET_here=str(tmp_path / "met"), PYTHONPATH=str(tmp_path))
+    process = begin(
+        "stubborn",
+        cwd=ROOT,
+        MARK=str(tmp_path),
+        MET_here=str(tmp_path / "met"),
+        PYTHONPATH=str(tmp_path),
+    )
     until((tmp_path / "met").exists, process)
     assert stopped(process, str(tmp_path), signal.SIGINT) == f"{SAID}\n"
 
@@ -131,18 +191,42 @@ def test_ctrl_c_at_once_is_no_traceback(tmp_path):
     process = begin("doit", "help", cwd=ROOT)
     os.killpg(process.pid, signal.SIGINT)
     said = process.communicate(timeout=PATIENCE)[0]
-    assert (process.returncode, said) in ((130, f"{SAID}\n"), (-signal.SIGINT, ""))  # the latter where even env had not begun
+    assert (process.returncode, said) in (
+        (130, f"{SAID}\n"),
+        (-signal.SIGINT, ""),
+    )  # the latter where even env had not begun
 
 
 def test_make_runs_its_commands_so():
-    said = subprocess.run(["make", "-n", "book", "check", "data", "study", "bench", "simulate", "notebooks"], cwd=ROOT, capture_output=True, text=True, check=True)
-    commands = [line for line in said.stdout.splitlines() if " -m " in line and "pip" not in line and "venv .venv" not in line]
-    assert len(commands) == 7 and all(line.startswith("env --block-signal=INT .venv/bin/python -m tools.run ") for line in commands), said.stdout
+    said = subprocess.run(
+        ["make", "-n", "book", "check", "data", "study", "bench", "simulate", "notebooks"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    commands = [
+        line
+        for line in said.stdout.splitlines()
+        if " -m " in line and "pip" not in line and "venv .venv" not in line
+    ]
+    assert len(commands) == 7 and all(
+        line.startswith("env --block-signal=INT .venv/bin/python -m tools.run ")
+        for line in commands
+    ), said.stdout
 
 
 def test_what_is_ignored_stays_ignored_and_the_status_is_the_modules(tmp_path):
-    (tmp_path / "quiet.py").write_text("import os, signal, sys\nos.kill(os.getpid(), signal.SIGHUP)\nprint(sys.argv[1])\nsys.exit(7)\n")
+    (tmp_path / "quiet.py").write_text(
+        "import os, signal, sys\nos.kill(os.getpid(), signal.SIGHUP)\nprint(sys.argv[1])\nsys.exit(7)\n"
+    )
     command = [sys.executable, "-m", "tools.run", "quiet", "word"]
-    ended = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
-                           preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    ended = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
     assert (ended.returncode, ended.stdout, ended.stderr) == (7, "word\n", "")

@@ -19,6 +19,7 @@ from mcnn_core.statistics import field_statistics
 
 RECORDED = Path(__file__).resolve().parents[1] / "book" / "recorded" / "cell_statistics.json"
 
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     folder = tmp_path_factory.mktemp("screen") / "tiny"
@@ -48,28 +49,43 @@ def test_tiny_is_small_and_has_controls_on_every_plate(tiny):
     assert set(control["Image_Metadata_Plate_DAPI"]) == set(table["Image_Metadata_Plate_DAPI"])
     for row in table.to_dict("records"):
         for channel in ("DAPI", "Tubulin", "Actin"):
-            image = tifffile.imread(tiny / row[f"Image_PathName_{channel}"] / row[f"Image_FileName_{channel}"])
+            image = tifffile.imread(
+                tiny / row[f"Image_PathName_{channel}"] / row[f"Image_FileName_{channel}"]
+            )
             assert image.shape == (128, 160) and image.dtype == np.uint16 and image.std() > 0
 
 
 def test_moa_file_has_bare_carriage_returns_and_plain_decimals(tiny):
     raw = (tiny / "BBBC021_v1_moa.csv").read_bytes()
-    assert b"\n" not in raw and not raw.endswith(b"\r") and raw.startswith(b"compound,concentration,moa\r")
+    assert (
+        b"\n" not in raw
+        and not raw.endswith(b"\r")
+        and raw.startswith(b"compound,concentration,moa\r")
+    )
     assert b"AZ-C,0.03,Eg5 inhibitors\r" in raw and raw.endswith(b"DMSO,0,DMSO")
 
 
 def test_image_table_is_bbbc021s(tiny):
-    header = ("TableNumber,ImageNumber,Image_FileName_DAPI,Image_PathName_DAPI,Image_FileName_Tubulin,Image_PathName_Tubulin,"
-              "Image_FileName_Actin,Image_PathName_Actin,Image_Metadata_Plate_DAPI,Image_Metadata_Well_DAPI,Replicate,"
-              "Image_Metadata_Compound,Image_Metadata_Concentration")
+    header = (
+        "TableNumber,ImageNumber,Image_FileName_DAPI,Image_PathName_DAPI,Image_FileName_Tubulin,Image_PathName_Tubulin,"
+        "Image_FileName_Actin,Image_PathName_Actin,Image_Metadata_Plate_DAPI,Image_Metadata_Well_DAPI,Replicate,"
+        "Image_Metadata_Compound,Image_Metadata_Concentration"
+    )
     table = pd.read_csv(tiny / "BBBC021_v1_image.csv", dtype=str)
     assert ",".join(table.columns) == header
-    assert table["Image_FileName_Actin"].str.fullmatch(r"[B-G]\d\d_s\d_w4[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}\.tif").all()
+    assert (
+        table["Image_FileName_Actin"]
+        .str.fullmatch(r"[B-G]\d\d_s\d_w4[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}\.tif")
+        .all()
+    )
     assert table["Image_PathName_DAPI"].str.fullmatch(r"Week\d+/Week\d+_\d{5}").all()
     assert table["Image_Metadata_Concentration"].str.fullmatch(r"\d+\.\d{6}").all()
     written = {path.relative_to(tiny).as_posix() for path in tiny.rglob("*.tif")}
-    assert written == {f"{row[f'Image_PathName_{c}']}/{row[f'Image_FileName_{c}']}" for _, row in table.iterrows()
-                       for c in ("DAPI", "Actin", "Tubulin")}
+    assert written == {
+        f"{row[f'Image_PathName_{c}']}/{row[f'Image_FileName_{c}']}"
+        for _, row in table.iterrows()
+        for c in ("DAPI", "Actin", "Tubulin")
+    }
 
 
 def test_the_screen_is_read_by_the_pipeline_without_its_truth(tiny, tmp_path):
@@ -83,19 +99,38 @@ def test_the_screen_is_read_by_the_pipeline_without_its_truth(tiny, tmp_path):
 def test_default_layout_has_bbbc021s_counts():
     layout = LAYOUTS["default"]
     wells, annotation = layout.wells(), layout.annotation().query("moa != 'DMSO'")
-    assert (len(annotation), annotation["compound"].nunique(), annotation["moa"].nunique()) == (103, 38, 12)
+    assert (len(annotation), annotation["compound"].nunique(), annotation["moa"].nunique()) == (
+        103,
+        38,
+        12,
+    )
     assert annotation["moa"].value_counts().to_dict() == {
-        "Microtubule destabilizers": 14, "Aurora kinase inhibitors": 12, "Eg5 inhibitors": 12, "Microtubule stabilizers": 9,
-        "DNA damage": 9, "Epithelial": 8, "Protein synthesis": 8, "DNA replication": 8, "Protein degradation": 7,
-        "Cholesterol-lowering": 6, "Actin disruptors": 5, "Kinase inhibitors": 5}
+        "Microtubule destabilizers": 14,
+        "Aurora kinase inhibitors": 12,
+        "Eg5 inhibitors": 12,
+        "Microtubule stabilizers": 9,
+        "DNA damage": 9,
+        "Epithelial": 8,
+        "Protein synthesis": 8,
+        "DNA replication": 8,
+        "Protein degradation": 7,
+        "Cholesterol-lowering": 6,
+        "Actin disruptors": 5,
+        "Kinase inhibitors": 5,
+    }
     control = wells[wells["compound"] == "DMSO"]
-    assert (control.groupby("plate")["well"].agg(tuple) == ("B02", "C02", "D02", "E11", "F11", "G11")).all()
+    assert (
+        control.groupby("plate")["well"].agg(tuple) == ("B02", "C02", "D02", "E11", "F11", "G11")
+    ).all()
     assert not wells.duplicated(["plate", "well"]).any()
     assert wells["well"].str.fullmatch("[B-G](0[2-9]|1[01])").all()
     named = wells.merge(annotation, on=["compound", "concentration"])
     positive = (named["compound"] == "taxol") & (named["concentration"] == 0.3)
     kept = named[~positive | ((named["week"] == "Week1") & (named["well"] == "D05"))]
-    assert len(kept) == 302 and kept["well"].where(kept["compound"] == "taxol").dropna().str.startswith("D").all()
+    assert (
+        len(kept) == 302
+        and kept["well"].where(kept["compound"] == "taxol").dropna().str.startswith("D").all()
+    )
     fields = kept.groupby(["compound", "concentration"]).size() * layout.sites
     assert fields.value_counts().to_dict() == {12: 96, 8: 7}
     assert kept.groupby(["compound", "concentration"])["week"].nunique().eq(1).all()
@@ -103,13 +138,20 @@ def test_default_layout_has_bbbc021s_counts():
 
 def test_weeks_doses_and_annotation_are_those_of_the_real_tables(shared_data):
     folder = shared_data / "bbbc021" / "metadata"
-    real = pd.read_csv(folder / "BBBC021_v1_image.csv.gz").rename(columns=lambda name: name.replace("Image_Metadata_", ""))
+    real = pd.read_csv(folder / "BBBC021_v1_image.csv.gz").rename(
+        columns=lambda name: name.replace("Image_Metadata_", "")
+    )
     real["week"] = real["Plate_DAPI"].str.split("_").str[0]
     moa = pd.read_csv(folder / "BBBC021_v1_moa.csv", lineterminator="\r")
     ours = LAYOUTS["default"].annotation()
-    assert set(ours.itertuples(index=False, name=None)) == set(moa.itertuples(index=False, name=None))
+    assert set(ours.itertuples(index=False, name=None)) == set(
+        moa.itertuples(index=False, name=None)
+    )
     for one in LAYOUTS["default"].compounds.query("moa != ''").itertuples():
-        wells = real[(real["Compound"] == one.compound) & real["Well_DAPI"].str[1:].astype(int).between(3, 10)]
+        wells = real[
+            (real["Compound"] == one.compound)
+            & real["Well_DAPI"].str[1:].astype(int).between(3, 10)
+        ]
         assert set(wells["week"]) == {f"Week{one.week}"}
         assert sorted(wells["Concentration"].unique()) == pytest.approx(sorted(one.doses))
         assert wells["Plate_DAPI"].nunique() == one.replicates
@@ -118,7 +160,13 @@ def test_weeks_doses_and_annotation_are_those_of_the_real_tables(shared_data):
 def test_truth_names_what_was_planted():
     wells, compounds = simulate.truth_table(0, LAYOUTS["default"])
     by = wells.drop_duplicates("compound").set_index("compound")
-    assert by["planted"].value_counts().to_dict() == {"": 38, "hidden mechanism": 8, "known mechanism": 4, "inactive": 4, "wrong label": 1}
+    assert by["planted"].value_counts().to_dict() == {
+        "": 38,
+        "hidden mechanism": 8,
+        "known mechanism": 4,
+        "inactive": 4,
+        "wrong label": 1,
+    }
     assert by.loc["colchicine", "mechanism"] == "Kinase inhibitors"
     assert not compounds["SX-03"].effect.any() and compounds["SX-03"].side.any()
     other, _ = simulate.truth_table(1, LAYOUTS["default"])
@@ -128,12 +176,19 @@ def test_truth_names_what_was_planted():
 def test_hill_response_rises_from_nothing_through_half_at_the_ec50():
     doses = [0, 0.001, 0.1, 0.3, 1, 100]
     responses = [hill_response(dose, 0.3, 1.7) for dose in doses]
-    assert responses == sorted(responses) and responses[0] == 0 and responses[3] == 0.5 and responses[-1] > 0.99
+    assert (
+        responses == sorted(responses)
+        and responses[0] == 0
+        and responses[3] == 0.5
+        and responses[-1] > 0.99
+    )
 
 
 def test_every_annotated_treatment_but_the_wrong_label_acts_as_annotated():
     wells, _ = simulate.truth_table(0, LAYOUTS["default"])
-    named = wells.merge(LAYOUTS["default"].annotation(), on=["compound", "concentration"]).query("moa != 'DMSO'")
+    named = wells.merge(LAYOUTS["default"].annotation(), on=["compound", "concentration"]).query(
+        "moa != 'DMSO'"
+    )
     assert (named["response"] > 0.6).all()
     assert set(named.loc[named["moa"] != named["mechanism"], "compound"]) == {"colchicine"}
 
@@ -142,10 +197,17 @@ def test_a_field_does_not_depend_on_the_rest_of_the_screen(tiny):
     wells, compounds = simulate.truth_table(0, LAYOUTS["tiny"])
     well = wells.query("compound == 'AZ-C'").iloc[0].to_dict()
     again = simulate.field(0, well, compounds["AZ-C"], 2)
-    table = pd.read_csv(tiny / "BBBC021_v1_image.csv").set_index(["Image_Metadata_Plate_DAPI", "Image_Metadata_Well_DAPI"])
+    table = pd.read_csv(tiny / "BBBC021_v1_image.csv").set_index(
+        ["Image_Metadata_Plate_DAPI", "Image_Metadata_Well_DAPI"]
+    )
     row = table.loc[(well["plate"], well["well"])].iloc[1]
     for image, channel in zip(again, simulate.CHANNELS, strict=True):
-        assert (image == tifffile.imread(tiny / row[f"Image_PathName_{channel}"] / row[f"Image_FileName_{channel}"])).all()
+        assert (
+            image
+            == tifffile.imread(
+                tiny / row[f"Image_PathName_{channel}"] / row[f"Image_FileName_{channel}"]
+            )
+        ).all()
 
 
 def test_failure_leaves_nothing_behind(tmp_path, monkeypatch):
@@ -156,25 +218,44 @@ def test_failure_leaves_nothing_behind(tmp_path, monkeypatch):
 
 
 def test_command_line_writes_a_screen_of_any_size(tmp_path):
-    simulate.main(["--out", str(tmp_path / "s"), "--seed", "3", "--layout", "tiny", "--height", "64", "--width", "96"])
+    simulate.main(
+        [
+            "--out",
+            str(tmp_path / "s"),
+            "--seed",
+            "3",
+            "--layout",
+            "tiny",
+            "--height",
+            "64",
+            "--width",
+            "96",
+        ]
+    )
     assert tifffile.imread(next((tmp_path / "s").rglob("*.tif"))).shape == (64, 96)
 
 
 def test_untreated_cells_measure_like_the_real_ones():
     wells, compounds = simulate.truth_table(0, LAYOUTS["default"])
     control = wells.query("compound == 'DMSO'").iloc[::6].to_dict("records")
-    fields = np.array([simulate.field(0, well, compounds["DMSO"], 1).transpose(1, 2, 0) for well in control])
+    fields = np.array(
+        [simulate.field(0, well, compounds["DMSO"], 1).transpose(1, 2, 0) for well in control]
+    )
     ours, real = field_statistics(fields, 1.0), read_json(RECORDED)["small"]
     assert ours["coverage"] == pytest.approx(real["coverage"], rel=0.2)
     assert ours["nuclei_per_mm2"] == pytest.approx(real["nuclei_per_mm2"], rel=0.3)
     assert ours["nucleus_area_um2"][1:] == pytest.approx(real["nucleus_area_um2"][1:], rel=0.15)
     assert np.abs(np.subtract(ours["spectrum"], real["spectrum"])).max() < 0.4  # decades
-    assert np.allclose(np.array(ours["intensity"])[:, 5:], np.array(real["intensity"])[:, 5:], rtol=0.3)  # 95 and 99 %
+    assert np.allclose(
+        np.array(ours["intensity"])[:, 5:], np.array(real["intensity"])[:, 5:], rtol=0.3
+    )  # 95 and 99 %
 
 
 def test_full_field_is_drawn_at_the_microscopes_pixel():
     compound = simulate.truth_table(0, LAYOUTS["tiny"])[1]["DMSO"]
-    image = simulate.render_field(simulate.generator(0), compound, 0.0, np.zeros(len(simulate.PARAMETERS)), 1024, 1280)
+    image = simulate.render_field(
+        simulate.generator(0), compound, 0.0, np.zeros(len(simulate.PARAMETERS)), 1024, 1280
+    )
     measured = field_statistics(image.transpose(1, 2, 0)[None], simulate.MICROSCOPE_PIXEL)
     real = read_json(RECORDED)["full"]
     assert measured["nuclei_per_mm2"] == pytest.approx(real["nuclei_per_mm2"], rel=0.35)
@@ -184,7 +265,19 @@ def test_full_field_is_drawn_at_the_microscopes_pixel():
 @pytest.mark.parametrize("program", ["simulate", "kimorph"])
 def test_a_folder_that_holds_something_else_is_refused_before_anything_is_drawn(tmp_path, program):
     (tmp_path / "notes.txt").write_text("mine")
-    command = [sys.executable, "-m", f"mcnn_core.{program}", "--out", tmp_path, "--seed", "0", "--layout", "tiny"]
+    command = [
+        sys.executable,
+        "-m",
+        f"mcnn_core.{program}",
+        "--out",
+        tmp_path,
+        "--seed",
+        "0",
+        "--layout",
+        "tiny",
+    ]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode == 1 and ended.stderr.startswith(f"error: {tmp_path} holds 'notes.txt' and was not made by this program")
+    assert ended.returncode == 1 and ended.stderr.startswith(
+        f"error: {tmp_path} holds 'notes.txt' and was not made by this program"
+    )
     assert os.listdir(tmp_path) == ["notes.txt"] and (tmp_path / "notes.txt").read_text() == "mine"

@@ -12,7 +12,16 @@ from mcnn_core.files import MARKER, read_json
 from mcnn_core.pipeline import open_screen, training_fields
 from mcnn_core.train import RECIPES
 
-FACTS = {"command", "seeds", "seconds", "commit", "processor", "version.python", "version.torch", "runs"}
+FACTS = {
+    "command",
+    "seeds",
+    "seconds",
+    "commit",
+    "processor",
+    "version.python",
+    "version.torch",
+    "runs",
+}
 
 
 @pytest.fixture
@@ -22,7 +31,11 @@ def root(tmp_path, monkeypatch):
     monkeypatch.setattr(study, "find_root", lambda: tmp_path)
     monkeypatch.setitem(study.RECIPES, "default", short)
     monkeypatch.setattr(study, "CELLS", short)
-    monkeypatch.setattr(study, "open_screen", lambda name, data, out, seed: open_screen(name, data, out, seed, "tiny", 64, 96, workers=1))
+    monkeypatch.setattr(
+        study,
+        "open_screen",
+        lambda name, data, out, seed: open_screen(name, data, out, seed, "tiny", 64, 96, workers=1),
+    )
     return tmp_path
 
 
@@ -32,20 +45,40 @@ def record(root, name):
 
 def test_names_and_seeds_of_the_studies(tmp_path):
     planned = study.studies(tmp_path, "")
-    assert [seeds for name, (seeds, _) in planned.items() if name.startswith("simulated-")] == [[101], [102], [103]]
+    assert [seeds for name, (seeds, _) in planned.items() if name.startswith("simulated-")] == [
+        [101],
+        [102],
+        [103],
+    ]
     assert [(name, seeds) for name, (seeds, _) in planned.items() if name.startswith("whole-")] == [
-        ("whole-101", [101]), ("whole-102", [102]), ("whole-103", [103])]
+        ("whole-101", [101]),
+        ("whole-102", [102]),
+        ("whole-103", [103]),
+    ]
     assert planned["held-out"][0] == [0]
-    assert [seeds for name, (seeds, _) in planned.items() if name.startswith("choosing-")] == [[104], [105], [106]]
+    assert [seeds for name, (seeds, _) in planned.items() if name.startswith("choosing-")] == [
+        [104],
+        [105],
+        [106],
+    ]
     assert [name for name in planned if name.startswith("variant-")] == [
-        "variant-default-default", "variant-default-no-norm-default", "variant-default-three-scales-default",
-        "variant-published-gap-default", "variant-published-published"]
-    assert [(name, seeds) for name, (seeds, _) in study.studies(tmp_path, "some/real-cells.csv").items()] == [("real-cells", [101, 102, 103])]
+        "variant-default-default",
+        "variant-default-no-norm-default",
+        "variant-default-three-scales-default",
+        "variant-published-gap-default",
+        "variant-published-published",
+    ]
+    assert [
+        (name, seeds) for name, (seeds, _) in study.studies(tmp_path, "some/real-cells.csv").items()
+    ] == [("real-cells", [101, 102, 103])]
 
 
 @pytest.mark.parametrize("name", ["bench", "faults", "simulated-101", "held-out"])
 def test_a_screen_with_the_name_of_one_of_the_books_records_is_refused(root, name):
-    with pytest.raises(SystemExit, match=f"the book has a record {name}.json of its own; give the table another name"):
+    with pytest.raises(
+        SystemExit,
+        match=f"the book has a record {name}.json of its own; give the table another name",
+    ):
         study.main(["--screen", f"somewhere/{name}.csv"])
 
 
@@ -53,27 +86,48 @@ def test_the_working_folder_is_one_of_its_own(root, monkeypatch):
     monkeypatch.setattr(study, "studies", lambda work, screen: {"one": ([1], lambda seed: {})})
     (root / "mine").mkdir()
     (root / "mine" / "notes.txt").write_text("mine")
-    with pytest.raises(SystemExit, match="holds 'notes.txt' and was not made by this program as a study"):
+    with pytest.raises(
+        SystemExit, match="holds 'notes.txt' and was not made by this program as a study"
+    ):
         study.main(["--out", str(root / "mine")])
     study.main([])
-    assert (root / "_build" / "study" / MARKER).exists() and (root / "_build" / MARKER).exists()  # or make book would refuse it
+    assert (root / "_build" / "study" / MARKER).exists() and (
+        root / "_build" / MARKER
+    ).exists()  # or make book would refuse it
 
 
 def test_a_record_says_what_it_comes_from_and_is_made_once(root, monkeypatch, capsys):
     asked = []
-    monkeypatch.setattr(study, "studies", lambda work, screen: {
-        "one": ([3, 4], lambda seed: asked.append(seed) or {"value": seed * 2}), "two": ([5], lambda seed: asked.append(seed) or {})})
+    monkeypatch.setattr(
+        study,
+        "studies",
+        lambda work, screen: {
+            "one": ([3, 4], lambda seed: asked.append(seed) or {"value": seed * 2}),
+            "two": ([5], lambda seed: asked.append(seed) or {}),
+        },
+    )
     study.main(["--only", "one"])
     made = record(root, "one")
-    assert FACTS <= set(made) and made["command"] == "make study" and made["seeds"] == [3, 4] and made["seconds"] >= 0
+    assert (
+        FACTS <= set(made)
+        and made["command"] == "make study"
+        and made["seeds"] == [3, 4]
+        and made["seconds"] >= 0
+    )
     assert made["runs"] == {"3": {"value": 6}, "4": {"value": 8}} and asked == [3, 4]
     study.main([])
     assert asked == [3, 4, 5] and "one: recorded already in one.json" in capsys.readouterr().out
-    assert study.recorded("t", root / "book" / "recorded") == study.recorded("two") == {"two": record(root, "two")}
+    assert (
+        study.recorded("t", root / "book" / "recorded")
+        == study.recorded("two")
+        == {"two": record(root, "two")}
+    )
 
 
 def test_a_study_that_fails_leaves_no_record(root, monkeypatch):
-    monkeypatch.setattr(study, "studies", lambda work, screen: {"one": ([1, 2], lambda seed: 1 / (2 - seed))})
+    monkeypatch.setattr(
+        study, "studies", lambda work, screen: {"one": ([1, 2], lambda seed: 1 / (2 - seed))}
+    )
     with pytest.raises(ZeroDivisionError):
         study.main([])
     assert not list(root.rglob("*.json"))
@@ -85,10 +139,19 @@ def test_simulated_comparison(root):
     run = made["runs"]["101"]
     assert run["screen"]["n_fields"] == 128 and run["recipe"]["seed"] == 101
     table = study.recorded_comparison(study.recorded("simulated-"))
-    assert {"trained", "untrained", "handcrafted_whitened", "supervised", "chance", "week only"} <= set(table["method"])
+    assert {
+        "trained",
+        "untrained",
+        "handcrafted_whitened",
+        "supervised",
+        "chance",
+        "week only",
+    } <= set(table["method"])
     assert table["recorded"].all() and set(table["seed"].dropna()) == {101}
     learned = table[table["method"] == "trained"]
-    assert (learned["low"] <= learned["overall"]).all() and (learned["overall"] <= learned["high"]).all()
+    assert (learned["low"] <= learned["overall"]).all() and (
+        learned["overall"] <= learned["high"]
+    ).all()
     assert table.loc[table["method"] == "chance", "low"].isna().all()
 
 
@@ -98,7 +161,11 @@ def test_a_screen_is_recorded_under_its_name(root):
     path = write_screen(root, rows, shape=(64, 64)).rename(root / "my cells.csv")
     study.main(["--screen", str(path), "--out", str(root / "work")])
     made = record(root, "my cells")
-    assert made["command"] == "make study SCREEN=my cells.csv" and list(made["runs"]) == ["101", "102", "103"]
+    assert made["command"] == "make study SCREEN=my cells.csv" and list(made["runs"]) == [
+        "101",
+        "102",
+        "103",
+    ]
     table = study.recorded_comparison({"my cells": made})
     assert set(table["protocol"]) == {"NSC"} and set(table["seed"].dropna()) == {101, 102, 103}
     # what does not learn does not depend on the seed of the network
@@ -108,16 +175,42 @@ def test_a_screen_is_recorded_under_its_name(root):
 def test_the_whole_screen_is_analysed_and_graded(root, monkeypatch):
     """And nothing but the grades changes when the truth is gone: the tables agree to the bit."""
     found, real, labels, trained = [], study.discover, [], study.features_of
-    monkeypatch.setattr(study, "discover", lambda wells, treatments: found.append(real(wells, treatments)) or found[-1])
-    monkeypatch.setattr(study, "features_of", lambda table, store, given, *rest: labels.append((table, given)) or trained(table, store, given, *rest))
+    monkeypatch.setattr(
+        study,
+        "discover",
+        lambda wells, treatments: found.append(real(wells, treatments)) or found[-1],
+    )
+    monkeypatch.setattr(
+        study,
+        "features_of",
+        lambda table, store, given, *rest: (
+            labels.append((table, given)) or trained(table, store, given, *rest)
+        ),
+    )
     study.main(["--only", "whole-102", "--out", str(root / "work")])
     made = record(root, "whole-102")
     run = made["runs"]["102"]
-    assert FACTS <= set(made) and made["seeds"] == [102] and run["screen"]["n_fields"] == 128 and run["recipe"]["seed"] == 102
+    assert (
+        FACTS <= set(made)
+        and made["seeds"] == [102]
+        and run["screen"]["n_fields"] == 128
+        and run["recipe"]["seed"] == 102
+    )
     grades = run["grades"]
-    assert grades["potency.graded"] == 8 and grades["clusters.hidden"] == 1 and list(run["clusters"]) == ["Protein synthesis"]
-    assert 0 <= grades["potency.no_fit"] <= 1 and grades["suspects.suspects"] > 0 and grades["clusters.called"] == found[0]["novel"]["novel"].sum()
-    assert found[0]["similarity"].columns[-1] == "like negative control" and len(found[0]["similarity"]) == 64
+    assert (
+        grades["potency.graded"] == 8
+        and grades["clusters.hidden"] == 1
+        and list(run["clusters"]) == ["Protein synthesis"]
+    )
+    assert (
+        0 <= grades["potency.no_fit"] <= 1
+        and grades["suspects.suspects"] > 0
+        and grades["clusters.called"] == found[0]["novel"]["novel"].sum()
+    )
+    assert (
+        found[0]["similarity"].columns[-1] == "like negative control"
+        and len(found[0]["similarity"]) == 64
+    )
     assert (root / "work" / "seed-102" / "whole-102" / "activations" / "part_00000000.npy").exists()
 
     table, given = labels[0]
@@ -129,15 +222,26 @@ def test_the_whole_screen_is_analysed_and_graded(root, monkeypatch):
     for name, table in found[0].items():
         pd.testing.assert_frame_equal(found[1][name], table, check_exact=True)
     assert again["screen"] == run["screen"] and again["recipe"] == run["recipe"]
-    changed = {key for key, value in again["grades"].items() if value != grades[key]} - {"clusters.hidden", "clusters.recovered"}
-    assert "potency.graded" in changed and {again["grades"][key] for key in changed} == {"not available"} and again["clusters"] == {}
+    changed = {key for key, value in again["grades"].items() if value != grades[key]} - {
+        "clusters.hidden",
+        "clusters.recovered",
+    }
+    assert (
+        "potency.graded" in changed
+        and {again["grades"][key] for key in changed} == {"not available"}
+        and again["clusters"] == {}
+    )
 
 
 def test_controls_are_a_class_of_the_whole_screen(root):
     table, store = study.prepared("simulated", root / "work", 3)
     labels = {controls: study.labelled(table, controls=controls) for controls in (False, True)}
     control = (table["Metadata_control_type"] == "negcon").to_numpy()
-    assert (labels[False][control] == -1).all() and len(set(labels[True][control])) == 1 and labels[True][control][0] >= 0
+    assert (
+        (labels[False][control] == -1).all()
+        and len(set(labels[True][control])) == 1
+        and labels[True][control][0] >= 0
+    )
     np.testing.assert_array_equal(labels[True] >= 0, control | (labels[False] >= 0))
     left_out = (table["Metadata_Plate"] == table["Metadata_Plate"].iloc[0]).to_numpy()
     assert (study.labelled(table, left_out, controls=True)[left_out] == -1).all()
@@ -147,8 +251,16 @@ def test_controls_are_a_class_of_the_whole_screen(root):
 def test_variants_say_their_size_and_cost(root):
     study.main(["--only", "variant-default-three-scales", "--out", str(root / "work")])
     run = record(root, "variant-default-three-scales-default")["runs"]["0"]
-    assert run["network"] == "default-three-scales" and run["parameters"] > 0 and run["training_seconds"] > 0
-    assert np.isfinite(run["loss"]) and 0 <= run["accuracy"] <= 1 and 0 <= run["nsc"]["low"] <= run["nsc"]["overall"] <= run["nsc"]["high"] <= 1
+    assert (
+        run["network"] == "default-three-scales"
+        and run["parameters"] > 0
+        and run["training_seconds"] > 0
+    )
+    assert (
+        np.isfinite(run["loss"])
+        and 0 <= run["accuracy"] <= 1
+        and 0 <= run["nsc"]["low"] <= run["nsc"]["overall"] <= run["nsc"]["high"] <= 1
+    )
 
 
 def test_held_out_compounds_are_in_no_training(root, monkeypatch):
@@ -166,10 +278,18 @@ def test_held_out_compounds_are_in_no_training(root, monkeypatch):
     annotated = set(table.loc[training_fields(table), "Metadata_Compound"])
     seen = [set(table.loc[labels >= 0, "Metadata_Compound"]) for table, labels in trained_on]
     left_out = [annotated - one for one in seen]
-    assert found["folds"] == len(seen) == 4 and sum(map(len, left_out)) == len(annotated) and set().union(*left_out) == annotated
-    known = table.loc[training_fields(table), ["Metadata_Treatment", "Metadata_Compound", "Metadata_MoA"]].drop_duplicates()
+    assert (
+        found["folds"] == len(seen) == 4
+        and sum(map(len, left_out)) == len(annotated)
+        and set().union(*left_out) == annotated
+    )
+    known = table.loc[
+        training_fields(table), ["Metadata_Treatment", "Metadata_Compound", "Metadata_MoA"]
+    ].drop_duplicates()
     compounds = known.groupby("Metadata_MoA")["Metadata_Compound"].transform("nunique")
-    assert found["nsc"]["n"] == (compounds > 1).sum()  # each treatment that can be asked is asked once
+    assert (
+        found["nsc"]["n"] == (compounds > 1).sum()
+    )  # each treatment that can be asked is asked once
 
 
 def test_ways_of_choosing_classes_are_compared(root, monkeypatch):
@@ -177,69 +297,154 @@ def test_ways_of_choosing_classes_are_compared(root, monkeypatch):
     study.main(["--only", "choosing-105", "--out", str(root / "work")])
     run = record(root, "choosing-105")["runs"]["105"]
     assert run["recipe"]["seed"] == 105 and run["plan"] == {"first": 4, "add": 2, "steps": [1, 2]}
-    assert run["classes"]["chosen"] == run["classes"]["random 1"] == 6 == len(run["chosen"]) and len(run["classes"]) == 7
+    assert (
+        run["classes"]["chosen"] == run["classes"]["random 1"] == 6 == len(run["chosen"])
+        and len(run["classes"]) == 7
+    )
     assert set(run["taught"]) == {"chosen", "random 1", "random 2", "every treatment", "annotated"}
     table = study.recorded_choices(study.recorded("choosing-"))
-    assert set(table["way"]) == set(run["classes"]) and set(table["seed"]) == {105} and {"all", "set aside"} <= set(table["part"])
-    assert table[["overall", "low", "high", "average_precision", "chance"]].apply(lambda one: one.between(0, 1)).all(axis=None)
+    assert (
+        set(table["way"]) == set(run["classes"])
+        and set(table["seed"]) == {105}
+        and {"all", "set aside"} <= set(table["part"])
+    )
+    assert (
+        table[["overall", "low", "high", "average_precision", "chance"]]
+        .apply(lambda one: one.between(0, 1))
+        .all(axis=None)
+    )
     gains = study.choice_gains(table)
-    everything = table[(table["protocol"] == "NSC") & (table["part"] == "all")].set_index("way")["overall"]
+    everything = table[(table["protocol"] == "NSC") & (table["part"] == "all")].set_index("way")[
+        "overall"
+    ]
     expected = everything["chosen"] - (everything["random 1"] + everything["random 2"]) / 2
-    assert gains["nsc.random.lowest"] == gains["nsc.random.highest"] == pytest.approx(100 * expected)
+    assert (
+        gains["nsc.random.lowest"] == gains["nsc.random.highest"] == pytest.approx(100 * expected)
+    )
     counts = study.choice_counts(study.recorded("choosing-"))
-    assert counts["asked.all"] == str(int(table.query("protocol == 'NSC' and part == 'all'")["n"].iloc[0]))
+    assert counts["asked.all"] == str(
+        int(table.query("protocol == 'NSC' and part == 'all'")["n"].iloc[0])
+    )
     assert counts["classes.every_well"] == str(run["classes"]["every well"])
-    twice = {"a": {"runs": {"1": {**run, "classes": {"every well": 3, "every compound": 2}}}}, "b": {"runs": {"2": {**run, "classes": {"every well": 5, "every compound": 2}}}}}
-    assert study.choice_counts(twice)["classes.every_well"] == "3 to 5" and study.choice_counts(twice)["classes.every_compound"] == "2"
+    twice = {
+        "a": {"runs": {"1": {**run, "classes": {"every well": 3, "every compound": 2}}}},
+        "b": {"runs": {"2": {**run, "classes": {"every well": 5, "every compound": 2}}}},
+    }
+    assert (
+        study.choice_counts(twice)["classes.every_well"] == "3 to 5"
+        and study.choice_counts(twice)["classes.every_compound"] == "2"
+    )
     assert set(study.choice_counts({}).values()) == {"not available"}
     assert set(study.choice_gains(study.recorded_choices({})).values()) == {"not available"}
 
 
 def test_gains_are_those_of_the_worst_and_the_best_seed():
-    values = {1: {"chosen": 0.5, "random 1": 0.3, "random 2": 0.5, "every treatment": 0.6, "annotated": 0.5},
-              2: {"chosen": 0.4, "random 1": 0.4, "random 2": 0.6, "every treatment": 0.1, "annotated": 0.1}}
-    rows = [(seed, way, protocol, part, value + (protocol == "NSCB") * (way == "chosen"), value / 2)
-            for seed, ways in values.items() for way, value in ways.items() for protocol in ("NSC", "NSCB") for part in ("all", "set aside")]
-    found = study.choice_gains(pd.DataFrame(rows, columns=["seed", "way", "protocol", "part", "overall", "average_precision"]))
-    assert found["nsc.random.lowest"] == pytest.approx(-10) and found["nsc.random.highest"] == pytest.approx(10)
-    assert found["nscb.random.lowest"] == pytest.approx(90) and found["aside.every_treatment.highest"] == pytest.approx(30)
+    values = {
+        1: {
+            "chosen": 0.5,
+            "random 1": 0.3,
+            "random 2": 0.5,
+            "every treatment": 0.6,
+            "annotated": 0.5,
+        },
+        2: {
+            "chosen": 0.4,
+            "random 1": 0.4,
+            "random 2": 0.6,
+            "every treatment": 0.1,
+            "annotated": 0.1,
+        },
+    }
+    rows = [
+        (seed, way, protocol, part, value + (protocol == "NSCB") * (way == "chosen"), value / 2)
+        for seed, ways in values.items()
+        for way, value in ways.items()
+        for protocol in ("NSC", "NSCB")
+        for part in ("all", "set aside")
+    ]
+    found = study.choice_gains(
+        pd.DataFrame(
+            rows, columns=["seed", "way", "protocol", "part", "overall", "average_precision"]
+        )
+    )
+    assert found["nsc.random.lowest"] == pytest.approx(-10) and found[
+        "nsc.random.highest"
+    ] == pytest.approx(10)
+    assert found["nscb.random.lowest"] == pytest.approx(90) and found[
+        "aside.every_treatment.highest"
+    ] == pytest.approx(30)
     assert found["aside_precision.annotated.highest"] == pytest.approx(0.15) and len(found) == 24
 
 
 def test_nothing_recorded_is_an_empty_table(root):
     assert study.recorded("simulated-") == {}
     table = study.recorded_comparison({})
-    assert table.empty and {"method", "protocol", "seed", "overall", "n", "low", "high", "recorded"} <= set(table)
+    assert table.empty and {
+        "method",
+        "protocol",
+        "seed",
+        "overall",
+        "n",
+        "low",
+        "high",
+        "recorded",
+    } <= set(table)
     assert isinstance(table, pd.DataFrame)
 
 
 def test_margins_compare_with_the_best_handcrafted_row_of_each_seed():
-    rows = [("trained", 1, 0.8), ("handcrafted", 1, 0.3), ("handcrafted_whitened", 1, 0.7),
-            ("trained", 2, 0.6), ("handcrafted", 2, 0.62), ("handcrafted_whitened", 2, 0.5)]
+    rows = [
+        ("trained", 1, 0.8),
+        ("handcrafted", 1, 0.3),
+        ("handcrafted_whitened", 1, 0.7),
+        ("trained", 2, 0.6),
+        ("handcrafted", 2, 0.62),
+        ("handcrafted_whitened", 2, 0.5),
+    ]
     table = pd.DataFrame(rows, columns=["method", "seed", "overall"]).assign(protocol="NSC")
     found = study.margins(pd.concat([table, table.assign(protocol="NSCB", overall=0.1)]))
     assert found == pytest.approx({"trained": 0.7, "lead_smallest": -0.02, "lead_largest": 0.1})
     assert set(study.margins(table.head(0)).values()) == {"not available"}
 
 
-GRADES = {"potency.median_error": [0.1, 0.3, 0.2], "potency.coverage": [0.8, 1, 0.9], "suspects.rank": [1, "not available", 2],
-          "clusters.recovered": [0, 2, 1], "suspects.suspect": ["a 1 µM", "b 2 µM", "a 1 µM"]}
+GRADES = {
+    "potency.median_error": [0.1, 0.3, 0.2],
+    "potency.coverage": [0.8, 1, 0.9],
+    "suspects.rank": [1, "not available", 2],
+    "clusters.recovered": [0, 2, 1],
+    "suspects.suspect": ["a 1 µM", "b 2 µM", "a 1 µM"],
+}
 
 
 def test_grades_of_all_seeds_in_one_table():
-    records = {f"whole-{seed}": {"runs": {str(seed): {"grades": {key: values[place] for key, values in GRADES.items()}}}}
-               for place, seed in enumerate((101, 102, 103))}
+    records = {
+        f"whole-{seed}": {
+            "runs": {str(seed): {"grades": {key: values[place] for key, values in GRADES.items()}}}
+        }
+        for place, seed in enumerate((101, 102, 103))
+    }
     table = study.recorded_grades(records)
-    assert table.columns.tolist() == ["101", "102", "103"] and {key: row.tolist() for key, row in table.iterrows()} == GRADES
+    assert (
+        table.columns.tolist() == ["101", "102", "103"]
+        and {key: row.tolist() for key, row in table.iterrows()} == GRADES
+    )
     assert study.recorded_grades({}).empty
 
 
 def test_ranges_of_grades_say_where_a_seed_has_none():
     table = pd.DataFrame(GRADES, index=["101", "102", "103"]).T
     found = study.worst_and_best(table)
-    assert set(found) == {f"{grade}.{end}" for grade in study.RANGES for end in ("lowest", "highest")}
-    known = {"potency.median_error.lowest": 0.1, "potency.median_error.highest": 0.3, "potency.coverage.lowest": 0.8, "potency.coverage.highest": 1,
-             "clusters.recovered.lowest": 0, "clusters.recovered.highest": 2}
+    assert set(found) == {
+        f"{grade}.{end}" for grade in study.RANGES for end in ("lowest", "highest")
+    }
+    known = {
+        "potency.median_error.lowest": 0.1,
+        "potency.median_error.highest": 0.3,
+        "potency.coverage.lowest": 0.8,
+        "potency.coverage.highest": 1,
+        "clusters.recovered.lowest": 0,
+        "clusters.recovered.highest": 2,
+    }
     assert {key: value for key, value in found.items() if value != "not available"} == known
     assert study.worst_and_best(table[["101"]])["suspects.rank.highest"] == 1
     assert set(study.worst_and_best(study.recorded_grades({})).values()) == {"not available"}
@@ -249,13 +454,29 @@ def test_ranges_of_grades_say_where_a_seed_has_none():
 def test_kimorph_is_analysed_and_graded(root, name, classes):
     study.main(["--only", name, "--out", str(root / "work")])
     run = record(root, name)["runs"]["101"]
-    assert run["classes"] == classes and run["recipe"]["seed"] == 101 and run["screen"]["n_fields"] == 96
+    assert (
+        run["classes"] == classes
+        and run["recipe"]["seed"] == 101
+        and run["screen"]["n_fields"] == 96
+    )
     grades = run["grades"]
-    assert set(study.KIMORPH_RANGES) <= set(grades) and grades["groups.groups"] == 4 and len(run["groups"]) == 4
-    assert len(run["comparison"]) == 12 and set(run["permuted"]) == {"classic", "elim"} and run["permuted"]["elim"]["clusters"] == 20 * grades["clusters.clusters"]
+    assert (
+        set(study.KIMORPH_RANGES) <= set(grades)
+        and grades["groups.groups"] == 4
+        and len(run["groups"]) == 4
+    )
+    assert (
+        len(run["comparison"]) == 12
+        and set(run["permuted"]) == {"classic", "elim"}
+        and run["permuted"]["elim"]["clusters"] == 20 * grades["clusters.clusters"]
+    )
     ends = study.worst_and_best(study.recorded_grades(study.recorded(name)), study.KIMORPH_RANGES)
-    assert ends["random.trained.lowest"] == ends["random.trained.highest"] == grades["random.trained"]
+    assert (
+        ends["random.trained.lowest"] == ends["random.trained.highest"] == grades["random.trained"]
+    )
 
 
 def test_kimorph_without_a_record_is_not_available():
-    assert set(study.worst_and_best(study.recorded_grades({}), study.KIMORPH_RANGES).values()) == {"not available"}
+    assert set(study.worst_and_best(study.recorded_grades({}), study.KIMORPH_RANGES).values()) == {
+        "not available"
+    }

@@ -9,17 +9,38 @@ from mcnn_core.surrogate import BalancedBatches, default_columns, surrogate_clas
 
 @pytest.fixture
 def table():
-    rows = [("P1", f"B{well:02d}", site, compound, concentration)
-            for well, compound, concentration in [(2, "DMSO", 0.0), (3, "taxol", 0.3), (4, "taxol", 3.0), (5, "taxol", 0.3)]
-            for site in (1, 2)]
-    return pd.DataFrame(rows, columns=["Metadata_Plate", "Metadata_Well", "Metadata_Site", "Metadata_Compound",
-                                       "Metadata_Concentration"])
+    rows = [
+        ("P1", f"B{well:02d}", site, compound, concentration)
+        for well, compound, concentration in [
+            (2, "DMSO", 0.0),
+            (3, "taxol", 0.3),
+            (4, "taxol", 3.0),
+            (5, "taxol", 0.3),
+        ]
+        for site in (1, 2)
+    ]
+    return pd.DataFrame(
+        rows,
+        columns=[
+            "Metadata_Plate",
+            "Metadata_Well",
+            "Metadata_Site",
+            "Metadata_Compound",
+            "Metadata_Concentration",
+        ],
+    )
 
 
 def test_fields_with_equal_metadata_form_a_class(table):
     training = table["Metadata_Compound"] != "DMSO"
     classes = surrogate_classes(table, ["Metadata_Compound", "Metadata_Concentration"], training)
-    assert list(classes) == ["Metadata_Plate", "Metadata_Well", "Metadata_Site", "surrogate_class", "label"]
+    assert list(classes) == [
+        "Metadata_Plate",
+        "Metadata_Well",
+        "Metadata_Site",
+        "surrogate_class",
+        "label",
+    ]
     assert list(classes["label"]) == [-1, -1, 0, 0, 1, 1, 0, 0]
     assert list(classes["surrogate_class"].unique()) == ["", "taxol | 0.3", "taxol | 3"]
     assert classes["label"].dtype == np.int64
@@ -33,7 +54,10 @@ def test_any_metadata_column_will_do(table):
 
 def test_default_is_the_treatment_else_the_well(table):
     assert default_columns(table) == ["Metadata_Compound", "Metadata_Concentration"]
-    assert default_columns(table.assign(Metadata_Compound="")) == ["Metadata_Plate", "Metadata_Well"]
+    assert default_columns(table.assign(Metadata_Compound="")) == [
+        "Metadata_Plate",
+        "Metadata_Well",
+    ]
 
 
 def test_a_missing_number_is_a_value_and_a_missing_text_is_not(table):
@@ -42,8 +66,10 @@ def test_a_missing_number_is_a_value_and_a_missing_text_is_not(table):
     table.loc[[2, 5], "Metadata_Compound"] = ["", None]
     with pytest.raises(InputError) as error:
         surrogate_classes(table, default_columns(table), np.ones(8, bool))
-    assert error.value.problems == ["plate P1, well B03, site 1: column Metadata_Compound is empty",
-                                    "plate P1, well B04, site 2: column Metadata_Compound is empty"]
+    assert error.value.problems == [
+        "plate P1, well B03, site 1: column Metadata_Compound is empty",
+        "plate P1, well B04, site 2: column Metadata_Compound is empty",
+    ]
 
 
 def test_small_classes_are_all_listed(table):
@@ -82,8 +108,10 @@ def test_no_class_dominates():
 
 def test_draws_depend_on_seed_and_epoch_alone():
     labels = np.arange(40) % 5
+
     def draw(seed, epoch):
         return np.concatenate(list(BalancedBatches(labels, 8, seed).batches(epoch)))
+
     assert (draw(1, 3) == draw(1, 3)).all()
     assert (draw(1, 3) != draw(1, 4)).any() and (draw(1, 3) != draw(2, 3)).any()
     assert sorted(draw(1, 3)) == list(range(40))

@@ -26,7 +26,9 @@ from mcnn_core.surrogate import surrogate_classes
 from mcnn_core.train import load_model, train, untrained_model
 from tests.helpers import write_screen
 
-TINY = NetworkConfig((4, 4), fusion=8, hidden=16, norm=True, pool_between=True, average=True, dropout=0.2)
+TINY = NetworkConfig(
+    (4, 4), fusion=8, hidden=16, norm=True, pool_between=True, average=True, dropout=0.2
+)
 RECIPE = replace(RECIPES["default"], epochs=3, batch=6, seed=1)
 
 
@@ -35,10 +37,20 @@ def toy(n=24, classes=4, size=16, seed=0):
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % classes
     y, x = np.mgrid[:size, :size]
-    fields = [np.sin((x if rng.integers(2) else y) * (0.5, 1.0, 1.6, 2.4)[label] + rng.uniform(0, 6)) for label in labels]
-    pixels = 120 + 40 * np.stack(fields)[..., None] + rng.normal(0, 15, (n, size, size, 2)) + rng.normal(0, 20, (n, 1, 1, 1))
+    fields = [
+        np.sin((x if rng.integers(2) else y) * (0.5, 1.0, 1.6, 2.4)[label] + rng.uniform(0, 6))
+        for label in labels
+    ]
+    pixels = (
+        120
+        + 40 * np.stack(fields)[..., None]
+        + rng.normal(0, 15, (n, size, size, 2))
+        + rng.normal(0, 20, (n, 1, 1, 1))
+    )
     pixels = pixels.clip(0, 255).astype(np.uint8)
-    return SimpleNamespace(pixels=pixels, manifest={"sha256": f"toy {seed}"}, verify=lambda rows: None), labels
+    return SimpleNamespace(
+        pixels=pixels, manifest={"sha256": f"toy {seed}"}, verify=lambda rows: None
+    ), labels
 
 
 def weights(folder):
@@ -53,7 +65,10 @@ def test_learning_happens(tmp_path):
     store, labels = toy(96, size=32)
     recipe = replace(RECIPE, epochs=15, batch=16, learning_rate=1e-2)
     history = train(store, labels, TINY, recipe, tmp_path, progress=False)
-    assert history["accuracy"].iloc[-1] > 0.8 and history["loss"].iloc[-1] < 0.6 * history["loss"].iloc[0]
+    assert (
+        history["accuracy"].iloc[-1] > 0.8
+        and history["loss"].iloc[-1] < 0.6 * history["loss"].iloc[0]
+    )
     new, truth = toy(96, size=32, seed=5)
     model = load_model(tmp_path)
     with torch.inference_mode():
@@ -74,10 +89,14 @@ def test_training_begins_with_another_network_and_adds_classes(tmp_path):
     trained = {name for name, _ in first.named_parameters()} | {"grey_mean", "grey_std"}
     for name in trained - {"classifier.weight", "classifier.bias"}:
         torch.testing.assert_close(other[name], one[name], rtol=0, atol=1e-7)
-    torch.testing.assert_close(other["classifier.weight"][:3], one["classifier.weight"], rtol=0, atol=1e-7)
+    torch.testing.assert_close(
+        other["classifier.weight"][:3], one["classifier.weight"], rtol=0, atol=1e-7
+    )
     assert other["classifier.weight"].shape[0] == 4
     fresh = untrained_model(store, labels, TINY, still.seed).state_dict()
-    torch.testing.assert_close(other["classifier.weight"][3], fresh["classifier.weight"][3], rtol=0, atol=1e-7)
+    torch.testing.assert_close(
+        other["classifier.weight"][3], fresh["classifier.weight"][3], rtol=0, atol=1e-7
+    )
 
 
 def test_training_from_another_network_resumes_and_refuses_a_third(tmp_path):
@@ -107,7 +126,15 @@ def test_a_network_for_other_fields_or_more_classes_is_no_beginning(tmp_path):
     larger, _ = toy(24, size=32)
     for fields, classes in ((larger, labels), (store, np.where(labels < 3, labels, -1))):
         with pytest.raises(InputError, match="can only begin with a network of the same kind"):
-            train(fields, classes, TINY, RECIPE, tmp_path, progress=False, start=untrained_model(store, labels, TINY))
+            train(
+                fields,
+                classes,
+                TINY,
+                RECIPE,
+                tmp_path,
+                progress=False,
+                start=untrained_model(store, labels, TINY),
+            )
 
 
 def test_published_recipe_runs_and_is_capped(tmp_path):
@@ -115,7 +142,9 @@ def test_published_recipe_runs_and_is_capped(tmp_path):
     recipe = replace(RECIPES["published"], batch=4, max_steps=2)
     history = train(store, labels, CONFIGS["published"], recipe, tmp_path, progress=False)
     assert len(history) == 1 and load_model(tmp_path).spec[1:] == (2, 2, 128, 128)
-    history = train(store, labels, TINY, replace(RECIPE, max_steps=3, batch=4), tmp_path / "two", progress=False)
+    history = train(
+        store, labels, TINY, replace(RECIPE, max_steps=3, batch=4), tmp_path / "two", progress=False
+    )
     with safe_open(tmp_path / "two" / "epoch_002.safetensors", framework="pt") as file:
         state = json.loads(file.metadata()["state"])
     assert (state["step"], state["finished"], len(history)) == (3, True, 2)
@@ -164,16 +193,32 @@ train(store, labels, TINY, replace(RECIPE, optimiser=sys.argv[3], schedule=sys.a
 def test_a_run_killed_in_an_epoch_ends_with_the_same_weights(tmp_path, optimiser, schedule):
     def run(folder, fields):
         script = textwrap.dedent(KILLED.format(tests=os.path.dirname(__file__)))
-        command = [sys.executable, "-c", script, str(tmp_path / folder), str(fields), optimiser, schedule]
-        return subprocess.run(command, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode
+        command = [
+            sys.executable,
+            "-c",
+            script,
+            str(tmp_path / folder),
+            str(fields),
+            optimiser,
+            schedule,
+        ]
+        return subprocess.run(
+            command, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        ).returncode
 
     assert run("whole", -1) == 0
     in_second_epoch = 24 + 24 + 13  # grey levels of 24 fields, an epoch of 24, two batches
     assert run("killed", in_second_epoch) == -signal.SIGKILL
-    assert [path.name for path in sorted((tmp_path / "killed").glob("epoch*"))] == ["epoch_001.safetensors", "epoch_001.sha256"]
+    assert [path.name for path in sorted((tmp_path / "killed").glob("epoch*"))] == [
+        "epoch_001.safetensors",
+        "epoch_001.sha256",
+    ]
     assert run("killed", -1) == 0
     assert same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
-    one, other = (pd.read_csv(tmp_path / name / "history.csv").drop(columns="seconds") for name in ("whole", "killed"))
+    one, other = (
+        pd.read_csv(tmp_path / name / "history.csv").drop(columns="seconds")
+        for name in ("whole", "killed")
+    )
     pd.testing.assert_frame_equal(one, other, check_exact=True)
 
 
@@ -182,19 +227,32 @@ def test_finished_training_returns_at_once(tmp_path, monkeypatch):
     history = train(store, labels, TINY, RECIPE, tmp_path, progress=False)
     before = weights(tmp_path)
     monkeypatch.setattr(engine, "augment", lambda *_: pytest.fail("it trains again"))
-    pd.testing.assert_frame_equal(train(store, labels, TINY, RECIPE, tmp_path, progress=False), history)
+    pd.testing.assert_frame_equal(
+        train(store, labels, TINY, RECIPE, tmp_path, progress=False), history
+    )
     assert same(weights(tmp_path), before)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        ".lock", ".mcnn", "epoch_002.safetensors", "epoch_002.sha256", "epoch_003.safetensors", "epoch_003.sha256", "history.csv", "network.yml"]
+        ".lock",
+        ".mcnn",
+        "epoch_002.safetensors",
+        "epoch_002.sha256",
+        "epoch_003.safetensors",
+        "epoch_003.sha256",
+        "history.csv",
+        "network.yml",
+    ]
 
 
 def test_checkpoint_of_another_training_is_refused(tmp_path):
     store, labels = toy()
     train(store, labels, TINY, RECIPE, tmp_path, progress=False)
     other = SimpleNamespace(pixels=store.pixels, manifest={"sha256": "other"}, verify=store.verify)
-    for arguments, key in [((store, labels[::-1], TINY, RECIPE), "surrogate classes"), ((other, labels, TINY, RECIPE), "store"),
-                           ((store, labels, replace(TINY, fusion=16), RECIPE), "network"),
-                           ((store, labels, TINY, replace(RECIPE, epochs=4)), "recipe")]:
+    for arguments, key in [
+        ((store, labels[::-1], TINY, RECIPE), "surrogate classes"),
+        ((other, labels, TINY, RECIPE), "store"),
+        ((store, labels, replace(TINY, fusion=16), RECIPE), "network"),
+        ((store, labels, TINY, replace(RECIPE, epochs=4)), "recipe"),
+    ]:
         with pytest.raises(InputError, match="another training") as error:
             train(*arguments, tmp_path, progress=False)
         assert {problem.split(":")[0] for problem in error.value.problems} == {key}
@@ -215,7 +273,10 @@ def test_damaged_checkpoint_is_refused(tmp_path, damage):
     train(store, labels, TINY, RECIPE, tmp_path, progress=False)
     path = tmp_path / "epoch_003.safetensors"
     path.write_bytes(damage(path.read_bytes()))
-    for action in (lambda: load_model(tmp_path), lambda: train(store, labels, TINY, RECIPE, tmp_path, progress=False)):
+    for action in (
+        lambda: load_model(tmp_path),
+        lambda: train(store, labels, TINY, RECIPE, tmp_path, progress=False),
+    ):
         with pytest.raises(InputError, match="epoch_003.safetensors is damaged"):
             action()
     for name in ("epoch_003.safetensors", "epoch_003.sha256"):  # what the message advises
@@ -223,14 +284,26 @@ def test_damaged_checkpoint_is_refused(tmp_path, damage):
     assert len(train(store, labels, TINY, RECIPE, tmp_path, progress=False)) == 3
 
 
-@pytest.mark.parametrize("lost", [["history.csv"], ["epoch_003.safetensors"], ["epoch_003.sha256"], ["network.yml", "epoch_002.sha256"]])
+@pytest.mark.parametrize(
+    "lost",
+    [
+        ["history.csv"],
+        ["epoch_003.safetensors"],
+        ["epoch_003.sha256"],
+        ["network.yml", "epoch_002.sha256"],
+    ],
+)
 def test_what_a_finished_training_has_lost_comes_back(tmp_path, lost):
     store, labels = toy()
     train(store, labels, TINY, RECIPE, tmp_path, progress=False)
     before = load_model(tmp_path).state_dict()
     for name in lost:
         (tmp_path / name).unlink()
-    assert len(train(store, labels, TINY, RECIPE, tmp_path, progress=False)) == len(pd.read_csv(tmp_path / "history.csv")) == 3
+    assert (
+        len(train(store, labels, TINY, RECIPE, tmp_path, progress=False))
+        == len(pd.read_csv(tmp_path / "history.csv"))
+        == 3
+    )
     after = load_model(tmp_path).state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
@@ -242,7 +315,9 @@ def test_checkpoint_with_a_right_digest_and_wrong_contents_is_refused(tmp_path):
     with pytest.raises(InputError, match="is no checkpoint"):
         load_model(tmp_path)
     path.unlink()
-    with pytest.raises(MissingStageError, match="holds no trained network"):  # its SHA-256 alone is no checkpoint
+    with pytest.raises(
+        MissingStageError, match="holds no trained network"
+    ):  # its SHA-256 alone is no checkpoint
         load_model(tmp_path)
 
 
@@ -261,7 +336,9 @@ def test_load_needs_a_finished_training(tmp_path, monkeypatch):
     store, labels = toy()
     sampled = engine.augment
     calls = iter(range(100))
-    monkeypatch.setattr(engine, "augment", lambda *args: sampled(*args) if next(calls) < 6 else 1 / 0)
+    monkeypatch.setattr(
+        engine, "augment", lambda *args: sampled(*args) if next(calls) < 6 else 1 / 0
+    )
     with pytest.raises(ZeroDivisionError):
         train(store, labels, TINY, RECIPE, tmp_path, progress=False)
     with pytest.raises(MissingStageError, match="stopped in epoch 2"):
@@ -272,19 +349,29 @@ def test_loss_that_is_not_finite_names_the_fields(tmp_path, monkeypatch):
     store, labels = toy()
     names = [f"plate P, well B{row:02d}, site 1" for row in range(24)]
     augment, calls = engine.augment, iter(range(100))
-    monkeypatch.setattr(engine, "augment", lambda *args: augment(*args) * (1 if next(calls) < 5 else np.nan))
+    monkeypatch.setattr(
+        engine, "augment", lambda *args: augment(*args) * (1 if next(calls) < 5 else np.nan)
+    )
     with pytest.raises(InputError, match="not a finite number in epoch 2") as error:
         train(store, labels, TINY, RECIPE, tmp_path, names=names, progress=False)
     assert len(error.value.problems) == 6 and set(error.value.problems) <= set(names)
     monkeypatch.setattr(engine, "augment", augment)
-    assert len(train(store, labels, TINY, RECIPE, tmp_path, progress=False)) == 3  # goes on from epoch 1
+    assert (
+        len(train(store, labels, TINY, RECIPE, tmp_path, progress=False)) == 3
+    )  # goes on from epoch 1
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     store, labels = toy()
     with pytest.raises(InputError, match="finite number"):
-        train(store, labels, TINY, replace(RECIPE, learning_rate=1e38, max_steps=1, epochs=1, schedule="steps"), tmp_path,
-              progress=False)
+        train(
+            store,
+            labels,
+            TINY,
+            replace(RECIPE, learning_rate=1e38, max_steps=1, epochs=1, schedule="steps"),
+            tmp_path,
+            progress=False,
+        )
     assert not list(tmp_path.glob("epoch*"))
 
 
@@ -297,12 +384,22 @@ def test_grey_constants_are_those_of_the_training_fields():
     np.testing.assert_allclose(x.std((0, 2, 3), correction=0), 1, atol=1e-4)
     store.pixels[..., 1] = 7
     assert float(untrained_model(store, labels, TINY).grey_std[1]) == 1
-    assert not model.training and same(model.state_dict(), untrained_model(*toy()[:1], labels, TINY).state_dict())
+    assert not model.training and same(
+        model.state_dict(), untrained_model(*toy()[:1], labels, TINY).state_dict()
+    )
 
 
 def test_wrong_recipes_and_labels_are_refused(tmp_path):
     with pytest.raises(InputError) as error:
-        Recipe(epochs=0, batch=2, optimiser="adam", learning_rate=1, schedule="cosine", crop=0, precision="half")
+        Recipe(
+            epochs=0,
+            batch=2,
+            optimiser="adam",
+            learning_rate=1,
+            schedule="cosine",
+            crop=0,
+            precision="half",
+        )
     assert len(error.value.problems) == 5
     store, labels = toy()
     with pytest.raises(InputError, match="24 fields in the store, but 23 labels"):
@@ -318,14 +415,19 @@ def test_what_the_book_alone_trained_makes_way_in_a_line(tmp_path, monkeypatch, 
     assert len(checkpoint.checkpoints(tmp_path / "model")) == 2 and not capsys.readouterr().err
     module.make_way(store, labels, TINY, replace(RECIPE, seed=9, epochs=4), tmp_path / "model")
     assert not list(tmp_path.glob("model/epoch*"))
-    assert "makes way (recipe: epochs 3 there, 4 here; recipe: seed 1 there, 9 here)" in capsys.readouterr().err
+    assert (
+        "makes way (recipe: epochs 3 there, 4 here; recipe: seed 1 there, 9 here)"
+        in capsys.readouterr().err
+    )
     # Checkpoints that are gone, by hand too, are trained again; whoever goes on with a training by a command has a part in it.
     train(store, labels, TINY, RECIPE, tmp_path / "model", progress=False)
     for path in tmp_path.glob("model/epoch_003.*"):
         path.unlink()
     monkeypatch.delenv("MCNN_BUILD")
     assert len(train(store, labels, TINY, RECIPE, tmp_path / "model", progress=False)) == 3
-    assert [checkpoint.read(path)[1]["by"] for path in checkpoint.checkpoints(tmp_path / "model")] == ["book", "command"]
+    assert [
+        checkpoint.read(path)[1]["by"] for path in checkpoint.checkpoints(tmp_path / "model")
+    ] == ["book", "command"]
 
 
 def test_what_a_command_trained_is_kept_and_all_that_differs_is_named(tmp_path, monkeypatch):
@@ -334,18 +436,34 @@ def test_what_a_command_trained_is_kept_and_all_that_differs_is_named(tmp_path, 
     there = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     monkeypatch.setenv("MCNN_BUILD", str(tmp_path))
     other = store, labels[::-1], replace(TINY, fusion=16), replace(RECIPE, epochs=4, batch=3)
-    problems = ["network: fusion 8 there, 16 here", "recipe: epochs 3 there, 4 here", f"recipe: batch {RECIPE.batch} there, 3 here",
-                "surrogate classes: not the same"]
-    for function, text in ((module.make_way, "to train another, name another OUT, or delete that folder"), (train, "another training")):
+    problems = [
+        "network: fusion 8 there, 16 here",
+        "recipe: epochs 3 there, 4 here",
+        f"recipe: batch {RECIPE.batch} there, 3 here",
+        "surrogate classes: not the same",
+    ]
+    for function, text in (
+        (module.make_way, "to train another, name another OUT, or delete that folder"),
+        (train, "another training"),
+    ):
         with pytest.raises(InputError, match=text) as error:
             function(*other, tmp_path)
         assert error.value.problems == problems and "PARAMS" not in str(error.value)
     monkeypatch.setitem(module.CONFIGS, "small", TINY)
-    for network, recipe, use in ((TINY, replace(RECIPE, epochs=4), "epochs=3"), (replace(TINY, fusion=16), RECIPE, "network=small"),
-                                 (TINY, replace(RECIPES["published"], seed=1), f"recipe=default epochs=3 batch={RECIPE.batch} max_steps=0")):
+    for network, recipe, use in (
+        (TINY, replace(RECIPE, epochs=4), "epochs=3"),
+        (replace(TINY, fusion=16), RECIPE, "network=small"),
+        (
+            TINY,
+            replace(RECIPES["published"], seed=1),
+            f"recipe=default epochs=3 batch={RECIPE.batch} max_steps=0",
+        ),
+    ):
         with pytest.raises(InputError, match=f'add PARAMS="{use}" to make book'):
             module.make_way(store, labels, network, recipe, tmp_path)
-    with pytest.raises(InputError, match="to train another") as error:  # a seed goes to the screen too
+    with pytest.raises(
+        InputError, match="to train another"
+    ) as error:  # a seed goes to the screen too
         module.make_way(store, labels, TINY, replace(RECIPE, seed=5), tmp_path)
     assert "PARAMS" not in str(error.value)
     assert there == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -358,39 +476,67 @@ def test_checkpoints_of_others_are_neither_read_nor_removed(tmp_path):
     for path in theirs:
         path.write_text("mine")
     again = replace(RECIPE, epochs=1), tmp_path / "model"
-    for action in (lambda: train(store, labels, TINY, *again), lambda: load_model(tmp_path / "model"),
-                   lambda: module.make_way(store, labels, TINY, *again)):
+    for action in (
+        lambda: train(store, labels, TINY, *again),
+        lambda: load_model(tmp_path / "model"),
+        lambda: module.make_way(store, labels, TINY, *again),
+    ):
         with pytest.raises(InputError, match="not written there by this program") as error:
             action()
         assert error.value.problems == ["epoch_999.safetensors", "epoch_999.sha256"]
     assert [path.read_text() for path in theirs] == ["mine", "mine"]
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match="holds 'notes.txt' and was not made by this program as a trained network"):
+    with pytest.raises(
+        InputError, match="holds 'notes.txt' and was not made by this program as a trained network"
+    ):
         train(store, labels, TINY, RECIPE, tmp_path / "foreign", progress=False)
     assert [path.name for path in (tmp_path / "foreign").iterdir()] == ["notes.txt"]
 
 
 def test_a_checkpoint_of_before_counts_as_trained_by_a_command(tmp_path):
-    path, state = tmp_path / "epoch_001.safetensors", {"step": 1, "history": [], "finished": True, "precision": "float32", "identity": {}}
-    path.write_bytes(checkpoint.packed({"x": torch.zeros(1)}, metadata={"state": json.dumps(state)}))
+    path, state = (
+        tmp_path / "epoch_001.safetensors",
+        {"step": 1, "history": [], "finished": True, "precision": "float32", "identity": {}},
+    )
+    path.write_bytes(
+        checkpoint.packed({"x": torch.zeros(1)}, metadata={"state": json.dumps(state)})
+    )
     path.with_suffix(".sha256").write_text(f"{checkpoint.sha256(path)}  {path.name}\n")
     assert checkpoint.read(path)[1] == {**state, "by": "command"}
 
 
 def test_what_differs_is_said_field_by_field():
-    here = {"recipe": "Recipe(epochs=27, batch=16)", "network": "(NetworkConfig(scales=(4, 4)), 3, 2, 16, 16)", "store": "a" * 64}
-    there = {"recipe": "Recipe(epochs=120)", "network": "(NetworkConfig(scales=(4, 4)), 3, 2, 16, 32)", "store": "1" * 64, "start": "b"}
-    assert checkpoint.differences(there, here) == ["recipe: epochs 120 there, 27 here", "recipe: batch not named there, 16 here",
-                                                   "network: width 32 there, 16 here", "store: not the same", "start: none here"]
-    assert checkpoint.differences({"recipe": "(" * 10_000}, {"recipe": "Recipe(epochs=27)"}) == ["recipe: not the same"]
+    here = {
+        "recipe": "Recipe(epochs=27, batch=16)",
+        "network": "(NetworkConfig(scales=(4, 4)), 3, 2, 16, 16)",
+        "store": "a" * 64,
+    }
+    there = {
+        "recipe": "Recipe(epochs=120)",
+        "network": "(NetworkConfig(scales=(4, 4)), 3, 2, 16, 32)",
+        "store": "1" * 64,
+        "start": "b",
+    }
+    assert checkpoint.differences(there, here) == [
+        "recipe: epochs 120 there, 27 here",
+        "recipe: batch not named there, 16 here",
+        "network: width 32 there, 16 here",
+        "store: not the same",
+        "start: none here",
+    ]
+    assert checkpoint.differences({"recipe": "(" * 10_000}, {"recipe": "Recipe(epochs=27)"}) == [
+        "recipe: not the same"
+    ]
     assert checkpoint.differences(here, here) == []
 
 
 def test_augmented_views_are_pictures():
     store, labels = toy(size=32)
     views = module.augmented(store, labels, TINY, RECIPE, 3, 4)
-    assert len(views) == 4 and {(view.shape, view.dtype.name) for view in views} == {((16, 16, 2), "uint8")}
+    assert len(views) == 4 and {(view.shape, view.dtype.name) for view in views} == {
+        ((16, 16, 2), "uint8")
+    }
     plain = replace(RECIPE, crop=1.0, flips=False, jitter_gain=0.0, jitter_offset=0.0)
     assert (module.augmented(store, labels, TINY, plain, 3, 1)[0] == store.pixels[3]).all()
 
@@ -411,12 +557,20 @@ def test_gpu_gives_a_model_that_the_cpu_reads(tmp_path):
 
 def test_precision_is_measured_once_for_a_whole_training(tmp_path, monkeypatch):
     store, labels = toy()
-    monkeypatch.setattr(engine, "augment", lambda *args, kept=engine.augment, calls=iter(range(6)): kept(*args) if next(calls, None) is not None else 1 / 0)
+    monkeypatch.setattr(
+        engine,
+        "augment",
+        lambda *args, kept=engine.augment, calls=iter(range(6)): (
+            kept(*args) if next(calls, None) is not None else 1 / 0
+        ),
+    )
     with pytest.raises(ZeroDivisionError):
         train(store, labels, TINY, RECIPE, tmp_path, progress=False)
     used = read_yaml(tmp_path / "network.yml")[1]["precision"]
     monkeypatch.undo()
-    monkeypatch.setattr(module, "bfloat16", lambda: used == "float32")  # now it would measure the opposite
+    monkeypatch.setattr(
+        module, "bfloat16", lambda: used == "float32"
+    )  # now it would measure the opposite
     train(store, labels, TINY, RECIPE, tmp_path, progress=False)
     assert read_yaml(tmp_path / "network.yml")[1]["precision"] == used
 

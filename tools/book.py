@@ -38,13 +38,34 @@ import yaml
 from nbformat import NotebookNode
 
 from mcnn_core.errors import InputError, reporting
-from mcnn_core.files import atomic, foreign, is_ours, read_json, read_text, register, remove, sha256, take, write_json
+from mcnn_core.files import (
+    atomic,
+    foreign,
+    is_ours,
+    read_json,
+    read_text,
+    register,
+    remove,
+    sha256,
+    take,
+    write_json,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 SCREENS = ("simulated", "bbbc021", "kimorph")
 FORMATS = "ipynb,md:myst"
 #: What the build itself, or `make check`, writes into `out`.
-NOT_OUTPUTS = ("exec", "src", "html", "doctrees", "jupyter_execute", "results", "results.json", "check.html", "check.json")
+NOT_OUTPUTS = (
+    "exec",
+    "src",
+    "html",
+    "doctrees",
+    "jupyter_execute",
+    "results",
+    "results.json",
+    "check.html",
+    "check.json",
+)
 
 
 # Notebooks -----------------------------------------------------------------
@@ -75,7 +96,9 @@ def _parsed(path: Path, stat: tuple[int, ...]) -> NotebookNode:
         if not notebook.cells:
             raise InputError("it has no cells")
     except Exception as error:  # of whichever parser
-        raise InputError(f"{path.name} is no notebook in MyST Markdown: {' '.join(str(error).split())}") from error
+        raise InputError(
+            f"{path.name} is no notebook in MyST Markdown: {' '.join(str(error).split())}"
+        ) from error
     for index, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{index:03d}"
     notebook.nbformat, notebook.nbformat_minor = 4, 5
@@ -100,7 +123,9 @@ def paired_text(name: str, root: Path = ROOT) -> str:
 
 
 def _md_hash(name: str, root: Path) -> str:
-    return hashlib.sha256((root / "notebooks" / f"{name}.md").read_text(encoding="utf-8").encode()).hexdigest()
+    return hashlib.sha256(
+        (root / "notebooks" / f"{name}.md").read_text(encoding="utf-8").encode()
+    ).hexdigest()
 
 
 def _cells_hash(notebook: NotebookNode) -> str:
@@ -120,7 +145,9 @@ def _read_paired(path: Path) -> NotebookNode:
         nbformat.validate(notebook)
     except Exception as error:  # of whichever parser
         why = str(error).partition("\n")[0].removeprefix(f"{path} ")
-        raise InputError(f"{path.name}: {why}; mend it, or move it away, and it is made anew from its .md") from error
+        raise InputError(
+            f"{path.name}: {why}; mend it, or move it away, and it is made anew from its .md"
+        ) from error
     kept = jupytext.reads(jupytext.writes(notebook, "md:myst"), "md:myst")
     kept.metadata["pair"] = notebook.metadata.get("pair")
     return kept
@@ -148,14 +175,18 @@ def sync_pairs(root: Path = ROOT) -> list[str]:
             elif paired.read_text(encoding="utf-8", errors="replace") != expected:
                 edited = _read_paired(paired)
                 left = edited.metadata.pop("pair") or {}
-                if same_cells(edited, read_source(name, root)) or left.get("cells") == _cells_hash(edited):
+                if same_cells(edited, read_source(name, root)) or left.get("cells") == _cells_hash(
+                    edited
+                ):
                     texts[paired] = expected
                 elif left.get("md") == _md_hash(name, root):
                     edited.metadata.setdefault("jupytext", {})["formats"] = FORMATS
                     texts |= {text: jupytext.writes(edited, "md:myst"), paired: ""}
                 else:
-                    problems.append(f"{name}: its .md and its .ipynb have both been edited since they were in step. To keep the .md, move "
-                                    f"the .ipynb away; to keep the .ipynb, .venv/bin/jupytext --to md:myst notebooks/{name}.ipynb overwrites the .md")
+                    problems.append(
+                        f"{name}: its .md and its .ipynb have both been edited since they were in step. To keep the .md, move "
+                        f"the .ipynb away; to keep the .ipynb, .venv/bin/jupytext --to md:myst notebooks/{name}.ipynb overwrites the .md"
+                    )
         except InputError as error:
             problems += [str(error)]
     if problems:
@@ -168,7 +199,11 @@ def sync_pairs(root: Path = ROOT) -> list[str]:
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
     """Return the code cells, without the one papermill injects."""
-    return [cell for cell in notebook.cells if cell.cell_type == "code" and "injected-parameters" not in tags(cell)]
+    return [
+        cell
+        for cell in notebook.cells
+        if cell.cell_type == "code" and "injected-parameters" not in tags(cell)
+    ]
 
 
 def tags(cell: NotebookNode) -> list[str]:
@@ -187,7 +222,10 @@ def known_parameters(notebook: NotebookNode) -> dict:
             if isinstance(node, ast.Assign)
         }
     except (SyntaxError, ValueError, AttributeError) as error:
-        raise InputError("The cell with the tag parameters assigns plain values to names, one a line", [cell.source for cell in cells]) from error
+        raise InputError(
+            "The cell with the tag parameters assigns plain values to names, one a line",
+            [cell.source for cell in cells],
+        ) from error
 
 
 def imported_directly(source: str, root: Path = ROOT) -> list[str]:
@@ -215,7 +253,9 @@ def imported_modules(source: str, root: Path = ROOT) -> set[str]:
         module = waiting.pop()
         if module not in found:
             found.add(module)
-            waiting += imported_directly((root / "mcnn_core" / f"{module}.py").read_text(encoding="utf-8"), root)
+            waiting += imported_directly(
+                (root / "mcnn_core" / f"{module}.py").read_text(encoding="utf-8"), root
+            )
     return found
 
 
@@ -235,10 +275,19 @@ CHOICES = {
 }
 #: a number not below and not above these, where it is not simply 0 or more,
 RANGES = {"height": (64, 10_000), "width": (64, 10_000)} | dict.fromkeys(
-    ("workers", "node_size", "n", "fields", "cores", "months", "memory", "training_epochs"), (1, math.inf))
+    ("workers", "node_size", "n", "fields", "cores", "months", "memory", "training_epochs"),
+    (1, math.inf),
+)
 #: a text of this form,
-FORMS = {"scheduler": (r"\w+://\S+:[0-9]+", "an address, tcp://HOST:PORT, is needed")} | dict.fromkeys(
-    ("surrogate", "by"), (r"Metadata_[^,]+(,Metadata_[^,]+)*", "names that begin with Metadata_, joined by commas, are needed"))
+FORMS = {
+    "scheduler": (r"\w+://\S+:[0-9]+", "an address, tcp://HOST:PORT, is needed")
+} | dict.fromkeys(
+    ("surrogate", "by"),
+    (
+        r"Metadata_[^,]+(,Metadata_[^,]+)*",
+        "names that begin with Metadata_, joined by commas, are needed",
+    ),
+)
 #: or a file or folder that exists.
 PATHS = ("obo", "gaf", "real")
 #: Parameters that have a variable of the command of their own.
@@ -299,7 +348,9 @@ class Build:
     root: Path = ROOT
 
     @classmethod
-    def from_environment(cls, environment: dict[str, str] = os.environ, root: Path = ROOT) -> "Build":
+    def from_environment(
+        cls, environment: dict[str, str] = os.environ, root: Path = ROOT
+    ) -> "Build":
         """Read the options that the Makefile exports.
 
         Raises
@@ -307,7 +358,10 @@ class Build:
         InputError
             If the profile, the screen, the data folder or the seed is not one that exists.
         """
-        given = {name: environment.get(name.upper(), "") for name in ("profile", "screen", "data", "seed", "surrogate", "params")}
+        given = {
+            name: environment.get(name.upper(), "")
+            for name in ("profile", "screen", "data", "seed", "surrogate", "params")
+        }
         given = {name: text for name, text in given.items() if text}
         problems = []
         profiles = list(read_profiles(root))
@@ -319,7 +373,9 @@ class Build:
             if not Path(given["screen"]).is_file():
                 problems.append(f"SCREEN={screen}: there is no such file")
         elif screen not in SCREENS:
-            problems.append(f"SCREEN={screen}: known are {', '.join(SCREENS)} and the path of a .csv file")
+            problems.append(
+                f"SCREEN={screen}: known are {', '.join(SCREENS)} and the path of a .csv file"
+            )
         if "data" in given:
             given["data"] = str(Path(given["data"]).expanduser().resolve())
             if not Path(given["data"]).is_dir():
@@ -354,17 +410,30 @@ class Build:
             If the profile, ``SURROGATE`` or ``PARAMS`` has a key that no notebook knows, one twice, or a value that is
             not right; all of them are named.
         """
-        known = {name: known_parameters(_source(name, self.root)) for name in notebook_names(self.root)}
+        known = {
+            name: known_parameters(_source(name, self.root)) for name in notebook_names(self.root)
+        }
         defaults = {key: default for cell in known.values() for key, default in cell.items()}
         free = sorted(defaults.keys() - set(VARIABLES))
         try:
             pairs = [pair.partition("=") for pair in shlex.split(self.params)]
         except ValueError as error:
-            raise InputError(f"PARAMS takes key=value, or key='two words': {error}", [self.params]) from error
-        asked = [(f"PROFILE={self.profile}: {key}={value}", key, value) for key, value in read_profiles(self.root)[self.profile].items()]
-        asked += [(f"{key}{equals}{text}", key, text if equals else None) for key, equals, text in pairs]
+            raise InputError(
+                f"PARAMS takes key=value, or key='two words': {error}", [self.params]
+            ) from error
+        asked = [
+            (f"PROFILE={self.profile}: {key}={value}", key, value)
+            for key, value in read_profiles(self.root)[self.profile].items()
+        ]
+        asked += [
+            (f"{key}{equals}{text}", key, text if equals else None) for key, equals, text in pairs
+        ]
         given, keys = {}, [key for key, _, _ in pairs]
-        problems = [f"{key} is given {keys.count(key)} times" for key in dict.fromkeys(keys) if keys.count(key) > 1]
+        problems = [
+            f"{key} is given {keys.count(key)} times"
+            for key in dict.fromkeys(keys)
+            if keys.count(key) > 1
+        ]
 
         def take(said: str, key: str, value: object) -> None:
             try:
@@ -376,13 +445,21 @@ class Build:
             if key in free:
                 take(said, key, value)
             else:
-                problems.append(f"{said}: {f'give the variable {key.upper()} instead' if key in VARIABLES else 'there is no such key'}")
+                problems.append(
+                    f"{said}: {f'give the variable {key.upper()} instead' if key in VARIABLES else 'there is no such key'}"
+                )
         if self.surrogate:
             take(f"SURROGATE={self.surrogate}", "surrogate", self.surrogate)
         if problems:
-            raise InputError(f"PARAMS takes key=value with one of the keys {', '.join(free)}", problems)
-        given |= {"screen": self.screen, "seed": self.seed, "out": str(self.out)} | ({"data": self.data} if self.data else {})
-        return {name: {key: given[key] for key in cell if key in given} for name, cell in known.items()}
+            raise InputError(
+                f"PARAMS takes key=value with one of the keys {', '.join(free)}", problems
+            )
+        given |= {"screen": self.screen, "seed": self.seed, "out": str(self.out)} | (
+            {"data": self.data} if self.data else {}
+        )
+        return {
+            name: {key: given[key] for key in cell if key in given} for name, cell in known.items()
+        }
 
 
 def read_profiles(root: Path = ROOT) -> dict[str, dict]:
@@ -392,7 +469,9 @@ def read_profiles(root: Path = ROOT) -> dict[str, dict]:
         profiles = yaml.safe_load(read_text(path))
     except yaml.YAMLError as error:
         raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(profiles, dict) or not all(isinstance(values, dict) for values in profiles.values()):
+    if not isinstance(profiles, dict) or not all(
+        isinstance(values, dict) for values in profiles.values()
+    ):
         raise InputError(f"{path}: expected profiles, each with values by name of a parameter")
     return profiles
 
@@ -457,11 +536,25 @@ def list_outputs(out: Path) -> dict[str, list[int]]:
 
     What others have put there, a log for example, is nobody's output.
     """
-    tops = [entry for entry in os.scandir(out) if entry.name not in NOT_OUTPUTS and not entry.name.startswith(".")]
-    files = [os.path.join(folder, name) for top in tops if top.is_dir() for folder, _, names in os.walk(top) for name in names]
+    tops = [
+        entry
+        for entry in os.scandir(out)
+        if entry.name not in NOT_OUTPUTS and not entry.name.startswith(".")
+    ]
+    files = [
+        os.path.join(folder, name)
+        for top in tops
+        if top.is_dir()
+        for folder, _, names in os.walk(top)
+        for name in names
+    ]
     files += [top.path for top in tops if not top.is_dir()]
-    names = {os.path.relpath(path, out) for path in files if not os.path.basename(path).startswith(".")}
-    return {name: stat for name in sorted(names.difference(foreign(out))) if (stat := _seen(out / name))}
+    names = {
+        os.path.relpath(path, out) for path in files if not os.path.basename(path).startswith(".")
+    }
+    return {
+        name: stat for name in sorted(names.difference(foreign(out))) if (stat := _seen(out / name))
+    }
 
 
 def run_record(build: Build, name: str) -> dict:
@@ -486,7 +579,9 @@ def _is_record(record: Any) -> bool:
     """Whether what a file says has the shape of a record."""
 
     def stats(value: Any) -> bool:
-        return isinstance(value, dict) and all(isinstance(one, list) and [type(n) for n in one] == [int, int] for one in value.values())
+        return isinstance(value, dict) and all(
+            isinstance(one, list) and [type(n) for n in one] == [int, int] for one in value.values()
+        )
 
     def texts(value: Any) -> bool:
         return isinstance(value, list) and all(isinstance(one, str) for one in value)
@@ -504,7 +599,9 @@ def execution_key(build: Build, name: str) -> str:
     """Return the hash of everything that a notebook's outputs follow from."""
     notebook = _source(name, build.root)
     cells = [[cell.source, "parameters" in tags(cell)] for cell in code_cells(notebook)]
-    modules = set().union(*(imported_modules(python_lines(source), build.root) for source, _ in cells))
+    modules = set().union(
+        *(imported_modules(python_lines(source), build.root) for source, _ in cells)
+    )
     earlier = [other for other in notebook_names(build.root) if other < name]
     parameters = {key: value for key, value in build.parameters()[name].items() if key != "out"}
     parts = {
@@ -516,7 +613,9 @@ def execution_key(build: Build, name: str) -> str:
         "threads": threads(),
         "screen": build.screen_state if reads_screen(notebook) else "",
         "earlier": {other: run_record(build, other).get("digests") for other in earlier},
-        "recorded": {path.name: sha256(path) for path in recorded_files(build.root, cells, modules)},
+        "recorded": {
+            path.name: sha256(path) for path in recorded_files(build.root, cells, modules)
+        },
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -524,13 +623,20 @@ def execution_key(build: Build, name: str) -> str:
 def software(root: Path = ROOT) -> dict[str, str]:
     """Return the version of Python, and of every package of ``requirements.*`` that is installed, whatever is asked for there."""
     installed = _installed(tuple(site.getsitepackages()))
-    names = set().union(*(_required(path, tuple(_stat(path))) for path in root.glob("requirements.*")))
+    names = set().union(
+        *(_required(path, tuple(_stat(path))) for path in root.glob("requirements.*"))
+    )
     return {"python": sys.version, **{name: installed.get(name, "") for name in sorted(names)}}
 
 
 @lru_cache(maxsize=10)
 def _required(path: Path, stat: tuple[int, ...]) -> set[str]:
-    return {_plain(name) for name in re.findall(r"^([\w.-]+)(?:\[.*\])?==", path.read_text(encoding="utf-8"), re.MULTILINE)}
+    return {
+        _plain(name)
+        for name in re.findall(
+            r"^([\w.-]+)(?:\[.*\])?==", path.read_text(encoding="utf-8"), re.MULTILINE
+        )
+    }
 
 
 def _plain(name: str) -> str:
@@ -542,21 +648,32 @@ def _installed(folders: tuple[str, ...]) -> dict[str, str]:
     """Return the versions of the packages in some folders: by the names of theirs, as to read what each says of itself takes long."""
     found: dict[str, str] = {}
     for folder in filter(os.path.isdir, folders):
-        for name, version in re.findall(r"^(.+)-([^-]+)\.dist-info$", "\n".join(os.listdir(folder)), re.MULTILINE):
+        for name, version in re.findall(
+            r"^(.+)-([^-]+)\.dist-info$", "\n".join(os.listdir(folder)), re.MULTILINE
+        ):
             found.setdefault(_plain(name), version)
     return found
 
 
 def threads() -> dict[str, str | int]:
     """Return what torch and NumPy take their number of threads from: sums in another order end with other last bits."""
-    given = {name: os.environ.get(name, "") for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = {
+        name: os.environ.get(name, "")
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    }
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return {**given, "cores": cores}
 
 
 def reads_screen(notebook: NotebookNode) -> bool:
     """Whether a notebook may read the tables or images of a screen: it is told where they lie, or loads what another has noted of that."""
-    names = {name.rpartition(".")[2] for cell in code_cells(notebook) for name in _imports(python_lines(cell.source))}
+    names = {
+        name.rpartition(".")[2]
+        for cell in code_cells(notebook)
+        for name in _imports(python_lines(cell.source))
+    }
     return bool({"screen", "data"} & known_parameters(notebook).keys() or "load_screen" in names)
 
 
@@ -577,7 +694,10 @@ def list_screen(build: Build) -> dict[str, Any]:
 def _listed(place: str, out: Path) -> dict[str, Any]:
     """Return the SHA-256 of tables and the size and time of other files, for a file or for what lies below a folder."""
     files = [place] if os.path.isfile(place) else _files_below(place, out)
-    return {path.removeprefix(place): sha256(path) if TABLE.search(path) else _seen(path) for path in files}
+    return {
+        path.removeprefix(place): sha256(path) if TABLE.search(path) else _seen(path)
+        for path in files
+    }
 
 
 #: Names of files that are read as tables or lists.
@@ -600,9 +720,19 @@ def _named_images(table: Path) -> list[str]:
     except (InputError, csv.Error):
         return []
     names = [name.strip().removeprefix("Image_") for name in rows[0]] if rows else []
-    pairs = [(names.index(f"PathName_{name[9:]}"), place) for place, name in enumerate(names)
-             if name.startswith("FileName_") and f"PathName_{name[9:]}" in names]
-    return sorted({os.path.join(row[path], row[file]) for row in rows[1:] if len(row) == len(names) for path, file in pairs})
+    pairs = [
+        (names.index(f"PathName_{name[9:]}"), place)
+        for place, name in enumerate(names)
+        if name.startswith("FileName_") and f"PathName_{name[9:]}" in names
+    ]
+    return sorted(
+        {
+            os.path.join(row[path], row[file])
+            for row in rows[1:]
+            if len(row) == len(names)
+            for path, file in pairs
+        }
+    )
 
 
 def _files_below(folder: str, out: Path) -> list[str]:
@@ -621,33 +751,50 @@ def _files_below(folder: str, out: Path) -> list[str]:
 
 def module_files(root: Path, modules: set[str]) -> list[Path]:
     """Return the files of modules: their code, and what lies beside it under the same name."""
-    return sorted(path for path in (root / "mcnn_core").iterdir() if path.is_file() and path.stem in modules)
+    return sorted(
+        path for path in (root / "mcnn_core").iterdir() if path.is_file() and path.stem in modules
+    )
 
 
 def recorded_files(root: Path, cells: list, modules: set[str]) -> list[Path]:
     """Return the files of ``book/recorded`` that a notebook shows: all if it reads the study, else those it names."""
     files = sorted((root / "book" / "recorded").glob("*.json"))
-    return [path for path in files if "study" in modules or any(path.name in source for source, _ in cells)]
+    return [
+        path
+        for path in files
+        if "study" in modules or any(path.name in source for source, _ in cells)
+    ]
 
 
 def python_lines(source: str) -> str:
     """Leave out IPython's own lines, which are no Python."""
-    return "\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!")))
+    return "\n".join(
+        line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))
+    )
 
 
 def _kept(build: Build, name: str) -> list[str]:
     """Return the SHA-256 of an executed notebook and of its numbers, "" for what is not there."""
-    return [sha256(path) if path.exists() else "" for path in (build.out / "exec" / f"{name}.ipynb", results_file(build, name))]
+    return [
+        sha256(path) if path.exists() else ""
+        for path in (build.out / "exec" / f"{name}.ipynb", results_file(build, name))
+    ]
 
 
 def is_current(build: Build, name: str) -> bool:
     """Whether the last run of a notebook still holds: same key, and its files as it left them."""
     record = run_record(build, name)
-    if not record or record["key"] != execution_key(build, name) or record["kept"] != _kept(build, name):
+    if (
+        not record
+        or record["key"] != execution_key(build, name)
+        or record["kept"] != _kept(build, name)
+    ):
         return False
     for relative, stat in record["outputs"].items():
         path = build.out / relative
-        if not path.is_file() or (_stat(path) != stat and sha256(path) != record["digests"][relative]):
+        if not path.is_file() or (
+            _stat(path) != stat and sha256(path) != record["digests"][relative]
+        ):
             return False
     return True
 
@@ -655,7 +802,14 @@ def is_current(build: Build, name: str) -> bool:
 def _short_folder() -> str | None:
     """Return a folder for sockets, whose paths may have no more than 103 bytes; None: the usual one."""
     folders = [tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR", ""), "/tmp", "/var/tmp"]
-    return next((folder for folder in folders if len(os.fsencode(folder)) <= 80 and os.access(folder, os.W_OK | os.X_OK)), None)
+    return next(
+        (
+            folder
+            for folder in folders
+            if len(os.fsencode(folder)) <= 80 and os.access(folder, os.W_OK | os.X_OK)
+        ),
+        None,
+    )
 
 
 def _unformatted(path: Path) -> str:
@@ -671,7 +825,11 @@ def environment(build: Build, private: str) -> dict[str, str]:
     """
     led = ("PYTHON", "IPYTHON", "JUPYTER", "MPL", "MATPLOTLIB")
     text = ("PYTHONUTF8", "PYTHONIOENCODING", "PYTHONCOERCECLOCALE")
-    kept = {name: value for name, value in os.environ.items() if name in text or not name.startswith(led)}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in text or not name.startswith(led)
+    }
     return kept | {
         "PYTHONPATH": str(build.root), "PYTHONNOUSERSITE": "1", "IPYTHONDIR": f"{private}/ipython",
         "JUPYTER_CONFIG_DIR": f"{private}/jupyter", "JUPYTER_DATA_DIR": f"{private}/jupyter",
@@ -723,7 +881,15 @@ def execute(build: Build, name: str) -> None:
     with tempfile.TemporaryDirectory(dir=_short_folder()) as private:
         # Sockets in a folder of this run's own: over TCP ipykernel warns, and over
         # IPC two runs that share a name wait for each other for ever.
-        config = Config({"KernelManager": {"transport": "ipc", "ip": f"{private}/kernel", "connection_file": f"{private}/kernel.json"}})
+        config = Config(
+            {
+                "KernelManager": {
+                    "transport": "ipc",
+                    "ip": f"{private}/kernel",
+                    "connection_file": f"{private}/kernel.json",
+                }
+            }
+        )
         try:
             papermill.execute_notebook(
                 _unformatted(source), _unformatted(failed), build.parameters()[name], kernel_name="python3", cwd=build.root / "notebooks",
@@ -731,7 +897,9 @@ def execute(build: Build, name: str) -> None:
                 kernel_manager_class=kernel_manager(environment(build, private) | {"MCNN_BUILD": str(build.out)}),  # `mcnn_core.workspace.in_build`
             )  # fmt: skip
         except Exception as error:
-            raise RuntimeError(f"notebook {name} failed.\n{error}\nThe executed copy, up to the failing cell: {failed}") from error
+            raise RuntimeError(
+                f"notebook {name} failed.\n{error}\nThe executed copy, up to the failing cell: {failed}"
+            ) from error
         finally:
             source.unlink()
     seconds = time.monotonic() - start
@@ -741,21 +909,45 @@ def execute(build: Build, name: str) -> None:
     others = _owners(build, name)
     _take_over(build, name, written, others)
     if not results_file(build, name).exists():
-        raise RuntimeError(f"notebook {name} recorded nothing: Workspace.record writes {results_file(build, name)}")
+        raise RuntimeError(
+            f"notebook {name} recorded nothing: Workspace.record writes {results_file(build, name)}"
+        )
     # What an interrupted run or the last one had left, and this one, which resumed, has left as it was.
-    found = {path for path, stat in after.items() if path in record["outputs"] or record["begun"].get(path) != stat} - written - others.keys()
+    found = (
+        {
+            path
+            for path, stat in after.items()
+            if path in record["outputs"] or record["begun"].get(path) != stat
+        }
+        - written
+        - others.keys()
+    )
     outputs = {path: after[path] for path in sorted(written | found)}
     digests = {path: sha256(build.out / path) for path in outputs}
     with atomic(done) as temporary:
         os.replace(failed, temporary)
-    write_json(folder / f"{name}.json", {"key": key, "seconds": round(seconds, 1), "outputs": outputs, "digests": digests,
-                                         "kept": _kept(build, name), "found": sorted(found)})
+    write_json(
+        folder / f"{name}.json",
+        {
+            "key": key,
+            "seconds": round(seconds, 1),
+            "outputs": outputs,
+            "digests": digests,
+            "kept": _kept(build, name),
+            "found": sorted(found),
+        },
+    )
     print(f"{name}: done in {seconds:.0f} s", flush=True)
 
 
 def _owners(build: Build, name: str) -> dict[str, str]:
     """Return for every file that is another notebook's output which one's."""
-    return {path: other for other in notebook_names(build.root) if other != name for path in run_record(build, other).get("outputs", {})}
+    return {
+        path: other
+        for other in notebook_names(build.root)
+        if other != name
+        for path in run_record(build, other).get("outputs", {})
+    }
 
 
 def _take_over(build: Build, name: str, written: set[str], others: dict[str, str]) -> None:
@@ -766,14 +958,26 @@ def _take_over(build: Build, name: str, written: set[str], others: dict[str, str
     RuntimeError
         If an earlier notebook has written one of the files itself.
     """
-    earlier = {other: written & {path for path, owner in others.items() if owner == other} for other in set(others.values()) if other < name}
-    taken = sorted(path for other, paths in earlier.items() for path in paths - set(run_record(build, other)["found"]))
+    earlier = {
+        other: written & {path for path, owner in others.items() if owner == other}
+        for other in set(others.values())
+        if other < name
+    }
+    taken = sorted(
+        path
+        for other, paths in earlier.items()
+        for path in paths - set(run_record(build, other)["found"])
+    )
     if taken:
-        raise RuntimeError(f"notebook {name} changed files that an earlier notebook left: {', '.join(taken)}")
+        raise RuntimeError(
+            f"notebook {name} changed files that an earlier notebook left: {', '.join(taken)}"
+        )
     for other, paths in earlier.items():
         record = run_record(build, other)
         for part in ("outputs", "digests"):
-            record[part] = {path: value for path, value in record[part].items() if path not in paths}
+            record[part] = {
+                path: value for path, value in record[part].items() if path not in paths
+            }
         record["found"] = [path for path in record["found"] if path not in paths]
         if paths:
             write_json(build.out / "exec" / f"{other}.json", record)
@@ -808,13 +1012,24 @@ def weave(source: NotebookNode, executed: NotebookNode, facts: dict | None = Non
         cell.outputs, cell.execution_count = run.outputs, run.execution_count
     for run in executed.cells:
         if "injected-parameters" in tags(run):
-            metadata = {"tags": ["injected-parameters", "hide-input"], "mystnb": {"code_prompt_show": "This run's parameters"}}
-            source = re.sub(r"^out = .*\n?", "", run.source, flags=re.MULTILINE)  # a place on this machine, no setting
-            run = nbformat.from_dict({**run, "id": "injected", "metadata": metadata, "source": source})
-            after = next(index for index, cell in enumerate(woven.cells) if "parameters" in tags(cell))
+            metadata = {
+                "tags": ["injected-parameters", "hide-input"],
+                "mystnb": {"code_prompt_show": "This run's parameters"},
+            }
+            source = re.sub(
+                r"^out = .*\n?", "", run.source, flags=re.MULTILINE
+            )  # a place on this machine, no setting
+            run = nbformat.from_dict(
+                {**run, "id": "injected", "metadata": metadata, "source": source}
+            )
+            after = next(
+                index for index, cell in enumerate(woven.cells) if "parameters" in tags(cell)
+            )
             woven.cells.insert(after + 1, run)
             break
-    woven.metadata["absent"] = sorted({label for cell in woven.cells if not holds(cell, facts or {}) for label in labels(cell)})
+    woven.metadata["absent"] = sorted(
+        {label for cell in woven.cells if not holds(cell, facts or {}) for label in labels(cell)}
+    )
     woven.cells = [cell for cell in woven.cells if holds(cell, facts or {})]
     return woven
 
@@ -822,7 +1037,11 @@ def weave(source: NotebookNode, executed: NotebookNode, facts: dict | None = Non
 def labels(cell: NotebookNode) -> list[str]:
     """Return what other pages may refer to in a cell: sections, exercises and figures."""
     figure = cell.metadata.get("mystnb", {}).get("figure", {})
-    written = re.findall(r"^(?:\(|:label: )([\w-]+)(?:\)=)?$", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
+    written = (
+        re.findall(r"^(?:\(|:label: )([\w-]+)(?:\)=)?$", cell.source, re.MULTILINE)
+        if cell.cell_type == "markdown"
+        else []
+    )
     return [*written, figure["name"]] if "name" in figure else written
 
 
@@ -833,14 +1052,22 @@ def write_woven(build: Build, name: str) -> None:
     for earlier in notebook_names(build.root):
         facts |= read_json(results_file(build, earlier)) if earlier <= name else {}
     woven = weave(read_source(name, build.root), executed, facts)
-    _write_if_changed(build.out / "src" / "notebooks" / f"{name}.ipynb", nbformat.writes(woven).encode())
+    _write_if_changed(
+        build.out / "src" / "notebooks" / f"{name}.ipynb", nbformat.writes(woven).encode()
+    )
 
 
 def without_place(value: Any, out: Path) -> Any:
     """Return what cells hold with the files of the output folder named relative to it: pages are published, and tell of no one's disk."""
     if isinstance(value, str):
-        names = "|".join(re.escape(name) for name in {str(out), html.escape(str(out)), quote(str(out))})
-        return re.sub(rf"(?<![\w./-])(?:file://)?(?:{names})(/|(?![\w.-]))", lambda found: "" if found[1] else "OUT", value)
+        names = "|".join(
+            re.escape(name) for name in {str(out), html.escape(str(out)), quote(str(out))}
+        )
+        return re.sub(
+            rf"(?<![\w./-])(?:file://)?(?:{names})(/|(?![\w.-]))",
+            lambda found: "" if found[1] else "OUT",
+            value,
+        )
     if isinstance(value, dict):
         return {key: without_place(part, out) for key, part in value.items()}
     return [without_place(part, out) for part in value] if isinstance(value, list) else value
@@ -855,14 +1082,20 @@ def merge_results(build: Build) -> None:
         merged |= read_json(results_file(build, name))
         merged[f"run.seconds.{name}"] = run_record(build, name)["seconds"]
     merged |= {f"run.{key}": value for key, value in provenance(build.root).items()}
-    merged |= {"run.profile": build.profile, "run.screen": Path(build.screen).name, "run.seed": build.seed}
+    merged |= {
+        "run.profile": build.profile,
+        "run.screen": Path(build.screen).name,
+        "run.seed": build.seed,
+    }
     merged["run.parameters"] = build.params
     write_json(build.out / "results.json", merged)
 
 
 def module_names(root: Path = ROOT) -> list[str]:
     """Return the package's modules, in alphabetical order."""
-    return sorted(path.stem for path in (root / "mcnn_core").glob("*.py") if not path.stem.startswith("_"))
+    return sorted(
+        path.stem for path in (root / "mcnn_core").glob("*.py") if not path.stem.startswith("_")
+    )
 
 
 API_PAGE = """\
@@ -892,9 +1125,18 @@ def api_pages(root: Path = ROOT) -> dict[Path, str]:
     pages, rows = {}, []
     for module, users in chapters_by_module(root).items():
         links = ", ".join(f"{{doc}}`/notebooks/{name}`" for name in users)
-        chapters = f"Used in {links}." if users else "No chapter imports this module itself; other modules build on it."
+        chapters = (
+            f"Used in {links}."
+            if users
+            else "No chapter imports this module itself; other modules build on it."
+        )
         pages[Path("book/api", f"{module}.md")] = API_PAGE.format(module=module, chapters=chapters)
-        purpose = (ast.get_docstring(ast.parse((root / "mcnn_core" / f"{module}.py").read_text(encoding="utf-8"))) or "").partition("\n")[0]
+        purpose = (
+            ast.get_docstring(
+                ast.parse((root / "mcnn_core" / f"{module}.py").read_text(encoding="utf-8"))
+            )
+            or ""
+        ).partition("\n")[0]
         rows.append(f"| {{doc}}`{module}` | {purpose} | {links} |")
     index = (root / "book/api/index.md").read_text(encoding="utf-8")
     table = "\n".join(["", "| module | in one line | chapters |", "|---|---|---|", *rows, ""])
@@ -903,14 +1145,20 @@ def api_pages(root: Path = ROOT) -> dict[Path, str]:
 
 def prose_files(root: Path = ROOT) -> list[Path]:
     """Return every file that the rendered book takes as it is."""
-    inside = sorted(path for path in (root / "book").rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    inside = sorted(
+        path
+        for path in (root / "book").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    )
     return [root / "_config.yml", root / "_toc.yml", *inside]
 
 
 def _write_if_changed(path: Path, content: bytes) -> None:
     for part in (*path.parents, path):
         if part.exists() and part.is_dir() == (part == path):
-            raise InputError(f"{part} is {'a folder' if part == path else 'no folder'}, and in the way of what the build writes: move it")
+            raise InputError(
+                f"{part} is {'a folder' if part == path else 'no folder'}, and in the way of what the build writes: move it"
+            )
     try:
         same = path.read_bytes() == content
     except OSError:  # not there, or not to be read any more
@@ -937,19 +1185,33 @@ def stage(build: Build) -> None:
             continue
         if not is_ours(path):
             others.append(str(path.relative_to(source)))
-        elif path.stem not in names if path.parent == source / "notebooks" else source / "book" in path.parents and path not in kept:
+        elif (
+            path.stem not in names
+            if path.parent == source / "notebooks"
+            else source / "book" in path.parents and path not in kept
+        ):
             path.unlink()
-    _write_if_changed(source / "conf.py", sphinx_configuration(source, build.screen, others).encode())
+    _write_if_changed(
+        source / "conf.py", sphinx_configuration(source, build.screen, others).encode()
+    )
 
 
 def tree_hash(*paths: Path) -> str:
     """Return a hash of the names and the content of files, and of all below folders but what Python compiles."""
-    there = [file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*")))]
+    there = [
+        file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*")))
+    ]
     files = [file for file in there if file.is_file() and file.parent.name != "__pycache__"]
-    return hashlib.sha256(json.dumps([[str(file), sha256(file) if os.access(file, os.R_OK) else ""] for file in files]).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(
+            [[str(file), sha256(file) if os.access(file, os.R_OK) else ""] for file in files]
+        ).encode()
+    ).hexdigest()
 
 
-def sphinx_configuration(source: Path, screen: str = "simulated", others: Sequence[str] = ()) -> str:
+def sphinx_configuration(
+    source: Path, screen: str = "simulated", others: Sequence[str] = ()
+) -> str:
     """Return the ``conf.py`` that Jupyter Book makes of ``_config.yml``; the title of the book names a screen of the reader's own.
 
     Files in `others`, relative to `source`, are no pages.
@@ -957,14 +1219,25 @@ def sphinx_configuration(source: Path, screen: str = "simulated", others: Sequen
     from jupyter_book.config import get_final_config
 
     settings, _ = get_final_config(
-        user_yaml=source / "_config.yml", sourcedir=source, cli_config={"latex_individualpages": False}
+        user_yaml=source / "_config.yml",
+        sourcedir=source,
+        cli_config={"latex_individualpages": False},
     )
     # Sphinx takes these for patterns
-    settings["exclude_patterns"] = [*settings["exclude_patterns"], *(re.sub(r"([\[*?])", r"[\1]", name) for name in others)]
+    settings["exclude_patterns"] = [
+        *settings["exclude_patterns"],
+        *(re.sub(r"([\[*?])", r"[\1]", name) for name in others),
+    ]
     if screen not in SCREENS:
         settings["html_title"] += ": " + re.sub(r"[^\w .,()+-]", "_", Path(screen).stem)
     # Trees of millions of nodes that all stay: looking among them for garbage as often as usual takes a fifth of the time.
-    lines = ["import gc", "gc.set_threshold(3_000_000, 50, 1000)", "import sys", "from pathlib import Path", "sys.path.insert(0, str(Path(__file__).parent / 'book/_ext'))"]
+    lines = [
+        "import gc",
+        "gc.set_threshold(3_000_000, 50, 1000)",
+        "import sys",
+        "from pathlib import Path",
+        "sys.path.insert(0, str(Path(__file__).parent / 'book/_ext'))",
+    ]
     lines += [f"{name} = {settings[name]!r}" for name in sorted(settings)]
     return "\n".join(lines) + "\n"
 
@@ -978,7 +1251,12 @@ def is_as_written(folder: Path, files: Any) -> bool:
     try:
         return bool(files) and all(_stat(folder / name) == [size, time] or size == _stat(folder / name)[0] and sha256(folder / name) == digest
                                    for name, (size, time, digest) in files.items())  # fmt: skip
-    except (OSError, ValueError, TypeError, AttributeError):  # missing; or what was kept is no such list
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ):  # missing; or what was kept is no such list
         return False
 
 
@@ -998,24 +1276,60 @@ def render(build: Build) -> dict[str, dict]:
     print("book: rendering", flush=True)
     # All pages are read anew: of those that it has read before, Sphinx repeats no warning, and their code loses its links.
     with tempfile.TemporaryDirectory() as private, atomic(html, "rendered book") as pages:
-        command = [sys.executable, "-B", "-c", SPHINX, "-n", "-W", "--keep-going", "-q", "-E", "-a", "-b", "html", "-d", f"{private}/trees", source, pages / "html"]
-        ended = subprocess.run([*map(str, command)], cwd=build.root, env=environment(build, private) | {"MCNN_OUT": str(build.out)})
+        command = [
+            sys.executable,
+            "-B",
+            "-c",
+            SPHINX,
+            "-n",
+            "-W",
+            "--keep-going",
+            "-q",
+            "-E",
+            "-a",
+            "-b",
+            "html",
+            "-d",
+            f"{private}/trees",
+            source,
+            pages / "html",
+        ]
+        ended = subprocess.run(
+            [*map(str, command)],
+            cwd=build.root,
+            env=environment(build, private) | {"MCNN_OUT": str(build.out)},
+        )
         remove(pages / "jupyter_execute")  # what MyST-NB leaves beside the pages
         for item in (pages / "html").iterdir() if (pages / "html").is_dir() else ():
             os.replace(item, pages / item.name)
         remove(pages / "html")
         remote = [] if ended.returncode else network_loads(pages)
         if ended.returncode or remote:
-            raise RuntimeError("\n".join(["the book was not rendered: see the warnings above", *remote]))
+            raise RuntimeError(
+                "\n".join(["the book was not rendered: see the warnings above", *remote])
+            )
         if (build.out / "explore.html").exists():
             shutil.copy(build.out / "explore.html", pages)
         root_page = yaml.safe_load((build.root / "_toc.yml").read_text(encoding="utf-8"))["root"]
-        (pages / "index.html").write_text(f'<meta http-equiv="refresh" content="0; url={root_page}.html">\n', encoding="utf-8")
-        files = {path.relative_to(pages).as_posix(): [*_stat(path), sha256(path)] for path in pages.rglob("*") if path.is_file()}
+        (pages / "index.html").write_text(
+            f'<meta http-equiv="refresh" content="0; url={root_page}.html">\n', encoding="utf-8"
+        )
+        files = {
+            path.relative_to(pages).as_posix(): [*_stat(path), sha256(path)]
+            for path in pages.rglob("*")
+            if path.is_file()
+        }
     return {"pages": files}
 
 
-LOADING = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src", "video": "src"}
+LOADING = {
+    "script": "src",
+    "link": "href",
+    "img": "src",
+    "iframe": "src",
+    "source": "src",
+    "video": "src",
+}
 HARMLESS_LINKS = {"canonical", "author", "license", "search", "next", "prev", "index"}
 
 
@@ -1030,7 +1344,9 @@ class _Loads(HTMLParser):
         """Look at an element, closed at once or not."""
         given = dict(attrs)
         address = (given.get(LOADING.get(tag, "")) or "").strip()
-        if address.lower().startswith(("http:", "https:", "//")) and not HARMLESS_LINKS & set((given.get("rel") or "").split()):
+        if address.lower().startswith(("http:", "https:", "//")) and not HARMLESS_LINKS & set(
+            (given.get("rel") or "").split()
+        ):
             self.remote.append(address)
 
 
@@ -1044,7 +1360,11 @@ def network_loads(html: Path) -> list[str]:
         found += [f"{page.relative_to(html)}: {address}" for address in loads.remote]
     for sheet in sorted(html.rglob("*.css")):
         text = sheet.read_text(encoding="utf-8", errors="replace")
-        found += [f"{sheet.relative_to(html)}: {part.split(')')[0]}" for part in text.split("url(")[1:] if part.lstrip("'\"").startswith("http")]
+        found += [
+            f"{sheet.relative_to(html)}: {part.split(')')[0]}"
+            for part in text.split("url(")[1:]
+            if part.lstrip("'\"").startswith("http")
+        ]
     return found
 
 

@@ -23,9 +23,15 @@ def main() -> None:
     """Run the module that the command line names."""
     # A terminal sends these to every process of the command. Blocked, as processes started later inherit it, they reach
     # this one alone: the others would print tracebacks. Where a command runs with nohup or in the background they stay ignored.
-    heard = {number for number in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN}
+    heard = {
+        number
+        for number in (signal.SIGINT, signal.SIGHUP)
+        if signal.getsignal(number) != signal.SIG_IGN
+    }
     for number in (*heard, signal.SIGTERM):
-        signal.signal(number, _interrupt)  # also of the first two: multiprocessing lets SIGINT through again
+        signal.signal(
+            number, _interrupt
+        )  # also of the first two: multiprocessing lets SIGINT through again
     signal.pthread_sigmask(signal.SIG_BLOCK, heard)
     for watch in (_listen, _watch):
         threading.Thread(target=watch, args=(heard,), daemon=True).start()
@@ -68,7 +74,9 @@ def _end(said: bool = False) -> None:
         for child in children:
             with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
-        with suppress(ChildProcessError):  # not a child of its own: its parent, which comes first, is gone as well
+        with suppress(
+            ChildProcessError
+        ):  # not a child of its own: its parent, which comes first, is gone as well
             for child in children:
                 os.waitpid(child, 0)
     with suppress(OSError):  # a closed terminal
@@ -82,7 +90,9 @@ def _children(process: int) -> list[int]:
     for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
         with suppress(OSError, ValueError):  # gone already, or no process
             with open(f"/proc/{int(name)}/stat", encoding="ascii", errors="replace") as stat:
-                parents.setdefault(int(stat.read().rpartition(")")[2].split()[1]), []).append(int(name))
+                parents.setdefault(int(stat.read().rpartition(")")[2].split()[1]), []).append(
+                    int(name)
+                )
     found = parents.get(process, [])
     for child in found:  # which grows meanwhile
         found += parents.get(child, [])

@@ -10,19 +10,34 @@ from pathlib import Path
 from docutils import nodes
 from sphinx.util.matching import Matcher
 
-WORDS = {"numref": "a figure that this screen has no data for", "ref": "a part that this screen has no data for"}
+WORDS = {
+    "numref": "a figure that this screen has no data for",
+    "ref": "a part that this screen has no data for",
+}
 
 
 def collect(app):
     """Read which labels were left out of which notebook."""
     none = Matcher(app.config.exclude_patterns)
-    pages = [page for page in Path(app.srcdir, "notebooks").glob("*.ipynb") if not none(f"notebooks/{page.name}")]
-    app.absent = {label for page in pages for label in json.loads(page.read_text(encoding="utf-8"))["metadata"].get("absent", [])}
+    pages = [
+        page
+        for page in Path(app.srcdir, "notebooks").glob("*.ipynb")
+        if not none(f"notebooks/{page.name}")
+    ]
+    app.absent = {
+        label
+        for page in pages
+        for label in json.loads(page.read_text(encoding="utf-8"))["metadata"].get("absent", [])
+    }
 
 
 def resolve(app, env, node, contnode):
     """Return the words in place of a reference to something left out."""
-    if node.get("refdomain") == "std" and node.get("reftype") in WORDS and node["reftarget"] in app.absent:
+    if (
+        node.get("refdomain") == "std"
+        and node.get("reftype") in WORDS
+        and node["reftarget"] in app.absent
+    ):
         own = node.get("refexplicit") and node["reftype"] == "ref"
         return contnode if own else nodes.inline("", WORDS[node["reftype"]])
     return None

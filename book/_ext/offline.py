@@ -8,13 +8,17 @@ starts a kernel, so both of its scripts are dropped.
 
 def drop_thebe(app, pagename, templatename, context, doctree):
     """Leave thebe's scripts out of the page."""
-    context["script_files"] = [script for script in context.get("script_files", []) if not is_thebe(script)]
+    context["script_files"] = [
+        script for script in context.get("script_files", []) if not is_thebe(script)
+    ]
 
 
 def is_thebe(script) -> bool:
     """Whether a script is thebe's, by its file name or its body."""
     attributes = getattr(script, "attributes", {})
-    return "thebe" in str(getattr(script, "filename", script) or "") or "thebe" in str(attributes.get("body", ""))
+    return "thebe" in str(getattr(script, "filename", script) or "") or "thebe" in str(
+        attributes.get("body", "")
+    )
 
 
 def setup(app):

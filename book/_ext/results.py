@@ -55,10 +55,18 @@ class NumberRole(SphinxRole):
             value = look_up(json.loads(path.read_text(encoding="utf-8")), key)
             shown = show(value, spec)
         except (OSError, KeyError, ValueError) as error:
-            logger.warning("no number %r in %s: %s", text, path.name, error, location=self.get_location())
+            logger.warning(
+                "no number %r in %s: %s", text, path.name, error, location=self.get_location()
+            )
             value = shown = f"({key}?)"
         # a text may be a name from the screen's table: never mathematics, and its direction is its own
-        return [nodes.inline(self.rawtext, shown, classes=["name", "mathjax_ignore"] if isinstance(value, str) else ["number"])], []
+        return [
+            nodes.inline(
+                self.rawtext,
+                shown,
+                classes=["name", "mathjax_ignore"] if isinstance(value, str) else ["number"],
+            )
+        ], []
 
 
 class RecordedRole(NumberRole):

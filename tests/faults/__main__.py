@@ -22,16 +22,39 @@ BEGIN, END = "<!-- The {} is written by make faults. -->\n", "\n<!-- End of the 
 def matrix(rows: list[dict]) -> str:
     """Return how many cases of each kind hold in each stage, as a table of the book."""
     stages = dict.fromkeys(row["stage"] for row in rows)
-    count = {(stage, kind): sum(row["stage"] == stage and kind in row["kinds"] and row["verdict"] == "holds" for row in rows)
-             for stage in stages for kind in KINDS}
-    lines = [f"| {stage} | " + " | ".join(str(count[stage, kind] or "-") for kind in KINDS) + " |" for stage in stages]
-    return "\n".join([f"| cases that hold | {' | '.join(KINDS)} |", "|---" * (len(KINDS) + 1) + "|", *lines])
+    count = {
+        (stage, kind): sum(
+            row["stage"] == stage and kind in row["kinds"] and row["verdict"] == "holds"
+            for row in rows
+        )
+        for stage in stages
+        for kind in KINDS
+    }
+    lines = [
+        f"| {stage} | " + " | ".join(str(count[stage, kind] or "-") for kind in KINDS) + " |"
+        for stage in stages
+    ]
+    return "\n".join(
+        [f"| cases that hold | {' | '.join(KINDS)} |", "|---" * (len(KINDS) + 1) + "|", *lines]
+    )
 
 
 def table(rows: list[dict]) -> str:
     """Return the cases as a table of the book."""
-    cells = [[row[name].replace("|", "\\|").replace("<", "&lt;") for name in ("stage", "case", "happened", "kept", "verdict")] for row in rows]
-    return "\n".join(["| stage | fault | what happened | what was kept | result |", "|---|---|---|---|---|", *(f"| {' | '.join(row)} |" for row in cells)])
+    cells = [
+        [
+            row[name].replace("|", "\\|").replace("<", "&lt;")
+            for name in ("stage", "case", "happened", "kept", "verdict")
+        ]
+        for row in rows
+    ]
+    return "\n".join(
+        [
+            "| stage | fault | what happened | what was kept | result |",
+            "|---|---|---|---|---|",
+            *(f"| {' | '.join(row)} |" for row in cells),
+        ]
+    )
 
 
 def record(rows: list[dict]) -> None:
@@ -51,7 +74,11 @@ def main() -> int:
     parser.add_argument("words", nargs="*")
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
-    cases = [case for case in CASES if not options.words or any(word in f"{case.stage} {case.name}" for word in options.words)]
+    cases = [
+        case
+        for case in CASES
+        if not options.words or any(word in f"{case.stage} {case.name}" for word in options.words)
+    ]
     rows, start = [], time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         good = Good(Path(scratch) / "good")
@@ -62,15 +89,36 @@ def main() -> int:
                 happened, kept = case.act(folder, good)
                 verdict = "holds"
             except Exception as error:
-                happened, kept, verdict = f"{type(error).__name__}: {error}".replace(f"{folder}/", "")[:3_000], "?", "falls short"
-            rows.append({"case": case.name, "stage": case.stage, "kinds": list(case.kinds), "happened": happened, "kept": kept, "verdict": verdict})
+                happened, kept, verdict = (
+                    f"{type(error).__name__}: {error}".replace(f"{folder}/", "")[:3_000],
+                    "?",
+                    "falls short",
+                )
+            rows.append(
+                {
+                    "case": case.name,
+                    "stage": case.stage,
+                    "kinds": list(case.kinds),
+                    "happened": happened,
+                    "kept": kept,
+                    "verdict": verdict,
+                }
+            )
             print(f"{number:2d}. {case.name}: {verdict} ({time.monotonic() - begun:.1f} s)")
             for name, text in (("happened", happened), ("kept", kept)):
-                print(textwrap.fill(text, 120, initial_indent=f"      {name}: ", subsequent_indent=" " * 16))
+                print(
+                    textwrap.fill(
+                        text, 120, initial_indent=f"      {name}: ", subsequent_indent=" " * 16
+                    )
+                )
             sys.stdout.flush()
     short = [row["case"] for row in rows if row["verdict"] != "holds"]
     print(matrix(rows))
-    print(f"{len(rows)} cases in {time.monotonic() - start:.0f} s, {len(short)} fall short", *short, sep="\n  - ")
+    print(
+        f"{len(rows)} cases in {time.monotonic() - start:.0f} s, {len(short)} fall short",
+        *short,
+        sep="\n  - ",
+    )
     if options.record and cases == CASES and not short:
         record(rows)
     return int(bool(short))

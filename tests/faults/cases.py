@@ -37,7 +37,15 @@ ROOT = Path(__file__).resolve().parents[2]
 KILLED, REFUSED, STOPPED = -signal.SIGKILL, 2, 130
 
 #: What can go wrong, in the order of the page's table.
-KINDS = ("folder in the way", "no right to write", "full disk", "two at once", "interrupt", "kill", "damage")
+KINDS = (
+    "folder in the way",
+    "no right to write",
+    "full disk",
+    "two at once",
+    "interrupt",
+    "kill",
+    "damage",
+)
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,9 @@ class Good:
     def __init__(self, folder: Path):
         self.folder = folder
         (folder / "data").mkdir(parents=True)
-        write_screen(folder / "data", tiny_rows(plates=3, wells=("B02", "C03"), sites=6), shape=(16, 16))
+        write_screen(
+            folder / "data", tiny_rows(plates=3, wells=("B02", "C03"), sites=6), shape=(16, 16)
+        )
         for stage in ("screen", "store", "model", "embedding"):
             assert run(stage, folder) == (0, "")
 
@@ -92,22 +102,34 @@ class Good:
     def same_store(self, folder: Path) -> None:
         """Fail if a store is not that of the undisturbed run, to the bit."""
         for name in ("pixels.npy", "store.json"):
-            assert (folder / "store" / name).read_bytes() == (self.folder / "store" / name).read_bytes(), name
+            assert (folder / "store" / name).read_bytes() == (
+                self.folder / "store" / name
+            ).read_bytes(), name
 
     def same_model(self, folder: Path) -> None:
         """Fail if weights or history are not those of the undisturbed run, to the bit (its seconds left out)."""
         one, other = (load_model(where / "model").state_dict() for where in (folder, self.folder))
         assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-        one, other = (pd.read_csv(where / "model" / "history.csv").drop(columns="seconds") for where in (folder, self.folder))
+        one, other = (
+            pd.read_csv(where / "model" / "history.csv").drop(columns="seconds")
+            for where in (folder, self.folder)
+        )
         pd.testing.assert_frame_equal(one, other, check_exact=True)
 
     def same_embedding(self, folder: Path) -> None:
         """Fail if an embedding is not that of the undisturbed run, to the bit."""
-        assert (folder / "embedding.npy").read_bytes() == (self.folder / "embedding.npy").read_bytes()
+        assert (folder / "embedding.npy").read_bytes() == (
+            self.folder / "embedding.npy"
+        ).read_bytes()
 
     def same(self, stage: str, folder: Path) -> None:
         """Fail if a stage's result is not that of the undisturbed run."""
-        {"screen": self.same_screen, "store": self.same_store, "model": self.same_model, "embedding": self.same_embedding}[stage](folder)
+        {
+            "screen": self.same_screen,
+            "store": self.same_store,
+            "model": self.same_model,
+            "embedding": self.same_embedding,
+        }[stage](folder)
 
 
 BEFORE = {"screen": (), "store": (), "model": ("store",), "embedding": ("store", "model")}
@@ -115,12 +137,20 @@ BEFORE = {"screen": (), "store": (), "model": ("store",), "embedding": ("store",
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Return what every file in a folder holds; locks and markers left out."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in (".lock", ".mcnn")}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in (".lock", ".mcnn")
+    }
 
 
 def leftovers(folder: Path) -> list[str]:
     """Return the temporary files below a folder."""
-    return [str(path.relative_to(folder)) for path in folder.rglob(".*") if path.name not in (".lock", ".mcnn")]
+    return [
+        str(path.relative_to(folder))
+        for path in folder.rglob(".*")
+        if path.name not in (".lock", ".mcnn")
+    ]
 
 
 def told(text: str, folder: Path) -> str:
@@ -146,12 +176,27 @@ def goes_on(good: Good, stage: str, folder: Path) -> None:
 
 # ------------------------------------------------------------------------------ kill, Ctrl-C, no room, in each stage
 
-POINTS = {"screen": ("drawn", 3, "while a screen is simulated"), "store": ("read", 100, "in the middle of pre-processing"), "model": ("step", 9, "in the middle of an epoch"),
-          "embedding": ("fields", 3, "in the middle of embedding")}
-LIMITS = {"screen": 3_000, "store": 5_000, "model": 16_000, "embedding": 500}  # bytes: less than the pixels, a checkpoint, a part
-FULL = {"screen": ("could not be written", "screen"), "store": ("File too large", "store"), "model": ("File too large", "epoch_001"), "embedding": ("File too large", "part_")}  # what is said
+POINTS = {
+    "screen": ("drawn", 3, "while a screen is simulated"),
+    "store": ("read", 100, "in the middle of pre-processing"),
+    "model": ("step", 9, "in the middle of an epoch"),
+    "embedding": ("fields", 3, "in the middle of embedding"),
+}
+LIMITS = {
+    "screen": 3_000,
+    "store": 5_000,
+    "model": 16_000,
+    "embedding": 500,
+}  # bytes: less than the pixels, a checkpoint, a part
+FULL = {
+    "screen": ("could not be written", "screen"),
+    "store": ("File too large", "store"),
+    "model": ("File too large", "epoch_001"),
+    "embedding": ("File too large", "part_"),
+}  # what is said
 
 for _stage, (_point, _count, _where) in POINTS.items():
+
     @case(_stage, f"kill -9 {_where}", "kill")
     def _(folder: Path, good: Good, stage=_stage, point=_point, count=_count) -> tuple[str, str]:
         good.copy(folder, *BEFORE[stage])
@@ -159,10 +204,16 @@ for _stage, (_point, _count, _where) in POINTS.items():
         code, _ = run(stage, folder, Disturbance(point, count, "kill"))
         assert code == KILLED
         kept = BEFORE[stage]
-        assert all(contents(folder / name) == contents(good.folder / name) for name in kept) and contents(folder / "data") == before
+        assert (
+            all(contents(folder / name) == contents(good.folder / name) for name in kept)
+            and contents(folder / "data") == before
+        )
         goes_on(good, stage, folder)
-        return "the process was gone at once", ("nothing of the half screen; the next run drew the same bits" if stage == "screen"
-                                                else "what was done; the next run went on to the same bits")
+        return "the process was gone at once", (
+            "nothing of the half screen; the next run drew the same bits"
+            if stage == "screen"
+            else "what was done; the next run went on to the same bits"
+        )
 
     @case(_stage, f"Ctrl-C {_where}", "interrupt")
     def _(folder: Path, good: Good, stage=_stage, point=_point, count=_count) -> tuple[str, str]:
@@ -170,10 +221,17 @@ for _stage, (_point, _count, _where) in POINTS.items():
         code, text = run(stage, folder, Disturbance(point, count, "interrupt"))
         assert code == STOPPED, text
         goes_on(good, stage, folder)
-        return "the run stopped", ("nothing of the half screen; the next run drew the same bits" if stage == "screen"
-                                   else "what was done; the next run went on to the same bits")
+        return "the run stopped", (
+            "nothing of the half screen; the next run drew the same bits"
+            if stage == "screen"
+            else "what was done; the next run went on to the same bits"
+        )
 
-    @case(_stage, f"no room for the file while {({'screen': 'an image is', 'store': 'pixels are', 'model': 'a checkpoint is', 'embedding': 'a part is'})[_stage]} written", "full disk")
+    @case(
+        _stage,
+        f"no room for the file while {({'screen': 'an image is', 'store': 'pixels are', 'model': 'a checkpoint is', 'embedding': 'a part is'})[_stage]} written",
+        "full disk",
+    )
     def _(folder: Path, good: Good, stage=_stage) -> tuple[str, str]:
         good.copy(folder, *BEFORE[stage])
         if stage == "embedding":  # begun, so that larger files than a part are there
@@ -182,7 +240,9 @@ for _stage, (_point, _count, _where) in POINTS.items():
         assert code == REFUSED, text
         said = clear(text, *FULL[stage])
         goes_on(good, stage, folder)
-        return told(said, folder), "what was there before; with room again the run went on to the same bits"
+        return told(
+            said, folder
+        ), "what was there before; with room again the run went on to the same bits"
 
     @case(_stage, f"a folder of somebody else's where the {_stage} belongs", "folder in the way")
     def _(folder: Path, good: Good, stage=_stage) -> tuple[str, str]:
@@ -193,16 +253,26 @@ for _stage, (_point, _count, _where) in POINTS.items():
         before = contents(folder)
         code, text = run(stage, folder)
         assert code == REFUSED and len(text.splitlines()) == 1, text
-        said = clear(text, stage, "holds 'epoch_001.sha256', 'notes.txt', 'photos' and 1 more and was not made by this program")
+        said = clear(
+            text,
+            stage,
+            "holds 'epoch_001.sha256', 'notes.txt', 'photos' and 1 more and was not made by this program",
+        )
         assert contents(folder) == before
         os.replace(folder / stage, folder / "theirs")
         goes_on(good, stage, folder)
-        return told(said, folder), "everything; with that folder out of the way the run ended with the same bits"
+        return told(
+            said, folder
+        ), "everything; with that folder out of the way the run ended with the same bits"
 
     if _stage == "screen":
         continue  # nothing of it is kept between runs: two at once are two screens, of which the last stays
 
-    @case(_stage, f"two {({'store': 'pre-processings', 'model': 'trainings', 'embedding': 'embeddings'})[_stage]} into one folder at once", "two at once")
+    @case(
+        _stage,
+        f"two {({'store': 'pre-processings', 'model': 'trainings', 'embedding': 'embeddings'})[_stage]} into one folder at once",
+        "two at once",
+    )
     def _(folder: Path, good: Good, stage=_stage, point=_point) -> tuple[str, str]:
         good.copy(folder, *BEFORE[stage])
         first = start(stage, folder, Disturbance(point, 1, "pause"))
@@ -217,11 +287,16 @@ for _stage, (_point, _count, _where) in POINTS.items():
         good.same(stage, folder)
         return f"the second: {told(said, folder)}", "the first run ended with the same bits"
 
+
 for _stage in POINTS:
+
     @case(_stage, f"no right to write the folder of the {_stage}", "no right to write")
     def _(folder: Path, good: Good, stage=_stage) -> tuple[str, str]:
         good.copy(folder, *BEFORE[stage])
-        before, target = contents(folder), folder if stage in ("screen", "store") else folder / stage
+        before, target = (
+            contents(folder),
+            folder if stage in ("screen", "store") else folder / stage,
+        )
         target.mkdir(exist_ok=True)
         target.chmod(0o555)
         try:
@@ -232,7 +307,9 @@ for _stage in POINTS:
         said = clear(text, "Permission denied", str(folder))
         assert contents(folder) == before
         goes_on(good, stage, folder)
-        return told(said, folder), "everything; with the right to write the run ended with the same bits"
+        return told(
+            said, folder
+        ), "everything; with the right to write the run ended with the same bits"
 
 
 @case("store", "kill -9 while a store is made anew over an older one", "kill")
@@ -250,7 +327,10 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
 
 # ------------------------------------------------------------------------------ images and tables
 
-def _hurt_image(hurt: Callable[[Path], None], *words: str) -> Callable[[Path, Good], tuple[str, str]]:
+
+def _hurt_image(
+    hurt: Callable[[Path], None], *words: str
+) -> Callable[[Path, Good], tuple[str, str]]:
     def act(folder: Path, good: Good) -> tuple[str, str]:
         good.copy(folder, "store")
         last = max((folder / "data").rglob("*.tif"))
@@ -262,21 +342,43 @@ def _hurt_image(hurt: Callable[[Path], None], *words: str) -> Callable[[Path, Go
         assert contents(folder / "store") == contents(good.folder / "store")
         last.write_bytes(whole)
         goes_on(good, "store", folder)
-        return told(text.splitlines()[1].strip(" -"), folder), "the older store; with the image mended the same bits"
+        return told(
+            text.splitlines()[1].strip(" -"), folder
+        ), "the older store; with the image mended the same bits"
 
     return act
 
 
 def _huge(path: Path) -> None:
     """Write a TIFF of 60,000 x 60,000 pixels, 7.2 GB, in 330 bytes."""
-    tags = {256: (4, 60_000), 257: (4, 60_000), 258: (3, 16), 259: (3, 1), 262: (3, 1), 273: (4, 122), 277: (3, 1), 278: (4, 60_000), 279: (4, 208)}
-    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, (kind, value) in tags.items())
+    tags = {
+        256: (4, 60_000),
+        257: (4, 60_000),
+        258: (3, 16),
+        259: (3, 1),
+        262: (3, 1),
+        273: (4, 122),
+        277: (3, 1),
+        278: (4, 60_000),
+        279: (4, 208),
+    }
+    entries = b"".join(
+        struct.pack("<HHII", tag, kind, 1, value) for tag, (kind, value) in tags.items()
+    )
     path.write_bytes((b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries).ljust(330, b"\0"))
 
 
-case("store", "a TIFF that is truncated", "damage")(_hurt_image(lambda path: path.write_bytes(path.read_bytes()[:-100]), "truncated"))
-case("store", "a TIFF of 7 GB, as its 330 bytes say", "damage")(_hurt_image(_huge, "60000 x 60000 pixels", "at most", "plate P3"))
-case("store", "a TIFF of another data type", "damage")(_hurt_image(lambda path: tifffile.imwrite(path, tifffile.imread(path).astype(np.float32)), "float32"))
+case("store", "a TIFF that is truncated", "damage")(
+    _hurt_image(lambda path: path.write_bytes(path.read_bytes()[:-100]), "truncated")
+)
+case("store", "a TIFF of 7 GB, as its 330 bytes say", "damage")(
+    _hurt_image(_huge, "60000 x 60000 pixels", "at most", "plate P3")
+)
+case("store", "a TIFF of another data type", "damage")(
+    _hurt_image(
+        lambda path: tifffile.imwrite(path, tifffile.imread(path).astype(np.float32)), "float32"
+    )
+)
 case("store", "a TIFF that is missing", "damage")(_hurt_image(Path.unlink, "does not exist"))
 
 
@@ -291,7 +393,9 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     assert contents(folder / "store") == contents(good.folder / "store")
     last.write_bytes(whole)
     goes_on(good, "store", folder)
-    return told(text.splitlines()[1].strip(" -"), folder), "the older store; with the image as before the same bits"
+    return told(
+        text.splitlines()[1].strip(" -"), folder
+    ), "the older store; with the image as before the same bits"
 
 
 def _change_table(folder: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
@@ -330,14 +434,22 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     last.write_bytes(whole)
     goes_on(good, "store", folder)
     goes_on(good, "model", folder)
-    return f"the training ended on the store that it had begun with; the next: {told(said, folder)}", "with the image as before the same bits"
+    return (
+        f"the training ended on the store that it had begun with; the next: {told(said, folder)}",
+        "with the image as before the same bits",
+    )
 
 
 @case("model", "the table names other wells since the training began", "damage")
 def _(folder: Path, good: Good) -> tuple[str, str]:
     good.copy(folder, "store", "model")
-    _change_table(folder, lambda table: table.assign(Metadata_Well=table["Metadata_Well"].mask(table["Metadata_Plate"] == "P3", "C03"),
-                                                     Metadata_Site=range(1, 37)))
+    _change_table(
+        folder,
+        lambda table: table.assign(
+            Metadata_Well=table["Metadata_Well"].mask(table["Metadata_Plate"] == "P3", "C03"),
+            Metadata_Site=range(1, 37),
+        ),
+    )
     code, text = run("model", folder)
     assert code == REFUSED, text
     said = clear(text, "belongs to another training", "surrogate classes")
@@ -347,13 +459,16 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
 
 # ------------------------------------------------------------------------------ the store
 
+
 def _flip(path: Path, place: int, bit: int = 1) -> None:
     content = bytearray(path.read_bytes())
     content[place] ^= bit
     path.write_bytes(content)
 
 
-def _hurt_store(hurt: Callable[[Path], None], stage: str = "model") -> Callable[[Path, Good], tuple[str, str]]:
+def _hurt_store(
+    hurt: Callable[[Path], None], stage: str = "model"
+) -> Callable[[Path, Good], tuple[str, str]]:
     def act(folder: Path, good: Good) -> tuple[str, str]:
         good.copy(folder, *BEFORE[stage])
         hurt(folder / "store")
@@ -364,30 +479,52 @@ def _hurt_store(hurt: Callable[[Path], None], stage: str = "model") -> Callable[
         shutil.rmtree(folder / "store")
         goes_on(good, "store", folder)
         goes_on(good, stage, folder)
-        return told(said, folder), "nothing was computed from it; pre-processed again, the same bits"
+        return told(
+            said, folder
+        ), "nothing was computed from it; pre-processed again, the same bits"
 
     return act
 
 
-case("store", "a store with a missing block (its last rows)", "damage")(_hurt_store(lambda store: os.truncate(store / "pixels.npy", 12_000)))
-case("store", "a store with a block too many", "damage")(_hurt_store(lambda store: os.truncate(store / "pixels.npy", 21_632)))
-case("store", "a store with an altered block, before training", "damage")(_hurt_store(lambda store: _flip(store / "pixels.npy", -700)))
-case("store", "a store with an altered block, before embedding", "damage")(_hurt_store(lambda store: _flip(store / "pixels.npy", -700), "embedding"))
-case("store", "a store without its pixels", "damage")(_hurt_store(lambda store: (store / "pixels.npy").unlink()))
-case("store", "a store whose description was emptied", "damage")(_hurt_store(lambda store: (store / "store.json").write_bytes(b"")))
+case("store", "a store with a missing block (its last rows)", "damage")(
+    _hurt_store(lambda store: os.truncate(store / "pixels.npy", 12_000))
+)
+case("store", "a store with a block too many", "damage")(
+    _hurt_store(lambda store: os.truncate(store / "pixels.npy", 21_632))
+)
+case("store", "a store with an altered block, before training", "damage")(
+    _hurt_store(lambda store: _flip(store / "pixels.npy", -700))
+)
+case("store", "a store with an altered block, before embedding", "damage")(
+    _hurt_store(lambda store: _flip(store / "pixels.npy", -700), "embedding")
+)
+case("store", "a store without its pixels", "damage")(
+    _hurt_store(lambda store: (store / "pixels.npy").unlink())
+)
+case("store", "a store whose description was emptied", "damage")(
+    _hurt_store(lambda store: (store / "store.json").write_bytes(b""))
+)
 
 
 # ------------------------------------------------------------------------------ checkpoints
+
 
 @case("model", "killed in the middle of a checkpoint's tensor file", "kill")
 def _(folder: Path, good: Good) -> tuple[str, str]:
     good.copy(folder, "store")
     assert run("model", folder, Disturbance("moved epoch_001.sha256", 1, "kill"))[0] == KILLED
     first = contents(folder / "model")
-    assert run("model", folder, Disturbance(limit=LIMITS["model"], act="kill"))[0] == -signal.SIGXFSZ
-    assert first.items() - contents(folder / "model").items() <= {("history.csv", first["history.csv"])}
+    assert (
+        run("model", folder, Disturbance(limit=LIMITS["model"], act="kill"))[0] == -signal.SIGXFSZ
+    )
+    assert first.items() - contents(folder / "model").items() <= {
+        ("history.csv", first["history.csv"])
+    }
     goes_on(good, "model", folder)
-    return "the process was gone with half a file written", "the checkpoint before; the next run went on to the same bits"
+    return (
+        "the process was gone with half a file written",
+        "the checkpoint before; the next run went on to the same bits",
+    )
 
 
 @case("model", "kill -9 between a checkpoint's tensor file and its hash", "kill")
@@ -395,9 +532,16 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     good.copy(folder, "store")
     assert run("model", folder, Disturbance("moved epoch_002.safetensors", 1, "kill"))[0] == KILLED
     there = contents(folder / "model")
-    assert "epoch_001.sha256" in there and "epoch_002.safetensors" in there and "epoch_002.sha256" not in there
+    assert (
+        "epoch_001.sha256" in there
+        and "epoch_002.safetensors" in there
+        and "epoch_002.sha256" not in there
+    )
     goes_on(good, "model", folder)
-    return "the process was gone with a tensor file that has no hash", "the checkpoint before; the next run went on to the same bits"
+    return (
+        "the process was gone with a tensor file that has no hash",
+        "the checkpoint before; the next run went on to the same bits",
+    )
 
 
 def _hurt_checkpoint(hurt: Callable[[Path], None]) -> Callable[[Path, Good], tuple[str, str]]:
@@ -410,7 +554,11 @@ def _hurt_checkpoint(hurt: Callable[[Path], None]) -> Callable[[Path, Good], tup
             assert code == REFUSED, text
             said = clear(text, newest.name, "damaged")
         older = contents(good.folder / "model")
-        assert all(content == older[name] for name, content in contents(folder / "model").items() if name != newest.name)
+        assert all(
+            content == older[name]
+            for name, content in contents(folder / "model").items()
+            if name != newest.name
+        )
         for path in (folder / "model").glob(f"{newest.stem}.*"):
             path.unlink()
         goes_on(good, "model", folder)
@@ -419,16 +567,27 @@ def _hurt_checkpoint(hurt: Callable[[Path], None]) -> Callable[[Path, Good], tup
     return act
 
 
-case("model", "a checkpoint that is truncated", "damage")(_hurt_checkpoint(lambda path: os.truncate(path, 20_000)))
-case("model", "a checkpoint that is empty", "damage")(_hurt_checkpoint(lambda path: os.truncate(path, 0)))
-case("model", "a checkpoint with one bit flipped", "damage")(_hurt_checkpoint(lambda path: _flip(path, -9)))
+case("model", "a checkpoint that is truncated", "damage")(
+    _hurt_checkpoint(lambda path: os.truncate(path, 20_000))
+)
+case("model", "a checkpoint that is empty", "damage")(
+    _hurt_checkpoint(lambda path: os.truncate(path, 0))
+)
+case("model", "a checkpoint with one bit flipped", "damage")(
+    _hurt_checkpoint(lambda path: _flip(path, -9))
+)
 
 
 @case("model", "a checkpoint of another class map", "damage")
 def _(folder: Path, good: Good) -> tuple[str, str]:
     good.copy(folder, "store")
-    _change_table(folder, lambda table: table.assign(Metadata_Well=table["Metadata_Well"].where(table["Metadata_Plate"] != "P1", "B02"),
-                                                     Metadata_Site=range(1, 37)))
+    _change_table(
+        folder,
+        lambda table: table.assign(
+            Metadata_Well=table["Metadata_Well"].where(table["Metadata_Plate"] != "P1", "B02"),
+            Metadata_Site=range(1, 37),
+        ),
+    )
     assert run("model", folder)[0] == 0
     other = contents(folder / "model")
     shutil.copy(good.folder / "data" / "screen.csv", folder / "data" / "screen.csv")
@@ -445,9 +604,16 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
 def _(folder: Path, good: Good) -> tuple[str, str]:
     good.copy(folder, "store", "model")
     newest = max((folder / "model").glob("epoch_*.safetensors"))
-    header = json.dumps({"x": {"dtype": "F32", "shape": [10**6, 10**6], "data_offsets": [0, 4 * 10**12]}, "__metadata__": {"state": "{}"}}).encode()
+    header = json.dumps(
+        {
+            "x": {"dtype": "F32", "shape": [10**6, 10**6], "data_offsets": [0, 4 * 10**12]},
+            "__metadata__": {"state": "{}"},
+        }
+    ).encode()
     newest.write_bytes(struct.pack("<Q", len(header)) + header + bytes(100))
-    newest.with_suffix(".sha256").write_text(f"{files.sha256(newest)}  {newest.name}\n", encoding="ascii")
+    newest.with_suffix(".sha256").write_text(
+        f"{files.sha256(newest)}  {newest.name}\n", encoding="ascii"
+    )
     for stage in ("model", "embedding"):
         code, text = run(stage, folder)
         assert code == REFUSED, text
@@ -479,7 +645,9 @@ def _hurt_part(folder: Path, good: Good, hurt: Callable[[Path], None]) -> tuple[
         said = clear(text, part.name)
         part.unlink()
     goes_on(good, "embedding", folder)
-    return told(said, folder) if code else "the part was found damaged and computed again", "the other parts; the same bits"
+    return told(
+        said, folder
+    ) if code else "the part was found damaged and computed again", "the other parts; the same bits"
 
 
 # ------------------------------------------------------------------------------ the book
@@ -500,14 +668,20 @@ while os.path.exists(os.environ["MET"]):
 with atomic(space.path("kept.txt")) as temporary:
     temporary.write_text("kept " * 20_000)
 space.record(n=2)"""
-FIRST = 'from mcnn_core.workspace import Workspace\\n\\nspace = Workspace(out, "01_first")\\nspace.record(n=1)'.replace("\\n", "\n")
+FIRST = 'from mcnn_core.workspace import Workspace\\n\\nspace = Workspace(out, "01_first")\\nspace.record(n=1)'.replace(
+    "\\n", "\n"
+)
 
 
 def _notebook(title: str, code: str) -> str:
-    return NOTEBOOK.format(title=title, parameters="", prose=f"It is {{result}}`{title.lower()}.n`.", code=code)
+    return NOTEBOOK.format(
+        title=title, parameters="", prose=f"It is {{result}}`{title.lower()}.n`.", code=code
+    )
 
 
-def _build(root: Path, out: Path, *tasks: str, limit: int = 0, bound: bool = False) -> subprocess.Popen:
+def _build(
+    root: Path, out: Path, *tasks: str, limit: int = 0, bound: bool = False
+) -> subprocess.Popen:
     """Start a build; see `Disturbance` for `limit`, which also holds for the processes it starts, and `bound`."""
     code = f"""
         import resource, runpy, signal, sys
@@ -519,11 +693,24 @@ def _build(root: Path, out: Path, *tasks: str, limit: int = 0, bound: bool = Fal
         sys.argv = ["tools.run", "doit", "run", *sys.argv[1:]]
         runpy.run_module("tools.run", run_name="__main__", alter_sys=True)
     """
-    environment = os.environ | {"OUT": str(out), "PROFILE": "tiny", "PYTHONPATH": str(root), "MET": f"{root}/met", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "OUT": str(out),
+        "PROFILE": "tiny",
+        "PYTHONPATH": str(root),
+        "MET": f"{root}/met",
+        "OMP_NUM_THREADS": "1",
+    }
     for name in ("SCREEN", "DATA", "SEED", "SURROGATE", "PARAMS"):
         environment.pop(name, None)
-    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), *tasks], cwd=root, env=environment, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), *tasks],
+        cwd=root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def _built(root: Path, out: Path, *tasks: str) -> str:
@@ -549,7 +736,11 @@ def _met(root: Path, process: subprocess.Popen) -> None:
 
 def _results(out: Path) -> dict:
     """Return the numbers of a book, without those of the machine and the clock."""
-    return {key: value for key, value in json.loads((out / "results.json").read_text(encoding="utf-8")).items() if not key.startswith("run.seconds")}
+    return {
+        key: value
+        for key, value in json.loads((out / "results.json").read_text(encoding="utf-8")).items()
+        if not key.startswith("run.seconds")
+    }
 
 
 def _pages(out: Path) -> dict[str, bytes]:
@@ -558,7 +749,13 @@ def _pages(out: Path) -> dict[str, bytes]:
 
 def _repository_of(folder: Path, good: Good) -> tuple[Path, Path]:
     """Return a repository of the case's own and its output folder, with the numbers of an undisturbed book to compare with."""
-    root = small_repository(folder / "repository", _notebook("First", FIRST), _notebook("Second", WAITING), "# Small\n", "tiny: {}\ndefault: {}\n")
+    root = small_repository(
+        folder / "repository",
+        _notebook("First", FIRST),
+        _notebook("Second", WAITING),
+        "# Small\n",
+        "tiny: {}\ndefault: {}\n",
+    )
     if not hasattr(good, "results"):
         _built(root, good.folder / "out", "merge")
         good.results = _results(good.folder / "out")
@@ -585,14 +782,23 @@ def _goes_on(good: Good, root: Path, out: Path) -> str:
 @case("book", "a folder of somebody else's where the output belongs", "folder in the way")
 def _(folder: Path, good: Good) -> tuple[str, str]:
     root, out = _repository_of(folder, good)
-    for name in ("results.json", ".lock", "screen/a.tif", "html/index.html", "src/conf.py", "exec/01_first.json"):
+    for name in (
+        "results.json",
+        ".lock",
+        "screen/a.tif",
+        "html/index.html",
+        "src/conf.py",
+        "exec/01_first.json",
+    ):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_text(name)
     before = contents(folder)
     process = _build(root, out)
     text = process.communicate(timeout=600)[0]
     assert process.returncode and len(text.splitlines()) == 1, text
-    said = clear(text, "out holds '.lock', 'exec', 'html' and 3 more and was not made by this program")
+    said = clear(
+        text, "out holds '.lock', 'exec', 'html' and 3 more and was not made by this program"
+    )
     assert contents(folder) == before and (out / ".lock").read_text() == ".lock"
     os.replace(out, folder / "theirs")
     _same_numbers(good, root, out)
@@ -615,7 +821,11 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     _met(root, process)
     os.killpg(process.pid, signal.SIGINT)
     text = process.communicate(timeout=600)[0]
-    assert process.returncode and "Traceback" not in text and "stopped; the same command resumes" in text, text
+    assert (
+        process.returncode
+        and "Traceback" not in text
+        and "stopped; the same command resumes" in text
+    ), text
     return "the build stopped and said that the same command goes on", _goes_on(good, root, out)
 
 
@@ -625,7 +835,9 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     (root / "met").unlink()
     process = _build(root, out, "merge", limit=80_000)
     text = process.communicate(timeout=600)[0]
-    assert process.returncode and "notebook 02_second failed" in text and "File too large" in text, text
+    assert (
+        process.returncode and "notebook 02_second failed" in text and "File too large" in text
+    ), text
     return "notebook 02_second failed: OSError: File too large", _goes_on(good, root, out)
 
 
@@ -653,26 +865,37 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     screen, store = str(good.folder / "data" / "screen.csv"), out / "store"
     done, refused = [], []
     for name, command in {
-            "check": lambda: doctor.main(["--screen", screen, "--out", str(out)]),
-            "preprocess": lambda: preprocess.main(["--screen", screen, "--out", str(store), "--multiple", "4"]),
-            "simulate": lambda: simulate.main(["--out", str(out), "--seed", "0", "--layout", "tiny"]),
-            "data": lambda: download.main(["--screen", "kimorph", "--data", str(out)]),
-            "train": lambda: train.main(["--out", str(out)]),
-            "a notebook by hand": lambda: Workspace(str(out), "02_second"),
-            "a second book": lambda: _built(root, out)}.items():
+        "check": lambda: doctor.main(["--screen", screen, "--out", str(out)]),
+        "preprocess": lambda: preprocess.main(
+            ["--screen", screen, "--out", str(store), "--multiple", "4"]
+        ),
+        "simulate": lambda: simulate.main(["--out", str(out), "--seed", "0", "--layout", "tiny"]),
+        "data": lambda: download.main(["--screen", "kimorph", "--data", str(out)]),
+        "train": lambda: train.main(["--out", str(out)]),
+        "a notebook by hand": lambda: Workspace(str(out), "02_second"),
+        "a second book": lambda: _built(root, out),
+    }.items():
         try:
             with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
                 command()
             done.append(name)
         except (SystemExit, InputError, AssertionError) as end:
-            (done if end.args[:1] in ((0,), (1,)) else refused).append(name)  # 1: the check has found an error
-    assert (done, refused) == (["check", "preprocess"], ["simulate", "data", "train", "a notebook by hand", "a second book"]), (done, refused)
+            (done if end.args[:1] in ((0,), (1,)) else refused).append(
+                name
+            )  # 1: the check has found an error
+    assert (done, refused) == (
+        ["check", "preprocess"],
+        ["simulate", "data", "train", "a notebook by hand", "a second book"],
+    ), (done, refused)
     good.same_store(out)
     (root / "met").unlink()
     text = first.communicate(timeout=600)[0]
     assert first.returncode == 0 and _results(out) == good.results, text
     assert "running" not in _same_numbers(good, root, out) and (out / "check.html").exists()
-    return f"{', '.join(done)}: did their work beside it; {', '.join(refused)}: refused in one message", "the book ended with the same numbers, and is current"
+    return (
+        f"{', '.join(done)}: did their work beside it; {', '.join(refused)}: refused in one message",
+        "the book ended with the same numbers, and is current",
+    )
 
 
 @case("book", "no right to write the output folder", "no right to write")
@@ -690,7 +913,11 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     return told(said, folder), "nothing was begun; with the right to write the same numbers"
 
 
-@case("book", "files of a book were damaged: the build's own state, a result, an executed notebook", "damage")
+@case(
+    "book",
+    "files of a book were damaged: the build's own state, a result, an executed notebook",
+    "damage",
+)
 def _(folder: Path, good: Good) -> tuple[str, str]:
     root, out = _repository_of(folder, good)
     _same_numbers(good, root, out)
@@ -704,15 +931,23 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     return "the state was written anew; the two notebooks ran again", "all else; the same numbers"
 
 
-@case("book", "pages: kill -9, then no room for a file, while they are rendered, then some deleted and damaged; output folder with spaces and other scripts in its name",
-      "kill", "full disk", "damage")
+@case(
+    "book",
+    "pages: kill -9, then no room for a file, while they are rendered, then some deleted and damaged; output folder with spaces and other scripts in its name",
+    "kill",
+    "full disk",
+    "damage",
+)
 def _(folder: Path, good: Good) -> tuple[str, str]:
     root, _ = _repository_of(folder, good)
     out, page = folder / "mein Buch – 本 ümlaut e\u0301 \u05d0\u05d1", root / "book" / "intro.md"
     _same_numbers(good, root, out)
     _built(root, out)
     whole, text = _pages(out), page.read_text(encoding="utf-8")
-    assert "url=book/intro.html" in whole["index.html"].decode() and b">2<" in whole["notebooks/02_second.html"]
+    assert (
+        "url=book/intro.html" in whole["index.html"].decode()
+        and b">2<" in whole["notebooks/02_second.html"]
+    )
     page.write_text(f"{text}\nAnother sentence.\n", encoding="utf-8")
     process = _build(root, out)
     while not [*out.glob(".html.*/book/*.html")]:
@@ -722,29 +957,49 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     assert _pages(out) == whole
     process = _build(root, out, limit=30_000)
     text_full = process.communicate(timeout=600)[0]
-    assert process.returncode and "the book was not rendered" in text_full and "File too large" in text_full, text_full
+    assert (
+        process.returncode
+        and "the book was not rendered" in text_full
+        and "File too large" in text_full
+    ), text_full
     assert "Traceback" not in text_full, text_full
     assert _pages(out) == whole
-    assert "running" not in _built(root, out) and b"Another sentence." in _pages(out)["book/intro.html"]
+    assert (
+        "running" not in _built(root, out)
+        and b"Another sentence." in _pages(out)["book/intro.html"]
+    )
     page.write_text(text, encoding="utf-8")
     _built(root, out)
     after = _pages(out)
     assert after.keys() == whole.keys()
-    assert not [name for name in whole if after[name] != whole[name]], [name for name in whole if after[name] != whole[name]]
-    assert not [name for name in os.listdir(out) if name.startswith(".") and name not in (".lock", ".mcnn", ".doit.json")]
+    assert not [name for name in whole if after[name] != whole[name]], [
+        name for name in whole if after[name] != whole[name]
+    ]
+    assert not [
+        name
+        for name in os.listdir(out)
+        if name.startswith(".") and name not in (".lock", ".mcnn", ".doit.json")
+    ]
     (out / "html" / "objects.inv").unlink()
     os.truncate(out / "html" / "book" / "intro.html", 100)
     (out / "html" / ".nojekyll").touch()
     (out / "results.json").write_text("{}")
     assert "running" not in _built(root, out)
     assert _pages(out) == after | {".nojekyll": b""} and _results(out) == good.results
-    return ("the build was gone at once; then: the book was not rendered; then the damage was found",
-            "the pages before, whole, both times; then the same bits, and a foreign file among the pages")
+    return (
+        "the build was gone at once; then: the book was not rendered; then the damage was found",
+        "the pages before, whole, both times; then the same bits, and a foreign file among the pages",
+    )
 
 
 # ------------------------------------------------------------------------------ order of writing
 
-@case("files", "order of writing: what is moved into place is on the disk before, and the move after", "kill")
+
+@case(
+    "files",
+    "order of writing: what is moved into place is on the disk before, and the move after",
+    "kill",
+)
 def _(folder: Path, good: Good) -> tuple[str, str]:
     code = f"""
         import os, pathlib
@@ -760,13 +1015,28 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
                 (temporary / "inside").write_text(str(run))
         print(calls)
     """
-    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, capture_output=True, text=True, check=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     calls = ast.literal_eval(ended.stdout)
-    moves = [(at, call) for at, call in enumerate(calls) if call[0] == "replace" and call[2] in (str(folder / "a.json"), str(folder / "folder"))]
+    moves = [
+        (at, call)
+        for at, call in enumerate(calls)
+        if call[0] == "replace" and call[2] in (str(folder / "a.json"), str(folder / "folder"))
+    ]
     assert len(moves) == 4
     for at, (_, old, new) in moves:
         synced = [call[1] for call in calls[:at] if call[0] == "fsync"]
         assert old in synced and (new.endswith(".json") or f"{old}/inside" in synced)
-        assert ("fsync", str(folder)) in calls[at + 1:]
-        assert calls.index(("fsync", str(folder)), at) < next((later for later, _ in moves if later > at), len(calls))
-    return "fsync of the file, rename, fsync of its folder, in this order", "the old file or the new one, never a part"
+        assert ("fsync", str(folder)) in calls[at + 1 :]
+        assert calls.index(("fsync", str(folder)), at) < next(
+            (later for later, _ in moves if later > at), len(calls)
+        )
+    return (
+        "fsync of the file, rename, fsync of its folder, in this order",
+        "the old file or the new one, never a part",
+    )

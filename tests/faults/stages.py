@@ -33,39 +33,68 @@ from mcnn_core.surrogate import surrogate_classes
 from mcnn_core.train import RECIPES, load_model, train
 from tests.faults.rights import lower_rights
 
-NETWORK = NetworkConfig((4, 4), fusion=8, hidden=16, norm=True, pool_between=True, average=True, dropout=0.2)
+NETWORK = NetworkConfig(
+    (4, 4), fusion=8, hidden=16, norm=True, pool_between=True, average=True, dropout=0.2
+)
 RECIPE = replace(RECIPES["default"], epochs=3, batch=6, seed=1)
 
 
 # ------------------------------------------------------------------------------ stages
 
+
 def screen(folder: Path) -> None:
     """Draw a small screen into ``screen``."""
-    simulate.simulate_screen(folder / "screen", 0, simulate.LAYOUTS["tiny"], 48, 64, workers=1, progress=False)
+    simulate.simulate_screen(
+        folder / "screen", 0, simulate.LAYOUTS["tiny"], 48, 64, workers=1, progress=False
+    )
 
 
 def store(folder: Path) -> None:
     """Pre-process ``data/screen.csv`` into ``store``."""
-    preprocess.preprocess(read_loaddata(folder / "data" / "screen.csv"), folder / "store", multiple=4, workers=1, progress=False)
+    preprocess.preprocess(
+        read_loaddata(folder / "data" / "screen.csv"),
+        folder / "store",
+        multiple=4,
+        workers=1,
+        progress=False,
+    )
 
 
 def model(folder: Path) -> None:
     """Train on the wells of the store into ``model``."""
     table = read_loaddata(folder / "data" / "screen.csv").table
-    classes = surrogate_classes(table, ["Metadata_Plate", "Metadata_Well"], np.ones(len(table), bool))
-    train(Store.open(folder / "store"), classes["label"].to_numpy(), NETWORK, RECIPE, folder / "model", progress=False)
+    classes = surrogate_classes(
+        table, ["Metadata_Plate", "Metadata_Well"], np.ones(len(table), bool)
+    )
+    train(
+        Store.open(folder / "store"),
+        classes["label"].to_numpy(),
+        NETWORK,
+        RECIPE,
+        folder / "model",
+        progress=False,
+    )
 
 
 def embedding(folder: Path) -> None:
     """Send every field through the network, in parts of 8 that are kept in ``embedding``."""
     features.PART = 8
-    np.save(folder / "embedding.npy", embed_screen(load_model(folder / "model"), Store.open(folder / "store"), folder / "embedding", progress=False))
+    np.save(
+        folder / "embedding.npy",
+        embed_screen(
+            load_model(folder / "model"),
+            Store.open(folder / "store"),
+            folder / "embedding",
+            progress=False,
+        ),
+    )
 
 
 STAGES = {stage.__name__: stage for stage in (screen, store, model, embedding)}
 
 
 # ------------------------------------------------------------------------------ disturbances
+
 
 @dataclass(frozen=True)
 class Disturbance:
@@ -91,7 +120,9 @@ class Disturbance:
     bound: bool = False
 
 
-def _counted(function: Callable, act: Callable, count: int, counts: Callable = lambda *given: True) -> Callable:
+def _counted(
+    function: Callable, act: Callable, count: int, counts: Callable = lambda *given: True
+) -> Callable:
     """Return `function`, which calls `act` after its `count`-th call that counts."""
     passed = 0
 
@@ -118,8 +149,12 @@ def _act(name: str, folder: Path) -> Callable[[], None]:
         shutil.copy(min((folder / "data").rglob("*.tif")), folder / "other.tif")
         os.replace(folder / "other.tif", last)
 
-    return {"kill": lambda: os.kill(os.getpid(), signal.SIGKILL), "interrupt": lambda: os.kill(os.getpid(), signal.SIGINT),
-            "pause": pause, "swap": swap}[name]
+    return {
+        "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+        "interrupt": lambda: os.kill(os.getpid(), signal.SIGINT),
+        "pause": pause,
+        "swap": swap,
+    }[name]
 
 
 def disturb(folder: Path, how: Disturbance) -> None:
@@ -133,22 +168,40 @@ def disturb(folder: Path, how: Disturbance) -> None:
     if not how.point:
         return
     act, (point, _, name) = _act(how.act, folder), how.point.partition(" ")
-    owner, attribute = {"drawn": (simulate, "_write_well"), "read": (preprocess, "read_image"), "step": (torch.optim.AdamW, "step"), "fields": (MCNN, "embed"),
-                        "moved": (os, "replace")}[point]
-    counts = (lambda *given: os.fspath(given[1]).endswith(name)) if point == "moved" else (lambda *given: True)
+    owner, attribute = {
+        "drawn": (simulate, "_write_well"),
+        "read": (preprocess, "read_image"),
+        "step": (torch.optim.AdamW, "step"),
+        "fields": (MCNN, "embed"),
+        "moved": (os, "replace"),
+    }[point]
+    counts = (
+        (lambda *given: os.fspath(given[1]).endswith(name))
+        if point == "moved"
+        else (lambda *given: True)
+    )
     setattr(owner, attribute, _counted(getattr(owner, attribute), act, how.count, counts))
 
 
 # ------------------------------------------------------------------------------ processes
 
+
 def _warm() -> None:
     """Make libraries load what they load when first used, once and not in every process."""
     torch.optim.AdamW([torch.zeros(1, requires_grad=True)], fused=True)
-    tqdm.set_lock(threading.RLock())  # its own is shared between processes, and what a killed one leaves of that is complained of
-    DataFrameSchema({"a": Column(checks=[Check(lambda text: text == "a")])}).validate(pd.DataFrame({"a": ["a"]}), lazy=True)
+    tqdm.set_lock(
+        threading.RLock()
+    )  # its own is shared between processes, and what a killed one leaves of that is complained of
+    DataFrameSchema({"a": Column(checks=[Check(lambda text: text == "a")])}).validate(
+        pd.DataFrame({"a": ["a"]}), lazy=True
+    )
 
 
-if multiprocessing.parent_process() is None and __name__ != "__main__" and "forkserver" in " ".join(sys.argv + list(sys.orig_argv)):
+if (
+    multiprocessing.parent_process() is None
+    and __name__ != "__main__"
+    and "forkserver" in " ".join(sys.argv + list(sys.orig_argv))
+):
     _warm()
 
 
@@ -157,7 +210,9 @@ def _child(stage: str, folder: Path, how: Disturbance, told: Connection) -> None
     os.dup2(told.fileno(), 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
-    engine._bfloat16_is_faster = lambda kind: False  # measured, it may differ from run to run beside other work
+    engine._bfloat16_is_faster = lambda kind: (
+        False
+    )  # measured, it may differ from run to run beside other work
     try:
         disturb(folder, how)
         STAGES[stage](folder)

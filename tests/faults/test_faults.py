@@ -23,6 +23,8 @@ def test_there_are_enough_and_none_twice():
 
 def test_the_page_shows_the_record_and_the_record_has_these_cases():
     rows = read_json(RECORD)["cases"]
-    assert [(row["stage"], row["case"]) for row in rows] == [(case.stage, case.name) for case in CASES]
+    assert [(row["stage"], row["case"]) for row in rows] == [
+        (case.stage, case.name) for case in CASES
+    ]
     assert {row["verdict"] for row in rows} == {"holds"}
     assert all(lines in PAGE.read_text(encoding="utf-8") for lines in (matrix(rows), table(rows)))

@@ -26,8 +26,13 @@ def search(name: str, folder: Path, seconds: int) -> dict:
     """Return what a search of `seconds` did: inputs tried, branches reached, findings; a search that dies goes on."""
     begun, tried, reached, deaths = time.monotonic(), 0, 0, []
     while (left := seconds - int(time.monotonic() - begun)) > 0:
-        ended = subprocess.run([sys.executable, "-m", "tests.fuzz.guided", name, folder, str(left)], cwd=ROOT, capture_output=True, text=True,
-                               errors="replace")
+        ended = subprocess.run(
+            [sys.executable, "-m", "tests.fuzz.guided", name, folder, str(left)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
         tried += sum(map(int, re.findall(r"number_of_executed_units: (\d+)", ended.stderr)))
         reached = max([reached, *map(int, re.findall(r"cov: (\d+)", ended.stderr))])
         if ended.returncode:
@@ -35,16 +40,28 @@ def search(name: str, folder: Path, seconds: int) -> dict:
             print(deaths[-1], flush=True)
             if len(deaths) == 5:
                 break
-    found = json.loads((folder / "findings.json").read_text(encoding="utf-8")) if (folder / "findings.json").exists() else {}
+    found = (
+        json.loads((folder / "findings.json").read_text(encoding="utf-8"))
+        if (folder / "findings.json").exists()
+        else {}
+    )
     for death in deaths:
         found.setdefault(f"process ended {len(found)}", {"text": death})
-    return {"readers": TARGETS[name].readers, "seconds": round(time.monotonic() - begun), "inputs": tried, "branches": reached,
-            "findings": sorted(found), "commit": commit(ROOT)}
+    return {
+        "readers": TARGETS[name].readers,
+        "seconds": round(time.monotonic() - begun),
+        "inputs": tried,
+        "branches": reached,
+        "findings": sorted(found),
+        "commit": commit(ROOT),
+    }
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("readers", nargs="*", default=list(TARGETS), choices=list(TARGETS), metavar="READER")
+    parser.add_argument(
+        "readers", nargs="*", default=list(TARGETS), choices=list(TARGETS), metavar="READER"
+    )
     parser.add_argument("--seconds", type=int, default=600)
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "mcnn-fuzz")
     options = parser.parse_args()
@@ -52,6 +69,14 @@ if __name__ == "__main__":
         (options.keep / reader).mkdir(parents=True, exist_ok=True)
         result = search(reader, options.keep / reader, options.seconds)
         kept = read_json(RECORD)["readers"] if RECORD.exists() else {}
-        write_json(RECORD, {"atheris": metadata.version("atheris"), "memory_bytes": MEMORY, "hang_seconds": SECONDS, "longest_input_bytes": LONGEST,
-                            "readers": kept | {reader: result}})
+        write_json(
+            RECORD,
+            {
+                "atheris": metadata.version("atheris"),
+                "memory_bytes": MEMORY,
+                "hang_seconds": SECONDS,
+                "longest_input_bytes": LONGEST,
+                "readers": kept | {reader: result},
+            },
+        )
         print(reader, json.dumps(result, indent=1), flush=True)

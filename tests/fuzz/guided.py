@@ -15,8 +15,14 @@ from pathlib import Path
 import atheris
 
 NAME, FOLDER, TIME = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-LIBRARIES = {"tiff": ["tifffile"], "jpeg": ["PIL"], "checkpoint": ["yaml"]}  # instrumented beside our own modules
-with atheris.instrument_imports(include=["mcnn_core", *LIBRARIES.get(NAME, [])], enable_loader_override=False):
+LIBRARIES = {
+    "tiff": ["tifffile"],
+    "jpeg": ["PIL"],
+    "checkpoint": ["yaml"],
+}  # instrumented beside our own modules
+with atheris.instrument_imports(
+    include=["mcnn_core", *LIBRARIES.get(NAME, [])], enable_loader_override=False
+):
     from tests.fuzz import targets
 
     if NAME == "checkpoint":
@@ -46,15 +52,35 @@ def one(data: bytes) -> None:
     try:
         targets.attempt(TARGET, folder, data)
     except Exception as error:
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "mcnn_core" in frame.filename]
+        frames = [
+            frame
+            for frame in traceback.extract_tb(error.__traceback__)
+            if "mcnn_core" in frame.filename
+        ]
         place = f"{Path(frames[-1].filename).name}, {frames[-1].name}" if frames else "?"
-        keep(data, f"{type(error).__name__} in {place}", "".join(traceback.format_exception(error))[-3000:])
+        keep(
+            data,
+            f"{type(error).__name__} in {place}",
+            "".join(traceback.format_exception(error))[-3000:],
+        )
     if (seconds := time.process_time() - start) > targets.SECONDS:
         keep(data, "slow", f"{seconds:.1f} s of computing")
 
 
 logging.disable()
 targets.limit_memory()
-atheris.Setup([sys.argv[0], str(CORPUS), f"-max_total_time={TIME}", f"-max_len={targets.LONGEST}", f"-timeout={int(targets.SECONDS) * 30}",
-               f"-artifact_prefix={FOLDER}/", "-rss_limit_mb=0", "-print_final_stats=1", "-seed=1"], one)
+atheris.Setup(
+    [
+        sys.argv[0],
+        str(CORPUS),
+        f"-max_total_time={TIME}",
+        f"-max_len={targets.LONGEST}",
+        f"-timeout={int(targets.SECONDS) * 30}",
+        f"-artifact_prefix={FOLDER}/",
+        "-rss_limit_mb=0",
+        "-print_final_stats=1",
+        "-seed=1",
+    ],
+    one,
+)
 atheris.Fuzz()

@@ -56,7 +56,10 @@ def attempt(target: Target, folder: Path, data: bytes) -> None:
 
 def limit_memory() -> None:
     """Let this process take `MEMORY` bytes of address space more than it has now."""
-    now = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    now = (
+        int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        * resource.getpagesize()
+    )
     resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY, resource.RLIM_INFINITY))
 
 
@@ -106,30 +109,54 @@ def _read_table(folder: Path, data: bytes) -> None:
 
 def _table_seeds() -> list[bytes]:
     plain, two = LOADDATA.encode(), BBBC021.encode() + BREAK + MECHANISMS.encode()
-    return [plain, plain.replace(b"\n", b"\r"), b"\xef\xbb\xbf" + plain, gzip.compress(plain, mtime=0), two]
+    return [
+        plain,
+        plain.replace(b"\n", b"\r"),
+        b"\xef\xbb\xbf" + plain,
+        gzip.compress(plain, mtime=0),
+        two,
+    ]
 
 
 # ------------------------------------------------------------------------------ images
+
 
 def _read_picture(name: str) -> Callable[[Path, bytes], None]:
     def read(folder: Path, data: bytes) -> None:
         path = folder / name
         path.write_bytes(data)
-        _each(lambda: image_shape(path), lambda: read_image(path), lambda: read_image(path, "0:2,0:3"))
+        _each(
+            lambda: image_shape(path), lambda: read_image(path), lambda: read_image(path, "0:2,0:3")
+        )
 
     return read
 
 
 def _tiff_seeds() -> list[bytes]:
     image = np.arange(80, dtype=np.uint16).reshape(8, 10)
-    kinds = [{}, {"compression": "zlib"}, {"tile": (16, 16)}, {"bigtiff": True}, {"byteorder": ">"}, {"rowsperstrip": 2},
-             {"photometric": "miniswhite"}, {"description": '{"shape": [8, 10]}'}]
+    kinds = [
+        {},
+        {"compression": "zlib"},
+        {"tile": (16, 16)},
+        {"bigtiff": True},
+        {"byteorder": ">"},
+        {"rowsperstrip": 2},
+        {"photometric": "miniswhite"},
+        {"description": '{"shape": [8, 10]}'},
+    ]
     files = []
-    for pixels, packing, tags in ((image.astype(np.uint8), "packbits", {}), (image, "tiff_lzw", {}), (image, "tiff_lzw", {317: 2, 278: 3})):
+    for pixels, packing, tags in (
+        (image.astype(np.uint8), "packbits", {}),
+        (image, "tiff_lzw", {}),
+        (image, "tiff_lzw", {317: 2, 278: 3}),
+    ):
         packed = io.BytesIO()
         Image.fromarray(pixels).save(packed, "TIFF", compression=packing, tiffinfo=tags)
         files.append(packed.getvalue())
-    for image_, kind in [(image, kind) for kind in kinds] + [(image.astype(np.uint8), {}), (np.stack([image, image]), {"photometric": "minisblack"})]:
+    for image_, kind in [(image, kind) for kind in kinds] + [
+        (image.astype(np.uint8), {}),
+        (np.stack([image, image]), {"photometric": "minisblack"}),
+    ]:
         buffer = io.BytesIO()
         tifffile.imwrite(buffer, image_, **kind)
         files.append(buffer.getvalue())
@@ -138,8 +165,14 @@ def _tiff_seeds() -> list[bytes]:
 
 def _jpeg_seeds() -> list[bytes]:
     files, grey = [], Image.fromarray(np.arange(240, dtype=np.uint8).reshape(12, 20))
-    for image, kind in ((grey, {}), (grey, {"progressive": True}), (grey, {"dpi": (72, 72), "comment": "plate"}), (grey.convert("RGB"), {}),
-                        (grey.convert("CMYK"), {}), (grey, {"exif": Image.Exif()})):
+    for image, kind in (
+        (grey, {}),
+        (grey, {"progressive": True}),
+        (grey, {"dpi": (72, 72), "comment": "plate"}),
+        (grey.convert("RGB"), {}),
+        (grey.convert("CMYK"), {}),
+        (grey, {"exif": Image.Exif()}),
+    ):
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", **kind)
         files.append(buffer.getvalue())
@@ -171,8 +204,31 @@ is_obsolete: true
 [Typedef]
 id: part_of
 """
-GAF = "!gaf-version: 2.2\n" + "\t".join(["DB", "7157", "TP53", "NOT|involved_in", "GO:2", "PMID:1", "IDA", "", "P", "", "", "gene", "taxon:9606",
-                                         "20200101", "X", "", ""]) + "\n"
+GAF = (
+    "!gaf-version: 2.2\n"
+    + "\t".join(
+        [
+            "DB",
+            "7157",
+            "TP53",
+            "NOT|involved_in",
+            "GO:2",
+            "PMID:1",
+            "IDA",
+            "",
+            "P",
+            "",
+            "",
+            "gene",
+            "taxon:9606",
+            "20200101",
+            "X",
+            "",
+            "",
+        ]
+    )
+    + "\n"
+)
 GAF += GAF.split("\n")[1].replace("NOT|", "") + "\n"
 
 
@@ -180,36 +236,56 @@ def _read_ontology(folder: Path, data: bytes) -> None:
     first, _, second = data.partition(BREAK)
     (folder / "go.obo").write_bytes(first)
     (folder / "go.gaf").write_bytes(second or first)
-    _each(lambda: read_obo(folder / "go.obo"), lambda: read_gaf(folder / "go.gaf"), lambda: read_gaf(folder / "go.gaf", column="symbol"))
+    _each(
+        lambda: read_obo(folder / "go.obo"),
+        lambda: read_gaf(folder / "go.gaf"),
+        lambda: read_gaf(folder / "go.gaf", column="symbol"),
+    )
 
 
 def _ontology_seeds() -> list[bytes]:
-    return [OBO.encode() + BREAK + GAF.encode(), gzip.compress(OBO.encode(), mtime=0), GAF.encode(), OBO.replace("\n", "\r\n").encode()]
+    return [
+        OBO.encode() + BREAK + GAF.encode(),
+        gzip.compress(OBO.encode(), mtime=0),
+        GAF.encode(),
+        OBO.replace("\n", "\r\n").encode(),
+    ]
 
 
 # ------------------------------------------------------------------------------ conf files
 
-CONF = ("PlateNames: P1, P2\nReplicateNames: a, b\nRowNames: A, B\nColNames: 1, 2\nChannelNames: DNA, actin\nMontage: 2, 2\n"
-        "SourceFilenamePattern: images/{plate}-{replicate}/{row}{col}_{channel}.jpeg\n",
-        "Wells: 4\nPlates: 2\nPlate\tWell\tContent\n*\t*\tsample\n*\tA01\tneg\n[12]\tB0?1\tempty\n1|2\t(B02)\tplk1\n",
-        "Plate\tReplicate\tWell\tFlag\n1\t2\tA02\tNA\n",
-        "Plate\tWell\tsiRNAID\tGeneID\tLocusID\tContent\n1\tA02\ts1\tTP53\t7157\tsample\n2\tA02\ts2\tPLK1\t5347\tsample\n"
-        "1\tB02\ts3\tplk1\tNA\tcontrol\n1\tB01\tempty\tempty\tempty\tempty\n")
+CONF = (
+    "PlateNames: P1, P2\nReplicateNames: a, b\nRowNames: A, B\nColNames: 1, 2\nChannelNames: DNA, actin\nMontage: 2, 2\n"
+    "SourceFilenamePattern: images/{plate}-{replicate}/{row}{col}_{channel}.jpeg\n",
+    "Wells: 4\nPlates: 2\nPlate\tWell\tContent\n*\t*\tsample\n*\tA01\tneg\n[12]\tB0?1\tempty\n1|2\t(B02)\tplk1\n",
+    "Plate\tReplicate\tWell\tFlag\n1\t2\tA02\tNA\n",
+    "Plate\tWell\tsiRNAID\tGeneID\tLocusID\tContent\n1\tA02\ts1\tTP53\t7157\tsample\n2\tA02\ts2\tPLK1\t5347\tsample\n"
+    "1\tB02\ts3\tplk1\tNA\tcontrol\n1\tB01\tempty\tempty\tempty\tempty\n",
+)
 
 
 def _read_conf(folder: Path, data: bytes) -> None:
     (folder / "conf").mkdir()
-    for name, part in zip(("imageconf.txt", "plateconf.txt", "screenlog.txt", "annotation.txt"), data.split(BREAK), strict=False):
+    for name, part in zip(
+        ("imageconf.txt", "plateconf.txt", "screenlog.txt", "annotation.txt"),
+        data.split(BREAK),
+        strict=False,
+    ):
         (folder / "conf" / name).write_bytes(part)
     read_wells(folder)
 
 
 def _conf_seeds() -> list[bytes]:
     parts = [part.encode() for part in CONF]
-    return [BREAK.join(parts), BREAK.join([parts[0].replace(b"Montage: 2, 2\n", b""), *parts[1:]]), parts[0]]
+    return [
+        BREAK.join(parts),
+        BREAK.join([parts[0].replace(b"Montage: 2, 2\n", b""), *parts[1:]]),
+        parts[0],
+    ]
 
 
 # ------------------------------------------------------------------------------ checkpoints
+
 
 def _read_checkpoint(folder: Path, data: bytes) -> None:
     from mcnn_core.train import load_model
@@ -218,7 +294,9 @@ def _read_checkpoint(folder: Path, data: bytes) -> None:
     (folder / "network.yml").write_bytes(settings)
     path = folder / "epoch_001.safetensors"
     path.write_bytes(tensors)
-    path.with_suffix(".sha256").write_text(f"{sha256(path)}  {path.name}\n", encoding="ascii")  # as a forger would
+    path.with_suffix(".sha256").write_text(
+        f"{sha256(path)}  {path.name}\n", encoding="ascii"
+    )  # as a forger would
     load_model(folder)
 
 
@@ -228,22 +306,53 @@ def _checkpoint_seeds() -> list[bytes]:
     from mcnn_core.model import NetworkConfig
     from mcnn_core.train import RECIPES, train
 
-    pixels, labels = np.random.default_rng(0).integers(0, 255, (4, 4, 4, 1), dtype=np.uint8), np.array([0, 1, 0, 1])
-    network = NetworkConfig((1, 1), fusion=1, hidden=1, norm=True, pool_between=True, average=True, dropout=0.2)
+    pixels, labels = (
+        np.random.default_rng(0).integers(0, 255, (4, 4, 4, 1), dtype=np.uint8),
+        np.array([0, 1, 0, 1]),
+    )
+    network = NetworkConfig(
+        (1, 1), fusion=1, hidden=1, norm=True, pool_between=True, average=True, dropout=0.2
+    )
     with tempfile.TemporaryDirectory() as folder:
-        train(SimpleNamespace(pixels=pixels, manifest={"sha256": "seed"}, verify=lambda rows: None), labels, network,
-              replace(RECIPES["default"], epochs=1, batch=4), folder, progress=False)
-        parts = [(Path(folder) / name).read_bytes() for name in ("network.yml", "epoch_001.safetensors")]
+        train(
+            SimpleNamespace(pixels=pixels, manifest={"sha256": "seed"}, verify=lambda rows: None),
+            labels,
+            network,
+            replace(RECIPES["default"], epochs=1, batch=4),
+            folder,
+            progress=False,
+        )
+        parts = [
+            (Path(folder) / name).read_bytes() for name in ("network.yml", "epoch_001.safetensors")
+        ]
     return [BREAK.join(parts), BREAK.join([parts[0], parts[1][:200]]), parts[0]]
 
 
-TARGETS = {target.name: target for target in (
-    Target("table", "screen.read_loaddata, screen.read_bbbc021", _read_table, _table_seeds),
-    Target("tiff", "images.read_image, images.image_shape", _read_picture("image.tif"), _tiff_seeds),
-    Target("jpeg", "images.read_image, images.image_shape", _read_picture("image.jpeg"), _jpeg_seeds),
-    Target("ontology", "enrichment.read_obo, enrichment.read_gaf", _read_ontology, _ontology_seeds),
-    Target("conf", "imagehts.read_wells", _read_conf, _conf_seeds),
-    Target("checkpoint", "train.load_model, checkpoint.read, checkpoint.read_yaml", _read_checkpoint, _checkpoint_seeds))}
+TARGETS = {
+    target.name: target
+    for target in (
+        Target("table", "screen.read_loaddata, screen.read_bbbc021", _read_table, _table_seeds),
+        Target(
+            "tiff", "images.read_image, images.image_shape", _read_picture("image.tif"), _tiff_seeds
+        ),
+        Target(
+            "jpeg",
+            "images.read_image, images.image_shape",
+            _read_picture("image.jpeg"),
+            _jpeg_seeds,
+        ),
+        Target(
+            "ontology", "enrichment.read_obo, enrichment.read_gaf", _read_ontology, _ontology_seeds
+        ),
+        Target("conf", "imagehts.read_wells", _read_conf, _conf_seeds),
+        Target(
+            "checkpoint",
+            "train.load_model, checkpoint.read, checkpoint.read_yaml",
+            _read_checkpoint,
+            _checkpoint_seeds,
+        ),
+    )
+}
 
 
 def emptied(folder: Path) -> Path:

@@ -26,16 +26,32 @@ def target(request):
 @st.composite
 def damaged(draw, seeds):
     """Bytes out of nothing, or a good file with a few stretches cut out, doubled, or overwritten."""
-    data = bytearray(draw(st.sampled_from(seeds) if draw(st.integers(0, 9)) else st.binary(max_size=300)))
+    data = bytearray(
+        draw(st.sampled_from(seeds) if draw(st.integers(0, 9)) else st.binary(max_size=300))
+    )
     for _ in range(draw(st.integers(0, 4))):
         start, length = draw(st.integers(0, len(data))), draw(st.integers(0, 40))
-        data[start:start + length] = draw(st.one_of(st.just(b""), st.just(data[start:start + length] * 2), st.binary(max_size=8),
-                                                    st.sampled_from([b",", b"\t", b"\n", b"\xff\xff\xff\x7f", BREAK, b"\0", b"\"", b"9" * 12])))
+        data[start : start + length] = draw(
+            st.one_of(
+                st.just(b""),
+                st.just(data[start : start + length] * 2),
+                st.binary(max_size=8),
+                st.sampled_from(
+                    [b",", b"\t", b"\n", b"\xff\xff\xff\x7f", BREAK, b"\0", b'"', b"9" * 12]
+                ),
+            )
+        )
     return bytes(data[:LONGEST])
 
 
 def test_damaged_files_are_read_or_refused(target, tmp_path):
-    @settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=60,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(damaged(target.seeds()))
     def check(data):
         start = time.process_time()
@@ -53,8 +69,20 @@ def test_good_files_are_read(tmp_path):
 def lacking_strips() -> bytes:
     """Return a TIFF that claims a strip for each of 500,000 rows and holds the first: the others were read, slowly, as zeros."""
     strip = zlib.compress(bytes(range(20)))
-    tags = {256: (4, 10), 257: (4, 500_000), 258: (3, 16), 259: (3, 8), 262: (3, 1), 273: (4, 122), 277: (3, 1), 278: (4, 1), 279: (4, len(strip))}
-    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, (kind, value) in tags.items())
+    tags = {
+        256: (4, 10),
+        257: (4, 500_000),
+        258: (3, 16),
+        259: (3, 8),
+        262: (3, 1),
+        273: (4, 122),
+        277: (3, 1),
+        278: (4, 1),
+        279: (4, len(strip)),
+    }
+    entries = b"".join(
+        struct.pack("<HHII", tag, kind, 1, value) for tag, (kind, value) in tags.items()
+    )
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + strip
 
 
@@ -66,11 +94,26 @@ FINDINGS = {
     "a packed ontology that unpacks to 60 MB": ("ontology", gzip.compress(b"\n" * 2**26)[:LONGEST]),
     "a packed ontology of short lines": ("ontology", gzip.compress(b"a:b\n" * 2**20)),
     "an image of 500,000 strips of which one is there": ("tiff", lacking_strips()),
-    "a wildcard of many stars": ("conf", BREAK.join([CONF[0].encode(), b"Plate\tWell\tContent\n*\t" + b"*" * 30_000 + b"Z\tneg\n"])),
-    "a wildcard of nested groups": ("conf", BREAK.join([CONF[0].encode(), b"Plate\tWell\tContent\n*\t" + b"(" * 10_000 + b")" * 10_000 +
-                                                                     b"\tneg\n"])),
-    "more wells than there are": ("conf", CONF[0].replace("A, B", ", ".join(f"r{n}" for n in range(5000)))
-                                  .replace("1, 2", ", ".join(map(str, range(5000)))).encode()),
+    "a wildcard of many stars": (
+        "conf",
+        BREAK.join([CONF[0].encode(), b"Plate\tWell\tContent\n*\t" + b"*" * 30_000 + b"Z\tneg\n"]),
+    ),
+    "a wildcard of nested groups": (
+        "conf",
+        BREAK.join(
+            [
+                CONF[0].encode(),
+                b"Plate\tWell\tContent\n*\t" + b"(" * 10_000 + b")" * 10_000 + b"\tneg\n",
+            ]
+        ),
+    ),
+    "more wells than there are": (
+        "conf",
+        CONF[0]
+        .replace("A, B", ", ".join(f"r{n}" for n in range(5000)))
+        .replace("1, 2", ", ".join(map(str, range(5000))))
+        .encode(),
+    ),
 }
 CHILD = """\
 import sys, tempfile
@@ -91,12 +134,26 @@ except targets.InputError as error:
 def test_findings_stay_mended(tmp_path, case):
     reader, data = FINDINGS[case]
     (tmp_path / "input").write_bytes(data)
-    ended = subprocess.run([sys.executable, "-c", CHILD, reader, tmp_path / "input"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run(
+        [sys.executable, "-c", CHILD, reader, tmp_path / "input"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert not ended.returncode and "refused:" in ended.stdout, ended.stderr
 
 
 def test_the_record_is_of_these_readers():
     record = json.loads((ROOT / "book" / "recorded" / "fuzz.json").read_text(encoding="utf-8"))
-    assert set(record["readers"]) == set(TARGETS) and (record["memory_bytes"], record["hang_seconds"]) == (MEMORY, SECONDS)
+    assert set(record["readers"]) == set(TARGETS) and (
+        record["memory_bytes"],
+        record["hang_seconds"],
+    ) == (MEMORY, SECONDS)
     for name, run in record["readers"].items():
-        assert run["seconds"] >= 600 and run["inputs"] > 1000 and run["findings"] == [] and run["readers"] == TARGETS[name].readers
+        assert (
+            run["seconds"] >= 600
+            and run["inputs"] > 1000
+            and run["findings"] == []
+            and run["readers"] == TARGETS[name].readers
+        )
