@@ -39,7 +39,10 @@ DOIT_CONFIG = {
 
 
 def step(function, *args, leaves=()):
-    """Return an action that turns an expected failure into its message, and keeps what it returns and a hash of what it leaves."""
+    """Return an action that turns an expected failure into its message.
+
+    It keeps what the function returns and a hash of what it leaves.
+    """
 
     def act():
         try:

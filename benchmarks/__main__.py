@@ -1,7 +1,7 @@
 """Measure every stage beside a textbook version and the machine's limit: ``make bench``.
 
-Contestants of a case run in processes of their own and take turns (ours, textbook, ours, textbook ...), so that a busy
-moment meets all of them. Nothing here asserts a time.
+Contestants of a case run in processes of their own and take turns (ours, textbook, ours, textbook
+...), so that a busy moment meets all of them. Nothing here asserts a time.
 """
 
 import argparse
@@ -72,7 +72,10 @@ class Process:
 
 
 def measure(folder: Path, case: cases.Case, quick: bool = False) -> dict[str, dict[str, Any]]:
-    """Return for each contestant of a case: seconds (one per repeat), more of what it said, facts, peak_bytes and anonymous_bytes."""
+    """Return what is found of each contestant of a case.
+
+    That is: seconds (one per repeat), more of what it said, facts, peak_bytes and anonymous_bytes.
+    """
     started: list[Process] = []
     try:
         if case.prepare is not cases.prepare_nothing:
@@ -216,7 +219,10 @@ def table(bench: dict[str, Any]) -> str:
         {
             "stage": frame["stage"],
             "case": frame["case"],
-            "ours": [f"{1e3 * one:,.2f} ms{unit}" for one, unit in zip(frame["seconds"], many)],
+            "ours": [
+                f"{1e3 * one:,.2f} ms{unit}"
+                for one, unit in zip(frame["seconds"], many, strict=True)
+            ],
             "textbook / ours": [
                 f"{row.ratio:.1f} ({row.ratio_low:.1f} to {row.ratio_high:.1f})"
                 if row.ratio == row.ratio
@@ -245,9 +251,11 @@ def table(bench: dict[str, Any]) -> str:
         if one["stage"] == "train":
             ratios = np.divide(one["textbook"]["seconds"], one["float32"]["seconds"])
             lines.append(
-                f"train, {one['case']}, {one['network']}: float32 against float32 {np.median(ratios):.1f} ({ratios.min():.1f} to {ratios.max():.1f}); "
+                f"train, {one['case']}, {one['network']}: float32 against float32 "
+                f"{np.median(ratios):.1f} ({ratios.min():.1f} to {ratios.max():.1f}); "
                 + "; ".join(
-                    f"{one[who]['facts']['precision']} {one[who]['flops'] / 1e9:.0f} GFLOP/s, {one[who]['share']:.0%} of the product's peak"
+                    f"{one[who]['facts']['precision']} {one[who]['flops'] / 1e9:.0f} GFLOP/s, "
+                    f"{one[who]['share']:.0%} of the product's peak"
                     for who in ("ours", "float32")
                 )
                 + f"; textbook with {one['textbook']['facts']['workers']} workers"
@@ -256,7 +264,8 @@ def table(bench: dict[str, Any]) -> str:
             alone = np.array(one["one_core"]["seconds"])
             ratios = one["textbook"]["seconds"] / alone
             lines.append(
-                f"preprocess, {one['case']}, one core: {one['units'] / np.median(alone):.1f} fields/s, "
+                f"preprocess, {one['case']}, one core: "
+                f"{one['units'] / np.median(alone):.1f} fields/s, "
                 f"{np.median(ratios):.1f} ({ratios.min():.1f} to {ratios.max():.1f}) times textbook"
             )
     for stage, part in pd.DataFrame(
@@ -265,7 +274,8 @@ def table(bench: dict[str, Any]) -> str:
         lines.append(
             f"memory of {stage}: "
             + ", ".join(
-                f"{one.fields:,} fields {one.peak_bytes / GIB:.3f} GiB ({one.anonymous_bytes / GIB:.3f} not pages of files)"
+                f"{one.fields:,} fields {one.peak_bytes / GIB:.3f} GiB "
+                f"({one.anonymous_bytes / GIB:.3f} not pages of files)"
                 for one in part.itertuples()
             )
         )
@@ -278,7 +288,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--out",
         type=Path,
-        help="the JSON to write, a new file; book/recorded/bench.json or bench-large.json by default",
+        help="the JSON to write, a new file; "
+        "book/recorded/bench.json or bench-large.json by default",
     )
     parser.add_argument(
         "--quick",

@@ -1,8 +1,9 @@
 """The cases of ``make bench``: who runs what at which size.
 
-A contestant is a function of the folder of inputs and the case. It prepares, and returns what is to be timed together with facts
-for the record. What is timed may return seconds of its own (of the part that counts), or a dict with "seconds" and more.
-Heavy imports happen inside, so that a process holds only what its contestant needs.
+A contestant is a function of the folder of inputs and the case. It prepares, and returns what is to
+be timed together with facts for the record. What is timed may return seconds of its own (of the
+part that counts), or a dict with "seconds" and more. Heavy imports happen inside, so that a process
+holds only what its contestant needs.
 """
 
 import os
@@ -36,7 +37,8 @@ class Case:
     contestants : dict of str to function
         "ours"; "textbook" and others beside it; "raw" moves the same bytes and does nothing else.
     work : float
-        Of one unit, in what the time of this stage follows (`mcnn_core.cost`); 0: the contestant says ("macs").
+        Of one unit, in what the time of this stage follows (`mcnn_core.cost`); 0: the contestant
+        says ("macs").
     load : float
         What one process holds at once, in what its memory follows.
     fields, height, width : int
@@ -319,7 +321,11 @@ def profiles_ours(folder: Path, case: Case):
 
 
 def _profiles(case: Case) -> np.ndarray:
-    """Wells of a hundred treatments: points of one cloud without any structure join one by one, which takes leaf ordering many times as long."""
+    """Return wells of a hundred treatments.
+
+    Points of one cloud without any structure join one by one, which takes leaf ordering many times
+    as long.
+    """
     rng = np.random.default_rng(0)
     return rng.normal(size=(100, 128))[np.arange(case.more["profiles"]) % 100] + rng.normal(
         size=(case.more["profiles"], 128)
@@ -501,7 +507,10 @@ def base_ours(folder: Path, case: Case):
 
 
 def machine_ours(folder: Path, case: Case):
-    """Measure how fast this machine copies and multiplies, on the threads that torch takes by default."""
+    """Measure how fast this machine copies and multiplies.
+
+    It does so on the threads that torch takes by default.
+    """
     import torch
 
     size, n = case.more["copy"], case.more["product"]
@@ -533,7 +542,10 @@ def machine_ours(folder: Path, case: Case):
 
 
 def all_cases(quick: bool = False) -> list[Case]:
-    """Return the cases in the order of the road; `quick`: the same at sizes that take no time, for a test."""
+    """Return the cases in the order of the road.
+
+    `quick`: the same at sizes that take no time, for a test.
+    """
     sizes = [(64, 96)] if quick else [(128, 160), (512, 640), (1024, 1280)]
     raw = {64: 16, 128: 4 if quick else 256, 512: 64, 1024: 8}
     once = {"repeats": 2 if quick else 5}
@@ -733,7 +745,10 @@ def machine_cases(quick: bool = False) -> list[Case]:
 
 
 def flat_cases(quick: bool = False) -> list[Case]:
-    """Return what shows how memory grows from n to 4 n fields; of profiles, the two cases of `all_cases` do."""
+    """Return what shows how memory grows from n to 4 n fields.
+
+    Of profiles, the two cases of `all_cases` do.
+    """
     height, width, n = (64, 96, 4) if quick else (512, 640, 16)
     common = {
         "height": height,

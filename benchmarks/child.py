@@ -1,9 +1,10 @@
-"""One contestant in a process of its own: prepares, then runs once for every line on its standard input.
+"""One contestant in a process of its own.
 
-Answers are lines of JSON: the facts when ready, then what each run took, and at the end of the input the memory:
-``peak_bytes``, the most that the process or one of its own held, and ``anonymous_bytes``, the part of it, seen every 20 ms,
-that is not pages of files, which the system may drop at any time. The peak is the kernel's VmHWM: ru_maxrss of a process
-starts at that of the process that started it.
+It prepares, then runs once for every line on its standard input. Answers are lines of JSON: the
+facts when ready, then what each run took, and at the end of the input the memory: ``peak_bytes``,
+the most that the process or one of its own held, and ``anonymous_bytes``, the part of it, seen
+every 20 ms, that is not pages of files, which the system may drop at any time. The peak is the
+kernel's VmHWM: ru_maxrss of a process starts at that of the process that started it.
 """
 
 import json

@@ -1,12 +1,15 @@
 """Check and time the engine on a GPU, in one command of at most ten minutes.
 
-    python benchmarks/gpu.py            # needs torch (2.11 or later), numpy and pandas alone, on Python 3.11 or 3.12
-    python benchmarks/gpu.py --small    # tiny sizes, also on a CPU: tries the command out, its times mean nothing
+    # needs torch (2.11 or later), numpy and pandas alone, on Python 3.11 or 3.12
+    python benchmarks/gpu.py
+    # tiny sizes, also on a CPU: tries the command out, its times mean nothing
+    python benchmarks/gpu.py --small
 
-256 distinct fields of 1024 x 1280 x 3 are drawn (bright blurred spots on a noisy background, not the book's
-simulator) and repeated to the stated counts; they are in host memory, so that no disk is timed. Training has
-103 surrogate classes and 1,208 fields as the annotated treatments of BBBC021 have without taxol's controls, and
-104 classes and 2,528 fields as with them. What does not fit the time is timed in part and said to be extrapolated.
+256 distinct fields of 1024 x 1280 x 3 are drawn (bright blurred spots on a noisy background, not
+the book's simulator) and repeated to the stated counts; they are in host memory, so that no disk is
+timed. Training has 103 surrogate classes and 1,208 fields as the annotated treatments of BBBC021
+have without taxol's controls, and 104 classes and 2,528 fields as with them. What does not fit the
+time is timed in part and said to be extrapolated.
 """
 
 import argparse
@@ -24,7 +27,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.plain_network import Embedding, Training  # noqa: E402
+from benchmarks.plain_network import Embedding, Training
 from mcnn_core.engine import (
     RECIPES,
     Fields,
@@ -35,10 +38,10 @@ from mcnn_core.engine import (
     optimiser_for,
     reproducible,
     run_steps,
-)  # noqa: E402
-from mcnn_core.errors import reporting  # noqa: E402
-from mcnn_core.files import refuse_existing  # noqa: E402
-from mcnn_core.model import CONFIGS, MCNN, macs  # noqa: E402
+)
+from mcnn_core.errors import reporting
+from mcnn_core.files import refuse_existing
+from mcnn_core.model import CONFIGS, MCNN, macs
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,11 @@ class Repeated:
         self.rows, self.shape = rows, (n, *rows.shape[1:])
 
     def __len__(self) -> int:
+        """Return the number of fields."""
         return self.shape[0]
 
     def __getitem__(self, row: int) -> np.ndarray:
+        """Return one field."""
         return self.rows[row % len(self.rows)]
 
 
@@ -96,6 +101,7 @@ def synchronised(work: Callable[[], object]) -> float:
 
 
 def best(work: Callable[[], object], repeats: int = 5) -> float:
+    """Return the lowest wall seconds of `repeats` calls of `work`, after one that is not timed."""
     work()
     return min(synchronised(work) for _ in range(repeats))
 
@@ -170,13 +176,19 @@ def rate(steps: Callable[[int], object], batch: int, seconds: float) -> float:
 
 
 def twenty_steps(precision: str) -> float:
-    """Return the mean loss of twenty steps on small fields: what devices and precisions must agree in."""
+    """Return the mean loss of twenty steps on small fields.
+
+    It is what devices and precisions must agree in.
+    """
     recipe = replace(RECIPES["default"], batch=12, precision=precision)
     return Ours(spots(24, 64, 96), np.arange(24) % 4, "default", recipe).steps(20)
 
 
 def agreement() -> list[tuple[str, bool, str]]:
-    """Check that precision, device and place of the pixels do not change what is computed: name, whether it holds, figures."""
+    """Check that precision, device and place of the pixels do not change what is computed.
+
+    Of each check: name, whether it holds, figures.
+    """
     pixels, rng = spots(24, 64, 96), np.random.default_rng(1)
     rows = rng.integers(24, size=16)
     kept, read = Fields(pixels, np.arange(24)), Fields(pixels)
@@ -316,6 +328,7 @@ def measure(sizes: Sizes) -> dict[str, object]:
 
 
 def main() -> None:
+    """Check, time and print; write the figures as JSON if a file is named."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--small", action="store_true", help="tiny sizes, also on a CPU")
     parser.add_argument("--json", type=Path, help="new file for the figures")

@@ -1,4 +1,7 @@
-"""A simulated screen of more than 5,000 fields from end to end, to hold the predictions of `mcnn_core.cost` against."""
+"""A simulated screen of more than 5,000 fields from end to end.
+
+The predictions of `mcnn_core.cost` are held against it.
+"""
 
 import sys
 import tempfile

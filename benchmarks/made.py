@@ -1,4 +1,7 @@
-"""What is measured on: camera-like fields on disk, a layout as large as BBBC021's, an ontology as large as GO's."""
+"""What is measured on.
+
+That is: camera-like fields on disk, a layout as large as BBBC021's, an ontology as large as GO's.
+"""
 
 import dataclasses
 from pathlib import Path
@@ -15,7 +18,10 @@ TERMS, ANNOTATIONS, GENES, LIBRARY, CLUSTERS = 43_558, 348_116, 20_000, 777, 27
 
 
 def write_fields(folder: Path, fields: int, height: int, width: int) -> None:
-    """Write one plate of bright blurred spots on a noisy background, uint16, uncompressed, and ``screen.csv``."""
+    """Write one plate of bright blurred spots on a noisy background, and ``screen.csv``.
+
+    Fields are uint16, uncompressed.
+    """
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     lines = [
@@ -53,7 +59,10 @@ def few_wells(sites: int):
 
 
 def screen_layout(plates: int) -> pd.DataFrame:
-    """Return plates of 60 wells and 4 sites: six compounds at eight doses, six wells each of DMSO and taxol; 55 are as large as BBBC021."""
+    """Return plates of 60 wells and 4 sites; 55 are as large as BBBC021.
+
+    They hold six compounds at eight doses, six wells each of DMSO and taxol.
+    """
     rows, wells = [], [f"{row}{column:02d}" for row in "BCDEFG" for column in range(2, 12)]
     for plate in range(plates):
         for place, well in enumerate(wells):
@@ -99,7 +108,10 @@ def random_features(plates: int) -> pd.DataFrame:
 
 
 def write_ontology(folder: Path, terms: int = TERMS, annotations: int = ANNOTATIONS) -> None:
-    """Write ``made.obo``, whose terms have one or two parents and, as in GO, some 15 levels, and ``made.gaf``."""
+    """Write ``made.obo`` and ``made.gaf``.
+
+    The terms of ``made.obo`` have one or two parents and, as in GO, some 15 levels.
+    """
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     with open(folder / "made.obo", "w") as obo:
@@ -111,7 +123,9 @@ def write_ontology(folder: Path, terms: int = TERMS, annotations: int = ANNOTATI
             obo.writelines(f"is_a: T:{parent}\n" for parent in parents)
     with open(folder / "made.gaf", "w") as gaf:
         for gene, term in zip(
-            rng.integers(1, GENES, annotations), (terms * rng.power(0.7, annotations)).astype(int)
+            rng.integers(1, GENES, annotations),
+            (terms * rng.power(0.7, annotations)).astype(int),
+            strict=True,
         ):
             cells = [
                 "X",
@@ -136,7 +150,10 @@ def write_ontology(folder: Path, terms: int = TERMS, annotations: int = ANNOTATI
 
 
 def read_library(folder: Path, genes: int = LIBRARY):
-    """Return the ontology, the universe of a library drawn at random, and its clusters, dealt at random."""
+    """Return the ontology, the universe of a library drawn at random, and its clusters.
+
+    The clusters are dealt at random.
+    """
     from mcnn_core.enrichment import load_go, universe
 
     go = load_go(folder / "made.obo", folder / "made.gaf", folder / "cache")

@@ -1,6 +1,7 @@
-"""The network, its training and its features as a careful reader of tutorials would write them; torch and NumPy alone.
+"""The network, its training and its features as a careful reader of tutorials would write them.
 
-float32 in NCHW order, one sample at a time in a `Dataset`, the fastest of 0, 1 and 2 workers of a `DataLoader`.
+torch and NumPy alone; float32 in NCHW order, one sample at a time in a `Dataset`, the fastest of 0,
+1 and 2 workers of a `DataLoader`.
 """
 
 import time
@@ -17,7 +18,10 @@ CPU = torch.device("cpu")
 
 
 def network(model):
-    """Return the same network, with the same weights, in NCHW order: convolution, ReLU, pooling where the order is free."""
+    """Return the same network, with the same weights, in NCHW order.
+
+    It has convolution, ReLU, pooling where the order is free.
+    """
 
     class Plain(nn.Module):
         def __init__(self):
@@ -58,7 +62,10 @@ def _usual_order(layers) -> list:
 def _dataset(
     pixels: np.ndarray, labels: np.ndarray, mean: np.ndarray, std: np.ndarray, recipe=None
 ):
-    """A Dataset of standardised (C, H, W) float32 tensors and labels; augmented one by one if there is a recipe."""
+    """Return a Dataset of standardised (C, H, W) float32 tensors and labels.
+
+    They are augmented one by one if there is a recipe.
+    """
 
     class Fields(Dataset):
         def __len__(self) -> int:

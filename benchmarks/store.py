@@ -3,10 +3,11 @@
     pip install zarr==3.1.6
     python benchmarks/store.py [--small 2000] [--full 96] [--repeats 5] [--folder DIR] [--json FILE]
 
-All hold the same 8-bit fields: simulated, pre-processed, and repeated up to the number asked for. A Zarr shard holds 16 chunks
-of one field each, as a block of the store has 16 fields; codecs are Zarr's default (zstd), Blosc (lz4 of shuffled bytes)
-and none. Each number is the median of the repeats, with the lowest and the highest. All but "not cached" read files that
-are in memory already; there the system is asked to forget them first.
+All hold the same 8-bit fields: simulated, pre-processed, and repeated up to the number asked for. A
+Zarr shard holds 16 chunks of one field each, as a block of the store has 16 fields; codecs are
+Zarr's default (zstd), Blosc (lz4 of shuffled bytes) and none. Each number is the median of the
+repeats, with the lowest and the highest. All but "not cached" read files that are in memory
+already; there the system is asked to forget them first.
 Zarr is needed here alone: it is no requirement of the package.
 """
 
@@ -19,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +142,10 @@ def seconds(
 
 
 def measure(folder: Path, size: str, n: int, repeats: int) -> dict[str, Any]:
-    """Return what each format costs per field: milliseconds (median, lowest, highest), and bytes."""
+    """Return what each format costs per field.
+
+    That is: milliseconds (median, lowest, highest), and bytes.
+    """
     from zarr.codecs import BloscCodec
 
     fields, different = simulated(folder, size, n)
@@ -160,16 +165,16 @@ def measure(folder: Path, size: str, n: int, repeats: int) -> dict[str, Any]:
             shutil.rmtree(path, ignore_errors=True)
             path.mkdir()
 
-        times = {"write": (seconds(lambda: write(path, fields), repeats, empty), n)}
+        times = {"write": (seconds(partial(write, path, fields), repeats, empty), n)}
         array = opened(path)
         if not all((array[row] == fields[row]).all() for row in range(0, n, 7)):
             raise RuntimeError(f"{name} does not give back what was written")
         times |= {
-            "read single field": (seconds(lambda: singles(array, rng), repeats), READS),
-            "read random crop": (seconds(lambda: crops(array, rng), repeats), READS),
-            "read all in order": (seconds(lambda: sequential(array), repeats), n),
+            "read single field": (seconds(partial(singles, array, rng), repeats), READS),
+            "read random crop": (seconds(partial(crops, array, rng), repeats), READS),
+            "read all in order": (seconds(partial(sequential, array), repeats), n),
             "read all, not cached": (
-                seconds(lambda: sequential(opened(path)), repeats, lambda: forget(path)),
+                seconds(lambda path=path: sequential(opened(path)), repeats, partial(forget, path)),
                 n,
             ),
         }
@@ -205,7 +210,8 @@ def main() -> None:
         import zarr
     except ImportError:
         raise SystemExit(
-            "error: this comparison needs zarr, which is no requirement of the package: pip install zarr==3.1.6"
+            "error: this comparison needs zarr, which is no requirement of the package: "
+            "pip install zarr==3.1.6"
         ) from None
     result: dict[str, Any] = {
         "processor": processor(),
@@ -222,7 +228,8 @@ def main() -> None:
                 Path(name), size, getattr(given, size), given.repeats
             )
         print(
-            f"{size}: {one['fields']} fields of {' x '.join(map(str, one['shape']))}, {one['different fields']} different; "
+            f"{size}: {one['fields']} fields of {' x '.join(map(str, one['shape']))}, "
+            f"{one['different fields']} different; "
             f"ms per field, median (lowest to highest) of {given.repeats}"
         )
         for label in next(iter(one["formats"].values())):

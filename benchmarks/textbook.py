@@ -1,6 +1,7 @@
-"""Each stage as a careful reader of tutorials would write it: correct, plain, and with no thought of the hardware.
+"""Each stage as a careful reader of tutorials would write it.
 
-Float arrays of whole plates, `np.percentile`, a loop over wells, a table for each term; the network is in `plain_network`.
+It is correct, plain, and with no thought of the hardware: float arrays of whole plates,
+`np.percentile`, a loop over wells, a table for each term; the network is in `plain_network`.
 `tests/test_benchmarks.py` holds these to the same results as the package.
 """
 
@@ -57,7 +58,10 @@ def ordered_tree(profiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fisher(members: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Return the one-sided p of each term, by a table of 2 x 2 for each: `members` (terms, genes) bool, `chosen` (genes,) bool."""
+    """Return the one-sided p of each term, by a table of 2 x 2 for each.
+
+    `members` is (terms, genes) bool, `chosen` is (genes,) bool.
+    """
     p = np.ones(len(members))
     for term, carried in enumerate(members):
         table = [

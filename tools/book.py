@@ -2,8 +2,9 @@
 
 The work on a notebook is split in two. *Execute* runs its code and is keyed on the
 code, its parameters, the package modules it imports, the files that earlier notebooks
-left, a real screen's own files, and the installed versions. *Weave* lays the present prose over the outputs kept. So a change of prose
-never trains a network again, and a change of code runs again what depends on it.
+left, a real screen's own files, and the installed versions. *Weave* lays the present prose
+over the outputs kept. So a change of prose never trains a network again, and a change of
+code runs again what depends on it.
 
 ``dodo.py`` arranges these functions into a graph; `Build` holds one run's options.
 """
@@ -82,7 +83,10 @@ def read_source(name: str, root: Path = ROOT) -> NotebookNode:
 
 
 def _source(name: str, root: Path) -> NotebookNode:
-    """Return what `read_source` does, not to be changed: a build asks for every notebook many times."""
+    """Return what `read_source` does, not to be changed.
+
+    A build asks for every notebook many times.
+    """
     path = root / "notebooks" / f"{name}.md"
     return _parsed(path, tuple(_stat(path)))
 
@@ -113,9 +117,10 @@ def same_cells(one: NotebookNode, other: NotebookNode) -> bool:
 
 
 def paired_text(name: str, root: Path = ROOT) -> str:
-    """Return what ``notebooks/<name>.ipynb`` holds when it is in step: the cells of the ``.md``, without outputs.
+    """Return what ``notebooks/<name>.ipynb`` holds when it is in step.
 
-    Its metadata keep the hashes of both, which later tell an edited file from one that is as it was left.
+    These are the cells of the ``.md``, without outputs. Its metadata keep the hashes of both,
+    which later tell an edited file from one that is as it was left.
     """
     notebook = read_source(name, root)
     notebook.metadata["pair"] = {"md": _md_hash(name, root), "cells": _cells_hash(notebook)}
@@ -134,7 +139,13 @@ def _cells_hash(notebook: NotebookNode) -> str:
 
 
 def _read_paired(path: Path) -> NotebookNode:
-    """Read an ``.ipynb`` as a person may have left it, without what the ``.md`` does not keep; InputError if there is nothing to keep."""
+    """Read an ``.ipynb`` as a person may have left it, without what the ``.md`` does not keep.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to keep.
+    """
     import jupytext
 
     try:
@@ -154,14 +165,16 @@ def _read_paired(path: Path) -> NotebookNode:
 
 
 def sync_pairs(root: Path = ROOT) -> list[str]:
-    """Make each ``.md`` and ``.ipynb`` pair agree: the one that was edited since they were last in step is kept, whatever their times.
+    """Make each ``.md`` and ``.ipynb`` pair agree.
 
-    The ``.ipynb`` is written without outputs. Returns what was rewritten.
+    The one that was edited since they were last in step is kept, whatever their times. The
+    ``.ipynb`` is written without outputs. Returns what was rewritten.
 
     Raises
     ------
     InputError
-        If both files of a pair were edited, or an ``.ipynb`` cannot be read; all of them are named and nothing is written.
+        If both files of a pair were edited, or an ``.ipynb`` cannot be read; all of them are named
+        and nothing is written.
     """
     import jupytext
 
@@ -184,8 +197,9 @@ def sync_pairs(root: Path = ROOT) -> list[str]:
                     texts |= {text: jupytext.writes(edited, "md:myst"), paired: ""}
                 else:
                     problems.append(
-                        f"{name}: its .md and its .ipynb have both been edited since they were in step. To keep the .md, move "
-                        f"the .ipynb away; to keep the .ipynb, .venv/bin/jupytext --to md:myst notebooks/{name}.ipynb overwrites the .md"
+                        f"{name}: its .md and its .ipynb have both been edited since they were in "
+                        "step. To keep the .md, move the .ipynb away; to keep the .ipynb, "
+                        f".venv/bin/jupytext --to md:myst notebooks/{name}.ipynb overwrites the .md"
                     )
         except InputError as error:
             problems += [str(error)]
@@ -395,7 +409,11 @@ class Build:
 
     @cached_property
     def screen_state(self) -> str:
-        """The hash of `list_screen`; asked for once in a build, before anything is read, so that the next build sees a change that comes later."""
+        """The hash of `list_screen`.
+
+        It is asked for once in a build, before anything is read, so that the next build sees a
+        change that comes later.
+        """
         return hashlib.sha256(json.dumps(list_screen(self), sort_keys=True).encode()).hexdigest()
 
     def parameters(self) -> dict[str, dict]:
@@ -407,8 +425,8 @@ class Build:
         Raises
         ------
         InputError
-            If the profile, ``SURROGATE`` or ``PARAMS`` has a key that no notebook knows, one twice, or a value that is
-            not right; all of them are named.
+            If the profile, ``SURROGATE`` or ``PARAMS`` has a key that no notebook knows, one twice,
+            or a value that is not right; all of them are named.
         """
         known = {
             name: known_parameters(_source(name, self.root)) for name in notebook_names(self.root)
@@ -444,10 +462,10 @@ class Build:
         for said, key, value in asked:
             if key in free:
                 take(said, key, value)
+            elif key in VARIABLES:
+                problems.append(f"{said}: give the variable {key.upper()} instead")
             else:
-                problems.append(
-                    f"{said}: {f'give the variable {key.upper()} instead' if key in VARIABLES else 'there is no such key'}"
-                )
+                problems.append(f"{said}: there is no such key")
         if self.surrogate:
             take(f"SURROGATE={self.surrogate}", "surrogate", self.surrogate)
         if problems:
@@ -482,7 +500,9 @@ def state_file(build: Build) -> Path:
 
 
 def drop_damaged_state(build: Build) -> None:
-    """Delete doit's file if it is not as doit writes it: it may have been cut short, and all it saves is looking at the files again.
+    """Delete doit's file if it is not as doit writes it.
+
+    It may have been cut short, and all it saves is looking at the files again.
 
     Raises
     ------
@@ -502,7 +522,8 @@ def drop_damaged_state(build: Build) -> None:
     path.unlink()
 
 
-#: Entries of a task in doit's file; every other one is a file that the task depends on: time, size, hash.
+#: Entries of a task in doit's file; every other one is a file that the task depends on: time,
+#: size, hash.
 _ENTRIES = {"_values_:": dict, "result:": (dict, str), "checker:": str, "deps:": list}
 
 
@@ -512,10 +533,13 @@ def _is_state(state: object) -> bool:
         return False
     entries = [entry for task in state.values() for entry in task.items()]
     return all(
-        isinstance(value, _ENTRIES[key]) and (key != "deps:" or all(isinstance(name, str) for name in value)) if key in _ENTRIES
-        else isinstance(value, list) and list(map(type, value)) in ([float, int, str], [int, int, str])
+        isinstance(value, _ENTRIES[key])
+        and (key != "deps:" or all(isinstance(name, str) for name in value))
+        if key in _ENTRIES
+        else isinstance(value, list)
+        and list(map(type, value)) in ([float, int, str], [int, int, str])
         for key, value in entries
-    )  # fmt: skip
+    )
 
 
 # Execute -------------------------------------------------------------------
@@ -532,9 +556,10 @@ def results_file(build: Build, name: str) -> Path:
 
 
 def list_outputs(out: Path) -> dict[str, list[int]]:
-    """Return size and time of every file that notebooks have left in `out`, by relative path: of those that the package has written.
+    """Return size and time of every file that notebooks have left in `out`, by relative path.
 
-    What others have put there, a log for example, is nobody's output.
+    They are those that the package has written. What others have put there, a log for example, is
+    nobody's output.
     """
     tops = [
         entry
@@ -560,9 +585,10 @@ def list_outputs(out: Path) -> dict[str, list[int]]:
 def run_record(build: Build, name: str) -> dict:
     """Return what is known of a notebook's runs, or nothing, also where the file is damaged.
 
-    ``key``, ``seconds``, ``outputs`` (size and time by path), ``digests`` (SHA-256 by path) and ``kept`` (`_kept`) are of its
-    last successful run; ``found`` are those of the outputs that were there and not written by that run: it resumed. While a
-    run has not succeeded, ``begun`` says which files were there when the first such run began.
+    ``key``, ``seconds``, ``outputs`` (size and time by path), ``digests`` (SHA-256 by path) and
+    ``kept`` (`_kept`) are of its last successful run; ``found`` are those of the outputs that were
+    there and not written by that run: it resumed. While a run has not succeeded, ``begun`` says
+    which files were there when the first such run began.
     """
     try:
         record = read_json(build.out / "exec" / f"{name}.json")
@@ -587,12 +613,19 @@ def _is_record(record: Any) -> bool:
         return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
     return (
-        isinstance(record, dict) and record.keys() - {"begun"} == NO_RUN.keys() and isinstance(record["key"], str)
-        and type(record["seconds"]) in (int, float) and math.isfinite(record["seconds"])
-        and stats(record["outputs"]) and stats(record.get("begun", {})) and texts(record["kept"]) and texts(record["found"])
-        and isinstance(record["digests"], dict) and texts(list(record["digests"].values()))
+        isinstance(record, dict)
+        and record.keys() - {"begun"} == NO_RUN.keys()
+        and isinstance(record["key"], str)
+        and type(record["seconds"]) in (int, float)
+        and math.isfinite(record["seconds"])
+        and stats(record["outputs"])
+        and stats(record.get("begun", {}))
+        and texts(record["kept"])
+        and texts(record["found"])
+        and isinstance(record["digests"], dict)
+        and texts(list(record["digests"].values()))
         and record["digests"].keys() == record["outputs"].keys() >= set(record["found"])
-    )  # fmt: skip
+    )
 
 
 def execution_key(build: Build, name: str) -> str:
@@ -621,7 +654,10 @@ def execution_key(build: Build, name: str) -> str:
 
 
 def software(root: Path = ROOT) -> dict[str, str]:
-    """Return the version of Python, and of every package of ``requirements.*`` that is installed, whatever is asked for there."""
+    """Return the version of Python, and of every package of ``requirements.*`` that is installed.
+
+    These are the installed ones, whatever is asked for there.
+    """
     installed = _installed(tuple(site.getsitepackages()))
     names = set().union(
         *(_required(path, tuple(_stat(path))) for path in root.glob("requirements.*"))
@@ -645,7 +681,10 @@ def _plain(name: str) -> str:
 
 @lru_cache(maxsize=10)
 def _installed(folders: tuple[str, ...]) -> dict[str, str]:
-    """Return the versions of the packages in some folders: by the names of theirs, as to read what each says of itself takes long."""
+    """Return the versions of the packages in some folders.
+
+    They are told by the names of theirs, as to read what each says of itself takes long.
+    """
     found: dict[str, str] = {}
     for folder in filter(os.path.isdir, folders):
         for name, version in re.findall(
@@ -656,7 +695,10 @@ def _installed(folders: tuple[str, ...]) -> dict[str, str]:
 
 
 def threads() -> dict[str, str | int]:
-    """Return what torch and NumPy take their number of threads from: sums in another order end with other last bits."""
+    """Return what torch and NumPy take their number of threads from.
+
+    Sums in another order end with other last bits.
+    """
     given = {
         name: os.environ.get(name, "")
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -668,7 +710,10 @@ def threads() -> dict[str, str | int]:
 
 
 def reads_screen(notebook: NotebookNode) -> bool:
-    """Whether a notebook may read the tables or images of a screen: it is told where they lie, or loads what another has noted of that."""
+    """Whether a notebook may read the tables or images of a screen.
+
+    It is told where they lie, or loads what another has noted of that.
+    """
     names = {
         name.rpartition(".")[2]
         for cell in code_cells(notebook)
@@ -678,9 +723,10 @@ def reads_screen(notebook: NotebookNode) -> bool:
 
 
 def list_screen(build: Build) -> dict[str, Any]:
-    """Return what is known of each file of a real screen without opening its images: of tables the SHA-256, of others size and time.
+    """Return what is known of each file of a real screen without opening its images.
 
-    They are the images that a ``.csv`` names, or everything below ``DATA``; hidden files and the output folder do not count.
+    Of tables that is the SHA-256, of others size and time. They are the images that a ``.csv``
+    names, or everything below ``DATA``; hidden files and the output folder do not count.
     """
     if build.screen not in SCREENS:
         table = Path(build.screen)
@@ -692,7 +738,10 @@ def list_screen(build: Build) -> dict[str, Any]:
 
 
 def _listed(place: str, out: Path) -> dict[str, Any]:
-    """Return the SHA-256 of tables and the size and time of other files, for a file or for what lies below a folder."""
+    """Return the SHA-256 of tables and the size and time of other files.
+
+    They are listed for a file or for what lies below a folder.
+    """
     files = [place] if os.path.isfile(place) else _files_below(place, out)
     return {
         path.removeprefix(place): sha256(path) if TABLE.search(path) else _seen(path)
@@ -714,7 +763,10 @@ def _seen(path: str | Path) -> list[int] | None:
 
 
 def _named_images(table: Path) -> list[str]:
-    """Return the images that a LoadData table names, relative to its folder; none of what is no such table, which the notebook will say."""
+    """Return the images that a LoadData table names, relative to its folder.
+
+    There are none of what is no such table, which the notebook will say.
+    """
     try:
         rows = list(csv.reader(io.StringIO(read_text(table), newline="")))
     except (InputError, csv.Error):
@@ -736,7 +788,10 @@ def _named_images(table: Path) -> list[str]:
 
 
 def _files_below(folder: str, out: Path) -> list[str]:
-    """Return the files below a folder, sorted, links to folders followed once; hidden ones and those below `out` left out."""
+    """Return the files below a folder, sorted, links to folders followed once.
+
+    Hidden ones and those below `out` are left out.
+    """
     files, waiting, visited = [], [folder], {os.path.realpath(out)}
     while waiting:
         here = waiting.pop()
@@ -757,7 +812,10 @@ def module_files(root: Path, modules: set[str]) -> list[Path]:
 
 
 def recorded_files(root: Path, cells: list, modules: set[str]) -> list[Path]:
-    """Return the files of ``book/recorded`` that a notebook shows: all if it reads the study, else those it names."""
+    """Return the files of ``book/recorded`` that a notebook shows.
+
+    These are all if it reads the study, else those it names.
+    """
     files = sorted((root / "book" / "recorded").glob("*.json"))
     return [
         path
@@ -800,7 +858,10 @@ def is_current(build: Build, name: str) -> bool:
 
 
 def _short_folder() -> str | None:
-    """Return a folder for sockets, whose paths may have no more than 103 bytes; None: the usual one."""
+    """Return a folder for sockets, whose paths may have no more than 103 bytes.
+
+    None is the usual one.
+    """
     folders = [tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR", ""), "/tmp", "/var/tmp"]
     return next(
         (
@@ -818,10 +879,12 @@ def _unformatted(path: Path) -> str:
 
 
 def environment(build: Build, private: str) -> dict[str, str]:
-    """Return the environment of kernels and of Sphinx: what leads Python, IPython, Jupyter and Matplotlib is the build's own.
+    """Return the environment of kernels and of Sphinx.
 
-    This repository's package comes first, whichever is installed; start-up files, settings and kernels of the user's are not
-    looked for. `private` is a folder for this run alone. Matplotlib's list of fonts takes seconds to make and stays in the output folder.
+    What leads Python, IPython, Jupyter and Matplotlib is the build's own. This repository's package
+    comes first, whichever is installed; start-up files, settings and kernels of the user's are not
+    looked for. `private` is a folder for this run alone. Matplotlib's list of fonts takes seconds
+    to make and stays in the output folder.
     """
     led = ("PYTHON", "IPYTHON", "JUPYTER", "MPL", "MATPLOTLIB")
     text = ("PYTHONUTF8", "PYTHONIOENCODING", "PYTHONCOERCECLOCALE")
@@ -831,20 +894,31 @@ def environment(build: Build, private: str) -> dict[str, str]:
         if name in text or not name.startswith(led)
     }
     return kept | {
-        "PYTHONPATH": str(build.root), "PYTHONNOUSERSITE": "1", "IPYTHONDIR": f"{private}/ipython",
-        "JUPYTER_CONFIG_DIR": f"{private}/jupyter", "JUPYTER_DATA_DIR": f"{private}/jupyter",
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline", "MPLCONFIGDIR": str(build.out / ".kernel"), "MATPLOTLIBRC": os.devnull,
-    }  # fmt: skip
+        "PYTHONPATH": str(build.root),
+        "PYTHONNOUSERSITE": "1",
+        "IPYTHONDIR": f"{private}/ipython",
+        "JUPYTER_CONFIG_DIR": f"{private}/jupyter",
+        "JUPYTER_DATA_DIR": f"{private}/jupyter",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "MPLCONFIGDIR": str(build.out / ".kernel"),
+        "MATPLOTLIBRC": os.devnull,
+    }
 
 
 def kernel_manager(variables: dict[str, str]) -> type:
-    """Return a class of kernels that are this interpreter's own, in an environment of the given variables, whatever kernels are installed."""
+    """Return a class of kernels that are this interpreter's own.
+
+    They run in an environment of the given variables, whatever kernels are installed.
+    """
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpec
 
     class OwnKernelManager(AsyncKernelManager):
-        kernel_spec = KernelSpec(argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-                                 display_name="Python 3", language="python")  # fmt: skip
+        kernel_spec = KernelSpec(
+            argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            display_name="Python 3",
+            language="python",
+        )
 
         async def start_kernel(self, **options: Any) -> None:
             await super().start_kernel(**options | {"env": variables})
@@ -892,13 +966,24 @@ def execute(build: Build, name: str) -> None:
         )
         try:
             papermill.execute_notebook(
-                _unformatted(source), _unformatted(failed), build.parameters()[name], kernel_name="python3", cwd=build.root / "notebooks",
-                progress_bar=False, stderr_file=sys.stderr, config=config, shutdown_kernel="immediate",
-                kernel_manager_class=kernel_manager(environment(build, private) | {"MCNN_BUILD": str(build.out)}),  # `mcnn_core.workspace.in_build`
-            )  # fmt: skip
+                _unformatted(source),
+                _unformatted(failed),
+                build.parameters()[name],
+                kernel_name="python3",
+                cwd=build.root / "notebooks",
+                progress_bar=False,
+                stderr_file=sys.stderr,
+                config=config,
+                shutdown_kernel="immediate",
+                # MCNN_BUILD: `mcnn_core.workspace.in_build`
+                kernel_manager_class=kernel_manager(
+                    environment(build, private) | {"MCNN_BUILD": str(build.out)}
+                ),
+            )
         except Exception as error:
             raise RuntimeError(
-                f"notebook {name} failed.\n{error}\nThe executed copy, up to the failing cell: {failed}"
+                f"notebook {name} failed.\n{error}\n"
+                f"The executed copy, up to the failing cell: {failed}"
             ) from error
         finally:
             source.unlink()
@@ -912,7 +997,8 @@ def execute(build: Build, name: str) -> None:
         raise RuntimeError(
             f"notebook {name} recorded nothing: Workspace.record writes {results_file(build, name)}"
         )
-    # What an interrupted run or the last one had left, and this one, which resumed, has left as it was.
+    # What an interrupted run or the last one had left, and this one, which resumed, has left
+    # as it was.
     found = (
         {
             path
@@ -951,7 +1037,9 @@ def _owners(build: Build, name: str) -> dict[str, str]:
 
 
 def _take_over(build: Build, name: str, written: set[str], others: dict[str, str]) -> None:
-    """Strike files that a notebook has written from the records of earlier ones that only found them there.
+    """Strike files that a notebook has written from the records of some earlier ones.
+
+    Those are the ones that only found them there.
 
     Raises
     ------
@@ -987,7 +1075,9 @@ def _take_over(build: Build, name: str, written: set[str], others: dict[str, str
 
 
 def holds(cell: NotebookNode, facts: dict) -> bool:
-    """Whether a page shows a cell: tags ``if:<key>`` and ``unless:<key>`` ask for results that are true and false.
+    """Whether a page shows a cell.
+
+    Tags ``if:<key>`` and ``unless:<key>`` ask for results that are true and false.
 
     Raises
     ------
@@ -1004,8 +1094,8 @@ def holds(cell: NotebookNode, facts: dict) -> bool:
 def weave(source: NotebookNode, executed: NotebookNode, facts: dict | None = None) -> NotebookNode:
     """Return `source` with the outputs of `executed`: present prose and tags, kept results.
 
-    The parameters that were injected follow the parameters cell, hidden until
-    asked for; papermill's time stamps are left out, and so are cells that `facts` do not call for (`holds`).
+    The parameters that were injected follow the parameters cell, hidden until asked for;
+    papermill's time stamps are left out, and so are cells that `facts` do not call for (`holds`).
     """
     woven = copy.deepcopy(source)
     for cell, run in zip(code_cells(woven), code_cells(executed), strict=True):
@@ -1016,9 +1106,8 @@ def weave(source: NotebookNode, executed: NotebookNode, facts: dict | None = Non
                 "tags": ["injected-parameters", "hide-input"],
                 "mystnb": {"code_prompt_show": "This run's parameters"},
             }
-            source = re.sub(
-                r"^out = .*\n?", "", run.source, flags=re.MULTILINE
-            )  # a place on this machine, no setting
+            # The output folder is a place on this machine, no setting.
+            source = re.sub(r"^out = .*\n?", "", run.source, flags=re.MULTILINE)
             run = nbformat.from_dict(
                 {**run, "id": "injected", "metadata": metadata, "source": source}
             )
@@ -1058,7 +1147,10 @@ def write_woven(build: Build, name: str) -> None:
 
 
 def without_place(value: Any, out: Path) -> Any:
-    """Return what cells hold with the files of the output folder named relative to it: pages are published, and tell of no one's disk."""
+    """Return what cells hold with the files of the output folder named relative to it.
+
+    Pages are published, and tell of no one's disk.
+    """
     if isinstance(value, str):
         names = "|".join(
             re.escape(name) for name in {str(out), html.escape(str(out)), quote(str(out))}
@@ -1111,7 +1203,10 @@ API_PAGE = """\
 
 
 def chapters_by_module(root: Path = ROOT) -> dict[str, list[str]]:
-    """Return for every module the notebooks that import it, modules in the order they are met on the road."""
+    """Return for every module the notebooks that import it.
+
+    Modules come in the order they are met on the road.
+    """
     users: dict[str, list[str]] = {}
     for name in notebook_names(root):
         code = "\n".join(python_lines(cell.source) for cell in code_cells(_source(name, root)))
@@ -1157,7 +1252,8 @@ def _write_if_changed(path: Path, content: bytes) -> None:
     for part in (*path.parents, path):
         if part.exists() and part.is_dir() == (part == path):
             raise InputError(
-                f"{part} is {'a folder' if part == path else 'no folder'}, and in the way of what the build writes: move it"
+                f"{part} is {'a folder' if part == path else 'no folder'}, "
+                "and in the way of what the build writes: move it"
             )
     try:
         same = path.read_bytes() == content
@@ -1171,8 +1267,8 @@ def _write_if_changed(path: Path, content: bytes) -> None:
 def stage(build: Build) -> None:
     """Mirror configuration, prose and API pages into ``src``; unchanged files keep their times.
 
-    Paths stay as in the repository, and building a mirror keeps the pairs of
-    notebooks from counting as duplicate pages. What others have put there stays, and is no part of the book.
+    Paths stay as in the repository, and building a mirror keeps the pairs of notebooks from
+    counting as duplicate pages. What others have put there stays, and is no part of the book.
     """
     source = build.out / "src"
     pages = {path.relative_to(build.root): path.read_bytes() for path in prose_files(build.root)}
@@ -1197,7 +1293,10 @@ def stage(build: Build) -> None:
 
 
 def tree_hash(*paths: Path) -> str:
-    """Return a hash of the names and the content of files, and of all below folders but what Python compiles."""
+    """Return a hash of the names and the content of files, and of all below folders.
+
+    What Python compiles is left out.
+    """
     there = [
         file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*")))
     ]
@@ -1212,9 +1311,10 @@ def tree_hash(*paths: Path) -> str:
 def sphinx_configuration(
     source: Path, screen: str = "simulated", others: Sequence[str] = ()
 ) -> str:
-    """Return the ``conf.py`` that Jupyter Book makes of ``_config.yml``; the title of the book names a screen of the reader's own.
+    """Return the ``conf.py`` that Jupyter Book makes of ``_config.yml``.
 
-    Files in `others`, relative to `source`, are no pages.
+    The title of the book names a screen of the reader's own. Files in `others`, relative to
+    `source`, are no pages.
     """
     from jupyter_book.config import get_final_config
 
@@ -1230,7 +1330,8 @@ def sphinx_configuration(
     ]
     if screen not in SCREENS:
         settings["html_title"] += ": " + re.sub(r"[^\w .,()+-]", "_", Path(screen).stem)
-    # Trees of millions of nodes that all stay: looking among them for garbage as often as usual takes a fifth of the time.
+    # Trees of millions of nodes that all stay: looking among them for garbage as often as usual
+    # takes a fifth of the time.
     lines = [
         "import gc",
         "gc.set_threshold(3_000_000, 50, 1000)",
@@ -1242,28 +1343,34 @@ def sphinx_configuration(
     return "\n".join(lines) + "\n"
 
 
-#: Sphinx, but at its end it leaves its trees to the system: to take millions of nodes apart one by one takes a seventh of the time.
-SPHINX = "import os, sys; from sphinx.cmd.build import main; code = main(sys.argv[1:]); sys.stdout.flush(); sys.stderr.flush(); os._exit(code)"
+#: Sphinx, but at its end it leaves its trees to the system: to take millions of nodes apart one by
+#: one takes a seventh of the time.
+SPHINX = (
+    "import os, sys; from sphinx.cmd.build import main; code = main(sys.argv[1:]); "
+    "sys.stdout.flush(); sys.stderr.flush(); os._exit(code)"
+)
 
 
 def is_as_written(folder: Path, files: Any) -> bool:
-    """Whether all files of a folder have the size and time, or else the SHA-256, that are listed; others may have come to them."""
+    """Whether all files of a folder have the size and time, or else the SHA-256, that are listed.
+
+    Others may have come to them.
+    """
     try:
-        return bool(files) and all(_stat(folder / name) == [size, time] or size == _stat(folder / name)[0] and sha256(folder / name) == digest
-                                   for name, (size, time, digest) in files.items())  # fmt: skip
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        AttributeError,
-    ):  # missing; or what was kept is no such list
-        return False
+        return bool(files) and all(
+            _stat(folder / name) == [size, time]
+            or (size == _stat(folder / name)[0] and sha256(folder / name) == digest)
+            for name, (size, time, digest) in files.items()
+        )
+    except (OSError, ValueError, TypeError, AttributeError):
+        return False  # missing; or what was kept is no such list
 
 
 def render(build: Build) -> dict[str, dict]:
-    """Build the pages with Sphinx, warnings being errors, and check that they stand alone; only then they replace the old ones.
+    """Build the pages with Sphinx, warnings being errors, and check that they stand alone.
 
-    Returns size, time and SHA-256 of every file that was written, by its relative path, under ``"pages"``.
+    Only then they replace the old ones. Returns size, time and SHA-256 of every file that was
+    written, by its relative path, under ``"pages"``.
 
     Raises
     ------
@@ -1274,7 +1381,8 @@ def render(build: Build) -> dict[str, dict]:
     for figure in figures.glob("*.png"):
         _write_if_changed(source / "figures" / figure.name, figure.read_bytes())
     print("book: rendering", flush=True)
-    # All pages are read anew: of those that it has read before, Sphinx repeats no warning, and their code loses its links.
+    # All pages are read anew: of those that it has read before, Sphinx repeats no warning, and
+    # their code loses its links.
     with tempfile.TemporaryDirectory() as private, atomic(html, "rendered book") as pages:
         command = [
             sys.executable,
@@ -1351,7 +1459,10 @@ class _Loads(HTMLParser):
 
 
 def network_loads(html: Path) -> list[str]:
-    """Return ``page: address`` for everything that a page or style sheet would fetch from the network."""
+    """Return ``page: address`` for everything that would be fetched from the network.
+
+    Pages and style sheets are looked at.
+    """
     found = []
     for page in sorted(html.rglob("*.html")):
         loads = _Loads()

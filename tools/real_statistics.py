@@ -1,4 +1,6 @@
-"""Measure the real cells that simulated ones are set against; writes ``book/recorded/cell_statistics.json``.
+"""Measure the real cells that simulated ones are set against.
+
+It writes ``book/recorded/cell_statistics.json``.
 
     python -m tools.real_statistics DATA
 
@@ -17,13 +19,16 @@ from mcnn_core.statistics import field_statistics, nucleus_areas
 from mcnn_core.workspace import find_root
 
 ATTRIBUTION = (
-    "Real cells: image set BBBC021v1 (Caie et al., Molecular Cancer Therapeutics 2010), Broad Bioimage "
-    "Benchmark Collection (Ljosa et al., Nature Methods 2012), CC BY 4.0."
+    "Real cells: image set BBBC021v1 (Caie et al., Molecular Cancer Therapeutics 2010), "
+    "Broad Bioimage Benchmark Collection (Ljosa et al., Nature Methods 2012), CC BY 4.0."
 )
 
 
 def tiles(fields: np.ndarray, height: int = 128, width: int = 160) -> np.ndarray:
-    """Bin full fields 2 x 2 and cut them into fields of the simulated size, float64 (n, 128, 160, C)."""
+    """Bin full fields 2 x 2 and cut them into fields of the simulated size.
+
+    They are float64 (n, 128, 160, C).
+    """
     n, full_height, full_width, channels = fields.shape
     binned = fields.reshape(n, full_height // 2, 2, full_width // 2, 2, channels).mean((2, 4))
     return np.array(
@@ -54,7 +59,10 @@ def real_fields(data: Path) -> np.ndarray:
 
 
 def real_statistics(data: Path) -> dict:
-    """Measure the real fields at full size and as small fields, and the nuclei of the real DMSO crops."""
+    """Measure the real fields and the nuclei of the real DMSO crops.
+
+    Fields are measured at full size and as small fields.
+    """
     folder = Path(data) / "bbbc021" / "cells"
     index = np.genfromtxt(
         folder / "index.csv",

@@ -1,9 +1,12 @@
-"""Run a module as ``python -m MODULE ...`` would, and stop it well: ``python -m tools.run MODULE ...``.
+"""Run a module as ``python -m MODULE ...`` would, and stop it well.
 
-Ctrl-C, SIGTERM and SIGHUP (a closed terminal) raise KeyboardInterrupt in the main thread, once: what is being written is
-dropped, and the temporary folders go. What has not ended `PATIENCE` seconds later is ended as by ``kill -9``, which loses
-nothing either. No process that the module started is left. Only what an end needs is imported here, so that one in the
-first second, while the module imports its own, is no different.
+    python -m tools.run MODULE ...
+
+Ctrl-C, SIGTERM and SIGHUP (a closed terminal) raise KeyboardInterrupt in the main thread, once:
+what is being written is dropped, and the temporary folders go. What has not ended `PATIENCE`
+seconds later is ended as by ``kill -9``, which loses nothing either. No process that the module
+started is left. Only what an end needs is imported here, so that one in the first second, while
+the module imports its own, is no different.
 """
 
 import os
@@ -21,17 +24,17 @@ _STOPPING = threading.Event()
 
 def main() -> None:
     """Run the module that the command line names."""
-    # A terminal sends these to every process of the command. Blocked, as processes started later inherit it, they reach
-    # this one alone: the others would print tracebacks. Where a command runs with nohup or in the background they stay ignored.
+    # A terminal sends these to every process of the command. Blocked, as processes started later
+    # inherit it, they reach this one alone: the others would print tracebacks. Where a command runs
+    # with nohup or in the background they stay ignored.
     heard = {
         number
         for number in (signal.SIGINT, signal.SIGHUP)
         if signal.getsignal(number) != signal.SIG_IGN
     }
+    # Also of the first two: multiprocessing lets SIGINT through again.
     for number in (*heard, signal.SIGTERM):
-        signal.signal(
-            number, _interrupt
-        )  # also of the first two: multiprocessing lets SIGINT through again
+        signal.signal(number, _interrupt)
     signal.pthread_sigmask(signal.SIG_BLOCK, heard)
     for watch in (_listen, _watch):
         threading.Thread(target=watch, args=(heard,), daemon=True).start()
@@ -48,7 +51,10 @@ def main() -> None:
 
 
 def _listen(heard: set[signal.Signals]) -> None:
-    """Turn the signals of the terminal into that which the main thread heeds, also in the middle of a system call."""
+    """Turn the signals of the terminal into that which the main thread heeds.
+
+    It heeds it also in the middle of a system call.
+    """
     if heard:
         signal.sigwait(heard)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
@@ -62,21 +68,26 @@ def _interrupt(*_: object) -> None:
 
 
 def _watch(_: object) -> None:
-    """End a process that does not end by itself: an interrupt may be lost in a library, or wait for one that hangs."""
+    """End a process that does not end by itself.
+
+    An interrupt may be lost in a library, or wait for one that hangs.
+    """
     _STOPPING.wait()
     time.sleep(PATIENCE)
     _end()
 
 
 def _end(said: bool = False) -> None:
-    """End this process and all that it started, without what Python does at its end, which may wait."""
+    """End this process and all that it started.
+
+    What Python does at its end, which may wait, is left out.
+    """
     while children := _children(os.getpid()):
         for child in children:
             with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
-        with suppress(
-            ChildProcessError
-        ):  # not a child of its own: its parent, which comes first, is gone as well
+        # Not a child of its own: its parent, which comes first, is gone as well.
+        with suppress(ChildProcessError):
             for child in children:
                 os.waitpid(child, 0)
     with suppress(OSError):  # a closed terminal
@@ -85,14 +96,17 @@ def _end(said: bool = False) -> None:
 
 
 def _children(process: int) -> list[int]:
-    """Return the processes that a process has started, and that these have, and so on; none where there is no ``/proc``."""
+    """Return the processes that a process has started, and that these have, and so on.
+
+    There are none where there is no ``/proc``.
+    """
     parents: dict[int, list[int]] = {}
     for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
-        with suppress(OSError, ValueError):  # gone already, or no process
-            with open(f"/proc/{int(name)}/stat", encoding="ascii", errors="replace") as stat:
-                parents.setdefault(int(stat.read().rpartition(")")[2].split()[1]), []).append(
-                    int(name)
-                )
+        with (
+            suppress(OSError, ValueError),  # gone already, or no process
+            open(f"/proc/{int(name)}/stat", encoding="ascii", errors="replace") as stat,
+        ):
+            parents.setdefault(int(stat.read().rpartition(")")[2].split()[1]), []).append(int(name))
     found = parents.get(process, [])
     for child in found:  # which grows meanwhile
         found += parents.get(child, [])

@@ -1,7 +1,8 @@
 """Say in words what a reference led to, where this screen has no data for it.
 
-Parts of chapters are left out where a screen cannot answer (`tools.book.holds`); other pages refer to them all
-the same. What was left out stands in the metadata of the woven notebooks, so a reference that is merely wrong stays a warning.
+Parts of chapters are left out where a screen cannot answer (`tools.book.holds`); other pages refer
+to them all the same. What was left out stands in the metadata of the woven notebooks, so a
+reference that is merely wrong stays a warning.
 """
 
 import json
@@ -44,7 +45,7 @@ def resolve(app, env, node, contnode):
 
 
 def setup(app):
-    """Called by Sphinx."""
+    """Set this extension up, called by Sphinx."""
     app.connect("builder-inited", collect)
     app.connect("missing-reference", resolve)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -22,6 +22,6 @@ def is_thebe(script) -> bool:
 
 
 def setup(app):
-    """Called by Sphinx."""
+    """Set this extension up, called by Sphinx."""
     app.connect("html-page-context", drop_thebe, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

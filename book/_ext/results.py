@@ -35,7 +35,10 @@ def look_up(tree, key: str):
 
 
 def show(value, spec: str) -> str:
-    """Return a number as text, in the given Python format or as prose writes it; a text stays as it is."""
+    """Return a number as text, in the given Python format or as prose writes it.
+
+    A text stays as it is.
+    """
     return format(value, spec) if spec and not isinstance(value, str) else format_number(value)
 
 
@@ -59,7 +62,8 @@ class NumberRole(SphinxRole):
                 "no number %r in %s: %s", text, path.name, error, location=self.get_location()
             )
             value = shown = f"({key}?)"
-        # a text may be a name from the screen's table: never mathematics, and its direction is its own
+        # a text may be a name from the screen's table: never mathematics, and its direction
+        # is its own
         return [
             nodes.inline(
                 self.rawtext,
@@ -79,7 +83,7 @@ class RecordedRole(NumberRole):
 
 
 def setup(app):
-    """Called by Sphinx."""
+    """Set this extension up, called by Sphinx."""
     app.add_role("result", NumberRole())
     app.add_role("recorded", RecordedRole())
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -15,6 +15,6 @@ def depart_section(self, node: nodes.section) -> None:
 
 
 def setup(app):
-    """Called by Sphinx."""
+    """Set this extension up, called by Sphinx."""
     CodeBlockAnalyser.depart_section = depart_section
     return {"parallel_read_safe": True, "parallel_write_safe": True}
