@@ -1,8 +1,9 @@
-"""`make check`: what is wrong with a screen, what is confounded in it, what it will cost, and how to go on.
+"""`make check`: what is wrong with a screen, what is confounded in it, and what it will cost.
 
-Headers of all files are opened, pixels of a sample. The measures of focus, saturation and emptiness are ours
-and simple: they say which fields to look at, not which to drop. Names from tables are not trusted: in the page they are
-text, and characters that would steer a terminal are shown as escapes.
+It also says how to go on. Headers of all files are opened, pixels of a sample. The measures of
+focus, saturation and emptiness are ours and simple: they say which fields to look at, not which to
+drop. Names from tables are not trusted: in the page they are text, and characters that would steer
+a terminal are shown as escapes.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import shlex
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -50,20 +51,25 @@ from mcnn_core.screen import (
 from mcnn_core.surrogate import class_names, default_columns, unnamed
 from mcnn_core.workspace import claim_output, find_root
 
-#: Fields whose pixels are read, spread over the plates: so many, or up to the second where they are so small that the pixels are no more than
-#: those of the first at 1024 x 1280.
+#: Fields whose pixels are read, spread over the plates: so many, or up to the second where they are
+#: so small that the pixels are no more than those of the first at 1024 x 1280.
 SAMPLE, MOST = 64, 2_000
-#: Side of the central square in which focus is measured, and the blur before it that takes off single-pixel noise.
+#: Side of the central square in which focus is measured, and the blur before it that takes off
+#: single-pixel noise.
 SQUARE, BLUR = 512, 2.0
-#: A field is out of focus when its sharpness lies this many robust standard deviations, and this factor, below the sample's median.
+#: A field is out of focus when its sharpness lies this many robust standard deviations, and this
+#: factor, below the sample's median.
 DEVIATIONS, FACTOR = 4.0, 2.5
 #: A field is empty when no channel spans more than this share of what is usual in the sample.
 EMPTY_SHARE = 0.1
-#: A plate is counted whole, as pre-processing does, where this share of a sampled image's pixels has one value: a plate without spread has such images.
+#: A plate is counted whole, as pre-processing does, where this share of a sampled image's pixels
+#: has one value: a plate without spread has such images.
 ONE_VALUE = 0.998
-#: A field is saturated when more than this share of a channel's pixels lies at a camera's or file's ceiling.
+#: A field is saturated when more than this share of a channel's pixels lies at a camera's or file's
+#: ceiling.
 SATURATED, CEILINGS = 0.01, (255, 1_023, 4_095, 16_383, 65_535)
-#: What does not depend on the screen, measured on two cores: chapters 13 and 14 simulate and learn a screen of siRNAs, programs start, pages are made.
+#: What does not depend on the screen, measured on two cores: chapters 13 and 14 simulate and learn
+#: a screen of siRNAs, programs start, pages are made.
 REST = {
     "stage": "the rest of the book",
     "seconds": 360.0,
@@ -74,7 +80,8 @@ REST = {
 MAPS, MAP_WELLS = 24, 12_000
 #: Doses that a potency needs.
 DOSES = 3
-#: Items of one code that the page and the terminal name; check.json has up to `mcnn_core.errors.KEPT`.
+#: Items of one code that the page and the terminal name; check.json has up to
+#: `mcnn_core.errors.KEPT`.
 SHOWN, TOLD = 50, 3
 LONGEST = 160
 #: Files whose headers one thread opens before it takes the next ones.
@@ -84,7 +91,10 @@ SEVERITIES = ("error", "warning", "note")
 
 
 def codes() -> pd.DataFrame:
-    """Return every code that a check can give, as ``codes.csv`` has it: code, severity, meaning, consequence, chapter (its title), remedy."""
+    """Return every code that a check can give, as ``codes.csv`` has it.
+
+    Of each: code, severity, meaning, consequence, chapter (its title), remedy.
+    """
     return pd.read_csv(Path(__file__).with_name("codes.csv"), dtype=str, keep_default_na=False)
 
 
@@ -105,7 +115,8 @@ class Report:
     root : str
         Folder of its images.
     problems : list of Problem
-        Every finding, with file, row (line of the table, the header being line 1), column and code; up to `KEPT` of one code.
+        Every finding, with file, row (line of the table, the header being line 1), column and code;
+        up to `KEPT` of one code.
     added : Counter
         How many findings of each code `add` was given.
     facts : dict of str to str
@@ -142,7 +153,7 @@ class Report:
             self.problems.append(Problem(text, code, file, row, column))
 
     def everything(self) -> list[Problem]:
-        """Return all findings, and one for each code that stands for those which were only counted."""
+        """Return all findings, and one per code that stands for those which were only counted."""
         return self.problems + [
             Problem(f"{n - KEPT:,} more, which are not listed", code, n=n - KEPT)
             for code, n in self.added.items()
@@ -154,7 +165,7 @@ class Report:
         return int(index) + 1 if self.lines else None
 
     def frame(self) -> pd.DataFrame:
-        """Return the findings as check.json has them, errors first and then in the order of `codes`."""
+        """Return the findings as check.json has them, errors first, then in order of `codes`."""
         rows = [
             (
                 one.file,
@@ -195,7 +206,10 @@ class Report:
 
 
 def visible(text: object, longest: int = LONGEST) -> str:
-    """Return text that no terminal obeys: what is not printable as an escape, and at most `longest` characters."""
+    """Return text that no terminal obeys.
+
+    What is not printable is an escape, and there are at most `longest` characters.
+    """
     text = str(text)
     cut = text if len(text) <= longest else f"{text[: longest - 40]}… ({len(text):,} characters)"
     return "".join(
@@ -207,15 +221,18 @@ def visible(text: object, longest: int = LONGEST) -> str:
 
 
 def _open(report: Report, name: str, data: str) -> tuple[Screen, pd.DataFrame]:
-    """Return the screen of all right rows and the files of every row, or raise what makes both impossible."""
+    """Return the screen of all right rows and the files of every row.
+
+    Raise what makes both impossible.
+    """
     if name.lower().endswith(".csv"):
         screen, problems, files = examine_loaddata(name)
         report.problems += problems
         return screen, files
     if name not in ("bbbc021", "kimorph") or not data:
         raise InputError(
-            "make check needs SCREEN=PATH.csv, or SCREEN=bbbc021 or kimorph with DATA=DIR, the folder of the screen; "
-            "one that make simulate wrote is opened in the same way",
+            "make check needs SCREEN=PATH.csv, or SCREEN=bbbc021 or kimorph with DATA=DIR, the "
+            "folder of the screen; one that make simulate wrote is opened in the same way",
             [Problem(f"SCREEN={name} DATA={data}", "layout-wrong")],
         )
     if name == "bbbc021":
@@ -264,7 +281,11 @@ def _header(path: str) -> tuple[int, int, str] | tuple[str, str]:
 def _headers(
     report: Report, screen: Screen, files: pd.DataFrame, workers: int, progress: bool
 ) -> tuple[np.ndarray, tuple[int, int] | None]:
-    """Open every file's header; return the mask of the rows of `files` that can be used, and the common height and width of the fields."""
+    """Open every file's header; return which files can be used and the size of their fields.
+
+    The first is the mask of the rows of `files` that can be used, the second the common height and
+    width of the fields.
+    """
     names, codes = (
         files.iloc[:, 0].cat.categories,
         np.column_stack([files[channel].cat.codes for channel in files]),
@@ -320,7 +341,8 @@ def _headers(
             "file-size-differs",
             table[~fits],
             lambda one: (
-                f"{one.height} x {one.width} pixels; {common[0]} x {common[1]} as in most files is right"
+                f"{one.height} x {one.width} pixels; {common[0]} x {common[1]} as in most files is "
+                "right"
             ),
         ),
         (
@@ -349,10 +371,13 @@ def _headers(
 
 
 def _tiles(report: Report, screen: Screen, size: tuple[int, int]) -> tuple[int, int]:
-    """Check each ``Metadata_Tile`` once; return the common height and width of fields in files of `size`."""
+    """Check each ``Metadata_Tile`` once; return the common height and width of fields.
+
+    The files are of `size`.
+    """
     tiles = pd.Series(image_tiles(screen), screen.table.index).drop_duplicates()
     sizes = {}
-    for index, tile in tiles.items():
+    for index in tiles.index:
         try:
             fit, problems = _field_shape(replace(screen, table=screen.table.loc[[index]]), size)
         except InputError as error:
@@ -368,7 +393,10 @@ def _tiles(report: Report, screen: Screen, size: tuple[int, int]) -> tuple[int, 
     common = pd.Series(list(sizes.values())).mode().iat[0] if sizes else size
     for index, found in sizes.items():
         if found != common:
-            text = f"Metadata_Tile {tiles[index] or 'empty'}: {found[0]} x {found[1]} pixels; {common[0]} x {common[1]} as in most parts is right"
+            text = (
+                f"Metadata_Tile {tiles[index] or 'empty'}: {found[0]} x {found[1]} pixels; "
+                f"{common[0]} x {common[1]} as in most parts is right"
+            )
             report.add("tile-wrong", text, row=report.line(index), column="Metadata_Tile")
     return common
 
@@ -377,7 +405,10 @@ def _tiles(report: Report, screen: Screen, size: tuple[int, int]) -> tuple[int, 
 
 
 def sample_rows(table: pd.DataFrame, most: int, seed: int) -> list[int]:
-    """Return the index of up to `most` fields drawn at random, from all plates as equally as they allow."""
+    """Return the index of up to `most` fields drawn at random.
+
+    They come from all plates as equally as these allow.
+    """
     order = pd.Series(
         np.random.default_rng(seed).permutation(len(table)), table.index
     ).sort_values()
@@ -387,10 +418,12 @@ def sample_rows(table: pd.DataFrame, most: int, seed: int) -> list[int]:
 
 
 def sharpness(image: np.ndarray) -> float:
-    """Return how much of an image's variance is fine: of its Laplacian, over that of itself, both blurred by `BLUR` pixels.
+    """Return how much of an image's variance is fine.
 
-    The measure of Pertuz, Puig & Garcia (2013, Pattern Recognition 46, 1415) called energy of the Laplacian, here over the
-    variance, so that brightness and contrast do not count. In the central `SQUARE` pixels; NaN for a constant image.
+    That is the variance of its Laplacian, over that of itself, both blurred by `BLUR` pixels. The
+    measure of Pertuz, Puig & Garcia (2013, Pattern Recognition 46, 1415) called energy of the
+    Laplacian, here over the variance, so that brightness and contrast do not count. In the central
+    `SQUARE` pixels; NaN for a constant image.
     """
     top, left = (max(0, (side - SQUARE) // 2) for side in image.shape)
     part = image[top : top + SQUARE, left : left + SQUARE].astype(np.float32)
@@ -399,7 +432,10 @@ def sharpness(image: np.ndarray) -> float:
 
 
 def measure(image: np.ndarray) -> dict[str, float | str]:
-    """Return the grey values, the share at the ceiling, the sharpness and the digest of one (H, W) uint16 image."""
+    """Return the grey values, the share at the ceiling, the sharpness and the digest of an image.
+
+    The image is (H, W) uint16.
+    """
     low, median, high = np.percentile(image, (1, 50, 99.9))
     top = int(image.max())
     return {
@@ -489,12 +525,16 @@ def _pixels(
         )
     report.tables["intensities"] = _judge(report, screen, table, add)
     report.facts["sample"] = (
-        f"{len(rows)} fields drawn with seed {seed}, from {whole.loc[rows, 'Metadata_Plate'].nunique()} plates"
+        f"{len(rows)} fields drawn with seed {seed}, from "
+        f"{whole.loc[rows, 'Metadata_Plate'].nunique()} plates"
     )
 
 
 def _spread(report: Report, plate: Screen, fields: int) -> None:
-    """Say whether pre-processing would find no grey values to tell apart in one channel of a plate, in a screen of so many fields."""
+    """Say whether pre-processing would find no grey values to tell apart.
+
+    This is asked of one channel of a plate, in a screen of so many fields.
+    """
     histogram = np.zeros(COUNTS, np.int64)
     for (path,), tile in zip(image_paths(plate), image_tiles(plate), strict=True):
         try:
@@ -516,7 +556,10 @@ def _spread(report: Report, plate: Screen, fields: int) -> None:
 
 
 def _judge(report: Report, screen: Screen, table: pd.DataFrame, add: object) -> pd.DataFrame:
-    """Name the fields of a measured sample that should be looked at; return the grey values per channel."""
+    """Name the fields of a measured sample that should be looked at.
+
+    Return the grey values per channel.
+    """
     flat = table["minimum"] == table["maximum"]
     for _, facts in table[flat].iterrows():
         add("field-constant", facts, f"every pixel is {facts['minimum']}")
@@ -527,7 +570,8 @@ def _judge(report: Report, screen: Screen, table: pd.DataFrame, add: object) -> 
             add(
                 "pixels-identical",
                 facts,
-                f"the same pixels as {_called(screen.table, other['index'])}, {other['channel']} ({other['path']})",
+                f"the same pixels as {_called(screen.table, other['index'])}, {other['channel']} "
+                f"({other['path']})",
             )
     top = table.groupby("channel")["maximum"].transform("max")
     saturated = (
@@ -582,7 +626,10 @@ def _judge(report: Report, screen: Screen, table: pd.DataFrame, add: object) -> 
 
 
 def plate_format(wells: Iterable[str]) -> tuple[int, int]:
-    """Return rows and columns of the smallest usual plate that has all `wells`: 24, 96, 384 or 1,536 wells."""
+    """Return rows and columns of the smallest usual plate that has all `wells`.
+
+    Usual plates have 24, 96, 384 or 1,536 wells.
+    """
     places = [place(well) for well in set(wells)]
     row, column = max(r for r, _ in places), max(c for _, c in places)
     return next(
@@ -613,7 +660,10 @@ def _layout(report: Report, screen: Screen) -> None:
 def _tell(
     report: Report, code: str, column: str, rows: pd.DataFrame, what: pd.Series | str
 ) -> None:
-    """Add one finding per row of `rows`, whose index is the name of a group and which has its first line; `what` is said after the name."""
+    """Add one finding per row of `rows`, whose index is the name of a group.
+
+    A row has the first line of its group; `what` is said after the name.
+    """
     said = [what] * len(rows) if isinstance(what, str) else what.loc[rows.index]
     for name, line, text in zip(rows.index, rows["line"], said, strict=True):
         report.add(
@@ -665,7 +715,8 @@ def _controls(report: Report, table: pd.DataFrame, wells: pd.DataFrame) -> None:
         if inner[axis] and controls[axis].isin([wells[axis].min(), wells[axis].max()]).all():
             report.add(
                 "controls-at-edge",
-                f"all {len(controls)} wells with negative controls stand in the outermost {name} that are used",
+                f"all {len(controls)} wells with negative controls stand in the outermost {name} "
+                "that are used",
                 row=report.line(controls["line"].iloc[0]),
                 column="Metadata_Well",
             )
@@ -891,11 +942,12 @@ def _unknown(report: Report, table: pd.DataFrame, wells: pd.DataFrame) -> None:
 
 
 def candidates(table: pd.DataFrame) -> pd.DataFrame:
-    """Return what could define surrogate classes, one row per choice of columns, the book's own choice first.
+    """Return what could define surrogate classes, one row per choice of columns.
 
-    Columns: ``columns`` (comma-separated, as SURROGATE takes them), ``classes``, ``fewest``, ``median``, ``most`` (fields per class),
-    ``single`` (classes of one field), ``unnamed`` (fields to train on without a value), ``usable`` (bool), ``instead`` (what the network
-    could learn in place of the biology).
+    The book's own choice comes first. Columns: ``columns`` (comma-separated, as SURROGATE takes
+    them), ``classes``, ``fewest``, ``median``, ``most`` (fields per class), ``single`` (classes of
+    one field), ``unnamed`` (fields to train on without a value), ``usable`` (bool), ``instead``
+    (what the network could learn in place of the biology).
     """
     known = [
         "Metadata_Plate",
@@ -986,7 +1038,10 @@ def _instead(training: pd.DataFrame, names: pd.Series, by: list[str]) -> str:
 
 
 def _classes(report: Report, screen: Screen) -> str:
-    """Add the table of candidates and what is wrong with the first; return the SURROGATE to propose, "" for the book's own."""
+    """Add the table of candidates and what is wrong with the first.
+
+    Return the SURROGATE to propose, "" for the book's own.
+    """
     table = screen.table
     if not training_fields(table).any():
         report.add(
@@ -1046,7 +1101,10 @@ def _members(report: Report, table: pd.DataFrame, by: list[str]) -> None:
 
 
 def plate_maps(screen: Screen) -> list[dict]:
-    """Return each distinct plate layout once, with the names of its plates, for up to `MAPS` layouts and `MAP_WELLS` wells."""
+    """Return each distinct plate layout once, with the names of its plates.
+
+    There are up to `MAPS` layouts and `MAP_WELLS` wells.
+    """
     wells = screen.table.drop_duplicates(["Metadata_Plate", "Metadata_Well"])
     rows, columns = plate_format(wells["Metadata_Well"])
     layouts: dict[tuple, list[str]] = {}
@@ -1098,7 +1156,8 @@ def _facts(report: Report, screen: Screen, shape: tuple[int, int] | None) -> Non
     report.plates = counts["n_plates"]
     report.facts = {
         "fields": f"{counts['n_fields']:,}",
-        "wells": f"{counts['n_wells']:,} wells on {counts['n_plates']} plate{'s' * (counts['n_plates'] > 1)}"
+        "wells": f"{counts['n_wells']:,} wells on {counts['n_plates']} "
+        f"plate{'s' * (counts['n_plates'] > 1)}"
         + (
             f" of {counts['n_batches']} batch{'es' * (counts['n_batches'] > 1)}"
             if (screen.table["Metadata_Batch"] != "").any()
@@ -1109,7 +1168,8 @@ def _facts(report: Report, screen: Screen, shape: tuple[int, int] | None) -> Non
         "treated wells": f"{kinds.get('trt', 0):,}",
         "negative controls": f"{kinds.get('negcon', 0):,} wells",
         "positive controls": f"{kinds.get('poscon', 0):,} wells",
-        "treatments": f"{counts['n_treatments']:,}, of which {counts['n_annotated']:,} have a mechanism ({counts['n_mechanisms']:,} mechanisms)",
+        "treatments": f"{counts['n_treatments']:,}, of which {counts['n_annotated']:,} have a "
+        f"mechanism ({counts['n_mechanisms']:,} mechanisms)",
     } | report.facts
 
 
@@ -1135,7 +1195,8 @@ def _cost(report: Report, screen: Screen, shape: tuple[int, int] | None, out: Pa
     except MissingStageError as error:
         report.add("check-not-made", f"run time, memory and disk: {error}")
         return
-    # One on treatments, one with the controls as a class for the whole screen, one on the mechanisms for comparison.
+    # One on treatments, one with the controls as a class for the whole screen, one on the
+    # mechanisms for comparison.
     networks = (
         1
         + (screen.table["Metadata_control_type"] == "negcon").any()
@@ -1159,7 +1220,8 @@ def _cost(report: Report, screen: Screen, shape: tuple[int, int] | None, out: Pa
     for stage in cost[cost["memory_bytes"] > memory].itertuples():
         report.add(
             "memory-small",
-            f"{stage.stage}: {stage.memory_bytes / 1e9:.1f} GB are needed, the machine has {memory / 1e9:.1f} GB",
+            f"{stage.stage}: {stage.memory_bytes / 1e9:.1f} GB are needed, the machine has "
+            f"{memory / 1e9:.1f} GB",
         )
 
 
@@ -1219,7 +1281,8 @@ def check(
     if wrong:
         report.add(
             "check-not-made",
-            f"layout, classes and pixels of {wrong:,} of {len(files):,} rows, which have errors; counts are of the others",
+            f"layout, classes and pixels of {wrong:,} of {len(files):,} rows, which have errors; "
+            "counts are of the others",
         )
     surrogate = ""
     if len(screen.table):
@@ -1277,8 +1340,10 @@ def verdict(report: Report) -> tuple[str, str]:
     if counts["error"]:
         plural = "s" * (counts["error"] > 1)
         return (
-            f"Not ready: {counts['error']:,} error{plural} of {kinds['error']} kind{'s' * (kinds['error'] > 1)}",
-            f"Mend the error{plural} below, and run make check again. The book would stop at {'them' if plural else 'it'}.",
+            f"Not ready: {counts['error']:,} error{plural} of {kinds['error']} "
+            f"kind{'s' * (kinds['error'] > 1)}",
+            f"Mend the error{plural} below, and run make check again. The book would stop at "
+            f"{'them' if plural else 'it'}.",
         )
     if counts["warning"]:
         return (
@@ -1289,7 +1354,10 @@ def verdict(report: Report) -> tuple[str, str]:
 
 
 def grouped(report: Report) -> list[dict]:
-    """Return the findings by code, errors first: the entry of `codes`, ``n``, and the first ``items``."""
+    """Return the findings by code, errors first.
+
+    Of each code: the entry of `codes`, ``n``, and the first ``items``.
+    """
     frame = report.frame()
     counts = Counter()
     for one in report.everything():
@@ -1347,7 +1415,10 @@ def terminal(report: Report) -> str:
 
 
 def said(report: Report, item: dict) -> str:
-    """Return a finding as people read it: its place, unless the message names it, and the message with short paths."""
+    """Return a finding as people read it: its place, and the message with short paths.
+
+    The place is left out where the message names it.
+    """
     message = item["message"].replace(f"{report.source}, ", "")
     message = message.replace(report.root, "") if len(report.root) > 1 else message
     row = (
@@ -1362,7 +1433,8 @@ def said(report: Report, item: dict) -> str:
 def _cost_line(report: Report) -> str:
     cost = report.tables["cost"]
     return (
-        f"Estimated: {duration(cost['seconds'].sum())} on {os.cpu_count()} processor cores, {cost['memory_bytes'].max() / 1e9:.1f} GB of memory, "
+        f"Estimated: {duration(cost['seconds'].sum())} on {os.cpu_count()} processor cores, "
+        f"{cost['memory_bytes'].max() / 1e9:.1f} GB of memory, "
         f"{cost['disk_bytes'].sum() / 1e9:.2f} GB of disk"
     )
 
@@ -1417,7 +1489,10 @@ def write(report: Report, out: str | os.PathLike) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run ``python -m mcnn_core.doctor --screen PATH.csv --out DIR``; the exit status is 1 where there is an error."""
+    """Run ``python -m mcnn_core.doctor --screen PATH.csv --out DIR``.
+
+    The exit status is 1 where there is an error.
+    """
     parser = argparse.ArgumentParser(
         prog="make check", description="Examine a screen before the book is built on it."
     )
@@ -1440,7 +1515,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write(report, out)
     print(terminal(report))
     print(
-        f"\nthe whole report: {visible((out / 'check.html').resolve(), 10_000)}\nas a list: {visible((out / 'check.json').resolve(), 10_000)}"
+        f"\nthe whole report: {visible((out / 'check.html').resolve(), 10_000)}"
+        f"\nas a list: {visible((out / 'check.json').resolve(), 10_000)}"
     )
     sys.exit(1 if report.counts()["error"] else 0)
 

@@ -1,11 +1,12 @@
-"""Fetch a public screen: one archive per plate, several at a time, checked and then unpacked (``make data``).
+"""Fetch a public screen: one archive per plate, several at a time, checked and then unpacked.
 
-BBBC021v1 (Ljosa, Sokolnicki & Carpenter 2012, Nature Methods 9, 637) is three tables and 55 archives. Only the image
-table says where an image is written; the paths inside an archive have no say. An archive, and the folder of a plate,
-exists whole or not at all, so that a stopped run goes on with what is not there. The publisher gives no checksums:
-the SHA-256 of each file is recorded in ``fetched.json`` when it is first seen, and a file that differs later is refused.
-Nothing comes from another address than the one that was named, nothing that is there is replaced, and what somebody
-else has put into the folder stays.
+``make data`` runs it. BBBC021v1 (Ljosa, Sokolnicki & Carpenter 2012, Nature Methods 9, 637) is
+three tables and 55 archives. Only the image table says where an image is written; the paths inside
+an archive have no say. An archive, and the folder of a plate, exists whole or not at all, so that a
+stopped run goes on with what is not there. The publisher gives no checksums: the SHA-256 of each
+file is recorded in ``fetched.json`` when it is first seen, and a file that differs later is
+refused. Nothing comes from another address than the one that was named, nothing that is there is
+replaced, and what somebody else has put into the folder stays.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path, PureWindowsPath
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -45,7 +47,8 @@ from mcnn_core.files import (
 from mcnn_core.screen import Screen, read_bbbc021
 
 BBBC021 = "https://data.broadinstitute.org/bbbc/BBBC021/"
-#: The Gene Ontology Consortium's current release: graph, and human genes by UniProt accession and symbol.
+#: The Gene Ontology Consortium's current release: graph, and human genes by UniProt accession and
+#: symbol.
 GO, GO_FILES = (
     "https://current.geneontology.org/",
     ("ontology/go.obo", "annotations/goa_human.gaf.gz"),
@@ -53,11 +56,14 @@ GO, GO_FILES = (
 TABLES = ("BBBC021_v1_image.csv", "BBBC021_v1_moa.csv", "BBBC021_v1_compound.csv")
 ARCHIVE = "BBBC021_v1_images_{}.zip"
 RECORD, FOUND = "fetched.json", "found in the folder"
-#: Most bytes that an image may unpack to, and what each counts for on the disk: 1024 x 1280 pixels of 16 bit are 2.6 MB.
+#: Most bytes that an image may unpack to, and what each counts for on the disk: 1024 x 1280 pixels
+#: of 16 bit are 2.6 MB.
 IMAGE_BYTES = 3 * 2**20
-#: How often a file is asked for, seconds between, seconds that a server may be silent, bytes at a time.
+#: How often a file is asked for, seconds between, seconds that a server may be silent, bytes at a
+#: time.
 ATTEMPTS, WAIT, TIMEOUT, CHUNK = 3, 5.0, 30, 2**18
-#: Least bytes per second, over so many seconds, in which an answer must also have begun: a byte now and then is no silence.
+#: Least bytes per second, over so many seconds, in which an answer must also have begun: a byte now
+#: and then is no silence.
 SLOWEST, PERIOD = 1000, 60.0
 #: How often a server may send on to another of its addresses.
 REDIRECTS = 5
@@ -93,7 +99,10 @@ class _Run:
 
 @contextmanager
 def _taken(folder: Path, known: str) -> Iterator[dict[str, Any]]:
-    """Hold a folder that is new, ours, or has nothing in it but files of this screen; yield its records."""
+    """Hold a folder for what is fetched and yield its records.
+
+    The folder is new, ours, or has nothing in it but files of this screen.
+    """
     kind, known, before = (
         "folder of fetched files",
         f"{known}|{re.escape(RECORD)}",
@@ -124,19 +133,23 @@ def _records(folder: Path) -> dict[str, Any]:
         whole = False
     if not whole:
         raise InputError(
-            f"{path} does not hold bytes, sha256 and address of each file: if it is from make data, delete it to record anew; "
-            "if not, name another folder"
+            f"{path} does not hold bytes, sha256 and address of each file: if it is from make "
+            "data, delete it to record anew; if not, name another folder"
         )
     return records
 
 
 def _checked(run: _Run, name: str, path: Path) -> str:
-    """Return the SHA-256 of `path`; refuse it where another one was recorded under `name`, and not of an archive that was never unpacked."""
+    """Return the SHA-256 of `path`; refuse it where another one was recorded under `name`.
+
+    One that was recorded of an archive that was never unpacked does not count.
+    """
     digest, known = sha256(path), run.records.get(name)
     if known and "packed" not in known and known["sha256"] != digest:
         raise InputError(
-            f"{name}: SHA-256 {digest}, but {known['sha256']} when it was first seen: the file is damaged (delete it if it "
-            f"lies in the folder), or the publisher replaced it (then delete its entry in {RECORD})"
+            f"{name}: SHA-256 {digest}, but {known['sha256']} when it was first seen: the file is "
+            "damaged (delete it if it lies in the folder), or the publisher replaced it (then "
+            f"delete its entry in {RECORD})"
         )
     return digest
 
@@ -156,14 +169,20 @@ def _remember(run: _Run, name: str, size: int, digest: str, source: str, **packe
 
 
 def _cause(error: BaseException) -> str:
-    """Return the innermost reason, as "[Errno 111] Connection refused": what lies around it repeats the address."""
+    """Return the innermost reason, as "[Errno 111] Connection refused".
+
+    What lies around it repeats the address.
+    """
     while error.__context__ is not None:
         error = error.__context__
     return str(error) or type(error).__name__
 
 
 def _soon(run: _Run, call: Callable[[], requests.Response]) -> requests.Response:
-    """Return what `call` returns, in a thread that is left alone where the answer does not begin within `PERIOD`, however it drips."""
+    """Return what `call` returns, in a thread.
+
+    The thread is left alone where the answer does not begin within `PERIOD`, however it drips.
+    """
     got: queue.SimpleQueue = queue.SimpleQueue()
 
     def work() -> None:
@@ -190,12 +209,16 @@ def _soon(run: _Run, call: Callable[[], requests.Response]) -> requests.Response
 def _answer(
     run: _Run, session: requests.Session, method: str, name: str
 ) -> Iterator[requests.Response]:
-    """Ask for a file and yield the answer, its body yet to be read; refuse to be sent to another host, or from https to http."""
+    """Ask for a file and yield the answer, its body yet to be read.
+
+    Refuse to be sent to another host, or from https to http.
+    """
     address = run.address + name
     for _ in range(REDIRECTS + 1):
         answer = _soon(
             run,
-            lambda: session.request(
+            partial(
+                session.request,
                 method,
                 address,
                 stream=True,
@@ -220,8 +243,8 @@ def _answer(
             target = urljoin(address, answer.headers["Location"])
         if not _same_place(address, target):
             raise InputError(
-                f"{name}: {address} sends on to {target!r}, which is another host or not https; if you trust that one, "
-                "name it with python -m mcnn_core.download --from"
+                f"{name}: {address} sends on to {target!r}, which is another host or not https; if "
+                "you trust that one, name it with python -m mcnn_core.download --from"
             )
         address = target
     raise InputError(
@@ -297,7 +320,10 @@ def _stream(run: _Run, name: str, size: int, path: Path) -> None:
 
 
 def _transfer(run: _Run, name: str, size: int | str) -> str:
-    """Bring a file of `size` bytes (or why there are none) into the folder and return its SHA-256."""
+    """Bring a file into the folder and return its SHA-256.
+
+    `size` is its bytes, or why there are none.
+    """
     if isinstance(size, str):
         raise InputError(f"{name}: {size}")
     _refuse_existing(run.folder / name)
@@ -319,14 +345,18 @@ def _transfer(run: _Run, name: str, size: int | str) -> str:
 def _refuse_existing(path: Path) -> None:
     if os.path.lexists(path):
         raise InputError(
-            f"{path.name}: {path} is there already and is not replaced: run this again to use it, or move it away"
+            f"{path.name}: {path} is there already and is not replaced: run this again to use it, "
+            "or move it away"
         )
 
 
 def _members(
     archive: str, members: Sequence[zipfile.ZipInfo], images: set[str]
 ) -> dict[str, zipfile.ZipInfo]:
-    """Return the member that holds each image; refuse an archive that lacks one, or has members that are no plain files."""
+    """Return the member that holds each image.
+
+    Refuse an archive that lacks one, or has members that are no plain files.
+    """
     found, problems = {}, []
     for member in members:
         path = PureWindowsPath(member.filename)  # knows / and \ and drives
@@ -358,7 +388,10 @@ def _members(
 
 
 def _unpack(archive: Path, place: Path, images: Sequence[str]) -> int:
-    """Write the images of a plate into the new folder `place`; return the number of other files, which are left out."""
+    """Write the images of a plate into the new folder `place`.
+
+    Return the number of other files, which are left out.
+    """
     try:
         with zipfile.ZipFile(archive) as opened:
             members = _members(archive.name, opened.infolist(), set(images))
@@ -369,7 +402,8 @@ def _unpack(archive: Path, place: Path, images: Sequence[str]) -> int:
                         content = source.read(IMAGE_BYTES + 1)
                     if len(content) != member.file_size:
                         raise zipfile.BadZipFile(
-                            f"{member.filename!r} has {len(content):,} bytes and says {member.file_size:,}"
+                            f"{member.filename!r} has {len(content):,} bytes and says "
+                            f"{member.file_size:,}"
                         )
                     (temporary / name).write_bytes(content)
             return sum(not member.is_dir() for member in opened.infolist()) - len(members)
@@ -378,7 +412,8 @@ def _unpack(archive: Path, place: Path, images: Sequence[str]) -> int:
     # A damaged archive can fail anywhere in zipfile, with whatever exception that line raises.
     except Exception as error:
         raise InputError(
-            f"{archive.name}: cannot be unpacked: {type(error).__name__}: {error}; delete it to have it fetched again"
+            f"{archive.name}: cannot be unpacked: {type(error).__name__}: {error}; delete it to "
+            "have it fetched again"
         ) from error
 
 
@@ -387,7 +422,10 @@ def _place(plate: str) -> str:
 
 
 def _plates(screen: Screen, only: Sequence[str]) -> dict[str, list[str]]:
-    """Return the names of the images of each plate in `only`; refuse a table whose plates have no folder of their own."""
+    """Return the names of the images of each plate in `only`.
+
+    Refuse a table whose plates have no folder of their own.
+    """
     images, problems = {}, []
     for plate, rows in screen.table.groupby("Metadata_Plate"):
         places = {place for channel in screen.channels for place in rows[f"PathName_{channel}"]}
@@ -398,7 +436,8 @@ def _plates(screen: Screen, only: Sequence[str]) -> dict[str, list[str]]:
             problems.append(f"plate {plate!r} in {', '.join(map(repr, sorted(places)))}")
     if problems:
         raise InputError(
-            f"{screen.root}: a plate of BBBC021 is named as Week1_22123 and lies in Week1/Week1_22123",
+            f"{screen.root}: a plate of BBBC021 is named as Week1_22123 and lies in "
+            "Week1/Week1_22123",
             problems,
         )
     weeks = {plate: plate.partition("_")[0] for plate in images}
@@ -418,7 +457,10 @@ def _plates(screen: Screen, only: Sequence[str]) -> dict[str, list[str]]:
 def _all(
     run: _Run, job: Callable[[str], Any], names: Collection[str], also: Sequence[str] = ()
 ) -> None:
-    """Do several jobs at a time, then raise all that went wrong; if this is interrupted, transfers end at their next chunk."""
+    """Do several jobs at a time, then raise all that went wrong.
+
+    If this is interrupted, transfers end at their next chunk.
+    """
 
     def tried(name: str) -> InputError | None:
         try:
@@ -436,8 +478,9 @@ def _all(
             raise
     if errors:
         raise InputError(
-            f"{len(errors)} of {len(names)} files could not be fetched or used. What {run.address} does not give can "
-            f"be downloaded by hand: put it, as it is, into {run.folder.resolve()} and run this again (an archive that you put there is kept)",
+            f"{len(errors)} of {len(names)} files could not be fetched or used. What "
+            f"{run.address} does not give can be downloaded by hand: put it, as it is, into "
+            f"{run.folder.resolve()} and run this again (an archive that you put there is kept)",
             [
                 *(error.what for error in errors),
                 *also,
@@ -475,7 +518,10 @@ def _tables(run: _Run) -> Screen:
 
 
 def _plate(run: _Run, plate: str, images: Sequence[str], size: int | str | None) -> None:
-    """Fetch the archive of a plate unless it is there (`size` None), unpack it and record it; delete it if it was fetched, now or by a run that was stopped."""
+    """Fetch the archive of a plate unless it is there (`size` None), unpack it and record it.
+
+    It is deleted if it was fetched, now or by a run that was stopped.
+    """
     archive = run.folder / ARCHIVE.format(plate)
     if size is None:
         digest, known = _checked(run, archive.name, archive), run.records.get(archive.name, {})
@@ -507,9 +553,9 @@ def fetch_bbbc021(
     Parameters
     ----------
     folder : path
-        Gets the tables, ``Week1/Week1_22123`` and so on, and ``fetched.json`` (of each file: bytes, SHA-256, day first seen,
-        address). Tables (also .csv.gz) and archives that lie here are used, not fetched, and stay; an archive that was fetched is
-        deleted once unpacked.
+        Gets the tables, ``Week1/Week1_22123`` and so on, and ``fetched.json`` (of each file: bytes,
+        SHA-256, day first seen, address). Tables (also .csv.gz) and archives that lie here are
+        used, not fetched, and stay; an archive that was fetched is deleted once unpacked.
     only : sequence of str
         Weeks ("Week1") and plates ("Week2_24381"); all by default.
     address : str
@@ -526,8 +572,8 @@ def fetch_bbbc021(
     Raises
     ------
     InputError
-        Before any plate is fetched, for an unknown name in `only` or a disk too small; else at the end, with every file that
-        could not be fetched or was refused. The other plates stay.
+        Before any plate is fetched, for an unknown name in `only` or a disk too small; else at the
+        end, with every file that could not be fetched or was refused. The other plates stay.
     """
     folder = Path(folder)
     with (
@@ -549,8 +595,8 @@ def fetch_bbbc021(
         )
         if free < needed:
             raise InputError(
-                f"{folder.resolve()}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free; "
-                "make room, or fetch a part (ONLY=Week1)"
+                f"{folder.resolve()}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are "
+                "free; make room, or fetch a part (ONLY=Week1)"
             )
         bar.reset(total=sum(known))
         _all(run, lambda plate: _plate(run, plate, images[plate], sizes.get(absent[plate])), absent)
@@ -558,12 +604,15 @@ def fetch_bbbc021(
 
 
 def fetch_go(folder: str | os.PathLike, address: str = GO, progress: bool = True) -> list[str]:
-    """Fetch the Gene Ontology and its human annotation, for `mcnn_core.enrichment.load_go` with ``column="symbol"``.
+    """Fetch the Gene Ontology and its human annotation.
+
+    They are for `mcnn_core.enrichment.load_go` with ``column="symbol"``.
 
     Parameters
     ----------
     folder : path
-        Gets `GO_FILES` and ``fetched.json``, as for `fetch_bbbc021`. A file that lies here is used, not fetched.
+        Gets `GO_FILES` and ``fetched.json``, as for `fetch_bbbc021`. A file that lies here is used,
+        not fetched.
     address : str
         The publisher's, or that of a copy with the same files.
     progress : bool
@@ -591,7 +640,8 @@ def fetch_go(folder: str | os.PathLike, address: str = GO, progress: bool = True
         )
         if free < needed:
             raise InputError(
-                f"{folder.resolve()}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free"
+                f"{folder.resolve()}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are "
+                "free"
             )
         bar.reset(total=needed)
         _all(
@@ -605,7 +655,10 @@ def fetch_go(folder: str | os.PathLike, address: str = GO, progress: bool = True
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run ``python -m mcnn_core.download --screen bbbc021 --data DIR``, or with ``kimorph`` for the Gene Ontology that its chapter needs."""
+    """Run ``python -m mcnn_core.download --screen bbbc021 --data DIR``.
+
+    With ``kimorph`` it fetches the Gene Ontology that its chapter needs.
+    """
     parser = argparse.ArgumentParser(prog="make data", description="Fetch a public screen.")
     parser.add_argument(
         "--screen", required=True, help="bbbc021: plates and tables; kimorph: the Gene Ontology"
@@ -629,7 +682,8 @@ def main(arguments: list[str] | None = None) -> None:
                 f"name the folder to fetch into: make data SCREEN={given.screen} DATA=DIR"
             )
         print(
-            f"The publisher gives no checksums: the SHA-256 of each file is recorded in {RECORD} when it is first seen, and compared from then on."
+            f"The publisher gives no checksums: the SHA-256 of each file is recorded in {RECORD} "
+            "when it is first seen, and compared from then on."
         )
         folder, only = (
             Path(given.data).expanduser(),
@@ -641,7 +695,8 @@ def main(arguments: list[str] | None = None) -> None:
             else fetch_go(folder, given.address or GO)
         )
     print(
-        f"{len(new)} {'plates' if given.screen == 'bbbc021' else 'files of the Gene Ontology'} are new in {given.data}"
+        f"{len(new)} {'plates' if given.screen == 'bbbc021' else 'files of the Gene Ontology'} are "
+        f"new in {given.data}"
     )
 
 

@@ -1,4 +1,7 @@
-"""The errors a user can meet: bad input, a stage that has not been run, and a training whose other processes have ended; and how commands tell them."""
+"""The errors a user can meet, and how commands tell them.
+
+They are: bad input, a stage that has not been run, and a training whose other processes have ended.
+"""
 
 import argparse
 import re
@@ -23,10 +26,11 @@ class Problem(str):
         Line in the file, the header being line 1.
     column : str
     n : int
-        How many problems the line stands for: beyond `KEPT` of one kind, one line counts all others.
+        How many problems the line stands for: beyond `KEPT` of one kind, one line counts all
+        others.
     """
 
-    __slots__ = ("code", "file", "row", "column", "n")
+    __slots__ = ("code", "column", "file", "n", "row")
 
     def __new__(
         cls,
@@ -56,8 +60,8 @@ class InputError(ValueError):
     what : str
         The problem in one line, with what would be right.
     problems : sequence of str
-        One line per bad file, row or column (a `Problem` where its place is known). All are kept in ``problems``;
-        the message prints the first 20 and the number of the others.
+        One line per bad file, row or column (a `Problem` where its place is known). All are kept in
+        ``problems``; the message prints the first 20 and the number of the others.
     """
 
     def __init__(self, what: str, problems: Sequence[str] = ()):
@@ -92,7 +96,10 @@ def whole(low: int = 0, high: int = 10**18 - 1) -> Callable[[str], int]:
 
 @contextmanager
 def reporting() -> Iterator[None]:
-    """End a command by one message, not a traceback, where the user can mend what is wrong: these errors, the system's, and Ctrl-C."""
+    """End a command by one message, not a traceback, where the user can mend what is wrong.
+
+    That is so of these errors, the system's, and Ctrl-C.
+    """
     try:
         yield
     except (InputError, MissingStageError, LostProcessError, OSError) as error:

@@ -25,11 +25,13 @@ import pandas as pd
 
 from mcnn_core.errors import InputError
 
-#: Bytes of text that are read at most; a packed text may unpack to `FREE`, and beyond that to `RATIO` times its size.
-#: Tables and ontologies pack to a tenth or a fiftieth; what packs to less has been made to fill the memory.
+#: Bytes of text that are read at most; a packed text may unpack to `FREE`, and beyond that to
+#: `RATIO` times its size. Tables and ontologies pack to a tenth or a fiftieth; what packs to less
+#: has been made to fill the memory.
 MAX_TEXT, FREE, RATIO = 2**30, 2**22, 200
 _NUMBERS = itertools.count()
-#: The file by which a folder is known as made by this project: its first line gives the kind under `MADE`, each further one names a file.
+#: The file by which a folder is known as made by this project: its first line gives the kind under
+#: `MADE`, each further one names a file.
 MARKER, MADE, MOST_NAMES = ".mcnn", "made by mcnn_core", 2_000_000
 #: A name that is taken while something is written: host, process and number (`_temporary`).
 TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-\d+\.part(\..*)?")
@@ -51,7 +53,10 @@ def _sync(path: Path) -> None:
 
 @lru_cache
 def _here() -> str:
-    """Return 8 digits for the space in which a process number means one process: this host (and container)."""
+    """Return 8 digits for the space in which a process number means one process.
+
+    That is this host (and container).
+    """
     space = os.readlink("/proc/self/ns/pid") if os.path.exists("/proc/self/ns/pid") else ""
     return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:8]
 
@@ -69,8 +74,8 @@ def _runs(process: int) -> bool:
 def remove(path: Path) -> None:
     """Delete a file or a folder of our own with what it holds; nothing if there is none.
 
-    Only for what this project has made under a temporary name: a folder that users can name is replaced by `atomic`
-    and cleared by `discard`, which leave what is not ours.
+    Only for what this project has made under a temporary name: a folder that users can name is
+    replaced by `atomic` and cleared by `discard`, which leave what is not ours.
     """
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -78,7 +83,7 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-# ------------------------------------------------------------------------------------------ what is ours
+# -------------------------------------------------------------------------------- what is ours
 
 
 def _entries(folder: Path) -> list[str]:
@@ -88,7 +93,9 @@ def _entries(folder: Path) -> list[str]:
 
 
 def _marker(folder: Path) -> tuple[str, set[str]] | None:
-    """Return a folder's kind and the names, relative to it, that were written in it; None if it has no marker.
+    """Return a folder's kind and the names, relative to it, that were written in it.
+
+    Return None if it has no marker.
 
     Raises
     ------
@@ -114,7 +121,8 @@ def _read_marker(path: Path, *_: int) -> tuple[str, set[str]]:
             raise TypeError
     except (ValueError, TypeError, KeyError, IndexError):
         raise InputError(
-            f"{path} is damaged, so it cannot be known what in {path.parent} may be replaced: name another folder"
+            f"{path} is damaged, so it cannot be known what in {path.parent} may be replaced: name "
+            "another folder"
         ) from None
     for line in lines:
         with suppress(
@@ -131,7 +139,9 @@ def _read_marker(path: Path, *_: int) -> tuple[str, set[str]]:
 
 
 def refuse_foreign(folder: str | os.PathLike, kind: str, known: str = "") -> None:
-    """Refuse a folder that holds something and was not made as one of this kind; names that match `known` may be there.
+    """Refuse a folder that holds something and was not made as one of this kind.
+
+    Names that match `known` may be there.
 
     Raises
     ------
@@ -151,7 +161,8 @@ def refuse_foreign(folder: str | os.PathLike, kind: str, known: str = "") -> Non
     ):
         some = ", ".join(map(repr, there[:3])) + f" and {len(there) - 3} more" * (len(there) > 3)
         raise InputError(
-            f"{folder} holds {some} and was not made by this program as {_a(kind)}: name a new or empty folder"
+            f"{folder} holds {some} and was not made by this program as {_a(kind)}: name a new or "
+            "empty folder"
         )
     if found is not None and found[0] != kind:
         raise InputError(f"{folder} is {_a(found[0])}, not {_a(kind)}: name another folder")
@@ -162,10 +173,11 @@ def _a(kind: str) -> str:
 
 
 def claim(folder: str | os.PathLike, kind: str, known: str = "") -> None:
-    """Make a folder for what this project writes, or take one that is empty or was made as one of this kind before.
+    """Make a folder for what this project writes, or take one that is there.
 
-    The file `MARKER` in it says what it is, and then names, a line each, what `atomic` writes below it. Files that it does
-    not name are somebody else's and are never replaced or removed.
+    One that is there must be empty or have been made as one of this kind before. The file `MARKER`
+    in it says what it is, and then names, a line each, what `atomic` writes below it. Files that it
+    does not name are somebody else's and are never replaced or removed.
 
     Parameters
     ----------
@@ -173,7 +185,8 @@ def claim(folder: str | os.PathLike, kind: str, known: str = "") -> None:
     kind : str
         What it is, in words.
     known : str
-        Pattern of the names that may lie in it before it is ours, such as those of a screen that somebody has fetched by hand.
+        Pattern of the names that may lie in it before it is ours, such as those of a screen that
+        somebody has fetched by hand.
 
     Raises
     ------
@@ -210,15 +223,16 @@ def owner(path: str | os.PathLike) -> Path | None:
 
 
 def is_ours(path: str | os.PathLike) -> bool:
-    """Whether the folder above `path` that this project has made names it as written by `atomic`."""
+    """Whether the folder of ours above `path` names it as written by `atomic`."""
     root = owner(path)
     return root is not None and os.path.relpath(path, root) in _marker(root)[1]
 
 
 def register(*paths: str | os.PathLike) -> None:
-    """Note in the folder above that this project has made that `paths`, of one folder, are ours; nothing where no such folder is above.
+    """Note in the folder above that this project has made that `paths` are ours.
 
-    They are noted before they are there: a run that is killed in between finds its own files again.
+    They are of one folder. Nothing is done where no such folder is above. They are noted before
+    they are there: a run that is killed in between finds its own files again.
     """
     root = owner(paths[0]) if paths else None
     new = [] if root is None else [path for path in paths if not is_ours(path)]
@@ -238,18 +252,24 @@ def _refuse_file(path: Path) -> None:
     """Refuse to replace a file in a folder of ours that is not ours."""
     if os.path.lexists(path) and owner(path) is not None and not is_ours(path):
         raise InputError(
-            f"{path} was not written by this program and would be replaced: move it, or name another folder"
+            f"{path} was not written by this program and would be replaced: move it, or name "
+            "another folder"
         )
 
 
 def take(path: str | os.PathLike) -> None:
-    """Register a file that something else than `atomic` is about to write; refuse one that is there and not ours."""
+    """Register a file that something else than `atomic` is about to write.
+
+    Refuse one that is there and not ours.
+    """
     _refuse_file(Path(path))
     register(path)
 
 
 def refuse_existing(path: str | os.PathLike | None) -> None:
-    """Refuse, before anything is measured for it, a file that a user names and that is there; nothing where none is named.
+    """Refuse, before anything is measured for it, a file that a user names and that is there.
+
+    Nothing is done where none is named.
 
     Raises
     ------
@@ -262,9 +282,10 @@ def refuse_existing(path: str | os.PathLike | None) -> None:
 
 
 def foreign(folder: str | os.PathLike) -> list[str]:
-    """Return the files, links and empty folders below a folder that its marker does not name, relative to it.
+    """Return the files, links and empty folders below a folder that its marker does not name.
 
-    Folders below it that are marked themselves are looked at by their own markers.
+    They are relative to it. Folders below it that are marked themselves are looked at by their own
+    markers.
     """
     return sorted(_foreign(Path(folder), _marker(Path(folder)) or ("", set())))
 
@@ -288,7 +309,10 @@ def _foreign(folder: Path, found: tuple[str, set[str]]) -> Iterator[str]:
 
 
 def _keep_foreign(old: Path, new: Path) -> None:
-    """Give a new folder everything in the old one that is not ours, by hard links: it survives whatever happens in between."""
+    """Give a new folder everything in the old one that is not ours, by hard links.
+
+    It survives whatever happens in between.
+    """
     for name in foreign(old):
         source, target = old / name, new / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -303,14 +327,15 @@ def _keep_foreign(old: Path, new: Path) -> None:
             source, target, shallow=False
         ):
             raise InputError(
-                f"{source} was not written by this program and would be replaced: move it, or name another folder"
+                f"{source} was not written by this program and would be replaced: move it, or name "
+                "another folder"
             )
 
 
 def discard(folder: str | os.PathLike) -> list[str]:
-    """Delete from a folder that this project has made what it has written there; return the names of what is left.
+    """Delete from a folder that this project has made what it has written there.
 
-    The folder goes if nothing of somebody else's is in it.
+    Return the names of what is left. The folder goes if nothing of somebody else's is in it.
     """
     folder = Path(folder)
     if (found := _marker(folder)) is None:
@@ -346,7 +371,7 @@ def discard(folder: str | os.PathLike) -> list[str]:
     return kept
 
 
-# ------------------------------------------------------------------------------------------ whole or not at all
+# ----------------------------------------------------------------------------- whole or not at all
 
 
 def remove_leftovers(path: Path) -> None:
@@ -372,10 +397,11 @@ def _temporary(path: Path, suffix: str) -> Path:
 
 
 def put(temporary: Path, path: Path, kind: str = "", passing: str = "") -> None:
-    """Move a finished file or folder to `path`, in place of what is there, once all of it is on the disk.
+    """Move a finished file or folder to `path`, in place of what is there.
 
-    A folder gets its marker, and keeps what others have put into the one that it replaces. A file `passing` in it is not
-    named there: it is about to be removed.
+    It is moved once all of it is on the disk. A folder gets its marker, and keeps what others have
+    put into the one that it replaces. A file `passing` in it is not named there: it is about to be
+    removed.
     """
     register(path)
     if not temporary.is_dir():
@@ -394,7 +420,8 @@ def put(temporary: Path, path: Path, kind: str = "", passing: str = "") -> None:
     _write_marker(temporary / MARKER, kind, (str(item.relative_to(temporary)) for item in inside))
     _sync(temporary)
     if os.path.lexists(path):
-        # A folder cannot be replaced in one step: moved aside, the old one is missing for an instant, not while it is deleted.
+        # A folder cannot be replaced in one step: moved aside, the old one is missing for an
+        # instant, not while it is deleted.
         _keep_foreign(path, temporary)
         aside = _temporary(path, ".old")
         os.replace(path, aside)
@@ -422,16 +449,16 @@ def naming(path: str | os.PathLike) -> Iterator[None]:
 def atomic(path: str | os.PathLike, kind: str = "") -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it to `path` if the block succeeds.
 
-    If the block raises, the temporary is removed and `path` is left as it was. What a process that was killed has left
-    is removed by the next that writes `path` on the same host.
+    If the block raises, the temporary is removed and `path` is left as it was. What a process that
+    was killed has left is removed by the next that writes `path` on the same host.
 
     Parameters
     ----------
     path : path
     kind : str
-        What a folder is, in words: it replaces a folder that was made as one of this kind, keeping what others have put
-        into that, or an empty one. "" writes a file, which replaces an existing one, but not one of somebody else's in a
-        folder of ours (`claim`).
+        What a folder is, in words: it replaces a folder that was made as one of this kind, keeping
+        what others have put into that, or an empty one. "" writes a file, which replaces an
+        existing one, but not one of somebody else's in a folder of ours (`claim`).
 
     Raises
     ------
@@ -462,9 +489,10 @@ def atomic(path: str | os.PathLike, kind: str = "") -> Iterator[Path]:
 def exclusive(folder: str | os.PathLike) -> Iterator[None]:
     """Hold a folder for this process alone while the block runs.
 
-    The lock is one of the kernel's (flock) on ``.lock`` in the folder. It ends with its process, however that ends; the file
-    stays and says who held it last. On NFS Linux sends it to the server, so that it holds between machines too, unless the
-    folder is mounted with ``nolock`` or ``local_lock``: then it holds between the processes of one machine.
+    The lock is one of the kernel's (flock) on ``.lock`` in the folder. It ends with its process,
+    however that ends; the file stays and says who held it last. On NFS Linux sends it to the
+    server, so that it holds between machines too, unless the folder is mounted with ``nolock`` or
+    ``local_lock``: then it holds between the processes of one machine.
 
     Raises
     ------
@@ -481,7 +509,9 @@ def exclusive(folder: str | os.PathLike) -> Iterator[None]:
 
 
 def share(folder: str | os.PathLike, what: str) -> None:
-    """Hold a folder until this process ends, beside others that share it: whoever wants it alone (`exclusive`) is told of `what`.
+    """Hold a folder until this process ends, beside others that share it.
+
+    Whoever wants it alone (`exclusive`) is told of `what`.
 
     Raises
     ------
@@ -514,11 +544,13 @@ def _lock(folder: Path, how: int) -> int:
         except BlockingIOError:
             holders = "; ".join(_holders(os.pread(lock, 2**20, 0)))
             raise InputError(
-                f"{folder} is in use by another run ({holders}): wait until it has ended, or take another folder"
+                f"{folder} is in use by another run ({holders}): wait until it has ended, or take "
+                "another folder"
             ) from None
         if not HOLDER.fullmatch(os.pread(lock, 2**20, 0)):
             raise InputError(
-                f"{folder / '.lock'} was not written by this program: move it, or take another folder"
+                f"{folder / '.lock'} was not written by this program: move it, or take another "
+                "folder"
             )
     except BaseException:
         os.close(lock)
@@ -532,7 +564,10 @@ def _sign(lock: int, what: str) -> None:
 
 
 def _holders(signed: bytes) -> list[str]:
-    """Return who has signed, the latest last, without those processes of this machine that have ended."""
+    """Return who has signed, the latest last.
+
+    Those processes of this machine that have ended are left out.
+    """
     lines = [
         line
         for line in signed.decode("ascii", "replace").splitlines()
@@ -550,11 +585,12 @@ def read_text(path: str | os.PathLike) -> str:
     Raises
     ------
     InputError
-        If it is no regular file, cannot be read, is not UTF-8, or is longer than `MAX_TEXT`, `FREE` and `RATIO` allow: memory stays in
-        proportion to the size of the file.
+        If it is no regular file, cannot be read, is not UTF-8, or is longer than `MAX_TEXT`, `FREE`
+        and `RATIO` allow: memory stays in proportion to the size of the file.
     """
     try:
-        # A pipe would wait for somebody to write into it; what has been opened is looked at, not what has that name a moment later.
+        # A pipe would wait for somebody to write into it; what has been opened is looked at, not
+        # what has that name a moment later.
         with open(
             path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)
         ) as handle:
@@ -567,7 +603,8 @@ def read_text(path: str | os.PathLike) -> str:
             content = (gzip.GzipFile(fileobj=handle) if packed else handle).read(most + 1)
         if len(content) > most:
             raise InputError(
-                f"{path} {'unpacks to' if packed else 'has'} more than {most:,} bytes; no table is so long"
+                f"{path} {'unpacks to' if packed else 'has'} more than {most:,} bytes; no table is "
+                "so long"
             )
         return content.decode("utf-8-sig")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
@@ -592,7 +629,10 @@ def read_json(path: str | os.PathLike) -> Any:
 
 
 def _guard(text: Any) -> Any:
-    """Put an apostrophe before a text that a spreadsheet would run as a formula; numbers stay numbers."""
+    """Put an apostrophe before a text that a spreadsheet would run as a formula.
+
+    Numbers stay numbers.
+    """
     return (
         f"'{text}"
         if isinstance(text, str) and FORMULA.match(text) and not NUMBER.fullmatch(text)
@@ -618,7 +658,8 @@ def _each_text(frame: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFram
 def write_table(path: str | os.PathLike, frame: pd.DataFrame) -> None:
     """Write a table without its index, as Parquet or CSV by the suffix of `path`.
 
-    In CSV a text or a column name that begins like a formula gets an apostrophe, which `read_table` takes away.
+    In CSV a text or a column name that begins like a formula gets an apostrophe, which `read_table`
+    takes away.
     """
     with atomic(path) as temporary:
         if Path(path).suffix == ".parquet":
@@ -633,14 +674,18 @@ def write_table(path: str | os.PathLike, frame: pd.DataFrame) -> None:
 
 
 def read_table(path: str | os.PathLike) -> pd.DataFrame:
-    """Read a CSV that `write_table` wrote, names as they were and empty texts as such; a column of nothing but numbers is one."""
+    """Read a CSV that `write_table` wrote, names as they were and empty texts as such.
+
+    A column of nothing but numbers is one of numbers.
+    """
     return _each_text(pd.read_csv(path, keep_default_na=False), _unguard)
 
 
 def write_array(path: str | os.PathLike, array: np.ndarray) -> None:
     """Write an array as .npy.
 
-    It is packed in memory first: np.save into a file does not see that the last bytes found no room on a full disk.
+    It is packed in memory first: np.save into a file does not see that the last bytes found no room
+    on a full disk.
     """
     packed = io.BytesIO()
     np.save(packed, array, allow_pickle=False)

@@ -1,8 +1,9 @@
-"""KiMorph's own layout: a folder per plate barcode and well, a file per channel, tab-separated conf files.
+"""KiMorph's own layout: a folder per plate barcode and well, a file per channel, conf files.
 
-The layout is that of imageHTS (Pau, Zhang, Boutros & Huber, Bioconductor), in which KiMorph (Fuchs et al. 2010,
-Molecular Systems Biology 6, 370) is published: ``imageconf.txt`` says where the pictures lie, ``plateconf.txt`` what
-is in the wells, ``screenlog.txt`` which wells failed and ``annotation.txt`` which gene a siRNA silences.
+The conf files are tab-separated. The layout is that of imageHTS (Pau, Zhang, Boutros & Huber,
+Bioconductor), in which KiMorph (Fuchs et al. 2010, Molecular Systems Biology 6, 370) is published:
+``imageconf.txt`` says where the pictures lie, ``plateconf.txt`` what is in the wells,
+``screenlog.txt`` which wells failed and ``annotation.txt`` which gene a siRNA silences.
 """
 
 import math
@@ -21,9 +22,10 @@ from mcnn_core.files import read_text
 from mcnn_core.images import image_shape
 from mcnn_core.screen import MAX_CHANNELS, Screen, _read_csv, _well, repeated, treatment_key
 
-#: Height and width in pixels of one field in KiMorph's sample files, 510 x 1024: the background steps by 0.45 grey
-#: levels at column 672 (by 0.2 at most elsewhere) and each side has its own vignetting, so that a file
-#: holds one whole field and the left half of the next one to its right. There is no seam between rows.
+#: Height and width in pixels of one field in KiMorph's sample files, 510 x 1024: the background
+#: steps by 0.45 grey levels at column 672 (by 0.2 at most elsewhere) and each side has its own
+#: vignetting, so that a file holds one whole field and the left half of the next one to its right.
+#: There is no seam between rows.
 KIMORPH_FIELD = (510, 672)
 #: DNA, actin, tubulin: the order of our channels where a screen has just these.
 KIMORPH_CHANNELS = ("Hoechst", "Tritc", "FITC")
@@ -52,9 +54,10 @@ def read_conf(path: str | os.PathLike) -> dict[str, list[str]]:
 
 
 def _read_tab(path: Path, required: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
-    """Read a tab-separated table as text, after its ``Name: value`` lines; row with index k is line k + 1 of the file.
+    """Read a tab-separated table as text, after its ``Name: value`` lines.
 
-    Also returns one problem per missing column and per line that has other cells than the header.
+    The row with index k is line k + 1 of the file. Also returns one problem per missing column and
+    per line that has other cells than the header.
     """
     lines = [
         (at, line.split("\t"))
@@ -86,7 +89,10 @@ def _read_tab(path: Path, required: Sequence[str]) -> tuple[pd.DataFrame, list[s
 
 
 def _image_conf(path: Path) -> tuple[dict[str, list[str]], list[str]]:
-    """Return the fields of ``imageconf.txt`` and the wells in order, or refuse it with all that is wrong."""
+    """Return the fields of ``imageconf.txt`` and the wells in order.
+
+    Refuse it with all that is wrong.
+    """
     conf = read_conf(path)
     names = {
         "plate": "PlateNames",
@@ -104,7 +110,7 @@ def _image_conf(path: Path) -> tuple[dict[str, list[str]], list[str]]:
         pattern = ", ".join(conf["SourceFilenamePattern"])
         problems += [
             f"{value!r} has a character that no file name has"
-            for value in (pattern, *sum((conf[name] for name in names.values()), []))
+            for value in (pattern, *(each for name in names.values() for each in conf[name]))
             if not value.isprintable()
         ]
         problems += [
@@ -113,7 +119,8 @@ def _image_conf(path: Path) -> tuple[dict[str, list[str]], list[str]]:
             if len(conf[name]) > 1 and f"{{{part}}}" not in pattern
         ]
         problems += [
-            f"SourceFilenamePattern: {{{part}}} is not one of {', '.join(f'{{{name}}}' for name in names)}"
+            f"SourceFilenamePattern: {{{part}}} is not one of "
+            f"{', '.join(f'{{{name}}}' for name in names)}"
             for part in re.findall(r"\{([^}]*)\}", pattern)
             if part not in names
         ]
@@ -139,7 +146,8 @@ def _image_conf(path: Path) -> tuple[dict[str, list[str]], list[str]]:
         and all(re.fullmatch("[1-9][0-9]?", count) for count in conf["Montage"])
     ):
         problems.append(
-            f"Montage: {', '.join(conf['Montage'])!r}: columns and rows of fields are right, as in 2, 2"
+            f"Montage: {', '.join(conf['Montage'])!r}: columns and rows of fields are right, as in "
+            "2, 2"
         )
     if problems:
         raise InputError(f"{path}: this is not the image conf of a screen", problems)
@@ -154,7 +162,8 @@ def _matcher(pattern: str) -> re.Pattern:
         raise re.error("letters, digits and [ ] - * . ? | ( ) are right")
     if len(pattern) > MAX_WILDCARD or len(re.findall("[*?]", pattern)) > MAX_REPEATS:
         raise re.error(
-            f"{MAX_WILDCARD} characters and {MAX_REPEATS} of * and ? at most are right; take several rows"
+            f"{MAX_WILDCARD} characters and {MAX_REPEATS} of * and ? at most are right; take "
+            "several rows"
         )
     return re.compile(re.sub(r"(?<!\.)\*", ".*", pattern), re.IGNORECASE | re.ASCII)
 
@@ -162,7 +171,10 @@ def _matcher(pattern: str) -> re.Pattern:
 def _contents(
     path: Path, plates: int, wells: list[str], negative: Sequence[str]
 ) -> tuple[dict[tuple[int, str], str], list[str]]:
-    """Return the content of every plate and well, the last matching row deciding, and all problems of ``plateconf.txt``."""
+    """Return the content of every plate and well, and all problems of ``plateconf.txt``.
+
+    The last matching row decides.
+    """
     conf, row_of = read_conf(path), np.full((plates, len(wells)), -1)
     numbers = list(map(str, range(1, plates + 1)))
     matching = cache(
@@ -196,7 +208,8 @@ def _contents(
     open_ = np.argwhere(row_of < 0)
     if len(open_) and len(rows):
         problems.append(
-            f"{path}: no row says what is in {len(open_)} wells, such as plate {open_[0][0] + 1}, well {wells[open_[0][1]]}"
+            f"{path}: no row says what is in {len(open_)} wells, such as plate {open_[0][0] + 1}, "
+            f"well {wells[open_[0][1]]}"
         )
     contents = list(rows["Content"].str.lower())
     found = {
@@ -205,7 +218,8 @@ def _contents(
     }
     if len(rows) and not {name.lower() for name in negative} & set(found.values()):
         problems.append(
-            f"{path}: names no negative control: a row with the Content {' or '.join(negative)} is right"
+            f"{path}: names no negative control: a row with the Content {' or '.join(negative)} is "
+            "right"
         )
     return found, problems
 
@@ -213,11 +227,17 @@ def _contents(
 def _flagged(
     path: Path, plates: int, replicates: int, wells: list[str]
 ) -> tuple[set[tuple[int, int, str]], list[str]]:
-    """Return plate, replicate and well of every failed measurement in ``screenlog.txt``, and its problems."""
+    """Return plate, replicate and well of every failed measurement, and problems.
+
+    Both are those of ``screenlog.txt``.
+    """
     rows, problems = _read_tab(path, ("Plate", "Replicate", "Well", "Flag"))
     flagged, known = set(), set(wells)
     for at, row in zip(rows.index, rows.to_dict("records"), strict=True):
-        place = f"{path}, line {at + 1}: plate {row['Plate']!r}, replicate {row['Replicate']!r}, well {row['Well']!r}"
+        place = (
+            f"{path}, line {at + 1}: plate {row['Plate']!r}, replicate {row['Replicate']!r}, well "
+            f"{row['Well']!r}"
+        )
         numbers = [
             int(row[name]) if re.fullmatch("[0-9]{1,4}", row[name], re.ASCII) else 0
             for name in ("Plate", "Replicate")
@@ -235,25 +255,30 @@ def _flagged(
 
 
 def read_annotation(path: str | os.PathLike) -> pd.DataFrame:
-    """Read which siRNA and gene are in which well, from ``annotation.txt`` or a CSV such as ``kimorph_featureData.csv``.
+    """Read which siRNA and gene are in which well.
+
+    They are in ``annotation.txt`` or a CSV such as ``kimorph_featureData.csv``.
 
     Parameters
     ----------
     path : path
-        Tab-separated, or a CSV where it ends in .csv (or .csv.gz), with the columns Plate, Well, siRNAID, GeneID (the
-        symbol), LocusID (the Entrez id) and Content (sample, control or empty); controlStatus, where there is one, names the
-        control. Column names count in upper and lower case alike.
+        Tab-separated, or a CSV where it ends in .csv (or .csv.gz), with the columns Plate, Well,
+        siRNAID, GeneID (the symbol), LocusID (the Entrez id) and Content (sample, control or
+        empty); controlStatus, where there is one, names the control. Column names count in upper
+        and lower case alike.
 
     Returns
     -------
     DataFrame
-        One row per plate (int) and well ("A03"), its index the line in the file less one: ``content`` ("sample",
-        "empty" or the control in lower case), ``sirna``, ``gene``, ``entrez`` ("" where there is none).
+        One row per plate (int) and well ("A03"), its index the line in the file less one:
+        ``content`` ("sample", "empty" or the control in lower case), ``sirna``, ``gene``,
+        ``entrez`` ("" where there is none).
 
     Raises
     ------
     InputError
-        With every missing column, unknown well, well that occurs twice and sample without siRNA, gene or Entrez id.
+        With every missing column, unknown well, well that occurs twice and sample without siRNA,
+        gene or Entrez id.
     """
     table, problems = _annotation(Path(path))
     if problems:
@@ -326,7 +351,10 @@ def _annotation(path: Path) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _patterns(folder: Path, conf: dict[str, list[str]]) -> tuple[str, str]:
-    """Return the pattern of the image files, and that of the barcode: the folders of it that name plate and replicate."""
+    """Return the pattern of the image files, and that of the barcode.
+
+    That of the barcode is the folders of it that name plate and replicate.
+    """
     pattern = ", ".join(conf["SourceFilenamePattern"])
     first, _, rest = pattern.partition("/")
     # The sample of KiMorph has lost its first folder's name: conf says source/ where it is images/.
@@ -357,7 +385,8 @@ def read_wells(
     Parameters
     ----------
     folder : path
-        Holds ``conf/imageconf.txt``, ``conf/plateconf.txt``, ``conf/annotation.txt`` and, if any well failed, ``conf/screenlog.txt``.
+        Holds ``conf/imageconf.txt``, ``conf/plateconf.txt``, ``conf/annotation.txt`` and, if any
+        well failed, ``conf/screenlog.txt``.
     annotation : path, optional
         As for `read_annotation`, in place of ``conf/annotation.txt``.
     negative : sequence of str
@@ -366,15 +395,15 @@ def read_wells(
     Returns
     -------
     DataFrame
-        One row per plate, replicate and well: ``barcode`` (of the physical plate), ``plate`` and ``replicate`` (from 1),
-        ``well``, ``content``, ``failed`` (bool), ``sirna``, ``gene``, ``entrez``, and one column per channel with the
-        path of its image below `folder`.
+        One row per plate, replicate and well: ``barcode`` (of the physical plate), ``plate`` and
+        ``replicate`` (from 1), ``well``, ``content``, ``failed`` (bool), ``sirna``, ``gene``,
+        ``entrez``, and one column per channel with the path of its image below `folder`.
 
     Raises
     ------
     InputError
-        With every problem of the conf files: a well that no plate has, a plate conf without negative control, a gene
-        without id, a content that conf and annotation see differently.
+        With every problem of the conf files: a well that no plate has, a plate conf without
+        negative control, a gene without id, a content that conf and annotation see differently.
     """
     home = Path(folder) / "conf"
     conf, wells = _image_conf(home / "imageconf.txt")
@@ -436,7 +465,11 @@ def _disagreements(
     plates: int,
     wells: set[str],
 ) -> list[str]:
-    """Return where the annotation names a well that is not there, lacks one, or sees a sample where conf sees a control."""
+    """Return where annotation and conf disagree.
+
+    The annotation names a well that is not there, lacks one, or sees a sample where conf sees a
+    control.
+    """
     problems = [
         f"{path}, line {at + 1}: plate {plate}, well {well} is no well of this screen"
         for at, plate, well in zip(genes.index, genes["plate"], genes["well"], strict=True)
@@ -453,11 +486,13 @@ def _disagreements(
         told, at = annotated.get(place, ("", -1))
         if content == SAMPLE and at < 0:
             problems.append(
-                f"{path}: plate {place[0]}, well {place[1]} is a sample in plateconf.txt and absent here"
+                f"{path}: plate {place[0]}, well {place[1]} is a sample in plateconf.txt and "
+                "absent here"
             )
         elif at >= 0 and content != EMPTY and (content == SAMPLE) != (told == SAMPLE):
             problems.append(
-                f"{path}, line {at + 1}: plate {place[0]}, well {place[1]} is {content} in plateconf.txt and {told} here"
+                f"{path}, line {at + 1}: plate {place[0]}, well {place[1]} is {content} in "
+                f"plateconf.txt and {told} here"
             )
     return problems
 
@@ -468,7 +503,10 @@ def _disagreements(
 def _files(
     folder: Path, wells: pd.DataFrame, channels: Sequence[str]
 ) -> tuple[list[str], list[Problem]]:
-    """Return the image files that are there, and one problem per file that is absent from a plate that is there, or outside."""
+    """Return the image files that are there, and one problem per file that is absent or outside.
+
+    Only files of a plate that is there count as absent.
+    """
     inside, there, problems = os.path.join(os.path.realpath(folder), ""), [], []
     exists = {
         channel: [os.path.isfile(folder / name) for name in wells[channel]] for channel in channels
@@ -489,13 +527,19 @@ def _files(
             elif found:
                 there.append(str(folder / name))
             elif barcode in fetched:
-                text = f"plate {barcode}, well {well}, channel {channel}: {folder / name} does not exist"
+                text = (
+                    f"plate {barcode}, well {well}, channel {channel}: {folder / name} does not "
+                    "exist"
+                )
                 problems.append(Problem(text, "file-missing", str(folder / name)))
     return there, problems
 
 
 def _grid(path: str, montage: list[str], field: tuple[int, int] | None) -> list[str]:
-    """Return the ``Metadata_Tile`` of every field in a file like `path`, row by row; none where the file is one field."""
+    """Return the ``Metadata_Tile`` of every field in a file like `path`, row by row.
+
+    There is none where the file is one field.
+    """
     if not montage and field is None:
         return []
     height, width = image_shape(path)
@@ -503,13 +547,15 @@ def _grid(path: str, montage: list[str], field: tuple[int, int] | None) -> list[
         columns, rows = map(int, montage)
         if height % rows or width % columns:
             raise InputError(
-                f"{path}: {height} x {width} pixels cannot be cut into {rows} rows and {columns} columns of equal fields: mend Montage"
+                f"{path}: {height} x {width} pixels cannot be cut into {rows} rows and {columns} "
+                "columns of equal fields: mend Montage"
             )
         field = (height // rows, width // columns)
     rows, columns = height // field[0], width // field[1]
     if not rows * columns:
         raise InputError(
-            f"{path}: {height} x {width} pixels are smaller than one field of {field[0]} x {field[1]}"
+            f"{path}: {height} x {width} pixels are smaller than one field of {field[0]} x "
+            f"{field[1]}"
         )
     return [
         f"{row * field[0]}:{(row + 1) * field[0]},{column * field[1]}:{(column + 1) * field[1]}"
@@ -519,7 +565,10 @@ def _grid(path: str, montage: list[str], field: tuple[int, int] | None) -> list[
 
 
 def _compounds(wells: pd.DataFrame) -> pd.Series:
-    """Name each well's treatment by its gene, and also by its siRNA where a gene symbol stands for several reagents."""
+    """Name each well's treatment by its gene.
+
+    Name it also by its siRNA where a gene symbol stands for several reagents.
+    """
     gene = wells["gene"].where(wells["gene"] != "", wells["content"].str.upper())
     several = wells["sirna"].groupby(gene).transform("nunique") > 1
     return gene.where(~several | (wells["sirna"] == ""), gene + " (" + wells["sirna"] + ")")
@@ -532,27 +581,31 @@ def read_imagehts(
     negative: Sequence[str] = NEGATIVE,
     simulated: bool = False,
 ) -> Screen:
-    """Read a screen in the imageHTS layout, one row per field of every well that is neither empty nor failed.
+    """Read a screen in the imageHTS layout, one row per field.
+
+    The fields are those of every well that is neither empty nor failed.
 
     Parameters
     ----------
     folder, annotation, negative
         As for `read_wells`.
     field : (int, int), optional
-        Height and width in pixels of one field, for files that hold several; whole fields are cut out from the upper left
-        corner and the rest of a file is left out. A ``Montage`` line of ``imageconf.txt`` (columns, rows)
-        goes before. With neither a file is one field.
+        Height and width in pixels of one field, for files that hold several; whole fields are cut
+        out from the upper left corner and the rest of a file is left out. A ``Montage`` line of
+        ``imageconf.txt`` (columns, rows) goes before. With neither a file is one field.
     simulated : bool
         Whether a simulator wrote this folder.
 
     Returns
     -------
     Screen
-        ``Metadata_Plate`` is the barcode, ``Metadata_Compound`` the gene symbol (with the siRNA where several have one symbol),
-        ``Metadata_control_type`` negcon, poscon or trt. Beside the usual columns: ``Metadata_Tile`` (where files are cut),
-        ``Metadata_Gene``, ``Metadata_Entrez``, ``Metadata_siRNA``, ``Metadata_Content``, and ``Metadata_Position`` ("1 A03": plate
-        number and well, the same in every replicate), by which KiMorph's surrogate classes are formed.
-        Plates without a single image are in the table; `mcnn_core.screen.fetched` drops them.
+        ``Metadata_Plate`` is the barcode, ``Metadata_Compound`` the gene symbol (with the siRNA
+        where several have one symbol), ``Metadata_control_type`` negcon, poscon or trt. Beside the
+        usual columns: ``Metadata_Tile`` (where files are cut), ``Metadata_Gene``,
+        ``Metadata_Entrez``, ``Metadata_siRNA``, ``Metadata_Content``, and ``Metadata_Position``
+        ("1 A03": plate number and well, the same in every replicate), by which KiMorph's surrogate
+        classes are formed. Plates without a single image are in the table;
+        `mcnn_core.screen.fetched` drops them.
 
     Raises
     ------
@@ -572,14 +625,16 @@ def examine_imagehts(
     negative: Sequence[str] = NEGATIVE,
     simulated: bool = False,
 ) -> tuple[Screen, list[Problem]]:
-    """Return the screen as `read_imagehts` does, and a problem per image that is absent or outside the folder instead of an error.
+    """Return the screen as `read_imagehts` does, and problems instead of an error.
 
-    The wells of absent images stay in the table.
+    There is one per image that is absent or outside the folder. The wells of absent images stay in
+    the table.
 
     Raises
     ------
     InputError
-        With every problem of the conf files; if no image is there; if a file cannot be cut into fields.
+        With every problem of the conf files; if no image is there; if a file cannot be cut into
+        fields.
     """
     folder = Path(folder)
     wells = read_wells(folder, annotation, negative)

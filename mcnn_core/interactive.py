@@ -1,8 +1,9 @@
-"""Interactive figures for a page without server or network: distance matrix, table, concentration curves.
+"""Interactive figures for a page without server or network.
 
-Each is HTML that holds its own data; the first one shown in a notebook also brings Bokeh, the library
-that draws it. So after running that cell again, run the whole notebook before saving it. Names of
-compounds and mechanisms are not trusted: they reach the page as text, never as HTML.
+They are: distance matrix, table, concentration curves. Each is HTML that holds its own data; the
+first one shown in a notebook also brings Bokeh, the library that draws it. So after running that
+cell again, run the whole notebook before saving it. Names of compounds and mechanisms are not
+trusted: they reach the page as text, never as HTML.
 """
 
 import base64
@@ -18,10 +19,28 @@ from bokeh.document import Document
 from bokeh.embed import components
 from bokeh.layouts import row
 from bokeh.models import (
-    BooleanFilter, BoxAnnotation, Button, CDSView, ColorBar, ColumnDataSource, CustomJS, DataTable, Legend, LegendItem, LinearColorMapper,
-    Model, NumberFormatter, NumeralTickFormatter, SaveTool, Span, StringFormatter, TableColumn, Select,
-    TextInput, WheelZoomTool,
-)  # fmt: skip
+    BooleanFilter,
+    BoxAnnotation,
+    Button,
+    CDSView,
+    ColorBar,
+    ColumnDataSource,
+    CustomJS,
+    DataTable,
+    Legend,
+    LegendItem,
+    LinearColorMapper,
+    Model,
+    NumberFormatter,
+    NumeralTickFormatter,
+    SaveTool,
+    Select,
+    Span,
+    StringFormatter,
+    TableColumn,
+    TextInput,
+    WheelZoomTool,
+)
 from bokeh.palettes import Cividis256
 from bokeh.plotting import figure
 from bokeh.resources import Resources
@@ -39,10 +58,14 @@ EMPHASISED = 3
 THUMBNAIL = 128
 """Longer side of a thumbnail, pixels."""
 STEP = 1e-4
-"""Resolution of the distances in the page; 16 bits hold 0 to 6.5, and a cosine distance is at most 2."""
+"""Resolution of the distances in the page.
+
+16 bits hold 0 to 6.5, and a cosine distance is at most 2.
+"""
 
 STYLE = """<style>
-.interactive-card { background: #fff; color: #222; color-scheme: light; font-size: 0.85rem; margin: 0; padding: 0.75rem; text-align: left; }
+.interactive-card { background: #fff; color: #222; color-scheme: light;
+  font-size: 0.85rem; margin: 0; padding: 0.75rem; text-align: left; }
 .interactive-card p { color: #222; margin: 0.3rem 5px; min-height: 1.2em; overflow-wrap: anywhere; }
 .interactive-card .beside { display: flex; flex-wrap: wrap; gap: 0.75rem; }
 .interactive-card .drawing { flex: 4 1 20rem; min-width: 0; }
@@ -56,8 +79,11 @@ STYLE = """<style>
 """
 SAVE = """
 // A spreadsheet would run a name that begins like a formula; after an apostrophe it is text.
-const plain = (value) => typeof value === "string" && /^'*[=+@\\t\\r-]/.test(value) && !(value.trim() && Number.isFinite(+value)) ? `'${value}` : String(value)
-const quote = (value) => /[",\\r\\n]/.test(value) ? `"${plain(value).replaceAll('"', '""')}"` : plain(value)
+const plain = (value) =>
+  typeof value === "string" && /^'*[=+@\\t\\r-]/.test(value) &&
+  !(value.trim() && Number.isFinite(+value)) ? `'${value}` : String(value)
+const quote = (value) =>
+  /[",\\r\\n]/.test(value) ? `"${plain(value).replaceAll('"', '""')}"` : plain(value)
 function save(name, rows) {
   const link = document.createElement("a")
   const text = rows.map((row) => row.map(quote).join(",") + "\\r\\n").join("")
@@ -76,7 +102,8 @@ POINT = """
 const n = names.length, at = {row: Math.floor(cb_obj.y), column: Math.floor(cb_obj.x)}
 if (!Object.values(at).every((i) => i >= 0 && i < n)) return
 const part = (name) => document.getElementById(card).querySelector(`[data-part=${name}]`)
-part("distance").textContent = `cosine distance ${(source.data.image[0][at.row * n + at.column] * step).toFixed(3)}`
+part("distance").textContent =
+  `cosine distance ${(source.data.image[0][at.row * n + at.column] * step).toFixed(3)}`
 for (const [name, i] of Object.entries(at)) {
   part(name).querySelector("img").src = thumbnails[i]
   part(name).querySelector("b").textContent = names[i]
@@ -85,7 +112,8 @@ for (const [name, i] of Object.entries(at)) {
 """
 MARK = """
 const wanted = cb_obj.value_input.trim().toLowerCase(), n = names.length, start = [], stop = []
-const hits = names.map((name, i) => wanted !== "" && `${name}\\n${mechanisms[i]}`.toLowerCase().includes(wanted))
+const hits = names.map((name, i) =>
+  wanted !== "" && `${name}\\n${mechanisms[i]}`.toLowerCase().includes(wanted))
 hits.forEach((hit, i) => {
   if (hit && !hits[i - 1]) start.push(i)
   if (hit && !hits[i + 1]) stop.push(i + 1)
@@ -98,7 +126,8 @@ SAVE_MATRIX = (
     SAVE
     + """
 const n = names.length, distances = source.data.image[0]
-const lines = names.map((name, i) => [name, ...Array.from({length: n}, (_, j) => (distances[i * n + j] * step).toFixed(4))])
+const lines = names.map((name, i) => [name,
+  ...Array.from({length: n}, (_, j) => (distances[i * n + j] * step).toFixed(4))])
 save("distances.csv", [["treatment", ...names], ...lines])
 """
 )
@@ -110,64 +139,86 @@ const shown = Array.from({length}, (_, i) => {
   return words.every((word) => text.includes(word))
 })
 filter.booleans = shown
-document.getElementById(card).querySelector("[data-part=count]").textContent = `${shown.filter(Boolean).length} of ${length} rows`
+document.getElementById(card).querySelector("[data-part=count]").textContent =
+  `${shown.filter(Boolean).length} of ${length} rows`
 """
 SAVE_TABLE = (
     SAVE
     + """
 const columns = grid.columns.map((column) => source.data[column.field])
 const order = cb_context.index.find_one(grid).data.index  // the rows shown, as they are sorted
-save("table.csv", [titles, ...Array.from(order, (i) => columns.map((column) => Number.isNaN(column[i]) ? "" : column[i]))])
+save("table.csv", [titles, ...Array.from(order, (i) =>
+  columns.map((column) => Number.isNaN(column[i]) ? "" : column[i]))])
 """
 )
 SHOW = """
-const c = compounds.indexOf(select.value), fit = fits[c], round = (value) => Number(value.toPrecision(3))
+const c = compounds.indexOf(select.value), fit = fits[c],
+  round = (value) => Number(value.toPrecision(3))
 sources.forEach((source, m) => {
-  const top = emphasised[c].includes(m), colour = top ? colours[m] : "#c4c4c4", level = top ? "overlay" : "glyph"
+  const top = emphasised[c].includes(m), colour = top ? colours[m] : "#c4c4c4",
+    level = top ? "overlay" : "glyph"
   source.data = panels[c][m]
   lines[m].glyph.setv({line_color: colour, line_width: top ? 2.5 : 1})
   bars[m].glyph.setv({line_color: colour})
   dots[m].glyph.setv({line_color: colour, fill_color: colour, size: top ? 8 : 4})
   for (const drawn of [lines[m], bars[m], dots[m]]) drawn.level = level
 })
-const found = Number.isFinite(fit.ec50), bounded = Number.isFinite(fit.low) && Number.isFinite(fit.high)
+const found = Number.isFinite(fit.ec50),
+  bounded = Number.isFinite(fit.low) && Number.isFinite(fit.high)
 span.setv({location: found ? fit.ec50 : 1, visible: found})
 band.setv({left: bounded ? fit.low : 1, right: bounded ? fit.high : 1, visible: bounded})
-const bounds = bounded ? ` (${round(fit.low)} to ${round(fit.high)} µM)` : "", ec50 = found && `EC50 ${round(fit.ec50)} µM${bounds}`
-document.getElementById(card).querySelector("[data-part=fit]").textContent = [fit.status, ec50].filter(Boolean).join(": ")
+const bounds = bounded ? ` (${round(fit.low)} to ${round(fit.high)} µM)` : "",
+  ec50 = found && `EC50 ${round(fit.ec50)} µM${bounds}`
+document.getElementById(card).querySelector("[data-part=fit]").textContent =
+  [fit.status, ec50].filter(Boolean).join(": ")
 """
 READ = """
-const away = (x, y) => Math.hypot(Math.log(x / cb_obj.x) / Math.log(plot.x_range.end / plot.x_range.start), (y - cb_obj.y) / 2)
-const seen = sources.flatMap(({data}, m) => lines[m].visible ? data.x.map((x, i) => ({m, i, far: away(x, data.y[i])})) : [])
+const away = (x, y) => Math.hypot(
+  Math.log(x / cb_obj.x) / Math.log(plot.x_range.end / plot.x_range.start), (y - cb_obj.y) / 2)
+const seen = sources.flatMap(({data}, m) =>
+  lines[m].visible ? data.x.map((x, i) => ({m, i, far: away(x, data.y[i])})) : [])
 const near = seen.reduce((best, point) => point.far < best.far ? point : best, {far: 0.05})
 if (near.far === 0.05) return
 const {x, y, mad, n} = sources[near.m].data, i = near.i
-const said = `${mechanisms[near.m]} at ${Number(x[i].toPrecision(3))} µM: ${y[i].toFixed(2)} ± ${mad[i].toFixed(2)} (median ± MAD of ${n[i]} wells)`
+const said = `${mechanisms[near.m]} at ${Number(x[i].toPrecision(3))} µM: ${y[i].toFixed(2)} \
+± ${mad[i].toFixed(2)} (median ± MAD of ${n[i]} wells)`
 document.getElementById(card).querySelector("[data-part=point]").textContent = said
 """
 FIT = (
     TOUCH
     + """
-const columns = Math.floor((document.getElementById(card).clientWidth - 110) / 190), ncols = Math.max(1, Math.min(3, columns))
+const columns = Math.floor((document.getElementById(card).clientWidth - 110) / 190),
+  ncols = Math.max(1, Math.min(3, columns))
 legend.ncols = ncols
 plot.height = 340 + 23 * Math.ceil(legend.items.length / ncols)
 """
 )
-TURN = "const n = compounds.length; select.value = compounds[(compounds.indexOf(select.value) + by + n) % n]"
+TURN = (
+    "const n = compounds.length; "
+    "select.value = compounds[(compounds.indexOf(select.value) + by + n) % n]"
+)
 
 MATRIX_LAYOUT = """{controls}<p data-part="count" role="status"></p>
 <div class="beside"><div class="drawing">{plot}</div><div class="pair">
-<p data-part="distance">Point at a cell, or tap it, to see its two treatments. Pinching, or Ctrl with the wheel, zooms.</p>
+<p data-part="distance">Point at a cell, or tap it, to see its two treatments. \
+Pinching, or Ctrl with the wheel, zooms.</p>
 <div data-part="row"><img class="dark-light" alt=""><p><b></b><br><span></span></p></div>
 <div data-part="column"><img class="dark-light" alt=""><p><b></b><br><span></span></p></div>
 </div></div>"""
 CURVES_LAYOUT = """{controls}<p data-part="fit" role="status"></p>
-<p data-part="point">Point at a mark, or tap it, to read it. A click in the legend hides a line.</p>{plot}"""
-HEADER = ".slick-header-columns .slick-header-column { height: 2.6em; line-height: 1.2; white-space: normal; }"
+<p data-part="point">Point at a mark, or tap it, to read it. \
+A click in the legend hides a line.</p>{plot}"""
+HEADER = (
+    ".slick-header-columns .slick-header-column "
+    "{ height: 2.6em; line-height: 1.2; white-space: normal; }"
+)
 
 
 class Interactive:
-    """HTML that a notebook shows; the first one shown in a process is given the library, and keeps it."""
+    """HTML that a notebook shows.
+
+    The first one shown in a process is given the library, and keeps it.
+    """
 
     carrier: ClassVar["Interactive | None"] = None
 
@@ -190,7 +241,10 @@ def library() -> str:
 
 
 def data_uri(image: np.ndarray, side: int = THUMBNAIL, quality: int = 80) -> str:
-    """Return a (h, w, 3) uint8 image as an address that holds it, a JPEG of at most `side` pixels a side."""
+    """Return a (h, w, 3) uint8 image as an address that holds it.
+
+    It is a JPEG of at most `side` pixels a side.
+    """
     small, file = Image.fromarray(image), io.BytesIO()
     small.thumbnail((side, side))
     small.save(file, "JPEG", quality=quality, optimize=True)
@@ -204,7 +258,10 @@ def _new_id() -> str:
 def _card(
     card: str, layout: str, alt: str, roots: Mapping[str, Model], *ready: CustomJS
 ) -> Interactive:
-    """Set each root in its place in the layout, which names it in braces; `ready` runs once all are drawn."""
+    """Set each root in its place in the layout, which names it in braces.
+
+    `ready` runs once all are drawn.
+    """
     document = Document()
     for root in roots.values():
         document.add_root(root)
@@ -214,7 +271,10 @@ def _card(
 
 
 def _figure(card: str, content: str, alt: str) -> str:
-    opening = f'<figure id="{card}" class="interactive-card tex2jax_ignore mathjax_ignore" role="group" aria-label="{html.escape(alt)}">'
+    opening = (
+        f'<figure id="{card}" class="interactive-card tex2jax_ignore mathjax_ignore" '
+        f'role="group" aria-label="{html.escape(alt)}">'
+    )
     return f"{opening}{content}</figure>"
 
 
@@ -227,7 +287,10 @@ def _need(frame: pd.DataFrame, *columns: str) -> None:
 
 
 def _plot(name: str, **options) -> figure:
-    """Return an empty plot, saved as `name`; the wheel zooms with Ctrl only, or nobody could scroll past it."""
+    """Return an empty plot, saved as `name`.
+
+    The wheel zooms with Ctrl only, or nobody could scroll past it.
+    """
     wheel = WheelZoomTool(modifiers={"ctrl": True})
     plot = figure(
         tools=["pan", "box_zoom", wheel, "reset", SaveTool(filename=name)],
@@ -262,9 +325,10 @@ def matrix(
     thumbnails: Sequence[np.ndarray],
     alt: str = "Distance matrix of all treatments",
 ) -> Interactive:
-    """Show the ordered distances of all treatments; pointing at one shows both treatments (Supplementary Table 7).
+    """Show the ordered distances of all treatments (Supplementary Table 7).
 
-    Blue is near, yellow is far; white squares are clusters, red bands what a search has found.
+    Pointing at one shows both treatments. Blue is near, yellow is far; white squares are clusters,
+    red bands what a search has found.
 
     Parameters
     ----------
@@ -286,13 +350,14 @@ def matrix(
     n, card = len(table), _new_id()
     if distances.shape != (n, n) or len(thumbnails) != n:
         raise InputError(
-            f"expected distances and thumbnails of {n} treatments, found {distances.shape} and {len(thumbnails)}"
+            f"expected distances and thumbnails of {n} treatments, found {distances.shape} and "
+            f"{len(thumbnails)}"
         )
     names, clusters = table["name"].astype(str).tolist(), table["cluster"].to_numpy()
     mechanisms = table["Metadata_MoA"].fillna("").tolist() if "Metadata_MoA" in table else [""] * n
     notes = [
         f"cluster {cluster}" + (f", {mechanism}" if mechanism else "")
-        for cluster, mechanism in zip(clusters, mechanisms)
+        for cluster, mechanism in zip(clusters, mechanisms, strict=True)
     ]
     source = ColumnDataSource({"image": [np.round(distances.clip(0) / STEP).astype(np.uint16)]})
     bands = ColumnDataSource({"start": [], "stop": []})
@@ -323,7 +388,10 @@ def matrix(
 def _matrix_plot(
     source: ColumnDataSource, bands: ColumnDataSource, clusters: np.ndarray, largest: float
 ) -> figure:
-    """Draw distances up to `largest`, a square around each run of equal clusters, and bands across from ``start`` to ``stop``."""
+    """Draw distances up to `largest`, a square around each run of equal clusters, and bands.
+
+    The bands go across from ``start`` to ``stop``.
+    """
     n = len(clusters)
     edges = np.array([0, *(np.flatnonzero(clusters[1:] != clusters[:-1]) + 1), n])
     plot = _plot("distances", aspect_ratio=0.95, x_range=(0, n), y_range=(n, 0))
@@ -365,17 +433,19 @@ def _matrix_plot(
 def table(
     frame: pd.DataFrame, formats: Mapping[str, str] = {}, alt: str = "Searchable table"
 ) -> Interactive:
-    """Show a table to sort and to search, such as the similarity of wells to mechanisms (Supplementary Table 6).
+    """Show a table to sort and to search.
 
-    A row stays if every word of the search occurs in its text columns. CSV holds the rows shown,
-    as they are sorted, at full precision.
+    One is the similarity of wells to mechanisms (Supplementary Table 6). A row stays if every word
+    of the search occurs in its text columns. CSV holds the rows shown, as they are sorted, at full
+    precision.
 
     Parameters
     ----------
     frame : DataFrame
         Columns of numbers stay numbers, all others are shown as text.
     formats : mapping of str to str
-        How columns of numbers are written, such as ``"0.000"``; by default ``"0.00"``, whole numbers ``"0"``.
+        How columns of numbers are written, such as ``"0.000"``; by default ``"0.00"``, whole
+        numbers ``"0"``.
     alt : str
         What the table is, for those who cannot see it.
     """
@@ -394,7 +464,10 @@ def table(
             )
         else:
             data[field], shown = (
-                ["" if missing else str(value) for value, missing in zip(values, values.isna())],
+                [
+                    "" if missing else str(value)
+                    for value, missing in zip(values, values.isna(), strict=True)
+                ],
                 StringFormatter(),
             )
             searched.append(field)
@@ -421,7 +494,10 @@ def table(
         args={"card": card, "source": source, "filter": chosen, "searched": searched}, code=SEARCH
     )
     save = CustomJS(args={"grid": grid, "source": source, "titles": titles}, code=SAVE_TABLE)
-    layout = f'{{controls}}<p data-part="count" role="status">{len(frame)} of {len(frame)} rows</p>{{grid}}'
+    layout = (
+        '{controls}<p data-part="count" role="status">'
+        f"{len(frame)} of {len(frame)} rows</p>{{grid}}"
+    )
     return _card(
         card,
         layout,
@@ -433,12 +509,15 @@ def table(
 def _panels(
     points: pd.DataFrame, compounds: list, mechanisms: list
 ) -> tuple[list[list[dict]], list[list[int]]]:
-    """Return what to draw of each compound and mechanism, and which mechanisms of each compound in colour."""
+    """Return what to draw of each compound and mechanism.
+
+    Return also which mechanisms of each compound are drawn in colour.
+    """
     points = points.sort_values("concentration").assign(
         low=points["median"] - points["mad"], high=points["median"] + points["mad"]
     )
     points["ring"] = points["median"].where(points["annotated"])
-    drawn = points.round({name: 4 for name in ("median", "mad", "low", "high", "ring")}).rename(
+    drawn = points.round(dict.fromkeys(("median", "mad", "low", "high", "ring"), 4)).rename(
         columns={"concentration": "x", "median": "y"}
     )
     of_one = {
@@ -466,7 +545,10 @@ def _panels(
 
 
 def _draw(plot: figure, first: list[dict]) -> dict[str, list]:
-    """Draw each mechanism's line, bars, marks and rings, to be filled anew for each compound; bars and rings hide with the line."""
+    """Draw each mechanism's line, bars, marks and rings, to be filled anew for each compound.
+
+    Bars and rings hide with the line.
+    """
     drawn: dict[str, list] = {
         "sources": [ColumnDataSource(data) for data in first],
         "lines": [],
@@ -500,18 +582,19 @@ def curves(
     fits: pd.DataFrame,
     alt: str = "Similarity to each mechanism against concentration",
 ) -> Interactive:
-    """Browse all compounds: similarity to each mechanism against concentration (Supplementary Fig. 1).
+    """Browse all compounds: similarity to each mechanism against concentration.
 
-    The annotated mechanism and the `EMPHASISED` most similar are coloured, the others grey. Bars are
-    one median absolute deviation (MAD) to each side, dashed rings annotated concentrations, the
-    vertical line and its band the EC50 that was fitted.
+    This is Supplementary Fig. 1. The annotated mechanism and the `EMPHASISED` most similar are
+    coloured, the others grey. Bars are one median absolute deviation (MAD) to each side, dashed
+    rings annotated concentrations, the vertical line and its band the EC50 that was fitted.
 
     Parameters
     ----------
     points : DataFrame
         One row per ``compound``, ``concentration`` (uM, above 0) and ``mechanism``: ``median`` and
-        ``mad`` of the similarity (0 to 2) over ``n`` wells, and whether that is ``annotated`` (bool);
-        `mcnn_core.response.curves` returns it. Without points the figure says *not available*.
+        ``mad`` of the similarity (0 to 2) over ``n`` wells, and whether that is ``annotated``
+        (bool); `mcnn_core.response.curves` returns it. Without points the figure says *not
+        available*.
     fits : DataFrame
         One row per ``compound``: ``ec50`` with its bounds ``low`` and ``high`` (uM, NaN where there
         is none), and what came of it in words, ``status``; `mcnn_core.response.potency` returns it.
@@ -551,7 +634,7 @@ def curves(
         LegendItem(
             label={"value": name if len(name) <= 26 else name[:25] + "…"}, renderers=[line, dot]
         )
-        for name, line, dot in zip(mechanisms, drawn["lines"], drawn["dots"])
+        for name, line, dot in zip(mechanisms, drawn["lines"], drawn["dots"], strict=True)
     ]
     legend = Legend(
         items=items,
@@ -599,7 +682,7 @@ def curves(
         Button(label="Previous", width=80, align="end"),
         Button(label="Next", width=60, align="end"),
     ]
-    for button, by in zip(buttons, (-1, 1)):
+    for button, by in zip(buttons, (-1, 1), strict=True):
         button.js_on_click(
             CustomJS(args={"select": select, "compounds": compounds, "by": by}, code=TURN)
         )

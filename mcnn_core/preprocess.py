@@ -1,11 +1,13 @@
 """Raw counts to 8 bit: Anscombe transform, histogram normalisation per plate, one store per screen.
 
-The paper transforms counts by 2 sqrt(x + 3/8) (Anscombe 1948, Biometrika 35, 246), normalises histograms per plate and keeps
-8 bit; it does not say which reference the histogram is brought to. Both of `REFERENCES` are
-affine maps of the transformed counts, so that one look-up table per plate and channel does all.
+The paper transforms counts by 2 sqrt(x + 3/8) (Anscombe 1948, Biometrika 35, 246), normalises
+histograms per plate and keeps 8 bit; it does not say which reference the histogram is brought to.
+Both of `REFERENCES` are affine maps of the transformed counts, so that one look-up table per plate
+and channel does all.
 
-The work is cut into blocks of fields, which any thread or machine may do (`mcnn_core.cluster`); what is done is kept
-if a run is killed. The store remembers the SHA-256 of every block, taken as the block was written.
+The work is cut into blocks of fields, which any thread or machine may do (`mcnn_core.cluster`);
+what is done is kept if a run is killed. The store remembers the SHA-256 of every block, taken as
+the block was written.
 """
 
 import argparse
@@ -56,7 +58,8 @@ PERCENTILES = (0.1, 99.9)
 #: Standard deviations from the mean of the plate's DMSO pixels that "dmso" maps to 0 and to 255.
 #: On real fields 0.1 % of pixels lie below -1.3 and 0.1 % above +3.3 to +7.5.
 Z_RANGE = (-2.0, 8.0)
-#: Pixels of a field after `auto_bin`, for screens of up to 2,000 fields; and its least for larger screens.
+#: Pixels of a field after `auto_bin`, for screens of up to 2,000 fields; and its least for larger
+#: screens.
 PIXELS, FEWEST_PIXELS, MANY_FIELDS = 40_960, 20_480, 2_000
 
 
@@ -100,10 +103,11 @@ REFERENCES = {
 
 
 def auto_bin(shape: tuple[int, int], n_fields: int) -> int:
-    """Return the smallest bin that keeps a field within a budget of pixels (our rule, not the paper's).
+    """Return the smallest bin that keeps a field within a budget of pixels.
 
-    40,960 pixels (two of 128 x 160) up to 2,000 fields: two cores train 120 epochs on such a
-    screen in some 8 minutes, twice in one book, so that all ends within 30. Beyond 2,000 fields the budget falls with their number, down to 20,480 (128 x 160).
+    The rule is ours, not the paper's. 40,960 pixels (two of 128 x 160) up to 2,000 fields: two
+    cores train 120 epochs on such a screen in some 8 minutes, twice in one book, so that all ends
+    within 30. Beyond 2,000 fields the budget falls with their number, down to 20,480 (128 x 160).
     """
     budget = max(FEWEST_PIXELS, PIXELS * min(1.0, MANY_FIELDS / n_fields))
     size = 1
@@ -113,10 +117,10 @@ def auto_bin(shape: tuple[int, int], n_fields: int) -> int:
 
 
 def bin_counts(image: np.ndarray, size: int) -> np.ndarray:
-    """Return the mean count of each `size` x `size` block, rounded; incomplete blocks at the end are left out.
+    """Return the mean count of each `size` x `size` block, rounded.
 
-    Counts are averaged before the Anscombe transform, as a camera bins on its chip: the sum of
-    Poisson counts is Poisson, the sum of their roots is not.
+    Incomplete blocks at the end are left out. Counts are averaged before the Anscombe transform, as
+    a camera bins on its chip: the sum of Poisson counts is Poisson, the sum of their roots is not.
     """
     if size == 1:
         return image
@@ -133,14 +137,19 @@ def padding(shape: tuple[int, int], multiple: int) -> tuple[int, int]:
 
 
 def _identity(manifest: dict[str, Any]) -> str:
-    """Return the SHA-256 of a manifest: of how the pixels came about, and by the hashes of the blocks of every pixel."""
+    """Return the SHA-256 of a manifest.
+
+    It is of how the pixels came about, and by the hashes of the blocks of every pixel.
+    """
     told = {key: value for key, value in manifest.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Store:
-    """The 8-bit fields of a screen. Sent to another machine, it is opened there again from the same folder.
+    """The 8-bit fields of a screen.
+
+    Sent to another machine, it is opened there again from the same folder.
 
     Attributes
     ----------
@@ -149,8 +158,9 @@ class Store:
     channels : tuple of str
     manifest : dict
         Shape, channels, reference with its limits per plate and channel (Anscombe values that
-        became 0 and 255), bin, field (height and width before padding), padding; ``blocks``, of which each has a
-        plate, the first row, the number of fields and their SHA-256; and ``sha256`` of all of that, which identifies the store.
+        became 0 and 255), bin, field (height and width before padding), padding; ``blocks``, of
+        which each has a plate, the first row, the number of fields and their SHA-256; and
+        ``sha256`` of all of that, which identifies the store.
     """
 
     pixels: np.ndarray
@@ -169,7 +179,10 @@ class Store:
 
     @classmethod
     def open(cls, folder: str | os.PathLike) -> "Store":
-        """Open a store that `preprocess` wrote; its size and type must be those of its manifest (`verify` reads the pixels too)."""
+        """Open a store that `preprocess` wrote.
+
+        Its size and type must be those of its manifest (`verify` reads the pixels too).
+        """
         folder = Path(folder)
         try:
             manifest = read_json(folder / "store.json")
@@ -180,16 +193,20 @@ class Store:
             ) from error
         if not whole:
             raise InputError(
-                f"{folder / 'store.json'} has been altered, it does not match its own SHA-256: pre-process again"
+                f"{folder / 'store.json'} has been altered, it does not match its own SHA-256: "
+                "pre-process again"
             )
         pixels = _mapped(folder / "pixels.npy", shape)
         return cls(pixels, tuple(manifest["channels"]), manifest)
 
     def __reduce__(self) -> tuple:
+        """Return how to open the store again from its folder, which must hold the same one."""
         return _same_store, (self.folder, self.manifest["sha256"])
 
     def verify(self, rows: Sequence[int] | None = None) -> None:
-        """Read the blocks that hold `rows` (all of them by default) and compare them with their SHA-256.
+        """Read the blocks that hold `rows` and compare them with their SHA-256.
+
+        All of them are read by default.
 
         Raises
         ------
@@ -202,19 +219,23 @@ class Store:
             wanted[np.asarray(rows, dtype=int)] = True
             blocks = [block for block in blocks if wanted[_rows(block)].any()]
         altered = [
-            f"plate {block['plate']}: fields {block['first']} to {block['first'] + block['fields'] - 1}"
+            f"plate {block['plate']}: fields {block['first']} to "
+            f"{block['first'] + block['fields'] - 1}"
             for block in _altered(self.pixels, blocks)
         ]
         if altered:
             raise InputError(
-                f"{self.folder / 'pixels.npy'}: {len(altered)} of {len(blocks)} blocks are not as they were written: "
-                "pre-process again",
+                f"{self.folder / 'pixels.npy'}: {len(altered)} of {len(blocks)} blocks are not as "
+                "they were written: pre-process again",
                 altered,
             )
 
 
 def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Map a file of uint8 pixels of this shape into memory; InputError if it is none, or has bytes more or less."""
+    """Map a file of uint8 pixels of this shape into memory.
+
+    InputError if it is none, or has bytes more or less.
+    """
     try:
         pixels = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -223,7 +244,8 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray:
         ) from error
     if (pixels.shape, pixels.dtype) != (shape, np.uint8) or not pixels.flags.c_contiguous:
         raise InputError(
-            f"{path}: {pixels.dtype} {pixels.shape} where store.json says uint8 {shape}: pre-process again"
+            f"{path}: {pixels.dtype} {pixels.shape} where store.json says uint8 {shape}: "
+            "pre-process again"
         )
     size, right = path.stat().st_size, pixels.offset + pixels.nbytes
     if size != right:
@@ -235,13 +257,17 @@ def _same_store(folder: Path, identity: str) -> Store:
     store = Store.open(folder)
     if store.manifest["sha256"] != identity:
         raise InputError(
-            f"{folder} holds another store than the one that was sent: has it been pre-processed anew?"
+            f"{folder} holds another store than the one that was sent: has it been pre-processed "
+            "anew?"
         )
     return store
 
 
 def _altered(pixels: np.ndarray, blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the blocks that do not have their hash. Hashing is done in threads: the disk should be what takes time."""
+    """Return the blocks that do not have their hash.
+
+    Hashing is done in threads: the disk should be what takes time.
+    """
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         found = threads.map(lambda block: hashlib.sha256(pixels[_rows(block)]).hexdigest(), blocks)
         return [
@@ -250,7 +276,10 @@ def _altered(pixels: np.ndarray, blocks: list[dict[str, Any]]) -> list[dict[str,
 
 
 def _blocks(plates: pd.Series) -> dict[str, list[dict[str, Any]]]:
-    """Cut the rows of a table into blocks of at most `BLOCK` that lie together and on one plate; return them by plate."""
+    """Cut the rows of a table into blocks that lie together and on one plate.
+
+    A block has at most `BLOCK` rows. They are returned by plate.
+    """
     edges, blocks = np.flatnonzero((plates != plates.shift()).to_numpy()).tolist(), {}
     for start, stop in pairwise([*edges, len(plates)]):
         blocks.setdefault(plates.iat[start], []).extend(
@@ -268,9 +297,11 @@ def _rows(block: dict[str, Any]) -> slice:
 def _count(
     images: list, size: int, counted: list[bool]
 ) -> tuple[np.ndarray, list[tuple[int, int, str]], list[tuple[int, int, str]]]:
-    """Return the histograms (C, n) of the `counted` fields of a block, what is wrong with which image of all of them, and which are constant.
+    """Return the histograms (C, n) of the `counted` fields of a block.
 
-    `images` holds for each field its paths and its tile. Of the 65,536 counts those above the largest that occurs are left out.
+    Return also what is wrong with which image of all of them, and which are constant. `images`
+    holds for each field its paths and its tile. Of the 65,536 counts those above the largest that
+    occurs are left out.
     """
     total, problems, constant = np.zeros((len(images[0][0]), COUNTS), np.int64), [], []
     for number, ((paths, tile), use) in enumerate(zip(images, counted, strict=True)):
@@ -301,10 +332,14 @@ def _write(
     file: str,
     offset: int,
 ) -> str:
-    """Map the fields of a block, write them at `offset` of an existing file, and return their SHA-256."""
+    """Map the fields of a block and write them at `offset` of an existing file.
+
+    Return their SHA-256.
+    """
     tables, digest = [_look_up(*pair) for pair in limits], hashlib.sha256()
     field = np.empty((*shape, len(tables)), np.uint8)
-    # For writing only: where the file is shared, no machine then keeps a copy of what others write beside its block.
+    # For writing only: where the file is shared, no machine then keeps a copy of what others write
+    # beside its block.
     handle = os.open(file, os.O_WRONLY)
     try:
         for paths, tile in images:
@@ -312,7 +347,8 @@ def _write(
                 image = bin_counts(read_image(path, tile), size)
                 if image.shape != shape:
                     raise InputError(
-                        f"{path} has changed while the screen was read: {image.shape[0]} x {image.shape[1]} pixels now"
+                        f"{path} has changed while the screen was read: {image.shape[0]} x "
+                        f"{image.shape[1]} pixels now"
                     )
                 for top in range(0, len(image), ROWS_AT_ONCE):
                     # mode="clip" spares a checked copy; every uint16 is within the 65,536 entries.
@@ -338,7 +374,10 @@ def _write(
 
 @lru_cache(maxsize=24)  # blocks of one plate follow each other
 def _look_up(low: float, high: float) -> np.ndarray:
-    """Return the 8-bit value of every count, (65536,) uint8, for the two Anscombe values that become 0 and 255."""
+    """Return the 8-bit value of every count, (65536,) uint8.
+
+    It is for the two Anscombe values that become 0 and 255.
+    """
     stretched = (anscombe(np.arange(COUNTS)) - low) / (high - low)
     return np.rint(np.clip(stretched, 0, 1) * 255).astype(np.uint8)
 
@@ -364,7 +403,10 @@ class _Plan:
         return len(self.images), height, width, len(self.screen.channels)
 
     def identity(self) -> str:
-        """Return the SHA-256 of everything that the store follows from, the contents of the image files aside."""
+        """Return the SHA-256 of everything that the store follows from.
+
+        The contents of the image files are left aside.
+        """
         digest = hashlib.sha256(self.counted.tobytes())
         for part in (
             software(),
@@ -390,13 +432,16 @@ def _stamp(path: str) -> tuple[int, int] | None:
 
 @dataclass(frozen=True)
 class _Work:
-    """What has been done, kept in a hidden folder beside the store for the run that goes on after one that was killed.
+    """What has been done, kept in a hidden folder beside the store.
 
-    The journal names in its first line the plan, then the limits of each plate and the hash of each block, as they are
-    done. A line that was cut short is dropped; a block counts only if the file still has its hash.
+    It is there for the run that goes on after one that was killed. The journal names in its first
+    line the plan, then the limits of each plate and the hash of each block, as they are done. A
+    line that was cut short is dropped; a block counts only if the file still has its hash.
     """
 
-    pixels: Path  #: named after the plan: a worker that a killed run has left behind cannot write into the file of another plan
+    #: named after the plan: a worker that a killed run has left behind cannot write into the file
+    #: of another plan
+    pixels: Path
     journal: TextIO
     limits: dict[str, list[list[float]]]  #: (low, high) of each channel, by plate
     hashes: dict[int, str]  #: by first row of the block
@@ -422,7 +467,10 @@ def _lines(journal: TextIO) -> list[dict[str, Any]]:
 def _done(
     lines: list[dict[str, Any]], plan: _Plan, pixels: np.ndarray
 ) -> tuple[dict[str, list[list[float]]], dict[int, str]]:
-    """Return from the lines of a journal the limits of the plates, and the hashes of those blocks that still have them."""
+    """Return from the lines of a journal the limits of the plates and the hashes of blocks.
+
+    The hashes are of those blocks that still have them.
+    """
     told = {line["first"]: line["sha256"] for line in lines if "first" in line}
     blocks = [
         {**block, "sha256": told[block["first"]]}
@@ -439,7 +487,10 @@ def _done(
 
 @contextmanager
 def _work(folder: Path, plan: _Plan) -> Iterator[_Work]:
-    """Yield a working folder with what an interrupted run of the same plan has left in it; of another plan, what that has left is deleted."""
+    """Yield a working folder with what an interrupted run of the same plan has left in it.
+
+    Of another plan, what that has left is deleted.
+    """
     claim(folder, "store in the making")
     identity = plan.identity()
     pixels, mapped = folder / f"{identity[:16]}.npy", None
@@ -488,10 +539,11 @@ def preprocess(
 ) -> Store:
     """Write the 8-bit store of a screen and open it.
 
-    Each plate is read twice: once to count its pixels, once to map them. Memory does not grow
-    with the number of fields. `folder` appears when it is complete. What is done until then lies in the hidden folder
-    ``.NAME.work`` beside it: a run that was killed goes on from there. An image with a single grey value, as of a dead well, is
-    kept, since the limits are those of its plate; a line of output names it.
+    Each plate is read twice: once to count its pixels, once to map them. Memory does not grow with
+    the number of fields. `folder` appears when it is complete. What is done until then lies in the
+    hidden folder ``.NAME.work`` beside it: a run that was killed goes on from there. An image with
+    a single grey value, as of a dead well, is kept, since the limits are those of its plate; a line
+    of output names it.
 
     Parameters
     ----------
@@ -506,19 +558,22 @@ def preprocess(
     workers : int
         Threads that share the blocks of fields; the result does not depend on it.
     scheduler : str
-        Address of a cluster that does it instead (`mcnn_core.cluster`); the result does not depend on that either.
+        Address of a cluster that does it instead (`mcnn_core.cluster`); the result does not depend
+        on that either.
     progress : bool
 
     Raises
     ------
     InputError
-        With every unusable image, every plate without negative controls where they are the reference, every
-        plate whose reference has no spread, and every image that was changed while the screen was read; if another run is writing the same store; and what `mcnn_core.cluster.pool` raises.
+        With every unusable image, every plate without negative controls where they are the
+        reference, every plate whose reference has no spread, and every image that was changed while
+        the screen was read; if another run is writing the same store; and what
+        `mcnn_core.cluster.pool` raises.
     """
     if reference not in REFERENCES or bin < 1 or multiple < 1 or workers < 1:
         raise InputError(
-            f"reference={reference!r}, bin={bin}, multiple={multiple}, workers={workers}: the reference is one of "
-            f"{', '.join(REFERENCES)} and the numbers are 1 or more"
+            f"reference={reference!r}, bin={bin}, multiple={multiple}, workers={workers}: the "
+            f"reference is one of {', '.join(REFERENCES)} and the numbers are 1 or more"
         )
     table, folder = screen.table, Path(folder).resolve()
     height, width = check_headers(screen)
@@ -533,8 +588,8 @@ def preprocess(
     ]
     if bare:
         raise InputError(
-            f"reference {reference!r} needs fields with Metadata_control_type negcon on every plate; "
-            "name them or take plate-percentile",
+            f"reference {reference!r} needs fields with Metadata_control_type negcon on every "
+            "plate; name them or take plate-percentile",
             bare,
         )
     field = (height // bin, width // bin)
@@ -575,7 +630,8 @@ def preprocess(
         if problems:
             discard(hidden)
             raise InputError(
-                f"{len(problems)} problems in the fields of screen {screen.name!r}; nothing is written",
+                f"{len(problems)} problems in the fields of screen {screen.name!r}; nothing is "
+                "written",
                 problems,
             )
         if constant:
@@ -614,9 +670,11 @@ def preprocess(
 
 
 def _fill(plan: _Plan, work: _Work, tasks: Pool, bar: tqdm) -> tuple[list[str], list[str]]:
-    """Count and write the blocks that `work` lacks; return what is wrong with the fields, in their order, and which images are constant.
+    """Count and write the blocks that `work` lacks; return what is wrong with the fields.
 
-    A plate is written when all of it is counted, while the next is being counted. Once a problem is found, the rest is only counted.
+    What is wrong is in the order of the fields. Return also which images are constant. A plate is
+    written when all of it is counted, while the next is being counted. Once a problem is found, the
+    rest is only counted.
     """
     channels, problems, constant, histograms, left = plan.screen.channels, [], [], {}, {}
     lacking = {
@@ -686,7 +744,8 @@ def _fill(plan: _Plan, work: _Work, tasks: Pool, bar: tqdm) -> tuple[list[str], 
             problems += [
                 (
                     first,
-                    f"plate {plate}, channel {channel}: the reference {plan.reference!r} has no spread; take another",
+                    f"plate {plate}, channel {channel}: the reference {plan.reference!r} has no "
+                    "spread; take another",
                 )
                 for channel, (low, high) in zip(channels, pairs, strict=True)
                 if low >= high
@@ -734,7 +793,8 @@ def main(arguments: list[str] | None = None) -> None:
             given.screen.lower().endswith(".csv") or (Path(given.screen) / "screen.json").is_file()
         ):
             raise InputError(
-                f"screen {given.screen!r} is neither a LoadData .csv nor a folder in which the first chapter left screen.json"
+                f"screen {given.screen!r} is neither a LoadData .csv nor a folder in which the "
+                "first chapter left screen.json"
             )
         screen = (
             read_loaddata(given.screen)
