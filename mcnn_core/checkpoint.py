@@ -1,6 +1,9 @@
-"""Checkpoints: the state of a training in files that are whole or ignored, and the network's description as YAML.
+"""Checkpoints: the state of a training, and the network's description as YAML.
 
-A checkpoint is a safetensors file and its SHA-256 beside it, written last. No pickle is written or loaded.
+The state is in files that are whole or ignored.
+
+A checkpoint is a safetensors file and its SHA-256 beside it, written last. No pickle is written or
+loaded.
 """
 
 import ast
@@ -21,7 +24,8 @@ from mcnn_core.model import MCNN, NetworkConfig, architecture_table, parameters
 
 #: Weights of the largest network that is built from a file; the published one has 12 million.
 MAX_PARAMETERS = 2**27
-#: What the state of a checkpoint holds. ``by`` is "book" if ``make book`` alone has trained, else "command".
+#: What the state of a checkpoint holds. ``by`` is "book" if ``make book`` alone has trained, else
+#: "command".
 STATE = {
     "step": int,
     "history": list,
@@ -35,9 +39,12 @@ SIZES = ("classes", "channels", "height", "width")
 
 
 def write_yaml(path: str | os.PathLike, model: MCNN, solver: dict[str, Any]) -> None:
-    """Write the network and the solver's settings as YAML (Supplementary Software), with the table of layers."""
+    """Write the network and the solver's settings as YAML (Supplementary Software).
+
+    The table of layers comes with them.
+    """
     network = {**asdict(model.config), "scales": list(model.config.scales)}
-    size = dict(zip(("n_classes", "channels", "height", "width"), model.spec[1:]))
+    size = dict(zip(("n_classes", "channels", "height", "width"), model.spec[1:], strict=True))
     layers = architecture_table(model).to_dict("records")
     text = yaml.safe_dump(
         {"network": network, "input": size, "solver": solver, "layers": layers}, sort_keys=False
@@ -49,7 +56,10 @@ def write_yaml(path: str | os.PathLike, model: MCNN, solver: dict[str, Any]) -> 
 
 
 def read_yaml(path: str | os.PathLike) -> tuple[MCNN, dict[str, Any]]:
-    """Build the network that `write_yaml` described; return it, untrained, and the solver's settings (or InputError)."""
+    """Build the network that `write_yaml` described.
+
+    Return it, untrained, and the solver's settings (or InputError).
+    """
     try:
         document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         network, size = document["network"], document["input"]
@@ -62,7 +72,8 @@ def read_yaml(path: str | os.PathLike) -> tuple[MCNN, dict[str, Any]]:
         if weights > MAX_PARAMETERS:
             raise ValueError(f"{weights:,} weights; {MAX_PARAMETERS:,} at most are right")
         return MCNN(*described), document["solver"]
-    # What is no description can fail anywhere in building, with whatever exception that line raises.
+    # What is no description can fail anywhere in building, with whatever exception that line
+    # raises.
     except Exception as error:
         raise InputError(
             f"{path} does not describe a network; train again to write it", [str(error)]
@@ -72,9 +83,10 @@ def read_yaml(path: str | os.PathLike) -> tuple[MCNN, dict[str, Any]]:
 def save(
     folder: Path, state: dict[str, Any], model: MCNN, optimiser: torch.optim.Optimizer
 ) -> None:
-    """Write tensors, with the scalars as JSON in their header, and last the SHA-256 beside them; keep the two newest.
+    """Write tensors, with the scalars as JSON in their header, and keep the two newest.
 
-    A file without its SHA-256 was being written when the run ended, and is ignored.
+    The SHA-256 beside them is written last. A file without its SHA-256 was being written when the
+    run ended, and is ignored.
     """
     path = folder / f"epoch_{len(state['history']):03d}.safetensors"
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
@@ -88,7 +100,8 @@ def save(
             f"Weights are not finite numbers after {path.stem}; lower the learning rate", bad
         )
     with atomic(path) as temporary:
-        # Packed first and written here: safetensors' own writing leaves a file of another name if it is killed.
+        # Packed first and written here: safetensors' own writing leaves a file of another name if
+        # it is killed.
         temporary.write_bytes(
             packed(
                 {key: value.contiguous() for key, value in tensors.items()},
@@ -103,12 +116,15 @@ def save(
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Return the complete checkpoints of a folder, oldest first: a file without its SHA-256 is none, and a SHA-256 without its file neither.
+    """Return the complete checkpoints of a folder, oldest first.
+
+    A file without its SHA-256 is none, and a SHA-256 without its file neither.
 
     Raises
     ------
     InputError
-        If `mcnn_core.train.train` has made the folder, and somebody else has put such files into it.
+        If `mcnn_core.train.train` has made the folder, and somebody else has put such files into
+        it.
     """
     theirs = (
         [path.name for path in sorted(folder.glob("epoch_*")) if not is_ours(path)]
@@ -117,8 +133,8 @@ def checkpoints(folder: Path) -> list[Path]:
     )
     if theirs:
         raise InputError(
-            f"{folder} holds files that look like checkpoints and were not written there by this program: move them away, "
-            "or copy the whole folder of a training, hidden files too",
+            f"{folder} holds files that look like checkpoints and were not written there by this "
+            "program: move them away, or copy the whole folder of a training, hidden files too",
             theirs,
         )
     digests = sorted(folder.glob("epoch_*.sha256"), key=lambda path: (len(path.name), path.name))
@@ -134,12 +150,14 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     expected = path.with_suffix(".sha256").read_text(encoding="ascii", errors="replace").split()
     if [sha256(path), path.name] != expected:
         raise InputError(
-            f"{path} is damaged, it does not match its SHA-256: delete {path.stem}.* to go on from the one before"
+            f"{path} is damaged, it does not match its SHA-256: delete {path.stem}.* to go on from "
+            "the one before"
         )
     try:
         with safe_open(path, framework="pt") as file:
             tensors, state = (
-                {key: file.get_tensor(key) for key in file.keys()},
+                # An open safetensors file is no dict: it cannot be iterated over.
+                {key: file.get_tensor(key) for key in file.keys()},  # noqa: SIM118
                 {"by": "command", **json.loads(file.metadata()["state"])},
             )
         wrong = [
@@ -191,7 +209,10 @@ def parts(text: Any) -> dict[str, str]:
 
 
 def differences(there: dict[str, str], here: dict[str, str]) -> list[str]:
-    """Say field by field in what one training differs from another, such as "recipe: epochs 27 there, 120 here"."""
+    """Say field by field in what one training differs from another.
+
+    A line is such as "recipe: epochs 27 there, 120 here".
+    """
     told = []
     for key in dict.fromkeys([*here, *there]):
         if there.get(key) == here.get(key):
@@ -203,7 +224,8 @@ def differences(there: dict[str, str], here: dict[str, str]) -> list[str]:
             else []
         )
         told += [
-            f"{key}: {name} {theirs.get(name, 'not named')} there, {ours.get(name, 'not named')} here"
+            f"{key}: {name} {theirs.get(name, 'not named')} there, {ours.get(name, 'not named')} "
+            "here"
             for name in fields
         ]
         if not fields:
@@ -215,14 +237,18 @@ def differences(there: dict[str, str], here: dict[str, str]) -> list[str]:
 def resume(
     folder: Path, identity: dict[str, str], model: MCNN, optimiser: torch.optim.Optimizer
 ) -> dict[str, Any]:
-    """Put the newest checkpoint into model and optimiser; return its state, or that of a beginning."""
+    """Put the newest checkpoint into model and optimiser.
+
+    Return its state, or that of a beginning.
+    """
     found = checkpoints(folder)
     if not found:
         return {"step": 0, "history": [], "finished": False, "precision": "auto", "by": "book"}
     tensors, state = read(found[-1])
     if other := differences(state["identity"], identity):
         raise InputError(
-            f"{found[-1]} belongs to another training: choose another folder, or delete the folder {folder}",
+            f"{found[-1]} belongs to another training: choose another folder, or delete the folder "
+            f"{folder}",
             other,
         )
     load_weights(found[-1], tensors, model)

@@ -1,8 +1,9 @@
 """Which treatments should be surrogate classes? (paper: *Discussion*, an open question).
 
-The paper restricts the classes to annotated treatments and suggests to add classes iteratively "based on a certain performance
-criterion". The criterion here reads no annotation: a treatment is worth a class if each of its wells lies near its other wells and
-far from the negative controls and from every class taken already. `Metadata_MoA` is read by `grade` alone, after all is chosen.
+The paper restricts the classes to annotated treatments and suggests to add classes iteratively
+"based on a certain performance criterion". The criterion here reads no annotation: a treatment is
+worth a class if each of its wells lies near its other wells and far from the negative controls and
+from every class taken already. `Metadata_MoA` is read by `grade` alone, after all is chosen.
 """
 
 import hashlib
@@ -40,12 +41,8 @@ class Plan:
 
     first: int = 18  #: classes of the first round
     add: int = 18  #: classes added before each later round
-    steps: tuple[int, ...] = (
-        250,
-        250,
-        250,
-        250,
-    )  #: batches in each round, the same for every way of choosing
+    #: batches in each round, the same for every way of choosing
+    steps: tuple[int, ...] = (250, 250, 250, 250)
 
 
 def _tested(frame: pd.DataFrame) -> np.ndarray:
@@ -55,7 +52,10 @@ def _tested(frame: pd.DataFrame) -> np.ndarray:
 
 
 def _own(wells: pd.DataFrame) -> np.ndarray:
-    """Return each well's cosine distance to the element-wise median of its treatment's other wells; NaN where it is the only one."""
+    """Return each well's cosine distance to its treatment's other wells.
+
+    It is that to their element-wise median; NaN where the well is the only one.
+    """
     values, own = feature_matrix(wells), np.full(len(wells), np.nan)
     for members in wells.reset_index(drop=True).groupby("Metadata_Treatment").indices.values():
         for well in members if len(members) > 1 else []:
@@ -67,7 +67,11 @@ def _own(wells: pd.DataFrame) -> np.ndarray:
 def _measured(
     wells: pd.DataFrame, taken: Sequence[str]
 ) -> tuple[pd.DataFrame, np.ndarray, list[str], pd.DataFrame]:
-    """Return the candidates' wells, their distances to each reference, the references' names, and the treatment profiles."""
+    """Return the candidates' wells and what they are measured against.
+
+    With them come their distances to each reference, the references' names, and the treatment
+    profiles.
+    """
     pooled, tested = treatment_profiles(wells), _tested(wells)
     profiles, controls = (
         pooled[_tested(pooled)].set_index("Metadata_Treatment"),
@@ -79,7 +83,8 @@ def _measured(
     names = [CONTROLS] * len(controls) + list(taken)
     if not names:
         raise InputError(
-            "Classes are chosen by what they differ from: negative controls are needed, or a class to begin with"
+            "Classes are chosen by what they differ from: negative controls are needed, or a class "
+            "to begin with"
         )
     candidates = wells[tested & ~wells["Metadata_Treatment"].isin(taken)].reset_index(drop=True)
     if candidates.empty:
@@ -120,12 +125,14 @@ def _ranked(
 
 
 def distinctness(wells: pd.DataFrame, taken: Sequence[str] = ()) -> pd.DataFrame:
-    """Score every treatment that is no class yet by how well it would make one; no annotation is read.
+    """Score every treatment that is no class yet by how well it would make one.
 
-    For a well, *own* is the cosine distance to the element-wise median of its treatment's other wells, and *other* that to the
-    nearest reference: the profile of a class already taken, or of the negative controls of any plate. The distinctness of a
-    treatment is the mean of (other - own) / max(own, other) over its wells, a silhouette (Rousseeuw 1987): near 1 if its wells
-    agree and resemble nothing taken, below 0 if they resemble a reference more than each other.
+    No annotation is read. For a well, *own* is the cosine distance to the element-wise median of
+    its treatment's other wells, and *other* that to the nearest reference: the profile of a class
+    already taken, or of the negative controls of any plate. The distinctness of a treatment is the
+    mean of (other - own) / max(own, other) over its wells, a silhouette (Rousseeuw 1987): near 1 if
+    its wells agree and resemble nothing taken, below 0 if they resemble a reference more than each
+    other.
 
     Parameters
     ----------
@@ -137,8 +144,9 @@ def distinctness(wells: pd.DataFrame, taken: Sequence[str] = ()) -> pd.DataFrame
     Returns
     -------
     DataFrame
-        Most distinct first, equals by name: ``treatment``, ``wells``, mean ``own`` and ``other``, ``nearest`` (the reference that one of
-        its wells comes closest to) and ``distinctness`` (-1 to 1; NaN, and last, for a treatment of one well, which cannot be scored).
+        Most distinct first, equals by name: ``treatment``, ``wells``, mean ``own`` and ``other``,
+        ``nearest`` (the reference that one of its wells comes closest to) and ``distinctness`` (-1
+        to 1; NaN, and last, for a treatment of one well, which cannot be scored).
 
     Raises
     ------
@@ -152,8 +160,8 @@ def distinctness(wells: pd.DataFrame, taken: Sequence[str] = ()) -> pd.DataFrame
 def choose(wells: pd.DataFrame, taken: Sequence[str], n: int) -> pd.DataFrame:
     """Take the `n` most distinct treatments one after another, each a reference for those after it.
 
-    So a second dose of a compound is not taken only because, like the first, it is far from everything before
-    (farthest-first traversal, Gonzalez 1985).
+    So a second dose of a compound is not taken only because, like the first, it is far from
+    everything before (farthest-first traversal, Gonzalez 1985).
 
     Parameters
     ----------
@@ -177,7 +185,8 @@ def choose(wells: pd.DataFrame, taken: Sequence[str], n: int) -> pd.DataFrame:
     able = candidates.loc[np.isfinite(own), "Metadata_Treatment"].nunique()
     if able < n:
         raise InputError(
-            f"{n} treatments were to become classes, but only {able} of those left have two wells or more"
+            f"{n} treatments were to become classes, but only {able} of those left have two wells "
+            "or more"
         )
     for _ in range(n):
         chosen.append(_ranked(candidates, own, distances, names).iloc[0])
@@ -198,9 +207,10 @@ def choose(wells: pd.DataFrame, taken: Sequence[str], n: int) -> pd.DataFrame:
 
 
 def first_choices(wells: pd.DataFrame, n: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return `distinctness` with no class taken, and the first `n` that `choose` would take, fewer if the screen has fewer.
+    """Return `distinctness` with no class taken, and the first `n` that `choose` would take.
 
-    Both are empty on a screen without negative controls, or without a treatment of two wells.
+    These are fewer if the screen has fewer. Both are empty on a screen without negative controls,
+    or without a treatment of two wells.
     """
     counts = wells.loc[_tested(wells), "Metadata_Treatment"].value_counts()
     able = int((counts > 1).sum())
@@ -210,13 +220,19 @@ def first_choices(wells: pd.DataFrame, n: int) -> tuple[pd.DataFrame, pd.DataFra
 
 
 def grouped(table: pd.DataFrame, grouping: str) -> pd.Series:
-    """Return the name of each field's group, by a key of `GROUPINGS`; "" for controls and for wells without a treatment."""
+    """Return the name of each field's group, by a key of `GROUPINGS`.
+
+    It is "" for controls and for wells without a treatment.
+    """
     first, *others = (table[column].astype(str) for column in GROUPINGS[grouping])
     return first.str.cat(others, sep=" ").where(_tested(table), "")
 
 
 def numbered(groups: pd.Series, classes: Sequence[str]) -> np.ndarray:
-    """Return the label of each field: the place of its group in `classes`, so that classes keep theirs when others join; -1 for the rest."""
+    """Return the label of each field: the place of its group in `classes`; -1 for the rest.
+
+    So classes keep theirs when others join.
+    """
     return (
         groups.map({name: label for label, name in enumerate(classes)})
         .fillna(-1)
@@ -235,10 +251,12 @@ def train_rounds(
     recipe: Recipe,
     folder: str | Path,
 ) -> tuple[MCNN, list[str]]:
-    """Train in rounds, each going on with the weights of the one before and with the classes that `add` names after it.
+    """Train in rounds, each going on with the weights of the one before.
 
-    Each round takes its ``plan.steps`` batches, has a learning-rate cycle of its own, and draws all its classes equally often. Rounds
-    that begin alike are trained once: their folder is named by their labels. A run that was killed goes on.
+    Each goes on also with the classes that `add` names after the one before. Each round takes its
+    ``plan.steps`` batches, has a learning-rate cycle of its own, and draws all its classes equally
+    often. Rounds that begin alike are trained once: their folder is named by their labels. A run
+    that was killed goes on.
 
     Parameters
     ----------
@@ -249,7 +267,8 @@ def train_rounds(
     classes : sequence of str
         Groups with which to begin.
     add : callable
-        Given the network and its classes, returns the classes to add; not asked after the last round.
+        Given the network and its classes, returns the classes to add; not asked after the last
+        round.
     plan, network, recipe
         The length of training is that of `plan`.
     folder : path
@@ -274,7 +293,10 @@ def train_rounds(
 
 
 def set_aside(table: pd.DataFrame, seed: int) -> list[str]:
-    """Draw the compounds that no way of choosing may use, the share `ASIDE` of all, whether annotated or not; sorted."""
+    """Draw the compounds that no way of choosing may use; sorted.
+
+    They are the share `ASIDE` of all, whether annotated or not.
+    """
     compounds = sorted(set(table.loc[_tested(table), "Metadata_Compound"]))
     return sorted(
         np.random.default_rng([seed, 4])
@@ -298,11 +320,12 @@ def compare_choices(
     recipe: Recipe,
     folder: str | Path,
 ) -> tuple[pd.DataFrame, dict[str, list[str]]]:
-    """Train with classes chosen in several ways, for the same number of batches, and ask each network the same questions.
+    """Train with classes chosen in several ways, and ask each network the same questions.
 
-    The ways: ``chosen`` (`choose`), ``random 1`` and ``random 2``, all three beginning with the same random classes; ``every well``,
-    ``every treatment`` and ``every compound``; and ``annotated``, as in the paper: every treatment that has an annotation. The compounds of
-    `set_aside` are in no class of any of them.
+    All train for the same number of batches. The ways: ``chosen`` (`choose`), ``random 1`` and
+    ``random 2``, all three beginning with the same random classes; ``every well``, ``every
+    treatment`` and ``every compound``; and ``annotated``, as in the paper: every treatment that has
+    an annotation. The compounds of `set_aside` are in no class of any of them.
 
     Parameters
     ----------
@@ -314,9 +337,10 @@ def compare_choices(
     Returns
     -------
     answers : DataFrame
-        One row per way, protocol and annotated treatment that can be asked: ``way, protocol, treatment, compound, MoA, predicted,
-        average_precision, chance`` and ``part``: "set aside" (its compound is in no class of any way), "a class" or "no class" (the
-        treatment, in this way).
+        One row per way, protocol and annotated treatment that can be asked: ``way, protocol,
+        treatment, compound, MoA, predicted, average_precision, chance`` and ``part``: "set aside"
+        (its compound is in no class of any way), "a class" or "no class" (the treatment, in this
+        way).
     classes : dict
         The classes of each way.
 
@@ -332,7 +356,8 @@ def compare_choices(
     needed = plan.first + plan.add * (len(plan.steps) - 1)
     if needed > len(every["treatment"]):
         raise InputError(
-            f"The plan needs {needed} treatments, but the screen has {len(every['treatment'])} that are not set aside"
+            f"The plan needs {needed} treatments, but the screen has {len(every['treatment'])} "
+            "that are not set aside"
         )
     annotated = (table["Metadata_MoA"] != "").to_numpy() & _tested(table)
     candidates = np.flatnonzero(free | (table["Metadata_control_type"] == "negcon").to_numpy())
@@ -368,9 +393,8 @@ def compare_choices(
             table, store, model, labels, np.flatnonzero(annotated | (labels >= 0))
         )
         taught = set(table.loc[labels >= 0, "Metadata_Treatment"])
-        answers.append(
-            _answers(treatments).assign(way=way, taught=lambda one: one["treatment"].isin(taught))
-        )
+        found = _answers(treatments)
+        answers.append(found.assign(way=way, taught=found["treatment"].isin(taught)))
     table = pd.concat(answers, ignore_index=True)
     part = np.where(
         table["compound"].isin(aside), "set aside", np.where(table["taught"], "a class", "no class")
@@ -393,7 +417,10 @@ def _answers(treatments: pd.DataFrame) -> pd.DataFrame:
 
 
 def graded(answers: pd.DataFrame) -> pd.DataFrame:
-    """Return per way, protocol and part (and "all") `mcnn_core.neighbors.scores`, and the means of ``average_precision`` and ``chance``."""
+    """Return the scores per way, protocol and part (and "all").
+
+    They are `mcnn_core.neighbors.scores`, and the means of ``average_precision`` and ``chance``.
+    """
     rows = []
     for (way, protocol), group in answers.groupby(["way", "protocol"], sort=False):
         for part, some in [("all", group), *group.groupby("part")]:

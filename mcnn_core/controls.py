@@ -1,6 +1,8 @@
-"""KiMorph: control wells told apart, and siRNAs compared with the controls (paper: *KiMorph analysis and results*, Fig. 2).
+"""KiMorph: control wells told apart, and siRNAs compared with the controls.
 
-The network learns on the wells of four control siRNAs, every plate position a class of its own; it is never told which positions hold the same siRNA.
+Paper: *KiMorph analysis and results*, Fig. 2. The network learns on the wells of four control
+siRNAs, every plate position a class of its own; it is never told which positions hold the same
+siRNA.
 """
 
 import io
@@ -24,17 +26,19 @@ from mcnn_core.neighbors import wilson
 from mcnn_core.profiles import aggregate, feature_matrix, row_names
 from mcnn_core.train import untrained_model
 
-REPEATS, SHARE = (
-    50,
-    0.9,
-)  #: random partitions; share of the wells in the training part (paper: Methods)
+#: random partitions; share of the wells in the training part (paper: Methods)
+REPEATS, SHARE = (50, 0.9)
 BOOTSTRAPS = 2000
-#: What may not be in the training part when a well is asked: nothing, as in the paper; or the other replicate of its position [ours].
+#: What may not be in the training part when a well is asked: nothing, as in the paper; or the other
+#: replicate of its position [ours].
 VARIANTS = {"random wells": "", "other replicate of the position left out": "Metadata_Position"}
 
 
 def control_fields(table: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
-    """Return the mask of the fields whose ``Metadata_Content`` is one of the controls; all of them must occur."""
+    """Return the mask of the fields whose ``Metadata_Content`` is one of the controls.
+
+    All of them must occur.
+    """
     content = table["Metadata_Content"].str.lower()
     absent = sorted(set(names) - set(content))
     if absent:
@@ -53,7 +57,9 @@ def hold_out(
     share: float = SHARE,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Predict the label of random tenths of the wells by their nearest neighbour among the rest (Supplementary Table 1).
+    """Predict the label of random tenths of the wells (Supplementary Table 1).
+
+    The prediction is the label of their nearest neighbour among the rest.
 
     Parameters
     ----------
@@ -62,14 +68,16 @@ def hold_out(
     label : str
         Column to predict.
     apart : str
-        Column whose value a well and its neighbour may not share; "" for none. A well without any admissible neighbour is an error.
+        Column whose value a well and its neighbour may not share; "" for none. A well without any
+        admissible neighbour is an error.
     repeats, share, seed
         Of the random partitions.
 
     Returns
     -------
     DataFrame
-        One row per question: ``repeat``, ``well`` (row of `wells`), ``MoA`` (the label, so that `mcnn_core.neighbors.confusion` reads it) and ``predicted``.
+        One row per question: ``repeat``, ``well`` (row of `wells`), ``MoA`` (the label, so that
+        `mcnn_core.neighbors.confusion` reads it) and ``predicted``.
     """
     distances, labels = (
         cosine_distances(feature_matrix(wells), names=row_names(wells)).round(12),
@@ -98,9 +106,10 @@ def hold_out(
 
 
 def accuracy(predictions: pd.DataFrame, seed: int = 0) -> dict[str, float]:
-    """Return ``accuracy`` over all questions and its 95 % interval, ``low`` and ``high``, by drawing wells anew.
+    """Return ``accuracy`` over all questions and its 95 % interval, ``low`` and ``high``.
 
-    A well is asked about five times in 50 repeats; those answers are not independent, wells nearly are. Where all answers are alike, drawing shows
+    The interval is found by drawing wells anew. A well is asked about five times in 50 repeats;
+    those answers are not independent, wells nearly are. Where all answers are alike, drawing shows
     no spread, and the interval is Wilson's with the wells as questions.
     """
     answers = (
@@ -129,9 +138,10 @@ def control_frames(
     seed: int,
     progress: bool = True,
 ) -> dict[str, pd.DataFrame]:
-    """Return the fields of the controls as ``trained``, ``untrained`` and ``handcrafted`` features see them.
+    """Return the fields of the controls as three kinds of features see them.
 
-    `features` is the trained network's frame of all fields, `labels` the surrogate class of each, -1 where not trained on.
+    The kinds are ``trained``, ``untrained`` and ``handcrafted``. `features` is the trained
+    network's frame of all fields, `labels` the surrogate class of each, -1 where not trained on.
     """
     rows = np.flatnonzero(np.asarray(labels) >= 0)
     part, mark = table.iloc[rows].reset_index(drop=True), np.ones(len(rows), bool)
@@ -148,7 +158,10 @@ def control_frames(
 
 
 def control_order(wells: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Return the control wells in the order of `names`, then of position and replicate (Fig. 2a)."""
+    """Return the control wells in the order of the paper's Fig. 2a.
+
+    That is the order of `names`, then of position and replicate.
+    """
     held = wells[wells["Metadata_Content"].str.lower().isin(list(names))]
     place = held["Metadata_Content"].str.lower().map({name: i for i, name in enumerate(names)})
     return (
@@ -160,7 +173,10 @@ def control_order(wells: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 
 
 def compare_controls(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return `accuracy` of each method in each of `VARIANTS`, as it is and whitened by the negative control."""
+    """Return `accuracy` of each method in each of `VARIANTS`.
+
+    Each is given as it is and whitened by the negative control.
+    """
     rows = []
     for method, frame in frames.items():
         for normalisation in ("none", "whiten"):
@@ -174,10 +190,11 @@ def compare_controls(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def control_grades(comparison: pd.DataFrame) -> dict[str, float]:
-    """Return `compare_controls`'s table by key: ``random.trained``, ``apart.handcrafted_whitened.low``, and so on.
+    """Return `compare_controls`'s table by key.
 
-    ``random`` is the paper's hold-out, ``apart`` the other variant; ``random.lead`` is the trained network's accuracy minus that of the best
-    handcrafted row.
+    Keys are ``random.trained``, ``apart.handcrafted_whitened.low``, and so on. ``random`` is the
+    paper's hold-out, ``apart`` the other variant; ``random.lead`` is the trained network's accuracy
+    minus that of the best handcrafted row.
     """
     found = {}
     for variant, kind in zip(VARIANTS, ("random", "apart"), strict=True):
@@ -194,17 +211,23 @@ def control_grades(comparison: pd.DataFrame) -> dict[str, float]:
 
 
 def sirna_profiles(wells: pd.DataFrame) -> pd.DataFrame:
-    """Return one profile per siRNA, controls among them: medians over its wells (paper: 781 perturbations)."""
+    """Return one profile per siRNA, controls among them: medians over its wells.
+
+    The paper has 781 perturbations.
+    """
     return aggregate(wells, ["Metadata_Treatment"])
 
 
 def sirna_clusters(sirnas: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame, np.ndarray]:
-    """Cluster siRNAs and measure how far each cluster lies from the controls (Supplementary Tables 2 and 3).
+    """Cluster siRNAs and measure how far each cluster lies from the controls.
+
+    The paper's are in Supplementary Tables 2 and 3.
 
     Returns
     -------
     DataFrame
-        In the order of the leaves, the index naming the row of `sirnas`: ``treatment``, ``plate`` (empty: plates are pooled), ``entrez``, ``content``, ``cluster``, ``holds`` (controls in the
+        In the order of the leaves, the index naming the row of `sirnas`: ``treatment``, ``plate``
+        (empty: plates are pooled), ``entrez``, ``content``, ``cluster``, ``holds`` (controls in the
         cluster) and ``far`` (smallest mean distance of the cluster to any control).
     (n, n) float64 array
         Cosine distances in that order.
@@ -231,7 +254,10 @@ def sirna_clusters(sirnas: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataF
 
 
 def sirna_summary(clusters: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per cluster, largest first: number of siRNAs, the controls it ``holds`` and how ``far`` it lies from all."""
+    """Return one row per cluster, largest first.
+
+    It gives the number of siRNAs, the controls it ``holds`` and how ``far`` it lies from all.
+    """
     table = clusters.groupby("cluster").agg(
         siRNAs=("treatment", "size"), holds=("holds", "first"), far=("far", "first")
     )
@@ -239,7 +265,10 @@ def sirna_summary(clusters: pd.DataFrame) -> pd.DataFrame:
 
 
 def sirna_names(clusters: pd.DataFrame) -> pd.DataFrame:
-    """Return ``name``, ``cluster`` and ``Metadata_MoA`` (the control) of each row of `sirna_clusters`, for the interactive matrix."""
+    """Return what the interactive matrix shows of each row of `sirna_clusters`.
+
+    That is ``name``, ``cluster`` and ``Metadata_MoA`` (the control).
+    """
     control = clusters["content"].where(clusters["entrez"] == "", "")
     return pd.DataFrame(
         {"name": clusters["treatment"], "cluster": clusters["cluster"], "Metadata_MoA": control}
@@ -249,7 +278,10 @@ def sirna_names(clusters: pd.DataFrame) -> pd.DataFrame:
 def far_clusters(
     clusters: pd.DataFrame, names: Sequence[str], nearest: bool = False, most: int = 4
 ) -> list[str]:
-    """Return one library siRNA each of the `most` clusters farthest from every control; with `nearest`, of the clusters that hold the controls `names`."""
+    """Return one library siRNA each of the `most` clusters farthest from every control.
+
+    With `nearest`, return one each of the clusters that hold the controls `names`.
+    """
     library = clusters[~clusters["content"].isin(list(names))]
     if nearest:
         homes = [clusters.loc[clusters["content"] == name, "cluster"].iloc[0] for name in names]
@@ -271,7 +303,10 @@ def far_clusters(
 def replicate_sheet(
     table: pd.DataFrame, treatments: Sequence[str], most: int = 4
 ) -> tuple[list[int], list[str]]:
-    """Return rows and titles of a contact sheet: the first replicate of up to `most` siRNAs in a line, the second below."""
+    """Return rows and titles of a contact sheet.
+
+    It shows the first replicate of up to `most` siRNAs in a line, the second below.
+    """
     rows, titles = [], []
     for replicate in sorted(table["Metadata_Replicate"].unique())[:2]:
         for name in list(treatments)[:most]:
@@ -286,30 +321,35 @@ def replicate_sheet(
 def read_plate(
     distances: str | os.PathLike, annotation: str | os.PathLike
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Read the published distance matrix of KiMorph's plate 1 (of the Bioconductor package phenoDist) with what stands in its wells.
+    """Read the published distance matrix of KiMorph's plate 1, with what stands in its wells.
 
-    The distance of two wells is how well a classifier tells their cells apart, from 0.5 (not at all) to 1; 0.5 becomes 0 (and so does what is below it by chance), 1 stays 1. Its two triangles were estimated
-    separately and differ a little: they are averaged. Two positions are as
-    far apart as the four pairs of their replicates are on average.
+    It is that of the Bioconductor package phenoDist. The distance of two wells is how well a
+    classifier tells their cells apart, from 0.5 (not at all) to 1; 0.5 becomes 0 (and so does what
+    is below it by chance), 1 stays 1. Its two triangles were estimated separately and differ a
+    little: they are averaged. Two positions are as far apart as the four pairs of their replicates
+    are on average.
 
     Parameters
     ----------
     distances : path
-        CSV, also gzip; rows and columns named plate-replicate-well, as ``001-02-P24``. Only the diagonal may be missing.
+        CSV, also gzip; rows and columns named plate-replicate-well, as ``001-02-P24``. Only the
+        diagonal may be missing.
     annotation : path
         CSV with plate, well, controlStatus, GeneID (the symbol) and LocusID (Entrez).
 
     Returns
     -------
     DataFrame
-        One row per position, in the order of the wells: ``well``, ``content``, ``treatment`` (the symbol) and ``entrez`` ("" in controls).
+        One row per position, in the order of the wells: ``well``, ``content``, ``treatment`` (the
+        symbol) and ``entrez`` ("" in controls).
     (n, n) float64 array
         Distances.
 
     Raises
     ------
     InputError
-        If the matrix is not square, complete, named as said and within 0 to 1, or a well of it is not in the annotation.
+        If the matrix is not square, complete, named as said and within 0 to 1, or a well of it is
+        not in the annotation.
     """
     matrix = pd.read_csv(io.StringIO(read_text(distances)), index_col=0)
     names = matrix.index.astype(str)
@@ -319,7 +359,8 @@ def read_plate(
     )
     if parts.shape[1] != 3 or list(names) != list(matrix.columns) or parts[0].nunique() != 1:
         raise InputError(
-            f"{distances}: expected equal names of rows and columns, plate-replicate-well, of one plate"
+            f"{distances}: expected equal names of rows and columns, plate-replicate-well, of one "
+            "plate"
         )
     off = ~np.eye(len(values), dtype=bool)
     if not ((values[off] >= 0) & (values[off] <= 1)).all():
@@ -354,5 +395,8 @@ def read_plate(
 
 
 def plate_clusters(table: pd.DataFrame, distances: np.ndarray) -> pd.DataFrame:
-    """Return `read_plate`'s table with ``cluster`` and ``position``, as treatments are clustered."""
+    """Return `read_plate`'s table with ``cluster`` and ``position``.
+
+    The wells are clustered as treatments are.
+    """
     return pd.concat([table, cut_tree(tree(distances))], axis=1)

@@ -1,9 +1,12 @@
-"""The engine: how to train, batches made on the device, steps of the optimiser, and features, alike on CPU and GPU.
+"""The engine: training, batches and features, alike on CPU and GPU.
 
-Only torch and NumPy are needed here. The device, the precision and the place of the pixels are chosen by
-what the machine is: a GPU where there is one, bfloat16 where it is measured to be faster, and 8-bit pixels
-kept on the GPU where they fit. What is drawn at random is drawn on the CPU from one generator, so that
-every device, and every number of processes, sees the same views. What we had to choose is marked [ours].
+It holds how to train, batches made on the device, steps of the optimiser, and features.
+
+Only torch and NumPy are needed here. The device, the precision and the place of the pixels are
+chosen by what the machine is: a GPU where there is one, bfloat16 where it is measured to be faster,
+and 8-bit pixels kept on the GPU where they fit. What is drawn at random is drawn on the CPU from
+one generator, so that every device, and every number of processes, sees the same views. What we had
+to choose is marked [ours].
 """
 
 import ctypes
@@ -40,27 +43,27 @@ class Recipe:
     batch: int  #: fields per step, of all processes together
     optimiser: str  #: "sgd" or "adamw"
     learning_rate: float  #: the highest rate
-    schedule: str  #: "steps": a tenth after every 9 epochs; "one-cycle": cosine up over 20 % of all steps, and down
+    #: "steps": a tenth after every 9 epochs; "one-cycle": cosine up over 20 % of all steps, and
+    #: down
+    schedule: str
     momentum: float = 0.9  #: of SGD
-    weight_decay: float = (
-        5e-4  #: factor of the squared L2 norm, as Caffe's (the paper prints the norm unsquared)
-    )
+    #: factor of the squared L2 norm, as Caffe's (the paper prints the norm unsquared)
+    weight_decay: float = 5e-4
     clip: float = 5.0  #: largest norm of the gradient
-    crop: float = (
-        1.0  #: part of each side shown in training, at random places; features see the full field
-    )
-    flips: bool = True  #: flip along each axis, and transpose if square: so all right-angle rotations that fit occur
+    #: part of each side shown in training, at random places; features see the full field
+    crop: float = 1.0
+    #: flip along each axis, and transpose if square: so all right-angle rotations that fit occur
+    flips: bool = True
     jitter_gain: float = 0.0  #: multiply each channel of each field by exp(jitter_gain * N(0, 1))
     jitter_offset: float = 0.0  #: and add jitter_offset * N(0, 1), in standard units
-    precision: str = (
-        "auto"  #: "float32", "bfloat16", or "auto": bfloat16 where it is measured to be faster
-    )
+    #: "float32", "bfloat16", or "auto": bfloat16 where it is measured to be faster
+    precision: str = "auto"
     seed: int = 0  #: of weights, batches, augmentation and dropout
-    max_steps: int | None = (
-        None  #: stop after so many steps, where the one-cycle schedule then ends
-    )
+    #: stop after so many steps, where the one-cycle schedule then ends
+    max_steps: int | None = None
 
     def __post_init__(self) -> None:
+        """Refuse values that no training can use."""
         choices = {
             "optimiser": ("sgd", "adamw"),
             "schedule": ("steps", "one-cycle"),
@@ -82,7 +85,8 @@ class Recipe:
 
 
 RECIPES = {
-    # [ours] rate, momentum, decay, batch, clip, the factor of 0.1 per 9 epochs, and flips as augmentation.
+    # [ours] rate, momentum, decay, batch, clip, the factor of 0.1 per 9 epochs, and flips as
+    # augmentation.
     "published": Recipe(epochs=27, batch=16, optimiser="sgd", learning_rate=5e-3, schedule="steps"),
     "default": Recipe(
         epochs=120,
@@ -99,7 +103,10 @@ RECIPES = {
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
-    """Return the rate of a step, counted from 0: a function of the step alone, so it needs no saving."""
+    """Return the rate of a step, counted from 0.
+
+    It is a function of the step alone, so it needs no saving.
+    """
     if recipe.schedule == "steps":
         return recipe.learning_rate * 0.1 ** (step // steps_per_epoch // 9)
     last, lowest = total_steps(recipe, steps_per_epoch) - 1, recipe.learning_rate / 25
@@ -122,7 +129,10 @@ def total_steps(recipe: Recipe, steps_per_epoch: int) -> int:
 
 @lru_cache(maxsize=1)
 def device() -> torch.device:
-    """Return this process's device: its GPU where there is one (torchrun numbers them), else the CPU."""
+    """Return this process's device: its GPU where there is one, else the CPU.
+
+    torchrun numbers the GPUs.
+    """
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
         return torch.device("cuda", torch.cuda.current_device())
@@ -131,8 +141,12 @@ def device() -> torch.device:
 
 
 def _keep_memory() -> None:
-    """Have glibc keep freed memory: activations of many megabytes are otherwise returned to the system and zeroed anew in
-    every step, which takes up to a third of the time. No other C library knows these settings, or needs them."""
+    """Have glibc keep freed memory.
+
+    Activations of many megabytes are otherwise returned to the system and zeroed anew in every
+    step, which takes up to a third of the time. No other C library knows these settings, or needs
+    them.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt:
         trim_threshold, mmap_max = -1, -4  # their numbers in malloc.h
@@ -147,19 +161,19 @@ def bfloat16(precision: str = "auto") -> bool:
 
 @lru_cache(maxsize=2)
 def _bfloat16_is_faster(kind: str) -> bool:
-    """Multiply matrices in both precisions. That a processor has instructions for bfloat16 does not tell: with AMX they are
-    several times as fast as float32, without it they can take twice as long. So a clear margin decides, not noise."""
+    """Multiply matrices in both precisions.
+
+    That a processor has instructions for bfloat16 does not tell: with AMX they are several times as
+    fast as float32, without it they can take twice as long. So a clear margin decides, not noise.
+    """
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     able = torch.cpu.get_capabilities()
-    if not (
-        able.get("amx_bf16") or able.get("avx512_bf16") or able.get("bf16")
-    ):  # emulated: slower than float32
-        return False
+    if not (able.get("amx_bf16") or able.get("avx512_bf16") or able.get("bf16")):
+        return False  # emulated: slower than float32
     threads = torch.get_num_threads()
-    torch.set_num_threads(
-        1
-    )  # threads that wait for each other on a busy machine would measure that
+    # Threads that wait for each other on a busy machine would measure that.
+    torch.set_num_threads(1)
     try:
         pairs = [
             (_product_seconds(torch.bfloat16), _product_seconds(torch.float32)) for _ in range(16)
@@ -180,9 +194,10 @@ def _product_seconds(dtype: torch.dtype, side: int = 512) -> float:
 
 @contextmanager
 def reproducible(seed: int, epoch: int, rank: int = 0) -> Iterator[np.random.Generator]:
-    """Derive all randomness of an epoch from seed and epoch; yield NumPy's generator, the same in every process.
+    """Derive all randomness of an epoch from seed and epoch.
 
-    torch's serves dropout, which each process draws for its own part of a batch.
+    Yield NumPy's generator, the same in every process. torch's serves dropout, which each process
+    draws for its own part of a batch.
     """
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with (
@@ -207,6 +222,7 @@ class Draw:
     noise: np.ndarray  #: (2, n, C, 1, 1) float32, standard normal: of gain and of offset
 
     def __getitem__(self, part: slice) -> "Draw":
+        """Return what is random about a part of the fields."""
         return Draw(self.corners[part], self.turns[part], self.noise[:, part])
 
 
@@ -223,8 +239,8 @@ def draw(
 class Fields:
     """The 8-bit fields of a store as a device reads them.
 
-    On a GPU the fields to train on stay resident where they fit; where they do not, and on a CPU, only the
-    pixels of a view are read, from the memory-mapped store. Both give the same bytes.
+    On a GPU the fields to train on stay resident where they fit; where they do not, and on a CPU,
+    only the pixels of a view are read, from the memory-mapped store. Both give the same bytes.
 
     Parameters
     ----------
@@ -253,7 +269,10 @@ class Fields:
             self.resident[start : start + len(part)].copy_(torch.from_numpy(part))
 
     def views(self, rows: np.ndarray, size: tuple[int, int], drawn: Draw) -> torch.Tensor:
-        """Return crops, turned as drawn: (n, h, w, C) uint8 tensor; resident ones on the device, others pinned for it."""
+        """Return crops, turned as drawn: (n, h, w, C) uint8 tensor.
+
+        Resident ones are on the device, others pinned for it.
+        """
         return (
             self._cut(rows, size, drawn)
             if self.resident is None
@@ -261,7 +280,10 @@ class Fields:
         )
 
     def whole(self, rows: np.ndarray) -> torch.Tensor:
-        """Return whole fields as they are stored: (n, H, W, C) uint8 tensor, pinned where there is a GPU."""
+        """Return whole fields as they are stored: (n, H, W, C) uint8 tensor.
+
+        It is pinned where there is a GPU.
+        """
         return _pinned(np.stack([self.pixels[row] for row in rows]))
 
     def _cut(self, rows: np.ndarray, size: tuple[int, int], drawn: Draw) -> torch.Tensor:
@@ -278,7 +300,7 @@ class Fields:
     def _gather(self, rows: np.ndarray, size: tuple[int, int], drawn: Draw) -> torch.Tensor:
         places = [
             first[:, None] + np.where(flip[:, None], np.arange(side)[::-1], np.arange(side))
-            for first, flip, side in zip(drawn.corners.T, drawn.turns.T, size)
+            for first, flip, side in zip(drawn.corners.T, drawn.turns[:, :2].T, size, strict=True)
         ]  # rows and columns within each field
         at, y, x = (
             torch.from_numpy(place).to(self.resident.device)
@@ -297,7 +319,10 @@ def _pinned(array: np.ndarray) -> torch.Tensor:
 
 
 def _ahead(items: Iterator[Any]) -> Iterator[Any]:
-    """Make the next two items in a thread while one is used, where a GPU does the computing; a CPU has no one to spare."""
+    """Make the next two items in a thread while one is used, where a GPU does the computing.
+
+    A CPU has no one to spare.
+    """
     if device().type == "cpu":
         yield from items
         return
@@ -312,7 +337,8 @@ def crop_size(model: MCNN, recipe: Recipe) -> tuple[int, int]:
     """Return height and width of what training shows, which the scales of the network can halve."""
     if recipe.crop < 1 and not model.config.average:
         raise InputError(
-            "A network that flattens its last layer takes whole fields: use crop=1, or a network that averages"
+            "A network that flattens its last layer takes whole fields: use crop=1, or a network "
+            "that averages"
         )
     fit = 2 ** (len(model.config.scales) - 1)
     _, _, _, height, width = model.spec
@@ -322,7 +348,10 @@ def crop_size(model: MCNN, recipe: Recipe) -> tuple[int, int]:
 
 
 def augment(model: MCNN, views: torch.Tensor, recipe: Recipe, drawn: Draw) -> torch.Tensor:
-    """Standardise a batch on the device and jitter the gain and offset of each channel of each field: (n, C, h, w) float32."""
+    """Standardise a batch on the device and jitter each channel of each field.
+
+    Gain and offset are jittered; the result is (n, C, h, w) float32.
+    """
     x = model.standardise(views)
     gain, offset = torch.from_numpy(drawn.noise).to(x.device).view(2, len(x), 1, -1)
     by_rows(x).mul_(torch.exp(recipe.jitter_gain * gain).repeat(1, 1, x.shape[3])).add_(
@@ -373,10 +402,11 @@ def run_steps(
     rng : Generator
         Of the augmentation.
     rank, ranks : int
-        This process among all that share each batch. All draw for the whole batch, and each computes its part.
+        This process among all that share each batch. All draw for the whole batch, and each
+        computes its part.
     seen : function
-        Called with the steps since the last call, and mean loss and accuracy so far: after every step on a CPU, now and
-        then on a GPU.
+        Called with the steps since the last call, and mean loss and accuracy so far: after every
+        step on a CPU, now and then on a GPU.
 
     Returns
     -------
@@ -410,13 +440,14 @@ def run_steps(
             seen(len(waiting), sums[0] / sums[2], sums[1] / sums[2])
         waiting.clear()
 
-    for (rows, mine, views, drawn), rate in zip(_ahead(made()), rates):
+    for (rows, mine, views, drawn), rate in zip(_ahead(made()), rates, strict=True):
         optimiser.param_groups[0]["lr"] = rate
         x, y = augment(model, views, recipe, drawn), torch.from_numpy(labels[mine]).to(device())
         optimiser.zero_grad(set_to_none=True)
         scores = network(x, bf16)
         loss = F.cross_entropy(scores, y, reduction="sum")
-        # Processes average their gradients: this is the mean over the whole batch whatever the sizes of the parts.
+        # Processes average their gradients: this is the mean over the whole batch whatever the
+        # sizes of the parts.
         (loss * (ranks / len(rows))).backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         waiting.append(
@@ -464,9 +495,8 @@ def embed(
     activations = np.empty((len(rows), model.config.hidden), dtype=np.float32)
     with torch.inference_mode():
         starts = range(0, len(rows), batch)
-        for start, views in zip(
-            starts, _ahead(fields.whole(rows[start : start + batch]) for start in starts)
-        ):
+        ahead = _ahead(fields.whole(rows[start : start + batch]) for start in starts)
+        for start, views in zip(starts, ahead, strict=True):
             activations[start : start + batch] = (
                 model.embed(model.standardise(views), bf16).float().cpu().numpy()
             )

@@ -1,15 +1,17 @@
-"""Gene Ontology terms over-represented in clusters of genes, as topGO finds them (paper: Results, l. 180-187).
+"""Gene Ontology terms over-represented in clusters of genes, as topGO finds them.
 
-The graph is GO.db's: is_a, part_of and the three regulates relations, within one namespace. A gene carries its
-terms and all their ancestors. For each term a one-sided Fisher test asks whether the genes of a cluster carry it
-more often than those of the library, by one of three algorithms:
+The paper does so in its Results, l. 180-187.
+
+The graph is GO.db's: is_a, part_of and the three regulates relations, within one namespace. A gene
+carries its terms and all their ancestors. For each term a one-sided Fisher test asks whether the
+genes of a cluster carry it more often than those of the library, by one of three algorithms:
 
 - **classic** tests each term by itself.
-- **elim** goes up from the deepest level. The genes of a term with p at or below `ELIM_CUT` are taken from all its
-  ancestors (Alexa, Rahnenführer & Lengauer 2006, Bioinformatics 22, 1600).
-- **weight01**, topGO's default, as topGO 2.59.0 computes it: a term is tested without the genes of those of its
-  children that a gene of the cluster carries. (topGO compares the p-values of child and term, but counts the child as
-  the better one whatever comes out.)
+- **elim** goes up from the deepest level. The genes of a term with p at or below `ELIM_CUT` are
+  taken from all its ancestors (Alexa, Rahnenführer & Lengauer 2006, Bioinformatics 22, 1600).
+- **weight01**, topGO's default, as topGO 2.59.0 computes it: a term is tested without the genes of
+  those of its children that a gene of the cluster carries. (topGO compares the p-values of child
+  and term, but counts the child as the better one whatever comes out.)
 
 Genes taken from a term are also taken from the library and the cluster for the test of that term.
 """
@@ -31,12 +33,8 @@ from scipy.stats import false_discovery_control, hypergeom
 from mcnn_core.errors import InputError
 from mcnn_core.files import atomic, read_text, sha256
 
-RELATIONS = (
-    "part_of",
-    "regulates",
-    "positively_regulates",
-    "negatively_regulates",
-)  #: edges beside is_a, as in GO.db
+#: edges beside is_a, as in GO.db
+RELATIONS = ("part_of", "regulates", "positively_regulates", "negatively_regulates")
 GENE_COLUMNS = {"id": 1, "symbol": 2}  #: columns of a GAF that can name the gene, counted from 0
 ELIM_CUT = 0.01  #: topGO's default
 TABLES = ("terms", "parents", "annotation")  #: of the cache, in the order of `GeneOntology`
@@ -65,7 +63,10 @@ class Ontology:
 
 @dataclass(frozen=True)
 class GeneOntology:
-    """The terms and parents of an `Ontology` with ``annotation``: one row per ``gene`` and ``term`` it is annotated to."""
+    """The terms and parents of an `Ontology` with ``annotation``.
+
+    That has one row per ``gene`` and ``term`` it is annotated to.
+    """
 
     terms: pd.DataFrame
     parents: pd.DataFrame
@@ -83,7 +84,8 @@ class Universe:
     unmapped : Series
         Ids of the other genes of the library, with the labels they came with.
     terms : DataFrame
-        ``term, name, annotated``: the terms that enough genes carry, with their number; sorted by id.
+        ``term, name, annotated``: the terms that enough genes carry, with their number; sorted by
+        id.
     members : (terms, genes) sparse bool
         Which term is carried by which gene.
     children, below : (terms, terms) sparse bool
@@ -107,7 +109,10 @@ def _lines(path: str | os.PathLike) -> list[str]:
 
 
 def _stanzas(lines: list[str]) -> Iterator[tuple[int, str, dict[str, list[str]]]]:
-    """Yield the first line's number, the kind ("" for the header) and the values by tag of each part of an OBO file."""
+    """Yield number, kind and values of each part of an OBO file.
+
+    The number is that of the first line, the kind is "" for the header, and the values are by tag.
+    """
     start, kind, tags = 1, "", defaultdict(list)
     for number, line in enumerate(lines, 1):
         if line.startswith("["):
@@ -120,7 +125,10 @@ def _stanzas(lines: list[str]) -> Iterator[tuple[int, str, dict[str, list[str]]]
 
 
 def _id(text: str, place: int = 0) -> str:
-    """Return a word of a value, by default the first: modifiers and a comment may follow; "" if there is none."""
+    """Return a word of a value, by default the first; "" if there is none.
+
+    Modifiers and a comment may follow.
+    """
     return (text.split()[place:] or [""])[0]
 
 
@@ -147,13 +155,14 @@ def _cycles(terms: pd.DataFrame, parents: pd.DataFrame) -> list[str]:
 def read_obo(path: str | os.PathLike) -> Ontology:
     """Read an OBO file (1.2 or 1.4, also gzip).
 
-    Edges are is_a and `RELATIONS`; those to another namespace are dropped, as GO.db has one graph per namespace.
-    A term without a name is called by its id.
+    Edges are is_a and `RELATIONS`; those to another namespace are dropped, as GO.db has one graph
+    per namespace. A term without a name is called by its id.
 
     Raises
     ------
     InputError
-        If it cannot be read, has no terms, a term without id or given twice, a parent that is no term, or a cycle.
+        If it cannot be read, has no terms, a term without id or given twice, a parent that is no
+        term, or a cycle.
     """
     terms, aliases, edges, problems, namespace = {}, {}, [], [], ""
     for line, kind, tags in _stanzas(_lines(path)):
@@ -215,7 +224,8 @@ def read_gaf(path: str | os.PathLike, taxon: int = 9606, column: str = "id") -> 
     Raises
     ------
     InputError
-        If it cannot be read, has no annotation, or rows with too few columns, no gene, no term or another species.
+        If it cannot be read, has no annotation, or rows with too few columns, no gene, no term or
+        another species.
     """
     if column not in GENE_COLUMNS:
         raise InputError(f"column must be one of {', '.join(GENE_COLUMNS)}, got {column!r}")
@@ -255,7 +265,8 @@ def _parse(obo: str | os.PathLike, gaf: str | os.PathLike, taxon: int, column: s
     unknown = rows["term"][~rows["term"].isin(ontology.terms.index)]
     if len(unknown):
         raise InputError(
-            f"{gaf}: expected terms of {obo} that are not obsolete; take both files from one release",
+            f"{gaf}: expected terms of {obo} that are not obsolete; take both files from one "
+            "release",
             [f"line {line}: {term}" for line, term in unknown.items()],
         )
     return GeneOntology(ontology.terms, ontology.parents, rows.drop_duplicates(ignore_index=True))
@@ -268,20 +279,23 @@ def load_go(
     taxon: int = 9606,
     column: str = "id",
 ) -> GeneOntology:
-    """Read an ontology with its annotation, from the cache if these very files have been parsed before.
+    """Read an ontology with its annotation.
+
+    It comes from the cache if these very files have been parsed before.
 
     Parameters
     ----------
     obo, gaf, taxon, column
         As for `read_obo` and `read_gaf`.
     cache : path
-        Folder for the parsed tables, as Parquet in a folder named by the SHA-256 of the input; unreadable ones are
-        written anew.
+        Folder for the parsed tables, as Parquet in a folder named by the SHA-256 of the input;
+        unreadable ones are written anew.
 
     Raises
     ------
     InputError
-        As `read_obo` and `read_gaf`, and if a file is absent or the GAF names a term that the OBO lacks.
+        As `read_obo` and `read_gaf`, and if a file is absent or the GAF names a term that the OBO
+        lacks.
     """
     absent = [str(path) for path in (obo, gaf) if not Path(path).is_file()]
     if absent:
@@ -322,7 +336,10 @@ def _levels(children: csr_array) -> np.ndarray:
 
 
 def _ids(genes: Iterable) -> pd.Series:
-    """Return gene ids as text, with the labels of `genes`; numbers that pandas made floats lose their ".0"."""
+    """Return gene ids as text, with the labels of `genes`.
+
+    Numbers that pandas made floats lose their ".0".
+    """
     given = genes if isinstance(genes, pd.Series) else pd.Series(list(genes), dtype=object)
     whole = [
         str(int(value))
@@ -382,7 +399,8 @@ def universe(
     kept = np.flatnonzero(annotated >= max(node_size, 1))
     if not len(kept):
         raise InputError(
-            f"no term of {namespace} has {node_size} genes or more of the library; its ids must be those of the GAF",
+            f"no term of {namespace} has {node_size} genes or more of the library; its ids must be "
+            "those of the GAF",
             [
                 f"library: {', '.join(library[:5])}",
                 f"GAF: {', '.join(go.annotation['gene'].drop_duplicates()[:5])}",
@@ -411,15 +429,13 @@ def universe(
 def _fisher(members: csr_array, chosen: np.ndarray, gone: csr_array) -> np.ndarray:
     """Return the one-sided p of each row of `members`, (terms, genes).
 
-    `chosen` is 1 for the genes of the cluster, else 0; `gone` marks genes taken from a term, (terms, genes), all of
-    them its members. They leave the library and the cluster as well.
+    `chosen` is 1 for the genes of the cluster, else 0; `gone` marks genes taken from a term,
+    (terms, genes), all of them its members. They leave the library and the cluster as well.
     """
     lost, lost_chosen = gone.sum(axis=1), gone @ chosen
     left, left_chosen = members.sum(axis=1) - lost, members @ chosen - lost_chosen
-    p, some = (
-        np.ones(len(left)),
-        left_chosen > 0,
-    )  # a term that keeps no gene of the cluster has p = 1
+    # A term that keeps no gene of the cluster has p = 1.
+    p, some = (np.ones(len(left)), left_chosen > 0)
     tail = hypergeom.sf(
         left_chosen[some] - 1,
         chosen.size - lost[some],
@@ -455,7 +471,10 @@ ALGORITHMS = {"classic": _classic, "elim": _elim, "weight01": _weight01}
 
 
 def _chosen(space: Universe, genes: Iterable) -> np.ndarray:
-    """Return 1 for each gene of the universe that is among `genes`, else 0; unmapped genes of the library are passed over."""
+    """Return 1 for each gene of the universe that is among `genes`, else 0.
+
+    Unmapped genes of the library are passed over.
+    """
     ids = _ids(genes)
     place = space.genes.get_indexer(ids)
     strange = set(ids[place < 0]) - set(space.unmapped)
@@ -472,8 +491,9 @@ def enrich(space: Universe, genes: Iterable, algorithm: str = "elim") -> pd.Data
     Returns
     -------
     DataFrame
-        By rising p, then id: ``term, name, annotated`` (genes of the library), ``significant`` (genes of the set), ``expected``
-        (of the set, by chance) and ``p``. The counts are before any algorithm takes genes away, as in topGO's tables.
+        By rising p, then id: ``term, name, annotated`` (genes of the library), ``significant``
+        (genes of the set), ``expected`` (of the set, by chance) and ``p``. The counts are before
+        any algorithm takes genes away, as in topGO's tables.
 
     Raises
     ------
@@ -507,14 +527,16 @@ def enrich_clusters(
     Returns
     -------
     DataFrame
-        `COLUMNS`, by cluster, algorithm and p. ``q`` is Benjamini and Hochberg's within cluster and algorithm, over all
-        terms of the universe; those without a gene of the cluster count as p = 1 and get no row. elim and weight01 make
-        one test depend on others; topGO's authors therefore leave their p uncorrected.
+        `COLUMNS`, by cluster, algorithm and p. ``q`` is Benjamini and Hochberg's within cluster and
+        algorithm, over all terms of the universe; those without a gene of the cluster count as p =
+        1 and get no row. elim and weight01 make one test depend on others; topGO's authors
+        therefore leave their p uncorrected.
 
     Raises
     ------
     InputError
-        If a gene has no cluster, no id or is not in the library, or an algorithm is none of `ALGORITHMS`.
+        If a gene has no cluster, no id or is not in the library, or an algorithm is none of
+        `ALGORITHMS`.
     """
     if clusters.empty or clusters.isna().any():
         raise InputError(
@@ -534,7 +556,9 @@ def enrich_clusters(
 
 
 def count_enriched(table: pd.DataFrame, clusters: pd.Series, fdr: float = 0.05) -> pd.DataFrame:
-    """Count the clusters with enriched terms, as the paper does: 22 of 24 with more than one gene have two or more.
+    """Count the clusters with enriched terms, as the paper does.
+
+    There, 22 of 24 with more than one gene have two or more.
 
     Parameters
     ----------
@@ -546,8 +570,9 @@ def count_enriched(table: pd.DataFrame, clusters: pd.Series, fdr: float = 0.05) 
     Returns
     -------
     DataFrame
-        Indexed by algorithm: ``clusters``; ``any``, those with a term or more; ``multi_gene``, clusters of two
-        different genes or more; ``multi_gene_two_terms``, those of them with two terms or more.
+        Indexed by algorithm: ``clusters``; ``any``, those with a term or more; ``multi_gene``,
+        clusters of two different genes or more; ``multi_gene_two_terms``, those of them with two
+        terms or more.
     """
     sizes = _ids(clusters.index).groupby(clusters.to_numpy()).nunique()
     counts = {}
@@ -572,15 +597,16 @@ def permuted(
     fdr: float = 0.05,
     algorithms: Sequence[str] = ("classic", "elim"),
 ) -> pd.DataFrame:
-    """Count clusters with an enriched term after the genes have been dealt to the clusters at random, `repeats` times over.
+    """Count clusters with an enriched term after dealing the genes to them at random.
 
-    No term belongs to such clusters; about `fdr` of them should hold one nevertheless, or fewer.
+    The genes are dealt to the clusters `repeats` times over. No term belongs to such clusters;
+    about `fdr` of them should hold one nevertheless, or fewer.
 
     Returns
     -------
     DataFrame
-        Indexed by algorithm, over all repeats: ``clusters``; ``any``, those with a term or more at `fdr`; ``share`` of them; ``limit``, `fdr` plus
-        two binomial standard errors.
+        Indexed by algorithm, over all repeats: ``clusters``; ``any``, those with a term or more at
+        `fdr`; ``share`` of them; ``limit``, `fdr` plus two binomial standard errors.
     """
     rng, counts = np.random.default_rng(seed), []
     for _ in range(repeats):

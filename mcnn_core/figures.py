@@ -8,6 +8,7 @@ by marker as well as by colour. Backgrounds are white, so pages may be dark. Fig
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -37,13 +38,16 @@ LONGEST = 36
 """Characters of a name in a figure; of a longer one the middle becomes an ellipsis."""
 COLOUR_WORDS = ("blue", "magenta", "green", "amber", "cyan", "grey")
 """`CHANNEL_COLOURS` in words."""
-plt.rcParams.update(
-    {"figure.dpi": 150, "text.parse_math": False}
-)  # a $ in a compound's name is no formula
+# A $ in a compound's name is no formula.
+plt.rcParams.update({"figure.dpi": 150, "text.parse_math": False})
 
 
 def short(name: object, most: int = LONGEST) -> str:
-    """Return a name as a figure can hold it: each line cut to `most` characters, its end (the dose) kept, and never taken for a hidden label."""
+    """Return a name as a figure can hold it.
+
+    Each line is cut to `most` characters, its end (the dose) kept, and never taken for a hidden
+    label.
+    """
     lines = [re.sub(r"\s", " ", line) for line in str(name).split("\n")]
     lines = [line if len(line) <= most else line[: most - 10] + "…" + line[-9:] for line in lines]
     return (" " if lines[0].startswith("_") else "") + "\n".join(lines)
@@ -74,14 +78,20 @@ def panels(n: int, height: float = 2.9, sharey: bool = False) -> tuple[Figure, l
 
 
 def composite(field: np.ndarray) -> np.ndarray:
-    """Return the (H, W, 3) float image in 0..1 of a (H, W, C) uint8 field; one channel alone is grey, more than three are dimmed."""
+    """Return the (H, W, 3) float image in 0..1 of a (H, W, C) uint8 field.
+
+    One channel alone is grey, more than three are dimmed.
+    """
     channels = field.shape[-1]
     colours = CHANNEL_COLOURS[:channels] * min(1, 3 / channels) if channels > 1 else np.ones((1, 3))
     return np.clip(field.astype(np.float32) / 255 @ colours, 0, 1)
 
 
 def listing(table: pd.DataFrame, index: bool = False, **form) -> Styler:
-    """Return a table for a page, in which every name is text: no markup, no mathematics. `form` goes to ``Styler.format``."""
+    """Return a table for a page, in which every name is text: no markup, no mathematics.
+
+    `form` goes to ``Styler.format``.
+    """
     shown = (
         table.style.format(escape="html", **form)
         .format_index(escape="html")
@@ -145,7 +155,10 @@ def contact_sheet(
     columns: int = 4,
     pixel_size: float | None = None,
 ) -> Axes:
-    """Show fields in a grid, each with its title; the first carries the scale bar. `sheet_size` gives the figure that fits."""
+    """Show fields in a grid, each with its title; the first carries the scale bar.
+
+    `sheet_size` gives the figure that fits.
+    """
     rows = -(-len(fields) // columns)
     titles = ["\n".join(map(short, title.split("\n")[:3])) for title in titles]
     share = 1 - _title_height(titles) / (ax.figure.get_size_inches()[1] / rows)
@@ -164,7 +177,10 @@ def contact_sheet(
 def sheet_size(
     fields: Sequence[np.ndarray], titles: Sequence[str], columns: int = 4, width: float = 7.2
 ) -> tuple[float, float]:
-    """Return width and height, in inches, of the figure that a `contact_sheet` of these fields fills."""
+    """Return the size of the figure that a `contact_sheet` of these fields fills.
+
+    Width and height are in inches.
+    """
     height, across = fields[0].shape[:2]
     return width, -(-len(fields) // columns) * (
         0.97 * width / columns * height / across + _title_height(titles)
@@ -176,9 +192,10 @@ def _title_height(titles: Sequence[str]) -> float:
 
 
 def plate_map(ax: Axes, table: pd.DataFrame, column: str, label: str = "") -> Axes:
-    """Show one plate's wells, coloured by a column of the table: a colour bar for numbers, a legend for words.
+    """Show one plate's wells, coloured by a column of the table.
 
-    Wells of several rows (sites) show their first value; wells without rows stay white.
+    A colour bar stands for numbers, a legend for words. Wells of several rows (sites) show their
+    first value; wells without rows stay white.
     """
     wells = table.drop_duplicates("Metadata_Well").set_index("Metadata_Well")[column]
     rows, columns = wells.index.str[:-2], wells.index.str[-2:].astype(int)
@@ -193,7 +210,7 @@ def plate_map(ax: Axes, table: pd.DataFrame, column: str, label: str = "") -> Ax
         shown = ax.scatter(x, y, size**2, wells, cmap="cividis", marker="s")
         ax.figure.colorbar(shown, ax=ax, label=label)
     else:
-        for kind, (value, colour, marker) in enumerate(_styles(wells)):
+        for value, colour, marker in _styles(wells):
             here = wells == value
             ax.scatter(
                 x[here],
@@ -217,7 +234,10 @@ def plate_map(ax: Axes, table: pd.DataFrame, column: str, label: str = "") -> Ax
 
 
 def _styles(values: pd.Series) -> list[tuple[str, str, str]]:
-    """Give each distinct value a colour and a marker, together unique for the 24 that a legend can hold."""
+    """Give each distinct value a colour and a marker.
+
+    Together they are unique for the 24 values that a legend can hold.
+    """
     return [(value, PALETTE[i % 8], MARKERS[i % 6]) for i, value in enumerate(sorted(set(values)))]
 
 
@@ -238,7 +258,10 @@ def _legend(ax: Axes, title: str = "", markerscale: float = 1) -> None:
 
 
 def histograms(ax: Axes, plates: Mapping[str, np.ndarray], bins: np.ndarray, xlabel: str) -> Axes:
-    """Draw one line per plate: the share of its pixels in each bin of intensity. Up to 8 plates are named."""
+    """Draw one line per plate: the share of its pixels in each bin of intensity.
+
+    Up to 8 plates are named.
+    """
     few = len(plates) <= 8
     for i, (plate, values) in enumerate(plates.items()):
         share = np.histogram(np.ravel(values), bins)[0] / np.size(values)
@@ -256,7 +279,10 @@ def histograms(ax: Axes, plates: Mapping[str, np.ndarray], bins: np.ndarray, xla
 
 
 def loss_curves(ax: Axes, history: pd.DataFrame, classes: int | None = None) -> Axes:
-    """Draw the loss (left) and the training accuracy (right) of each epoch; `classes` adds the loss of a guess."""
+    """Draw the loss (left) and the training accuracy (right) of each epoch.
+
+    `classes` adds the loss of a guess.
+    """
     ax.plot(
         history["epoch"], history["loss"], color=PALETTE[0], marker="o", markersize=3, label="loss"
     )
@@ -307,7 +333,7 @@ def scree(ax: Axes, explained: np.ndarray) -> Axes:
 def _blocks(labels: np.ndarray) -> list[tuple[str, int, int]]:
     """Return (label, start, stop) of each run of equal labels."""
     edges = [0, *(np.flatnonzero(labels[1:] != labels[:-1]) + 1), len(labels)]
-    return [(labels[start], start, stop) for start, stop in zip(edges[:-1], edges[1:])]
+    return [(labels[start], start, stop) for start, stop in pairwise(edges)]
 
 
 def distance_matrix(
@@ -317,7 +343,9 @@ def distance_matrix(
     frame: tuple[int, int] | None = None,
     only: tuple[int, int] | None = None,
 ) -> Axes:
-    """Show cosine distances between treatments, blue near and yellow far, in blocks of one mechanism (Fig. 3a).
+    """Show cosine distances between treatments, in blocks of one mechanism (Fig. 3a).
+
+    Blue is near and yellow far.
 
     Parameters
     ----------
@@ -328,7 +356,8 @@ def distance_matrix(
     frame : (start, stop), optional
         Rows to frame in red, that another panel shows larger.
     only : (start, stop), optional
-        Show these rows alone, on the colours of the whole, and name each by compound and dose (Fig. 3b).
+        Show these rows alone, on the colours of the whole, and name each by compound and dose (Fig.
+        3b).
     """
     first, last = only or (0, len(table))
     part = table.iloc[first:last]
@@ -371,7 +400,10 @@ def distance_matrix(
 
 
 def confusion_matrix(ax: Axes, counts: pd.DataFrame) -> Axes:
-    """Show true (rows) against predicted (columns) mechanisms: numbers count treatments, colour is the share of a row, grey a row without queries."""
+    """Show true (rows) against predicted (columns) mechanisms.
+
+    Numbers count treatments, colour is the share of a row, grey a row without queries.
+    """
     if counts.empty:
         return not_available(ax)
     values = counts.to_numpy()
@@ -379,7 +411,7 @@ def confusion_matrix(ax: Axes, counts: pd.DataFrame) -> Axes:
     share = np.where(total > 0, values / total.clip(min=1) * 100, np.nan)
     ax.set_facecolor("0.85")
     shown = ax.imshow(share, cmap="cividis", vmin=0, vmax=100)
-    for row, column in zip(*np.nonzero(values)):
+    for row, column in zip(*np.nonzero(values), strict=True):
         colour = "black" if share[row, column] > 55 else "white"
         ax.text(column, row, values[row, column], ha="center", va="center", color=colour, **SMALL)
     ax.set(xlabel="predicted", ylabel="true")
@@ -397,10 +429,11 @@ def confusion_matrix(ax: Axes, counts: pd.DataFrame) -> Axes:
 
 
 def accuracy_bars(ax: Axes, table: pd.DataFrame) -> Axes:
-    """Compare methods: one line each, a mark per seed with its Wilson interval, a dashed line for an exact floor.
+    """Compare methods: one line each, a mark per seed with its Wilson interval.
 
-    `table` is what `mcnn_core.compare.comparison` returns, of one protocol; a boolean column
-    ``recorded`` tells results of ``make study`` (open marks) from those of this run (filled).
+    A dashed line is an exact floor. `table` is what `mcnn_core.compare.comparison` returns, of one
+    protocol; a boolean column ``recorded`` tells results of ``make study`` (open marks) from those
+    of this run (filled).
     """
     if table.empty:
         return not_available(ax)
@@ -408,7 +441,7 @@ def accuracy_bars(ax: Axes, table: pd.DataFrame) -> Axes:
     recorded = table["recorded"] if "recorded" in table else pd.Series(False, table.index)
     for method, rows in table.groupby("method"):
         lines = methods.index(method) + np.linspace(-0.2, 0.2, len(rows)) * (len(rows) > 1)
-        for line, (index, row) in zip(lines, rows.iterrows()):
+        for line, (index, row) in zip(lines, rows.iterrows(), strict=True):
             if pd.isna(row["low"]):
                 ax.plot([0, row["overall"] * 100], [line, line], color="0.5", linestyle="--")
                 ax.plot(row["overall"] * 100, line, color="0.5", marker="|", markersize=10)
@@ -470,7 +503,10 @@ def simulated_and_real(
     ylabel: str,
     logarithmic: bool = False,
 ) -> Axes:
-    """Set curves of simulated fields (lines) against real ones (open marks); both (C, len(x)), `x` optionally logarithmic."""
+    """Set curves of simulated fields (lines) against real ones (open marks).
+
+    Both are (C, len(x)), `x` optionally logarithmic.
+    """
     for c, channel in enumerate(channels):
         colour = CHANNEL_COLOURS[c] * 0.75
         ax.plot(x, simulated[c], color=colour, label=f"{channel}, simulated")
@@ -500,12 +536,15 @@ def method_overview(
     distances: np.ndarray,
     labels: Sequence[str],
 ) -> Axes:
-    """Draw the paper's Fig. 1 from a run: fields by surrogate class, network, features, distances and tree.
+    """Draw the paper's Fig. 1 from a run.
+
+    It shows fields by surrogate class, network, features, distances and tree.
 
     Parameters
     ----------
     groups : mapping
-        Surrogate class to its fields, (H, W, C) uint8; three or four classes of two or three fields.
+        Surrogate class to its fields, (H, W, C) uint8; three or four classes of two or three
+        fields.
     features : (n, d) array
         Profiles of some treatments.
     distances : (n, n) array
@@ -590,7 +629,7 @@ def method_overview(
         distances[np.ix_(order, order)], cmap="cividis", aspect="auto", interpolation="nearest"
     )
     branches = _bare(ax.inset_axes((0.855, 0.1, 0.06, 0.74)))
-    for heights, leaves in zip(tree["dcoord"], tree["icoord"]):
+    for heights, leaves in zip(tree["dcoord"], tree["icoord"], strict=True):
         branches.plot(heights, leaves, color="black", linewidth=0.8)
     branches.set(ylim=(10 * len(order), 0))
     for place, row in enumerate(order):
@@ -601,7 +640,10 @@ def method_overview(
 
 
 def similarity_heat(ax: Axes, table: pd.DataFrame) -> Axes:
-    """Show similarities, 0 to 2, of named rows to mechanisms (columns); the largest of each row is marked."""
+    """Show similarities, 0 to 2, of named rows to mechanisms (columns).
+
+    The largest of each row is marked.
+    """
     if table.empty:
         return not_available(ax)
     shown = ax.imshow(
@@ -640,10 +682,11 @@ def _power_of_ten(value: float) -> str:
 
 
 def response_curves(ax: Axes, points: pd.DataFrame, most: int = 3) -> Axes:
-    """Draw similarity against concentration for one compound (Fig. 4a): medians with MAD, annotated doses ringed.
+    """Draw similarity against concentration for one compound (Fig. 4a).
 
-    `points` are the rows of `mcnn_core.response.curves` of that compound. Drawn are the mechanisms it is annotated with, the negative
-    control, and those that come first at some dose, `most` in all.
+    Shown are medians with MAD, annotated doses ringed. `points` are the rows of
+    `mcnn_core.response.curves` of that compound. Drawn are the mechanisms it is annotated with, the
+    negative control, and those that come first at some dose, `most` in all.
     """
     if points.empty:
         return not_available(ax)
@@ -690,9 +733,10 @@ def response_curves(ax: Axes, points: pd.DataFrame, most: int = 3) -> Axes:
 
 
 def dose_effect(ax: Axes, dose: np.ndarray, effect: np.ndarray, fitted: pd.Series) -> Axes:
-    """Show the effect of each well against concentration, controls at the left, and the fitted curve with the interval of its EC50.
+    """Show the effect of each well against concentration, and the fitted curve.
 
-    `fitted` is a row of `mcnn_core.response.potency`.
+    Controls stand at the left; the curve comes with the interval of its EC50. `fitted` is a row of
+    `mcnn_core.response.potency`.
     """
     tested = np.unique(dose[dose > 0])
     left = tested[0] / 10
@@ -721,7 +765,10 @@ def dose_effect(ax: Axes, dose: np.ndarray, effect: np.ndarray, fitted: pd.Serie
 
 
 def potency_intervals(ax: Axes, potency: pd.DataFrame, true: pd.Series | None = None) -> Axes:
-    """Draw the EC50 of every compound with its interval; `true` (indexed by compound) adds the planted values as crosses."""
+    """Draw the EC50 of every compound with its interval.
+
+    `true` (indexed by compound) adds the planted values as crosses.
+    """
     if potency.empty:
         return not_available(ax)
     rows = potency.sort_values(["ec50", "compound"], na_position="first", ignore_index=True)
@@ -758,16 +805,18 @@ def potency_intervals(ax: Axes, potency: pd.DataFrame, true: pd.Series | None = 
             transform=ax.get_yaxis_transform(),
         )
     _log_axis(ax, "EC50 (µM)").set(ylim=(-1, len(rows)))
-    ax.set_xlim(
-        right=ax.get_xlim()[1] * (100 if len(fitted) < len(rows) else 1)
-    )  # room for the reasons
+    # Room for the reasons.
+    ax.set_xlim(right=ax.get_xlim()[1] * (100 if len(fitted) < len(rows) else 1))
     ax.set_yticks(range(len(rows)), rows["compound"].map(short), fontsize=7)
     ax.legend(frameon=False, loc="upper left", **SMALL)
     return ax
 
 
 def ordered_matrix(ax: Axes, distances: np.ndarray, clusters: np.ndarray) -> Axes:
-    """Show cosine distances in the order of the leaves of a tree (Supplementary Table 7), each cluster of two or more framed."""
+    """Show cosine distances in the order of the leaves of a tree (Supplementary Table 7).
+
+    Each cluster of two or more is framed.
+    """
     shown = ax.imshow(
         distances,
         cmap="cividis",
@@ -796,9 +845,10 @@ def ordered_matrix(ax: Axes, distances: np.ndarray, clusters: np.ndarray) -> Axe
 
 
 def novelty_map(ax: Axes, novel: pd.DataFrame) -> Axes:
-    """Set the distance of each unannotated treatment to everything known against the agreement of its replicates.
+    """Set how far each unannotated treatment lies against how well its replicates agree.
 
-    `novel` is what `mcnn_core.novelty.novelty` returned; dotted lines are the agreement that controls reach, one for each number of replicates.
+    The distance is that to everything known. `novel` is what `mcnn_core.novelty.novelty` returned;
+    dotted lines are the agreement that controls reach, one for each number of replicates.
     """
     if novel.empty:
         return not_available(ax)
@@ -807,7 +857,8 @@ def novelty_map(ax: Axes, novel: pd.DataFrame) -> Axes:
         "in a cluster with something known": novel["active"] & ~novel["novel"],
         "novel": novel["novel"],
     }
-    for (label, here), colour, marker in zip(kinds.items(), ("0.6", PALETTE[0], PALETTE[4]), "o^s"):
+    colours = ("0.6", PALETTE[0], PALETTE[4])
+    for (label, here), colour, marker in zip(kinds.items(), colours, "o^s", strict=True):
         ax.scatter(
             novel.loc[here, "agreement"],
             novel.loc[here, "score"],
@@ -828,9 +879,11 @@ def novelty_map(ax: Axes, novel: pd.DataFrame) -> Axes:
 
 
 def distinctness_map(ax: Axes, scored: pd.DataFrame, chosen: pd.DataFrame) -> Axes:
-    """Set the distance of each treatment to the nearest reference against that to its own replicates, the chosen ones numbered in their order.
+    """Set each treatment's distance to the nearest reference against that to its replicates.
 
-    `scored` and `chosen` are what `mcnn_core.choosing.distinctness` and `mcnn_core.choosing.choose` returned. On the line both distances are equal.
+    The chosen treatments are numbered in their order. `scored` and `chosen` are what
+    `mcnn_core.choosing.distinctness` and `mcnn_core.choosing.choose` returned. On the line both
+    distances are equal.
     """
     if scored.empty:
         return not_available(ax)
@@ -853,9 +906,8 @@ def distinctness_map(ax: Axes, scored: pd.DataFrame, chosen: pd.DataFrame) -> Ax
     places = here[["own", "other"]].to_numpy()
     for number, place in enumerate(places, 1):
         right, above = (places - place).T / end
-        crowded = (
-            (right > 0) & (right < 0.04) & (np.abs(above) < 0.04)
-        ).any()  # then the number goes to the left, off the next mark's
+        # Then the number goes to the left, off the next mark's.
+        crowded = ((right > 0) & (right < 0.04) & (np.abs(above) < 0.04)).any()
         ax.annotate(
             str(number),
             place,
@@ -882,7 +934,10 @@ def _case_names(rows: pd.DataFrame) -> list[str]:
 
 
 def bench_ratios(ax: Axes, rows: pd.DataFrame) -> Axes:
-    """Show by how much each case is faster than its textbook version: median and range over repeats (`mcnn_core.cost.bench_rows`)."""
+    """Show by how much each case is faster than its textbook version.
+
+    Drawn are median and range over repeats (`mcnn_core.cost.bench_rows`).
+    """
     rows = rows.dropna(subset="ratio")
     y = np.arange(len(rows))[::-1]
     ax.hlines(y, rows["ratio_low"], rows["ratio_high"], color=PALETTE[0])
@@ -896,10 +951,14 @@ def bench_ratios(ax: Axes, rows: pd.DataFrame) -> Axes:
 
 
 def bench_shares(ax: Axes, rows: pd.DataFrame) -> Axes:
-    """Show how close each case comes to its limit, by what the limit is (`mcnn_core.cost.bench_rows`)."""
+    """Show how close each case comes to its limit, by what the limit is.
+
+    The rows are those of `mcnn_core.cost.bench_rows`.
+    """
     rows = rows.dropna(subset="share")
     y = pd.Series(np.arange(len(rows))[::-1], rows.index)
-    for (kind, part), colour, marker in zip(rows.groupby("bound", sort=False), PALETTE, MARKERS):
+    kinds = rows.groupby("bound", sort=False)
+    for (kind, part), colour, marker in zip(kinds, PALETTE, MARKERS, strict=False):
         ax.plot(part["share"], y[part.index], marker, color=colour, label=kind)
     ax.axvline(1, color="0.6", lw=1)
     _log_axis(ax, "share of the limit's speed")
@@ -922,8 +981,12 @@ def growth_curves(
     marks: Mapping[str, float],
     line: float | None = None,
 ) -> Axes:
-    """Show a column of `mcnn_core.cost.growth` against the number of fields, a curve per stage; `marks` name some numbers, `line` is a bound."""
-    for (stage, part), colour, marker in zip(table.groupby("stage", sort=False), PALETTE, MARKERS):
+    """Show a column of `mcnn_core.cost.growth` against the number of fields, a curve per stage.
+
+    `marks` name some numbers, `line` is a bound.
+    """
+    stages = table.groupby("stage", sort=False)
+    for (stage, part), colour, marker in zip(stages, PALETTE, MARKERS, strict=False):
         ax.plot(
             part["n_fields"],
             part[column],

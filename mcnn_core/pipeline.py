@@ -1,4 +1,7 @@
-"""Steps that the notebooks and `make study` share: opening any screen, choosing fields, comparing methods."""
+"""Steps that the notebooks and `make study` share.
+
+They are opening any screen, choosing fields, comparing methods.
+"""
 
 import dataclasses
 import os
@@ -38,7 +41,8 @@ EXAMPLES = {
     "Metadata_Treatment": "treatment",
     "Metadata_Well": "well",
 }
-#: What colours the fields of a scatter, the first that a screen names, and what a caption says of it.
+#: What colours the fields of a scatter, the first that a screen names, and what a caption says of
+#: it.
 COLOUR_COLUMNS = {
     "Metadata_MoA": "the mechanism, which the network was never told",
     "Metadata_Treatment": "the treatment",
@@ -46,9 +50,10 @@ COLOUR_COLUMNS = {
 }
 ANSWERED = {
     ("NSC", "NSCB"): "both can be asked of this screen",
-    (
-        "NSC",
-    ): "NSCB cannot be asked of this screen: it names no batches, or no treatment has a compound of its mechanism in another batch",
+    ("NSC",): (
+        "NSCB cannot be asked of this screen: it names no batches, or no treatment has a compound "
+        "of its mechanism in another batch"
+    ),
     (): "neither can be asked of this screen: it names no mechanism that two compounds share",
 }
 
@@ -71,19 +76,21 @@ def open_screen(
     name : str
         ``"simulated"``, ``"bbbc021"``, ``"kimorph"``, or the path of a CellProfiler LoadData CSV.
     data : path
-        Folder of the real screen, for ``"bbbc021"`` and ``"kimorph"``; plates that are not there are named and left
-        out. Without it ``"kimorph"`` is simulated too.
+        Folder of the real screen, for ``"bbbc021"`` and ``"kimorph"``; plates that are not there
+        are named and left out. Without it ``"kimorph"`` is simulated too.
     out : Path
         Output folder.
     seed, layout, height, width, workers
-        Of the simulated screen (`mcnn_core.simulate.simulate_screen`, `mcnn_core.kimorph.simulate_kimorph`).
+        Of the simulated screen (`mcnn_core.simulate.simulate_screen`,
+        `mcnn_core.kimorph.simulate_kimorph`).
     taxol : {"ljosa", "all"}
         Which taxol wells count as annotated (`mcnn_core.screen.read_bbbc021`).
 
     Raises
     ------
     InputError
-        If there is no such screen or layout, the screen's own tables are wrong, or none of its plates has been fetched.
+        If there is no such screen or layout, the screen's own tables are wrong, or none of its
+        plates has been fetched.
     """
     if name == "simulated" or (name == "kimorph" and not str(data)):
         module, write = (
@@ -112,7 +119,8 @@ def open_screen(
         )
         if absent:
             print(
-                f"{len(absent)} plates of {screen.name} are not in {screen.root} and are left out: {', '.join(absent)}"
+                f"{len(absent)} plates of {screen.name} are not in {screen.root} and are left out: "
+                f"{', '.join(absent)}"
             )
         return screen
     if name.lower().endswith(".csv"):
@@ -128,13 +136,17 @@ def _real_kimorph(data: Path) -> Screen:
     wells = read_wells(data)
     empty = wells["content"] == EMPTY
     print(
-        f"{len(wells)} wells: {empty.sum()} are empty and {(wells['failed'] & ~empty).sum()} failed; they are left out"
+        f"{len(wells)} wells: {empty.sum()} are empty and {(wells['failed'] & ~empty).sum()} "
+        "failed; they are left out"
     )
     return read_imagehts(data, KIMORPH_FIELD)
 
 
 def pixel_size(screen: Screen, height: int, bin: int = 1) -> float | None:
-    """Return um per pixel where it is known: of simulated screens and of BBBC021, for fields of `height` raw pixels."""
+    """Return um per pixel where it is known, for fields of `height` raw pixels.
+
+    It is known of simulated screens and of BBBC021.
+    """
     if screen.simulated:
         return simulate.pixel_size(height) * bin
     return simulate.MICROSCOPE_PIXEL * bin if screen.name == "BBBC021" else None
@@ -163,15 +175,18 @@ def training_fields(table: pd.DataFrame, controls: bool = False) -> np.ndarray:
 def with_controls(recipe: Recipe, table: pd.DataFrame) -> Recipe:
     """Return a recipe for training with the negative controls as one more class.
 
-    An epoch draws as many fields as there are training fields, so the many controls lengthen it; the
-    epochs are cut in proportion, and every class is seen about as often as without controls.
+    An epoch draws as many fields as there are training fields, so the many controls lengthen it;
+    the epochs are cut in proportion, and every class is seen about as often as without controls.
     """
     share = training_fields(table).sum() / training_fields(table, controls=True).sum()
     return dataclasses.replace(recipe, epochs=max(1, round(recipe.epochs * share)))
 
 
 def examples(table: pd.DataFrame, most: int = 13) -> pd.DataFrame:
-    """Return one field per mechanism at its highest annotated dose (else per treatment, else per well), and one negative control."""
+    """Return one field per mechanism at its highest annotated dose, and one negative control.
+
+    Without mechanisms it is one per treatment, else per well.
+    """
     column, tested = _example_column(table), table[table["Metadata_control_type"] == "trt"]
     chosen = (
         tested[tested[column] != ""]
@@ -183,9 +198,11 @@ def examples(table: pd.DataFrame, most: int = 13) -> pd.DataFrame:
 
 
 def example_rows(table: pd.DataFrame, most: int = 20, each: int = 4) -> list[int]:
-    """Return rows for a small example of a screen: up to `each` fields of the negative control, then of one treatment (else well) after another.
+    """Return rows for a small example of a screen.
 
-    Annotated treatments come first; of each at least two fields are taken, as a surrogate class needs.
+    These are up to `each` fields of the negative control, then of one treatment (else well) after
+    another. Annotated treatments come first; of each at least two fields are taken, as a surrogate
+    class needs.
     """
     group = table["Metadata_Treatment"].mask(
         table["Metadata_Treatment"] == "", table["Metadata_Plate"] + " " + table["Metadata_Well"]
@@ -195,7 +212,7 @@ def example_rows(table: pd.DataFrame, most: int = 20, each: int = 4) -> list[int
     )
     kept = group[table["Metadata_control_type"] != "poscon"]
     rows: list[int] = []
-    for _, name in sorted(set(zip(first[kept.index], kept))):
+    for _, name in sorted(set(zip(first[kept.index], kept, strict=True))):
         part = kept.index[kept == name][:each].tolist()
         rows += part if len(part) > 1 and len(rows) + 2 <= most else []
     rows = rows[:most]
@@ -235,7 +252,10 @@ def beside_paper(screen: Screen) -> str:
 
 
 def known_treatments(table: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per named treatment of a screen, as `mcnn_core.profiles.treatment_profiles` describes it, without features."""
+    """Return one row per named treatment of a screen.
+
+    The rows are as `mcnn_core.profiles.treatment_profiles` describes them, without features.
+    """
     tested = table[(table["Metadata_control_type"] == "trt") & (table["Metadata_Treatment"] != "")]
     groups = tested.groupby("Metadata_Treatment")
     return (
@@ -248,13 +268,16 @@ def known_treatments(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def facts(table: pd.DataFrame) -> dict[str, bool]:
-    """Say what a screen names. Pages show or leave out their parts by these (tags such as ``if:screen.has_doses``).
+    """Say what a screen names.
+
+    Pages show or leave out their parts by these (tags such as ``if:screen.has_doses``).
 
     Returns
     -------
     dict
-        ``has_compounds``; ``has_doses``: of compounds, above 0; ``has_mechanisms``; ``has_batches``: two or more;
-        ``has_any_controls``: negative ones; ``has_controls``: on every plate, two fields or more, as centring and whitening need.
+        ``has_compounds``; ``has_doses``: of compounds, above 0; ``has_mechanisms``;
+        ``has_batches``: two or more; ``has_any_controls``: negative ones; ``has_controls``: on
+        every plate, two fields or more, as centring and whitening need.
     """
     tested, negative = (table[table["Metadata_control_type"] == kind] for kind in ("trt", "negcon"))
     named = tested["Metadata_Compound"] != ""
@@ -269,7 +292,11 @@ def facts(table: pd.DataFrame) -> dict[str, bool]:
 
 
 def answers(table: pd.DataFrame) -> pd.DataFrame:
-    """Return what can be asked of a screen: ``question``, ``chapter``, ``answer`` ("yes" or "no") and ``why`` not, with the columns that would help."""
+    """Return what can be asked of a screen.
+
+    The columns are ``question``, ``chapter``, ``answer`` ("yes" or "no") and ``why`` not, with the
+    columns that would help.
+    """
     has, treatments = facts(table), known_treatments(table)
     asked = protocols(treatments)
     doses = (
@@ -277,7 +304,10 @@ def answers(table: pd.DataFrame) -> pd.DataFrame:
         .groupby("Metadata_Compound")["Metadata_Concentration"]
         .nunique()
     )
-    no_controls = "not every plate has a negative control (Metadata_control_type negcon, or the compound DMSO)"
+    no_controls = (
+        "not every plate has a negative control (Metadata_control_type negcon, or the compound "
+        "DMSO)"
+    )
     shared = "no mechanism has two compounds (Metadata_MoA, Metadata_Compound)"
     rows = [
         ("Which treatments or wells look alike?", "7, 11", "" if len(table) else "no field"),
@@ -291,7 +321,8 @@ def answers(table: pd.DataFrame) -> pd.DataFrame:
             "8",
             ""
             if "NSCB" in asked
-            else "no treatment has a compound of its mechanism in another batch (Metadata_MoA, Metadata_Batch)",
+            else "no treatment has a compound of its mechanism in another batch (Metadata_MoA, "
+            "Metadata_Batch)",
         ),
         (
             "What does each well resemble?",
@@ -335,16 +366,20 @@ def answers(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def stretched(screen: Screen, row: int) -> np.ndarray:
-    """Return a raw field as (H, W, C) uint8, each channel between its own 0.5 and 99.8 percentiles, for looking at."""
+    """Return a raw field as (H, W, C) uint8, for looking at.
+
+    Each channel is scaled between its own 0.5 and 99.8 percentiles.
+    """
     field = read_field(screen, row).astype(np.float32)
     low, high = np.percentile(field, (0.5, 99.8), axis=(0, 1))
     return (np.clip((field - low) / np.maximum(high - low, 1), 0, 1) * 255).astype(np.uint8)
 
 
 def control_statistics(screen: Screen, height: int, most: int = 60) -> dict[str, Any] | None:
-    """Return `mcnn_core.statistics.field_statistics` of raw negative controls, `height` pixels high.
+    """Return `mcnn_core.statistics.field_statistics` of raw negative controls.
 
-    None where the real cells of BBBC021 are no yardstick: for any other screen, real or simulated.
+    They are `height` pixels high. None where the real cells of BBBC021 are no yardstick: for any
+    other screen, real or simulated.
     """
     if screen.channels != tuple(BBBC021_CHANNELS):
         return None
@@ -360,7 +395,10 @@ def control_statistics(screen: Screen, height: int, most: int = 60) -> dict[str,
 
 
 def nesting(table: pd.DataFrame) -> dict[str, int | str]:
-    """Count the compounds of one batch and of several; "not available" where a screen names no batches or compounds."""
+    """Count the compounds of one batch and of several.
+
+    Both are "not available" where a screen names no batches or compounds.
+    """
     known = table[(table["Metadata_Batch"] != "") & (table["Metadata_Compound"] != "")]
     batches = known.groupby("Metadata_Compound")["Metadata_Batch"].nunique()
     counts = {
@@ -371,9 +409,10 @@ def nesting(table: pd.DataFrame) -> dict[str, int | str]:
 
 
 def replicate_distances(wells: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Return the cosine distances between pairs of wells of the "same treatment" and of "different treatments".
+    """Return the cosine distances between pairs of wells, of one treatment and of two.
 
-    A well without a treatment is like no other. Either may be empty.
+    Their keys are "same treatment" and "different treatments". A well without a treatment is like
+    no other. Either may be empty.
     """
     pairs = np.triu_indices(len(wells), k=1)
     names, distances = (
@@ -387,7 +426,10 @@ def replicate_distances(wells: pd.DataFrame) -> dict[str, np.ndarray]:
 def training_rows(
     table: pd.DataFrame, labels: np.ndarray, profile: pd.Series, most: int
 ) -> list[int]:
-    """Return the first rows of the table that were trained on and belong to one treatment profile."""
+    """Return the first rows of the table that belong to one treatment profile.
+
+    Only rows that were trained on count.
+    """
     here = (np.asarray(labels) >= 0) & (
         table["Metadata_Treatment"] == profile["Metadata_Treatment"]
     )
@@ -399,7 +441,10 @@ def training_rows(
 def samples(
     table: pd.DataFrame, labels: np.ndarray, treatments: pd.DataFrame
 ) -> tuple[list[int], list[str]]:
-    """Return one training field, and its title, of each compound in some profiles: at the dose that comes last."""
+    """Return one training field, and its title, of each compound in some profiles.
+
+    It is at the dose that comes last.
+    """
     compound = treatments["Metadata_Compound"]
     chosen = treatments[~compound.duplicated(keep="last") | (compound == "")]
     dosed = chosen["Metadata_Concentration"].notna()
@@ -411,7 +456,10 @@ def samples(
 
 
 def possible_normalisations(table: pd.DataFrame) -> list[str]:
-    """Return the names in `NORMALISATIONS` that the controls of a screen allow: centring needs some on every plate."""
+    """Return the names in `NORMALISATIONS` that the controls of a screen allow.
+
+    Centring needs some on every plate.
+    """
     controls = table[table["Metadata_control_type"] == "negcon"]
     lacking = (
         {"centre"} if set(table["Metadata_Plate"]) - set(controls["Metadata_Plate"]) else set()
@@ -454,8 +502,8 @@ def compare_methods(
     Returns
     -------
     DataFrame
-        As ``predictions.csv``; empty where the screen has no mechanism to predict. ``method`` is the
-        name of the features, then ``_centred`` or ``_whitened``.
+        As ``predictions.csv``; empty where the screen has no mechanism to predict. ``method`` is
+        the name of the features, then ``_centred`` or ``_whitened``.
     """
     training = np.asarray(labels) >= 0
     used = training | (table["Metadata_control_type"] == "negcon").to_numpy()
@@ -501,7 +549,10 @@ def compare_methods(
 def overview(
     store: Any, table: pd.DataFrame, labels: np.ndarray, treatments: pd.DataFrame
 ) -> tuple[dict[str, list[np.ndarray]], np.ndarray, np.ndarray, list[str]]:
-    """Return what `mcnn_core.figures.method_overview` draws: three classes of two fields, and up to 16 treatments."""
+    """Return what `mcnn_core.figures.method_overview` draws.
+
+    That is three classes of two fields, and up to 16 treatments.
+    """
     spread = treatments.iloc[np.unique(np.linspace(0, len(treatments) - 1, 16).astype(int))]
     names, profiles = row_names(spread), feature_matrix(spread)
     groups = {
@@ -514,10 +565,11 @@ def overview(
 def mechanism_results(
     predictions: pd.DataFrame, treatments: pd.DataFrame
 ) -> tuple[pd.DataFrame, dict[str, float | str]]:
-    """Return the comparison table and its numbers by key, ``nsc.overall.trained`` with and without ``.seed<k>``.
+    """Return the comparison table and its numbers by key.
 
-    Keys that the pages show and the screen cannot answer are there with the text "not available";
-    ``answered`` says in words which protocols could be asked.
+    A key is ``nsc.overall.trained`` with and without ``.seed<k>``. Keys that the pages show and the
+    screen cannot answer are there with the text "not available"; ``answered`` says in words which
+    protocols could be asked.
     """
     shown = [
         "trained",

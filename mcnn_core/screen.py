@@ -77,7 +77,7 @@ def field_names(table: pd.DataFrame) -> list[str]:
     """Name each field for messages: "plate P, well B02, site 1"."""
     return [
         f"plate {plate}, well {well}, site {site}"
-        for plate, well, site in zip(*(table[key] for key in REQUIRED))
+        for plate, well, site in zip(*(table[key] for key in REQUIRED), strict=True)
     ]
 
 
@@ -110,7 +110,8 @@ def _is_dmso(compound: str) -> bool:
 def treatment_key(compound: str, concentration: float | str) -> str:
     """Return the name of a treatment: "compound | 0.3", or "DMSO" at any dose.
 
-    A compound without a concentration is its own treatment; different treatments never share a name.
+    A compound without a concentration is its own treatment; different treatments never share a
+    name.
     """
     if _is_dmso(compound):
         return "DMSO"
@@ -143,9 +144,10 @@ A_DOSE = Check(_is_dose, error="is not a number of micromolar, 0 or more")
 
 
 def joint_codes(*columns: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Number the rows by their values, from 0 in the order of first occurrence; return the numbers, and the first row of each.
+    """Give each row a number by its values, from 0 in the order of first occurrence.
 
-    A table of a million rows has few different treatments: what is made once per number, and not once per row, costs nothing.
+    Return the numbers, and the first row of each. A table of a million rows has few different
+    treatments: what is made once per number, and not once per row, costs nothing.
     """
     codes = np.zeros(len(columns[0]), np.int64)
     for column in columns:
@@ -192,7 +194,8 @@ def _rows(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
         if len(next(csv.reader(text), ())) > MAX_COLUMNS:  # pandas takes minutes for 100,000
             raise ValueError(f"more than {MAX_COLUMNS:,} columns")
         text.seek(0)
-        # The slower parser: it tells a line that ends early from one with empty cells, and hands over every line that is too long.
+        # The slower parser: it tells a line that ends early from one with empty cells, and hands
+        # over every line that is too long.
         with pd.read_csv(
             text,
             header=None,
@@ -219,7 +222,8 @@ def _rows(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
     ]
     problems = [
         Problem(
-            f"{path}, line 1, column {name!r} occurs twice: every column once (with or without Image_) is right",
+            f"{path}, line 1, column {name!r} occurs twice: "
+            "every column once (with or without Image_) is right",
             "column-twice",
             str(path),
             1,
@@ -253,7 +257,10 @@ def _rows(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
 def _listed(
     path: Path, code: str, lines: Sequence[int], say: Callable[[int], str], column: str = ""
 ) -> list[Problem]:
-    """Return a problem per line (by its index), `KEPT` at most; one more then stands for all others."""
+    """Return a problem per line (by its index), `KEPT` at most.
+
+    One more then stands for all others.
+    """
     where = f", {column}" if column else ""
     problems = [
         Problem(
@@ -269,7 +276,8 @@ def _listed(
         first = int(lines[KEPT])
         problems.append(
             Problem(
-                f"{path}, from line {first + 1} on{where}, {len(lines) - KEPT:,} more: {say(first)}",
+                f"{path}, from line {first + 1} on{where}, {len(lines) - KEPT:,} more: "
+                f"{say(first)}",
                 code,
                 str(path),
                 first + 1,
@@ -281,7 +289,10 @@ def _listed(
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    """Read a CSV as `_rows` does, and refuse it where a column occurs twice or a line has other cells than the header."""
+    """Read a CSV as `_rows` does, and refuse it where its columns or cells do not fit.
+
+    So it is where a column occurs twice or a line has other cells than the header.
+    """
     rows, problems = _rows(path)
     if problems:
         raise InputError(
@@ -318,7 +329,8 @@ def _columns(
             (
                 "channel-count",
                 "",
-                f"{len(named['File'])} channels (FileName_<channel> columns), 1 to {MAX_CHANNELS} are right",
+                f"{len(named['File'])} channels (FileName_<channel> columns), "
+                f"1 to {MAX_CHANNELS} are right",
             )
         )
     if "Metadata_Treatment" in rows:
@@ -326,7 +338,8 @@ def _columns(
             (
                 "column-reserved",
                 "Metadata_Treatment",
-                "column Metadata_Treatment is made from compound and concentration: give it another name",
+                "column Metadata_Treatment is made from compound and concentration: give it "
+                "another name",
             )
         )
     if rows.empty:
@@ -348,9 +361,9 @@ def _channels(path: Path, rows: pd.DataFrame, required: list[str]) -> tuple[str,
 def _problems(
     path: Path, checked: pd.DataFrame, schema: dict[str, list[tuple[str, Check]]]
 ) -> tuple[list[Problem], np.ndarray]:
-    """Name every bad cell, by line and then by column: "file, line, column: value is not ..."; return also which rows are wrong.
+    """Name every bad cell, by line and then by column: "file, line, column: value is not ...".
 
-    Each check comes with its code.
+    Return also which rows are wrong. Each check comes with its code.
     """
     problems, wrong = [], np.zeros(len(checked), bool)
     for column, checks in schema.items():
@@ -376,10 +389,12 @@ def _table(
     base: Path,
     must_exist: bool,
 ) -> tuple[pd.DataFrame, list[Problem], pd.DataFrame]:
-    """Check the rows of `path`, text in every column: return the right ones typed and normalised, every problem, and every row's files.
+    """Check the rows of `path`, text in every column.
 
-    Image paths are resolved against `base`, links followed, and must stay inside `root`. Where a column of
-    `REQUIRED` is missing, text stands in for it and is not checked. The index is the line in the file less one.
+    Return the right ones typed and normalised, every problem, and every row's files. Image paths
+    are resolved against `base`, links followed, and must stay inside `root`. Where a column of
+    `REQUIRED` is missing, text stands in for it and is not checked. The index is the line in the
+    file less one.
     """
     missing = [name for name in REQUIRED if name not in rows]
     places = {
@@ -477,7 +492,8 @@ def _table(
                 "file-shared",
                 Check(
                     lambda text, channel=channel: ~twice[channel],
-                    error="is named more than once: one file, or one Metadata_Tile of it, per field and channel",
+                    error="is named more than once: one file, or one Metadata_Tile of it, "
+                    "per field and channel",
                 ),
             ),
         ]
@@ -540,7 +556,10 @@ def _table(
 
 
 def _files(rows: pd.DataFrame, channels: tuple[str, ...], base: Path) -> pd.DataFrame:
-    """Return the path of every row's image, links followed: a column per channel, all with the same categories."""
+    """Return the path of every row's image, links followed.
+
+    There is a column per channel, all with the same categories.
+    """
     folder: dict[str, str] = {}
 
     def resolve(path: str, name: str) -> str:
@@ -553,9 +572,9 @@ def _files(rows: pd.DataFrame, channels: tuple[str, ...], base: Path) -> pd.Data
             or os.path.islink(whole)
         ):
             return os.path.realpath(whole)
-        if (
-            path not in folder
-        ):  # os.path.realpath asks the system about every part of a path: once for the folder is enough
+        # os.path.realpath asks the system about every part of a path: once for the folder is
+        # enough.
+        if path not in folder:
             folder[path] = os.path.realpath(os.path.join(base, path))
         return os.path.join(folder[path], name)
 
@@ -589,10 +608,10 @@ def read_loaddata(csv_path: str | os.PathLike, root: str | os.PathLike | None = 
     ----------
     csv_path : path
         ``FileName_<channel>`` and ``PathName_<channel>`` for 1 to 6 channels, ``Metadata_Plate``,
-        ``Metadata_Well``, ``Metadata_Site`` (each with or without ``Image_`` before it). Known
-        when present: ``Metadata_Compound``, ``Metadata_Concentration`` (micromolar), ``Metadata_MoA``,
-        ``Metadata_Replicate``, ``Metadata_Batch``, ``Metadata_control_type`` (where absent or empty,
-        compound DMSO is negcon and the rest trt). A negative control is never annotated.
+        ``Metadata_Well``, ``Metadata_Site`` (each with or without ``Image_`` before it). Known when
+        present: ``Metadata_Compound``, ``Metadata_Concentration`` (micromolar), ``Metadata_MoA``,
+        ``Metadata_Replicate``, ``Metadata_Batch``, ``Metadata_control_type`` (where absent or
+        empty, compound DMSO is negcon and the rest trt). A negative control is never annotated.
     root : path, optional
         Folder that must hold every image; the folder of `csv_path` by default. Relative paths are
         resolved against the CSV, absolute ones taken as they are; neither may leave `root`, by
@@ -623,12 +642,13 @@ def examine_loaddata(
     Returns
     -------
     screen : Screen
-        Of the rows without a problem; the index of its table is the line in the file less one. Where a column
-        of `REQUIRED` is missing, its values are stand-ins.
+        Of the rows without a problem; the index of its table is the line in the file less one.
+        Where a column of `REQUIRED` is missing, its values are stand-ins.
     problems : list of Problem
     files : DataFrame
-        Path of every row's image, wrong rows too, one column per channel and the same index; missing where it is empty or outside the
-        root. All columns are categorical, with the same categories.
+        Path of every row's image, wrong rows too, one column per channel and the same index;
+        missing where it is empty or outside the root. All columns are categorical, with the same
+        categories.
 
     Raises
     ------
@@ -657,12 +677,16 @@ def _find(folder: Path, name: str) -> Path:
     for path in filter(Path.is_file, (folder / name, folder / f"{name}.gz")):
         return path
     raise InputError(
-        f"{folder / name} is missing (also as .gz): give the folder that holds BBBC021; make data SCREEN=bbbc021 DATA=DIR fetches it"
+        f"{folder / name} is missing (also as .gz): give the folder that holds BBBC021; make data "
+        "SCREEN=bbbc021 DATA=DIR fetches it"
     )
 
 
 def _annotation(path: Path, treatments: pd.Series) -> tuple[pd.Series, list[Problem]]:
-    """Return the mechanism of each treatment, and one problem per row that annotates nothing or anew."""
+    """Return the mechanism of each treatment, and the problems of the annotation.
+
+    There is one problem per row that annotates nothing or anew.
+    """
     rows = _read_csv(path)
     missing = [
         Problem(f"column {name} is missing", "column-missing", str(path), 1, name)
@@ -714,9 +738,9 @@ def read_bbbc021(
     folder : path
         Holds ``BBBC021_v1_image.csv`` and ``BBBC021_v1_moa.csv`` (or .csv.gz) and the images.
     taxol : {"ljosa", "all"}
-        "ljosa" leaves the control wells ``poscon`` without mechanism, as Ljosa et al. 2013 did: only
-        the wells D05 of week 1 are ``trt``, and of 632 annotated wells 302 stay. "all" makes every
-        well an annotated ``trt``: taxol then is 1,332 of the 2,528 annotated fields.
+        "ljosa" leaves the control wells ``poscon`` without mechanism, as Ljosa et al. 2013 did:
+        only the wells D05 of week 1 are ``trt``, and of 632 annotated wells 302 stay. "all" makes
+        every well an annotated ``trt``: taxol then is 1,332 of the 2,528 annotated fields.
     simulated : bool
         Whether a simulator wrote this folder.
 
@@ -733,7 +757,9 @@ def read_bbbc021(
 def examine_bbbc021(
     folder: str | os.PathLike, taxol: str = "ljosa", simulated: bool = False
 ) -> tuple[Screen, list[Problem], pd.DataFrame]:
-    """Read what is right in BBBC021's tables and name all the rest, as `examine_loaddata` does; arguments as for `read_bbbc021`.
+    """Read what is right in BBBC021's tables and name all the rest.
+
+    It does so as `examine_loaddata` does; arguments as for `read_bbbc021`.
 
     Raises
     ------
@@ -775,8 +801,8 @@ def examine_bbbc021(
     }
     problems = [
         Problem(
-            f"{path}, line {index + 1}, FileName_{channel}: {name!r} is not this field in this channel "
-            f"(…{mark[channel][index]}….tif)",
+            f"{path}, line {index + 1}, FileName_{channel}: {name!r} is not this field in this "
+            f"channel (…{mark[channel][index]}….tif)",
             "file-of-another-field",
             str(path),
             index + 1,
@@ -835,16 +861,18 @@ def fetched(screen: Screen) -> tuple[Screen, list[str]]:
     }
     if not there:
         raise InputError(
-            f"{screen.root} holds no image of {screen.name}: fetch plates with make data SCREEN=bbbc021 DATA=DIR"
+            f"{screen.root} holds no image of {screen.name}: fetch plates with make data "
+            "SCREEN=bbbc021 DATA=DIR"
         )
     kept = table[table["Metadata_Plate"].isin(there)].reset_index(drop=True)
     return replace(screen, table=kept), sorted(set(table["Metadata_Plate"]) - there)
 
 
 def save_screen(screen: Screen, out: str | os.PathLike) -> None:
-    """Write ``fields.parquet`` (row i is row i of the store) and ``screen.json`` into the folder `out`.
+    """Write ``fields.parquet`` and ``screen.json`` into the folder `out`.
 
-    Images that lie below `out` are named relative to it, so that a copy of the folder reads its own.
+    Row i of ``fields.parquet`` is row i of the store. Images that lie below `out` are named
+    relative to it, so that a copy of the folder reads its own.
     """
     root, home = Path(os.path.realpath(screen.root)), Path(os.path.realpath(out))
     root = root.relative_to(home) if root.is_relative_to(home) else screen.root
@@ -862,12 +890,15 @@ def save_screen(screen: Screen, out: str | os.PathLike) -> None:
 
 
 def copy_fields(screen: Screen, folder: str | os.PathLike, rows: Sequence[int]) -> Path:
-    """Write some fields of a screen as a small screen of its own, and return the path of its LoadData table.
+    """Write some fields of a screen as a small screen of its own.
+
+    Return the path of its LoadData table.
 
     Parameters
     ----------
     folder : path
-        Receives ``example.csv`` and a copy of each image in ``images``: absent, empty, or one that this function has made.
+        Receives ``example.csv`` and a copy of each image in ``images``: absent, empty, or one that
+        this function has made.
     rows : sequence of int
         Rows of the table.
 
@@ -906,7 +937,8 @@ def load_screen(out: str | os.PathLike) -> Screen:
     )
     if len(table) != facts["n_fields"]:
         raise InputError(
-            f"{out}: fields.parquet has {len(table)} rows and screen.json says {facts['n_fields']}: read the screen again"
+            f"{out}: fields.parquet has {len(table)} rows and screen.json says "
+            f"{facts['n_fields']}: read the screen again"
         )
     return Screen(
         facts["name"],
@@ -918,7 +950,10 @@ def load_screen(out: str | os.PathLike) -> Screen:
 
 
 def summary(table: pd.DataFrame) -> dict[str, int]:
-    """Count a screen; ``n_annotated`` counts treatments. DMSO counts as a compound and a treatment, and is never annotated."""
+    """Count a screen; ``n_annotated`` counts treatments.
+
+    DMSO counts as a compound and a treatment, and is never annotated.
+    """
     annotated, negative = (
         table[table["Metadata_MoA"] != ""],
         table[table["Metadata_control_type"] == "negcon"],

@@ -1,16 +1,19 @@
 """Training on surrogate classes: a checkpoint per epoch, exact resume, and any number of processes.
 
 The paper (Methods, "Learning details") states SGD, dropout, weight decay, 27 epochs and a rate held
-for 9 epochs at a time; what we had to choose is marked [ours] in `mcnn_core.engine`. All randomness comes from
-the seed and the epoch, so a run that was killed goes on from its last checkpoint to the same weights.
+for 9 epochs at a time; what we had to choose is marked [ours] in `mcnn_core.engine`. All randomness
+comes from the seed and the epoch, so a run that was killed goes on from its last checkpoint to the
+same weights.
 
-A build folder that has been pre-processed and labelled (chapters 1 to 3) is trained on the eight GPUs of a machine by::
+A build folder that has been pre-processed and labelled (chapters 1 to 3) is trained on the eight
+GPUs of a machine by::
 
     .venv/bin/python -m mcnn_core.train --out _build --processes 8
 
-and ``make book`` then finds the training finished. Without ``--processes`` the command uses one GPU, or the CPU. torchrun can start
-``-m mcnn_core.train --out _build`` on several machines; its store listens on every network interface and obeys whoever reaches it,
-so that is for a network that you trust.
+and ``make book`` then finds the training finished. Without ``--processes`` the command uses one
+GPU, or the CPU. torchrun can start ``-m mcnn_core.train --out _build`` on several machines; its
+store listens on every network interface and obeys whoever reaches it, so that is for a network that
+you trust.
 """
 
 import argparse
@@ -85,20 +88,22 @@ def train(
     progress : bool
         Show a bar with loss, accuracy and the time left.
     start : MCNN, optional
-        A trained network whose weights to begin with, for the same fields. Its classes are the first of `labels`, which
-        may have more: the score of a new class begins with random weights.
+        A trained network whose weights to begin with, for the same fields. Its classes are the
+        first of `labels`, which may have more: the score of a new class begins with random weights.
 
     Returns
     -------
     DataFrame
-        One row per epoch: epoch, loss, accuracy (of the fields as augmented), learning_rate, seconds.
+        One row per epoch: epoch, loss, accuracy (of the fields as augmented), learning_rate,
+        seconds.
 
     Raises
     ------
     InputError
-        If the folder holds what `train` has not written, if another run trains in it, if pixels to train on are not as they were written, if the folder holds a
-        damaged checkpoint or one of another training, if `start` is a network for other fields or more classes, or if the
-        loss is not a finite number: the fields of the batch are named, the last good checkpoint stays.
+        If the folder holds what `train` has not written, if another run trains in it, if pixels to
+        train on are not as they were written, if the folder holds a damaged checkpoint or one of
+        another training, if `start` is a network for other fields or more classes, or if the loss
+        is not a finite number: the fields of the batch are named, the last good checkpoint stays.
     """
     with team() as us, _held(Path(folder), us):
         return _train(
@@ -138,7 +143,8 @@ def _train(
 ) -> pd.DataFrame:
     if len(labels) != len(store.pixels):
         raise InputError(
-            f"{len(store.pixels)} fields in the store, but {len(labels)} labels: both must come from one table"
+            f"{len(store.pixels)} fields in the store, but {len(labels)} labels: both must come "
+            "from one table"
         )
     names = names if names is not None else [f"row {row}" for row in range(len(labels))]
     model = untrained_model(store, labels, network, recipe.seed)
@@ -153,9 +159,8 @@ def _train(
     )
     state = checkpoint.resume(folder, identity, model, optimiser)
     state["by"] = state["by"] if in_build() else "command"
-    if (
-        recipe.precision == "auto"
-    ):  # measured once for a whole training, whatever a resumed run would measure
+    # Measured once for a whole training, whatever a resumed run would measure.
+    if recipe.precision == "auto":
         measured = "bfloat16" if bfloat16() else "float32"
         state["precision"] = measured if state["precision"] == "auto" else state["precision"]
         recipe = replace(recipe, precision=state["precision"])
@@ -198,8 +203,8 @@ def _train(
                     )
             except FloatingPointError as error:
                 raise InputError(
-                    f"The loss is not a finite number in epoch {epoch + 1}; the last checkpoint was kept. "
-                    "Look at these fields, or lower the learning rate",
+                    f"The loss is not a finite number in epoch {epoch + 1}; the last checkpoint "
+                    "was kept. Look at these fields, or lower the learning rate",
                     [names[row] for row in error.args[0]],
                 ) from None
             sums = us.total(sums)
@@ -230,23 +235,25 @@ def make_way(
     folder: str | Path,
     as_given: bool = True,
 ) -> None:
-    """Delete the checkpoints of a folder if they belong to another training than this one and ``make book`` has trained them.
+    """Delete the checkpoints of another training, if ``make book`` has trained them.
 
-    They follow from the parameters of the book, so that `train`, which refuses such a folder, can replace them; a line says in
-    what they differ.
+    They are deleted if they belong to another training than this one and ``make book`` has trained
+    them. They follow from the parameters of the book, so that `train`, which refuses such a folder,
+    can replace them; a line says in what they differ.
 
     Parameters
     ----------
     store, labels, network, recipe, folder
         As of `train`.
     as_given : bool
-        Whether `recipe` is what the parameters of a book say, so that a message can name those that would use the network.
+        Whether `recipe` is what the parameters of a book say, so that a message can name those that
+        would use the network.
 
     Raises
     ------
     InputError
-        If they belong to another training that a command, or a notebook run by hand, has made or continued: it may have
-        taken days. All that differs is listed.
+        If they belong to another training that a command, or a notebook run by hand, has made or
+        continued: it may have taken days. All that differs is listed.
     """
     folder = Path(folder)
     refuse_foreign(folder, KIND)
@@ -262,7 +269,8 @@ def make_way(
     if other and state["by"] != "book":
         use = _parameters(there, here, model, recipe) if as_given else ""
         raise InputError(
-            f"{folder} holds a network that was not trained by make book alone, and with other settings: "
+            f"{folder} holds a network that was not trained by make book alone, "
+            "and with other settings: "
             + (
                 f'to use it, add PARAMS="{use}" to make book, for all chapters that train; '
                 if use
@@ -274,7 +282,8 @@ def make_way(
     if other:
         # To stderr, which a build shows and leaves out of its pages.
         print(
-            f"{folder}: the network that make book trained before with other settings makes way ({'; '.join(other)})",
+            f"{folder}: the network that make book trained before with other settings makes way "
+            f"({'; '.join(other)})",
             file=sys.stderr,
         )
         for path in found:
@@ -283,7 +292,10 @@ def make_way(
 
 
 def _parameters(there: dict[str, str], here: dict[str, str], model: MCNN, recipe: Recipe) -> str:
-    """Return the ``PARAMS`` by which a book trains as was trained there, in words of chapter 5; "" if there are none."""
+    """Return the ``PARAMS`` by which a book trains as was trained there.
+
+    They are in words of chapter 5; "" if there are none.
+    """
     if {**there, "network": "", "recipe": ""} != {**here, "network": "", "recipe": ""}:
         return ""
     free = ("epochs", "batch", "max_steps")
@@ -319,15 +331,17 @@ def _parameters(there: dict[str, str], here: dict[str, str], model: MCNN, recipe
 
 
 def untrained_model(store: Any, labels: np.ndarray, network: NetworkConfig, seed: int = 0) -> MCNN:
-    """Return the network that training with `seed` begins with, in eval mode: the baseline of random weights."""
+    """Return the network that training with `seed` begins with, in eval mode.
+
+    It is the baseline of random weights.
+    """
     _, height, width, channels = store.pixels.shape
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = MCNN(network, int(np.max(labels)) + 1, channels, height, width)
     rows = np.flatnonzero(np.asarray(labels) >= 0)
-    fields = (
-        store.pixels[row] for row in rows[:: max(1, len(rows) // 100)]
-    )  # a hundred tell mean and spread of grey levels
+    # A hundred tell mean and spread of grey levels.
+    fields = (store.pixels[row] for row in rows[:: max(1, len(rows) // 100)])
     mean, square = np.mean(
         [(f.mean((0, 1)), np.square(f, dtype=np.float64).mean((0, 1))) for f in fields], axis=0
     )
@@ -342,7 +356,8 @@ def _begin_with(model: MCNN, start: MCNN) -> None:
     (config, classes, *field), (their_config, their_classes, *their_field) = model.spec, start.spec
     if (config, field) != (their_config, their_field) or their_classes > classes:
         raise InputError(
-            "Training can only begin with a network of the same kind, for the same fields and no more classes",
+            "Training can only begin with a network of the same kind, for the same fields and no "
+            "more classes",
             [f"network to begin with: {start.spec}", f"network to train: {model.spec}"],
         )
     weights, own = start.state_dict(), model.state_dict()
@@ -354,7 +369,10 @@ def _begin_with(model: MCNN, start: MCNN) -> None:
 def augmented(
     store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe, row: int, n: int
 ) -> list[np.ndarray]:
-    """Return `n` views of one field as training shows it, back in grey levels: (h, w, C) uint8, for looking at."""
+    """Return `n` views of one field as training shows it, back in grey levels.
+
+    They are (h, w, C) uint8, for looking at.
+    """
     model, rng = (
         untrained_model(store, labels, network).to(device()),
         np.random.default_rng(recipe.seed),
@@ -369,7 +387,8 @@ def augmented(
 def load_model(folder: str | Path) -> MCNN:
     """Return the trained network of a folder that `train` has finished, in eval mode.
 
-    Raises MissingStageError if training has not begun or not finished, InputError if a file is damaged.
+    Raises MissingStageError if training has not begun or not finished, InputError if a file is
+    damaged.
     """
     found = checkpoint.checkpoints(folder := Path(folder))
     if not found:
@@ -379,19 +398,21 @@ def load_model(folder: str | Path) -> MCNN:
     tensors, state = checkpoint.read(found[-1])
     if not state["finished"]:
         raise MissingStageError(
-            f"Training in {folder} stopped in epoch {len(state['history']) + 1}: run it to its end first"
+            f"Training in {folder} stopped in epoch {len(state['history']) + 1}: run it to its end "
+            "first"
         )
     model, _ = checkpoint.read_yaml(folder / "network.yml")
     if repr(model.spec) != state["identity"]["network"]:
         raise InputError(
-            f"{folder / 'network.yml'} is not the network of {found[-1]}: run the training again to write it"
+            f"{folder / 'network.yml'} is not the network of {found[-1]}: run the training again "
+            "to write it"
         )
     checkpoint.load_weights(found[-1], tensors, model)
     return model.eval()
 
 
 def _identity(store: Any, labels: np.ndarray, model: MCNN, recipe: Recipe) -> dict[str, str]:
-    """What a checkpoint must share with a training that goes on from it."""
+    """Return what a checkpoint must share with a training that goes on from it."""
     classes = hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest()
     return {
         "network": repr(model.spec),
@@ -406,12 +427,16 @@ def _check_processes(processes: int) -> None:
     most = gpus or os.cpu_count() or 1
     if processes > most:
         raise InputError(
-            f"--processes takes 1 to {most} here, one per {'GPU' if gpus else 'core of the CPU'}, got {processes}"
+            f"--processes takes 1 to {most} here, one per {'GPU' if gpus else 'core of the CPU'}, "
+            f"got {processes}"
         )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train as chapter 5 does, from the command line: alone, in several processes, or in each of those that torchrun started."""
+    """Train as chapter 5 does, from the command line.
+
+    It trains alone, in several processes, or in each of those that torchrun started.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m mcnn_core.train",
         description="Train on the surrogate classes of a build folder.",
