@@ -1,4 +1,6 @@
-"""Features that need no learning: intensity statistics, granularity, radial power, channel correlations.
+"""Features that need no learning.
+
+Intensity statistics, granularity, radial power, channel correlations.
 
 They are the bar that a trained network has to clear. Everything is computed on the same
 8-bit store that the network sees, and travels the same road to profiles.
@@ -14,11 +16,17 @@ PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 RADII = (1, 2, 3, 4, 6, 8, 11, 15)
 """Half sides of the square openings, in store pixels."""
 BANDS = 8
-"""Rings of spatial frequency, two per octave, up to half a cycle per pixel; the first takes all below."""
+"""Rings of spatial frequency, two per octave, up to half a cycle per pixel.
+
+The first takes all below.
+"""
 
 
 def _intensity(field: np.ndarray) -> np.ndarray:
-    """Return (12, C): mean, sd, skewness, kurtosis, entropy and percentiles, from the 256-bin histogram."""
+    """Return (12, C): moments, entropy and percentiles, from the 256-bin histogram.
+
+    Moments are mean, sd, skewness and kurtosis.
+    """
     values, columns = np.arange(256.0), []
     for channel in np.moveaxis(field, -1, 0):
         share = np.bincount(channel.ravel(), minlength=256) / channel.size
@@ -51,7 +59,10 @@ def _running(
 
 
 def opening(image: np.ndarray, radius: int) -> np.ndarray:
-    """Open a (H, W, C) uint8 image with a square of side 2 * radius + 1: bright details smaller than it vanish."""
+    """Open a (H, W, C) uint8 image with a square: bright details smaller than it vanish.
+
+    The square has a side of 2 * radius + 1.
+    """
     for extreme, outside in ((np.minimum, 255), (np.maximum, 0)):
         for axis in (0, 1):
             image = _running(image, radius, axis, extreme, outside)
@@ -66,7 +77,10 @@ def _granularity(field: np.ndarray) -> np.ndarray:
 
 
 def _rings(height: int, width: int) -> np.ndarray:
-    """Return the ring 1..BANDS of each rfft2 coefficient; 0 for the mean and the corners beyond Nyquist."""
+    """Return the ring 1..BANDS of each rfft2 coefficient.
+
+    It is 0 for the mean and the corners beyond Nyquist.
+    """
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
     with np.errstate(divide="ignore"):
         ring = BANDS + np.ceil(2 * np.log2(frequency / 0.5))

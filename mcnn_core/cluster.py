@@ -1,8 +1,9 @@
-"""Where tasks run: the threads of this process, or the workers of a dask.distributed cluster.
+r"""Where tasks run: the threads of this process, or the workers of a dask.distributed cluster.
 
-Pre-processing and embedding are cut into tasks that do not depend on each other. By default they run here. To
-spread them over several machines, all of which see the same files under the same paths and have this
-repository installed at the same commit, start one scheduler and, on every machine, workers::
+Pre-processing and embedding are cut into tasks that do not depend on each other. By default they
+run here. To spread them over several machines, all of which see the same files under the same paths
+and have this repository installed at the same commit, start one scheduler and, on every machine,
+workers::
 
     dask scheduler                                            # prints its address, tcp://HOST:8786
     dask worker tcp://HOST:8786 --nworkers auto --nthreads 1  # on each machine
@@ -11,12 +12,14 @@ and name the scheduler::
 
     make book PARAMS="scheduler=tcp://HOST:8786" ...
     python -m mcnn_core.preprocess --screen plates.csv --out store --scheduler tcp://HOST:8786
-    python -m mcnn_core.features --store store --model model --out activations --scheduler tcp://HOST:8786
+    python -m mcnn_core.features --store store --model model --out activations \
+        --scheduler tcp://HOST:8786
 
-Workers may come and go: the task of one that dies is given to another, and since a task writes the same bytes at
-the same place whoever does it, and does it once or twice, the result is that of one machine (of the embedding: of one with
-the same processor and the same number of threads per worker). When no worker is left the run stops; the same command goes on with
-what is missing. A scheduler does what anyone who reaches its port asks: keep it within a network that you trust.
+Workers may come and go: the task of one that dies is given to another, and since a task writes the
+same bytes at the same place whoever does it, and does it once or twice, the result is that of one
+machine (of the embedding: of one with the same processor and the same number of threads per
+worker). When no worker is left the run stops; the same command goes on with what is missing. A
+scheduler does what anyone who reaches its port asks: keep it within a network that you trust.
 """
 
 import hashlib
@@ -43,12 +46,18 @@ from mcnn_core.files import atomic
 
 #: Seconds that a run waits for the scheduler to answer, and for a worker while there is none.
 PATIENCE = 30.0
-RESUME = "start workers (dask worker ADDRESS), then give the same command again: it goes on with what is missing"
+RESUME = (
+    "start workers (dask worker ADDRESS), then give the same command again: "
+    "it goes on with what is missing"
+)
 
 
 @lru_cache
 def software() -> dict[str, str]:
-    """Return what all machines must share so that they compute the same: the package's source, Python, NumPy and torch."""
+    """Return what all machines must share so that they compute the same.
+
+    This is the package's source, Python, NumPy and torch.
+    """
     code = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         code.update(path.name.encode() + path.read_bytes())
@@ -81,7 +90,8 @@ def _task(expected: dict[str, str], function: Callable, *args: Any) -> Any:
     """Run a task on a worker, which may have joined after the others were checked."""
     if unlike := _unlike(expected):
         raise InputError(
-            f"A worker on {platform.node()} has other software than the run; install the same commit and requirements",
+            f"A worker on {platform.node()} has other software than the run; "
+            "install the same commit and requirements",
             unlike,
         )
     return function(*args)
@@ -112,12 +122,15 @@ class Pool:
         )
 
     def finished(self, pending: dict[Future, Any]) -> Iterator[tuple[Any, Any]]:
-        """Wait until some of the tasks in `pending` are done; take them out, and yield what they stand for and their results.
+        """Wait until some of the tasks in `pending` are done.
+
+        Take them out, and yield what they stand for and their results.
 
         Raises
         ------
         InputError
-            If the cluster has no scheduler or no worker any more, or a task has killed several workers. What a task raises is passed on.
+            If the cluster has no scheduler or no worker any more, or a task has killed several
+            workers. What a task raises is passed on.
         """
         alone = time.monotonic()  # since when there may have been no worker
         while not (
@@ -135,11 +148,13 @@ class Pool:
                 result = future.result()
             except CancelledError:
                 raise InputError(
-                    f"{self._address}: the scheduler was lost; start it and its workers again, and give the same command"
+                    f"{self._address}: the scheduler was lost; "
+                    "start it and its workers again, and give the same command"
                 ) from None
             except self._killed as error:
                 raise InputError(
-                    f"{self._address}: several workers died of one task, for want of memory perhaps; {RESUME}",
+                    f"{self._address}: several workers died of one task, "
+                    f"for want of memory perhaps; {RESUME}",
                     [str(error)],
                 ) from error
             yield what, result
@@ -149,7 +164,8 @@ class Pool:
             return len(self._client.nthreads())
         except (OSError, TimeoutError, CancelledError) as error:
             raise InputError(
-                f"{self._address}: the scheduler was lost; start it and its workers again, and give the same command"
+                f"{self._address}: the scheduler was lost; "
+                "start it and its workers again, and give the same command"
             ) from error
 
 
@@ -173,12 +189,15 @@ def _check(client: Any, folder: Path, files: Sequence[str]) -> None:
 
 @contextmanager
 def pool(scheduler: str, workers: int, folder: Path, files: Sequence[str] = ()) -> Iterator[Pool]:
-    """Give a place to run tasks, until the block ends; tasks that have not begun by then are dropped.
+    """Give a place to run tasks, until the block ends.
+
+    Tasks that have not begun by then are dropped.
 
     Parameters
     ----------
     scheduler : str
-        Address of a dask.distributed scheduler, ``tcp://HOST:PORT``; "" runs tasks in threads of this process.
+        Address of a dask.distributed scheduler, ``tcp://HOST:PORT``; "" runs tasks in threads of
+        this process.
     workers : int
         Threads, if there is no scheduler.
     folder : Path
@@ -189,7 +208,8 @@ def pool(scheduler: str, workers: int, folder: Path, files: Sequence[str] = ()) 
     Raises
     ------
     InputError
-        If no scheduler answers there, it has no workers, or some of them have other software or do not see the files.
+        If no scheduler answers there, it has no workers, or some of them have other software or do
+        not see the files.
     """
     if not scheduler:
         executor = ThreadPoolExecutor(workers)
@@ -204,7 +224,8 @@ def pool(scheduler: str, workers: int, folder: Path, files: Sequence[str] = ()) 
         client = Client(scheduler, timeout=PATIENCE, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         raise InputError(
-            f"no scheduler answers at {scheduler!r}; start one (dask scheduler) and give the address that it prints, tcp://HOST:8786",
+            f"no scheduler answers at {scheduler!r}; "
+            "start one (dask scheduler) and give the address that it prints, tcp://HOST:8786",
             [str(error)],
         ) from error
     with client:

@@ -7,14 +7,18 @@ from scipy.spatial.distance import squareform
 
 from mcnn_core.errors import InputError
 
-#: Cosine distance at which the tree is cut: that of an angle of pi/3 (paper), as the literal 0.5, since
-#: 1 - cos(pi/3) is 0.49999999999999989 in floating point and would split ties.
+#: Cosine distance at which the tree is cut: that of an angle of pi/3 (paper), as the literal 0.5,
+#: since 1 - cos(pi/3) is 0.49999999999999989 in floating point and would split ties.
 CUT = 0.5
-LINKAGE = "average"  #: [ours: the paper names none] Ward's needs Euclidean distances, which cosine distances are not
+#: [ours: the paper names none] Ward's needs Euclidean distances, which cosine distances are not.
+LINKAGE = "average"
 
 
 def tree(distances: np.ndarray) -> np.ndarray:
-    """Return the linkage matrix, (n - 1, 4), of an (n, n) distance matrix, its leaves in the optimal order (`turn_forks`)."""
+    """Return the linkage matrix, (n - 1, 4), of an (n, n) distance matrix.
+
+    Its leaves are in the optimal order (`turn_forks`).
+    """
     if len(distances) < 2:
         raise InputError(f"a tree needs two profiles or more, found {len(distances)}")
     return turn_forks(linkage(squareform(distances, checks=False), LINKAGE), distances)
@@ -23,11 +27,14 @@ def tree(distances: np.ndarray) -> np.ndarray:
 def turn_forks(branches: np.ndarray, distances: np.ndarray) -> np.ndarray:
     """Turn the forks of a tree so that neighbouring leaves are as near as it allows.
 
-    Of all orders of the leaves that the tree allows, the one with the least sum of distances between neighbours (Bar-Joseph et al. 2001,
-    Bioinformatics 17, S22). Fork by fork, from the leaves up, the best order is found for every first leaf u in one half and every last leaf w
-    in the other: the best path from u to some m, a step from m to some k across the fork, and the best path from k to w. This is two
-    products of matrices in which sums are products and minima are sums, n^3 additions at most, and 16 n^2 bytes. (SciPy's
-    ``optimal_leaf_ordering`` misses the optimum, https://github.com/scipy/scipy/issues/11227, by some per cent of the sum for a hundred profiles.)
+    Of all orders of the leaves that the tree allows, the one with the least sum of distances
+    between neighbours (Bar-Joseph et al. 2001, Bioinformatics 17, S22). Fork by fork, from the
+    leaves up, the best order is found for every first leaf u in one half and every last leaf w in
+    the other: the best path from u to some m, a step from m to some k across the fork, and the best
+    path from k to w. This is two products of matrices in which sums are products and minima are
+    sums, n^3 additions at most, and 16 n^2 bytes. (SciPy's ``optimal_leaf_ordering`` misses the
+    optimum, https://github.com/scipy/scipy/issues/11227, by some per cent of the sum for a hundred
+    profiles.)
 
     Parameters
     ----------
@@ -57,9 +64,8 @@ def turn_forks(branches: np.ndarray, distances: np.ndarray) -> np.ndarray:
         left, right = children[node - n]
         return [(span[left], span[right]), (span[right], span[left])]
 
-    path = np.zeros(
-        (n, n)
-    )  # the shortest from one leaf to another through all leaves of the smallest node that holds both
+    # the shortest from one leaf to another through all leaves of the smallest node that holds both
+    path = np.zeros((n, n))
     for left, right in children:
         for begin, inner in halves(left):
             for near, end in halves(right):
@@ -89,7 +95,10 @@ def turn_forks(branches: np.ndarray, distances: np.ndarray) -> np.ndarray:
 
 
 def _shortest(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return min over k of ``first[i, k] + second[k, j]``, looping over the shortest side, in pieces that stay in the processor's cache."""
+    """Return min over k of ``first[i, k] + second[k, j]``.
+
+    Loop over the shortest side, in pieces that stay in the processor's cache.
+    """
     rows, between, columns = *first.shape, second.shape[1]
     if columns < rows:
         return _shortest(second.T, first.T).T
@@ -119,8 +128,8 @@ def cut_tree(branches: np.ndarray, cut: float = CUT) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Row i for profile i: ``position`` among the ordered leaves, from 0, and ``cluster``, numbered from 1
-        in that order.
+        Row i for profile i: ``position`` among the ordered leaves, from 0, and ``cluster``,
+        numbered from 1 in that order.
     """
     leaves = leaves_list(branches)
     names = fcluster(branches, cut, criterion="distance")

@@ -64,7 +64,8 @@ def profile(
     fields : DataFrame
         ``Metadata_*`` columns with ``Metadata_Training``, and the features.
     normalisation : {"none", "centre", "whiten"}
-        Nothing, `mcnn_core.profiles.centre` on the wells or `mcnn_core.profiles.whiten` on the fields.
+        Nothing, `mcnn_core.profiles.centre` on the wells or `mcnn_core.profiles.whiten` on the
+        fields.
     units_differ : bool
         Standardise first; for handcrafted features.
 
@@ -107,11 +108,15 @@ def protocols(treatments: pd.DataFrame) -> list[str]:
 
 
 def evaluate(treatments: pd.DataFrame, method: str, seed: int) -> pd.DataFrame:
-    """Return the predictions of one method under each possible protocol, as in ``predictions.csv``."""
+    """Return the predictions of one method under each possible protocol.
+
+    They are as in ``predictions.csv``.
+    """
     parts = [nearest_neighbours(treatments, protocol) for protocol in protocols(treatments)]
     if not parts:
         raise InputError(
-            "no treatment shares its Metadata_MoA with another compound: there is nothing to predict"
+            "no treatment shares its Metadata_MoA with another compound: "
+            "there is nothing to predict"
         )
     return pd.concat(parts, ignore_index=True).assign(method=method, seed=seed)
 
@@ -129,8 +134,8 @@ def comparison(predictions: pd.DataFrame, treatments: pd.DataFrame) -> pd.DataFr
     Returns
     -------
     DataFrame
-        `COLUMNS`; without rows if there are no predictions. ``left_out`` counts the queries without a possible
-        answer. Floors have neither a seed nor an interval: they are exact expectations.
+        `COLUMNS`; without rows if there are no predictions. ``left_out`` counts the queries without
+        a possible answer. Floors have neither a seed nor an interval: they are exact expectations.
     """
     rows = [
         {"method": method, "protocol": protocol, "seed": seed, **scores(part)}

@@ -1,9 +1,10 @@
-"""What a screen will cost: seconds, memory and disk of each stage, from rates that `make bench` has measured.
+"""What a screen will cost: seconds, memory and disk of each stage.
 
-Each stage has one kind of work: grey values for what touches pixels, multiply-accumulates for the network, fields for the
-tables, profiles for distances. `make bench` measures the seconds at a few sizes; here they are read off the line through those
-points in logarithms. Below the first they stay, for a fixed part is left; beyond the last they grow as between the last two, in
-proportion at least.
+The rates are those that `make bench` has measured. Each stage has one kind of work: grey values for
+what touches pixels, multiply-accumulates for the network, fields for the tables, profiles for
+distances. `make bench` measures the seconds at a few sizes; here they are read off the line through
+those points in logarithms. Below the first they stay, for a fixed part is left; beyond the last
+they grow as between the last two, in proportion at least.
 """
 
 from collections.abc import Sequence
@@ -28,8 +29,9 @@ TIFF_HEADER = 400  #: bytes of a TIFF beside its pixels
 def training_macs(model: MCNN) -> int:
     """Return the multiply-accumulates of one field's way forward and back.
 
-    Each layer is passed three times: forward, for the gradient of its weights and for that of its input. The first
-    convolutions of each scale see pixels, whose gradient nobody needs: they are passed twice.
+    Each layer is passed three times: forward, for the gradient of its weights and for that of its
+    input. The first convolutions of each scale see pixels, whose gradient nobody needs: they are
+    passed twice.
     """
     first = sum(
         int(np.prod(shape[1:])) * layer.weight[0].numel()
@@ -40,7 +42,10 @@ def training_macs(model: MCNN) -> int:
 
 
 def read_bench(name: str = "bench.json") -> dict[str, Any]:
-    """Return what ``make bench`` recorded in ``book/recorded``; MissingStageError if there is nothing."""
+    """Return what ``make bench`` recorded in ``book/recorded``.
+
+    MissingStageError if there is nothing.
+    """
     path = find_root() / "book" / "recorded" / name
     if not path.exists():
         raise MissingStageError(f"{path} is missing: run make bench first")
@@ -50,9 +55,10 @@ def read_bench(name: str = "bench.json") -> dict[str, Any]:
 def bench_rows(bench: dict[str, Any]) -> pd.DataFrame:
     """Return one row per measured case.
 
-    Columns: stage, case, network, unit, units (per repeat), work (per unit), load (what is held in memory at once), seconds
-    (median, per unit), share (of the limit's speed), ratio with ratio_low and ratio_high (textbook's time by ours in the same
-    repeat), peak and textbook_peak (bytes); NaN where there is no textbook or no limit.
+    Columns: stage, case, network, unit, units (per repeat), work (per unit), load (what is held in
+    memory at once), seconds (median, per unit), share (of the limit's speed), ratio with ratio_low
+    and ratio_high (textbook's time by ours in the same repeat), peak and textbook_peak (bytes); NaN
+    where there is no textbook or no limit.
     """
     rows = []
     for row in bench["rows"]:
@@ -84,7 +90,10 @@ def bench_rows(bench: dict[str, Any]) -> pd.DataFrame:
 
 
 def read_off(work: Sequence[float], value: Sequence[float], wanted: float) -> float:
-    """Return the value at `wanted` on the line through measured points in logarithms; that of the first below, see above beyond."""
+    """Return the value at `wanted` on the line through measured points in logarithms.
+
+    Below the first point it is that of the first; beyond the last see above.
+    """
     work, value = np.log(np.asarray(work)), np.log(np.asarray(value))
     order = np.argsort(work)
     work, value, x = work[order], value[order], np.log(wanted)
@@ -132,7 +141,8 @@ def predict(
     Returns
     -------
     DataFrame
-        One row per stage: stage, seconds, memory_bytes (peak of its largest process), disk_bytes (what it leaves).
+        One row per stage: stage, seconds, memory_bytes (peak of its largest process), disk_bytes
+        (what it leaves).
     """
     counts = {
         "n_fields": n_fields,
@@ -180,9 +190,8 @@ def predict(
             * read_off(here["work"], here["seconds"], work)
             * (1 if stage in ALONE else bench["cores"] / cores)
         )
-        return seconds, base + max(nearest["peak"] - base, 0.0) * (
-            load / nearest["load"]
-        )  # in this order, or integers overflow
+        # in this order, or integers overflow
+        return seconds, base + max(nearest["peak"] - base, 0.0) * (load / nearest["load"])
 
     at_once = max(1, min(64, PIXELS_AT_ONCE // pixels))
     found = {
@@ -213,16 +222,16 @@ def predict(
             for stage, (seconds, memory) in found.items()
         ]
     )
-    table.loc[table["stage"] == "train", "memory_bytes"] += (
-        training * small
-    )  # pages of the store that stay in memory
+    # pages of the store that stay in memory
+    table.loc[table["stage"] == "train", "memory_bytes"] += training * small
     return table.astype({"memory_bytes": int, "disk_bytes": int})
 
 
 def growth(bench: dict[str, Any], fields: Sequence[int], **screen: Any) -> pd.DataFrame:
-    """Return `predict` for screens that differ in the number of fields alone: its columns and ``n_fields``.
+    """Return `predict` for screens that differ in the number of fields alone.
 
-    `screen` is the rest of what `predict` takes; ``training``, if given, is kept as the share that it is of ``n_fields``.
+    Its columns are there, and ``n_fields``. `screen` is the rest of what `predict` takes;
+    ``training``, if given, is kept as the share that it is of ``n_fields``.
     """
     share = screen.pop("training", None)
     share = 1.0 if share is None else share / screen["n_fields"]
@@ -237,7 +246,10 @@ def growth(bench: dict[str, Any], fields: Sequence[int], **screen: Any) -> pd.Da
 
 
 def passes(table: pd.DataFrame, column: str, bound: float) -> pd.Series:
-    """Return the number of fields at which each stage of a `growth` table passes a bound, read off in logarithms; NaN where it does not."""
+    """Return the number of fields at which each stage of a `growth` table passes a bound.
+
+    It is read off in logarithms; NaN where a stage does not pass it.
+    """
     found = {}
     for stage, part in table.groupby("stage", sort=False):
         above = np.flatnonzero(part[column].to_numpy() > bound)
@@ -253,7 +265,11 @@ def passes(table: pd.DataFrame, column: str, bound: float) -> pd.Series:
 def money(
     table: pd.DataFrame, cores: int, core_hour: float, gb_month: float, months: float = 1.0
 ) -> pd.Series:
-    """Return what the stages of `predict` cost at a price per core and hour, and per 10^9 bytes and month for what they leave on disk."""
+    """Return what the stages of `predict` cost.
+
+    There is a price per core and hour, and one per 10^9 bytes and month for what they leave on
+    disk.
+    """
     used = np.where(table["stage"].isin(ALONE), 1, cores)
     return (
         table["seconds"] / 3600 * used * core_hour + table["disk_bytes"] / 1e9 * gb_month * months
@@ -273,8 +289,9 @@ def beside(predicted: pd.DataFrame, large: dict[str, Any]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Indexed by stage; for seconds, memory_bytes and disk_bytes each the measured value, ``<name>_predicted`` and ``<name>_error``
-        (predicted by measured, minus 1; NaN where nothing was measured).
+        Indexed by stage; for seconds, memory_bytes and disk_bytes each the measured value,
+        ``<name>_predicted`` and ``<name>_error`` (predicted by measured, minus 1; NaN where nothing
+        was measured).
     """
     table = pd.DataFrame(large["stages"]).set_index("stage")
     predicted = predicted.set_index("stage").loc[table.index]
@@ -298,9 +315,10 @@ def estimate(
     epochs: int = 120,
     cores: int = 2,
 ) -> pd.DataFrame:
-    """Return `predict` for a screen that exists already, with the rates in ``book/recorded/bench.json``.
+    """Return `predict` for a screen that exists already.
 
-    The default network at the size that pre-processing chooses; columns stage, seconds, memory_bytes, disk_bytes.
+    The rates are those in ``book/recorded/bench.json``. The default network at the size that
+    pre-processing chooses; columns stage, seconds, memory_bytes, disk_bytes.
     """
     table = predict(read_bench(), n_fields, height, width, channels, n_classes, epochs, cores)
     return table[table["stage"] != "simulate"].reset_index(drop=True)

@@ -1,7 +1,8 @@
-"""The analyses of the whole screen in one place: their tables, and the fields to look at beside them.
+"""The analyses of the whole screen in one place.
 
-Chapters 9 to 12 take one step each; `discover` takes all, for `make study` and the benchmark. What a screen
-cannot answer (no annotation, no controls, no doses) is a table without rows.
+Their tables, and the fields to look at beside them. Chapters 9 to 12 take one step each; `discover`
+takes all, for `make study` and the benchmark. What a screen cannot answer (no annotation, no
+controls, no doses) is a table without rows.
 """
 
 from collections.abc import Sequence
@@ -40,12 +41,18 @@ def _described(profiles: pd.DataFrame) -> pd.DataFrame:
 
 
 def has_controls(wells: pd.DataFrame) -> bool:
-    """Whether every plate has negative controls and the screen two or more, which potency and novelty need."""
+    """Whether every plate has negative controls and the screen two or more.
+
+    Potency and novelty need them.
+    """
     return {"centre", "whiten"} <= set(possible_normalisations(wells))
 
 
 def similarity_table(wells: pd.DataFrame, like: pd.DataFrame) -> pd.DataFrame:
-    """Return ``similarity.csv``: what each well is, the ``nearest`` of its similarities ("" where there are none), and each as ``like <mechanism>``."""
+    """Return ``similarity.csv``: what each well is, and how similar to each mechanism.
+
+    The ``nearest`` of its similarities ("" where there are none), and each as ``like <mechanism>``.
+    """
     nearest = (
         like.dropna(how="all").idxmax(axis=1).reindex(like.index, fill_value="")
         if len(like.columns)
@@ -55,7 +62,10 @@ def similarity_table(wells: pd.DataFrame, like: pd.DataFrame) -> pd.DataFrame:
 
 
 def agreement_of_choices(wells: pd.DataFrame) -> float | str:
-    """Return the share of wells for which all `mcnn_core.response.CHOICES` name the same most similar mechanism."""
+    """Return the share of wells for which all choices name the same most similar mechanism.
+
+    The choices are those of `mcnn_core.response.CHOICES`.
+    """
     nearest = [similarities(wells, choice) for choice in CHOICES]
     if nearest[0].empty:
         return NOT_AVAILABLE
@@ -64,7 +74,10 @@ def agreement_of_choices(wells: pd.DataFrame) -> float | str:
 
 
 def unannotated_tops(wells: pd.DataFrame, like: pd.DataFrame, most: int = 40) -> pd.DataFrame:
-    """Return the median similarities, over its wells at its highest concentration, of each compound without annotation."""
+    """Return the median similarities of each compound without annotation.
+
+    They are taken over its wells at its highest concentration.
+    """
     tested = wells[(wells["Metadata_control_type"] == "trt") & (wells["Metadata_Compound"] != "")]
     annotated = tested.loc[tested["Metadata_MoA"] != "", "Metadata_Compound"]
     rest = tested[~tested["Metadata_Compound"].isin(annotated)]
@@ -102,7 +115,8 @@ def cluster_table(treatments: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
     Returns
     -------
     DataFrame
-        ``clusters.csv``: what each treatment is, and its ``cluster``, in the order of the leaves; the index says which row of `treatments`.
+        ``clusters.csv``: what each treatment is, and its ``cluster``, in the order of the leaves;
+        the index says which row of `treatments`.
     (n, n) float64 array
         Cosine distances in the same order.
     """
@@ -116,7 +130,10 @@ def cluster_table(treatments: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
 
 
 def cluster_summary(clusters: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per cluster, largest first: its treatments, how many are annotated, their commonest mechanism, and solvent profiles."""
+    """Return one row per cluster, largest first.
+
+    It has its treatments, how many are annotated, their commonest mechanism, and solvent profiles.
+    """
     moa = clusters["MoA"].where(clusters["MoA"] != "")
     rows = clusters.assign(
         annotated=moa.notna(), named=moa, solvent=clusters["control"] == "negcon"
@@ -131,7 +148,10 @@ def cluster_summary(clusters: pd.DataFrame) -> pd.DataFrame:
 
 
 def cluster_names(clusters: pd.DataFrame) -> pd.DataFrame:
-    """Return ``name``, ``cluster`` and ``Metadata_MoA`` of each row of `cluster_table`, for the interactive matrix."""
+    """Return ``name``, ``cluster`` and ``Metadata_MoA`` of each row of `cluster_table`.
+
+    They are for the interactive matrix.
+    """
     place = (
         clusters[[column for column in ("plate", "well") if column in clusters]]
         .agg(" ".join, axis=1)
@@ -146,7 +166,11 @@ def cluster_names(clusters: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_clusters(wells: pd.DataFrame, clusters: pd.DataFrame) -> pd.DataFrame:
-    """Return the wells with ``Metadata_Cluster``, that of their profile in `cluster_table` as text; "" for positive controls outside all profiles."""
+    """Return the wells with ``Metadata_Cluster``.
+
+    It is that of their profile in `cluster_table` as text; "" for positive controls outside all
+    profiles.
+    """
     control, unknown = wells["Metadata_control_type"] == "negcon", wells["Metadata_Treatment"] == ""
     keys = pd.DataFrame(
         {
@@ -190,7 +214,10 @@ def discover(wells: pd.DataFrame, treatments: pd.DataFrame) -> dict[str, pd.Data
 
 
 def shown_compounds(points: pd.DataFrame, wanted: Sequence[str], most: int = 4) -> list[str]:
-    """Return the compounds of a small figure: those wanted that the screen has, then those with most annotated doses, then the rest."""
+    """Return the compounds of a small figure.
+
+    Those wanted that the screen has, then those with most annotated doses, then the rest.
+    """
     annotated = (
         points.groupby("compound")["annotated"].sum().sort_values(ascending=False, kind="stable")
     )
@@ -200,7 +227,10 @@ def shown_compounds(points: pd.DataFrame, wanted: Sequence[str], most: int = 4) 
 
 
 def fields_of(table: pd.DataFrame, treatment: str, plate: str = "", most: int = 1) -> list[int]:
-    """Return the first rows of the screen's table that show a treatment, those of positive controls last; on one plate if named."""
+    """Return the first rows of the screen's table that show a treatment.
+
+    Those of positive controls last; on one plate if named.
+    """
     here = np.flatnonzero(
         (table["Metadata_Treatment"] == treatment)
         & ((table["Metadata_Plate"] == plate) | (plate == ""))
@@ -230,8 +260,8 @@ def novel_sheet(
 ) -> tuple[list[int], list[str]]:
     """Return rows and titles of a contact sheet of the first novel clusters (Fig. 4b).
 
-    Each cluster has two lines: fields of its treatments, highest score first, and under each one field of the
-    negative control of the same plate.
+    Each cluster has two lines: fields of its treatments, highest score first, and under each one
+    field of the negative control of the same plate.
     """
     rows, titles = [], []
     found = novel[novel["novel"]]
@@ -262,9 +292,11 @@ def novel_sheet(
 def suspect_sheet(
     table: pd.DataFrame, suspects: pd.DataFrame, columns: int = 4
 ) -> tuple[list[int], list[str]]:
-    """Return rows and titles of a contact sheet: the first suspect's compound at each dose (Supplementary Fig. 2), then both mechanisms.
+    """Return rows and titles of a contact sheet of the first suspect.
 
-    Of its own and of the nearest other mechanism `columns` fields of other compounds follow, of as many compounds as there are. Empty without suspects.
+    Its compound at each dose (Supplementary Fig. 2), then both mechanisms. Of its own and of the
+    nearest other mechanism `columns` fields of other compounds follow, of as many compounds as
+    there are. Empty without suspects.
     """
     if suspects.empty:
         return [], []

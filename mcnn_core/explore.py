@@ -1,8 +1,8 @@
-"""One page to look around in a screen: every profile a point, with search, colours, lasso and its fields.
+"""One page to look around in a screen: every profile a point.
 
-The page is a single file that holds its data, pictures and scripts and loads nothing; Bokeh draws the
-points, ``explore.html`` beside this module does the rest. Names are not trusted: they reach the page as
-data and are shown as text.
+It has search, colours, a lasso and the fields of each profile. The page is a single file that holds
+its data, pictures and scripts and loads nothing; Bokeh draws the points, ``explore.html`` beside
+this module does the rest. Names are not trusted: they reach the page as data and are shown as text.
 """
 
 import html
@@ -30,7 +30,10 @@ from mcnn_core.profiles import feature_matrix, row_names
 from mcnn_core.screen import REQUIRED
 
 PERPLEXITY = 30
-"""About how many neighbours a point of the plane is placed by; fewer where there are fewer than 91 points."""
+"""About how many neighbours a point of the plane is placed by.
+
+Fewer where there are fewer than 91 points.
+"""
 NEIGHBOURS = 10
 """Nearest neighbours that `kept_neighbours` counts."""
 PIXELS = 30_000_000
@@ -44,13 +47,18 @@ HEIGHT = 96
 
 
 def _directions(profiles: pd.DataFrame) -> np.ndarray:
-    """Return the profiles at length 1: nearest by Euclidean distance is then nearest by cosine distance."""
+    """Return the profiles at length 1.
+
+    Nearest by Euclidean distance is then nearest by cosine distance.
+    """
     values = feature_matrix(profiles)
     return values / np.linalg.norm(values, axis=1, keepdims=True).clip(min=np.finfo(float).tiny)
 
 
 def plane(profiles: pd.DataFrame, seed: int = 0) -> np.ndarray:
-    """Place profiles in a plane so that near neighbours stay near (t-SNE, van der Maaten & Hinton 2008, JMLR 9, 2579).
+    """Place profiles in a plane so that near neighbours stay near.
+
+    By t-SNE (van der Maaten & Hinton 2008, JMLR 9, 2579).
 
     Parameters
     ----------
@@ -73,7 +81,10 @@ def plane(profiles: pd.DataFrame, seed: int = 0) -> np.ndarray:
 
 
 def kept_neighbours(profiles: pd.DataFrame, places: np.ndarray) -> float:
-    """Return which share of each profile's `NEIGHBOURS` nearest by cosine distance are also its nearest in the plane."""
+    """Return which share of each profile's nearest are also its nearest in the plane.
+
+    Its `NEIGHBOURS` nearest by cosine distance are counted.
+    """
     k = min(NEIGHBOURS, len(places) - 1)
     if k < 1:
         return 1.0
@@ -81,7 +92,9 @@ def kept_neighbours(profiles: pd.DataFrame, places: np.ndarray) -> float:
         NearestNeighbors(n_neighbors=k).fit(points).kneighbors(return_distance=False)
         for points in (_directions(profiles), places)
     )
-    return float(np.mean([len(set(one) & set(other)) / k for one, other in zip(before, after)]))
+    return float(
+        np.mean([len(set(one) & set(other)) / k for one, other in zip(before, after, strict=True)])
+    )
 
 
 def pictures(profiles: pd.DataFrame, table: pd.DataFrame, pixels: np.ndarray) -> list[str]:
@@ -90,7 +103,8 @@ def pictures(profiles: pd.DataFrame, table: pd.DataFrame, pixels: np.ndarray) ->
     Parameters
     ----------
     profiles : DataFrame
-        Rows with ``Metadata_Plate`` and ``Metadata_Well``, and ``Metadata_Site`` if they are single fields.
+        Rows with ``Metadata_Plate`` and ``Metadata_Well``, and ``Metadata_Site`` if they are single
+        fields.
     table : DataFrame
         The screen's table; its row i is row i of `pixels`.
     pixels : (n, H, W, C) uint8 array
@@ -107,7 +121,9 @@ def pictures(profiles: pd.DataFrame, table: pd.DataFrame, pixels: np.ndarray) ->
         key: part.index[:MOST_FIELDS].tolist() for key, part in order.groupby(keys, sort=False)
     }
     wanted = list(profiles[keys].itertuples(index=False, name=None))
-    missing = [name for name, key in zip(row_names(profiles), wanted) if key not in fields]
+    missing = [
+        name for name, key in zip(row_names(profiles), wanted, strict=True) if key not in fields
+    ]
     if missing:
         raise InputError("these profiles have no field in the screen's table", missing)
     shown = [fields[key] for key in wanted]
@@ -131,7 +147,10 @@ def _strip(fields: Sequence[np.ndarray], size: tuple[int, int], gap: int = 2) ->
 
 
 def _column(values: pd.Series) -> dict:
-    """Return a column as the page holds it: numbers (null where there is none), or texts once each and their codes."""
+    """Return a column as the page holds it.
+
+    Numbers (null where there is none), or texts once each and their codes.
+    """
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
         return {"numbers": [None if pd.isna(value) else float(value) for value in values]}
     codes, texts = pd.factorize(values.astype("string").fillna(""), sort=True)
@@ -139,7 +158,10 @@ def _column(values: pd.Series) -> dict:
 
 
 def _plot(places: np.ndarray, names: Sequence[str]) -> figure:
-    """Return the points, grey until the page colours them; the wheel zooms with Ctrl only, or nobody could scroll past."""
+    """Return the points, grey until the page colours them.
+
+    The wheel zooms with Ctrl only, or nobody could scroll past.
+    """
     n = len(places)
     source = ColumnDataSource(
         {
@@ -214,7 +236,8 @@ def write_page(
     n = len(profiles)
     if np.shape(places) != (n, 2) or len(strips) != n:
         raise InputError(
-            f"expected places (n, 2) and pictures of {n} profiles, found {np.shape(places)} and {len(strips)}"
+            f"expected places (n, 2) and pictures of {n} profiles, "
+            f"found {np.shape(places)} and {len(strips)}"
         )
     names, document = row_names(profiles), Document()
     plot = _plot(np.asarray(places, float), names)

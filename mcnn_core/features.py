@@ -1,4 +1,7 @@
-"""Features: the 128 activations of every field, and their principal components (paper: Methods, "Feature extraction")."""
+"""Features: the 128 activations of every field, and their principal components.
+
+Paper: Methods, "Feature extraction".
+"""
 
 import argparse
 import os
@@ -75,15 +78,18 @@ def embed(
 def embed_screen(
     model: MCNN, store: Store, folder: str | Path, scheduler: str = "", progress: bool = True
 ) -> np.ndarray:
-    """Send every field of a store through the network, and keep what is done: a run that was killed goes on.
+    """Send every field of a store through the network, and keep what is done.
+
+    A run that was killed goes on.
 
     Parameters
     ----------
     model : MCNN
     store : Store
     folder : path
-        Receives ``part_<first row>.npy`` for every `PART` fields with its SHA-256, each written whole or not at all, ``network.yml`` and
-        ``weights.safetensors`` for whoever computes a part, and ``embedding.json``, which says of which store, weights and precision they are.
+        Receives ``part_<first row>.npy`` for every `PART` fields with its SHA-256, each written
+        whole or not at all, ``network.yml`` and ``weights.safetensors`` for whoever computes a
+        part, and ``embedding.json``, which says of which store, weights and precision they are.
         Parts of another embedding are deleted, damaged ones computed again.
     scheduler : str
         Address of a cluster that does it instead (`mcnn_core.cluster`).
@@ -97,8 +103,9 @@ def embed_screen(
     Raises
     ------
     InputError
-        If the folder holds what this function has not written; if another run embeds into it; if pixels of the store are not as they were written
-        (`mcnn_core.preprocess.Store.verify`); and what `mcnn_core.cluster.pool` raises.
+        If the folder holds what this function has not written; if another run embeds into it; if
+        pixels of the store are not as they were written (`mcnn_core.preprocess.Store.verify`); and
+        what `mcnn_core.cluster.pool` raises.
     """
     folder = Path(folder).resolve()
     claim(folder, "embedding")
@@ -112,7 +119,8 @@ def _embed_screen(
     theirs = [path.name for path in sorted(folder.glob("part_*")) if not is_ours(path)]
     if theirs:
         raise InputError(
-            f"{folder} holds files that look like parts of an embedding and were not written there by this program: "
+            f"{folder} holds files that look like parts of an embedding and were not written there "
+            "by this program: "
             "move them away, or name another folder",
             theirs,
         )
@@ -135,7 +143,8 @@ def _embed_screen(
                 packed({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
             )
         write_json(folder / "embedding.json", {**identity, "precision": precision})
-    # The names are listed, not asked for one by one: a network drive would remember for a while that a file was not there.
+    # The names are listed, not asked for one by one: a network drive would remember for a while
+    # that a file was not there.
     there, parts = (
         set(os.listdir(folder)),
         {
@@ -148,7 +157,8 @@ def _embed_screen(
         for name, rows in parts.items()
         if not {name, f"{name}.sha256"} <= there or not _whole(folder / name)
     }
-    # All at once, and here: workers on other machines, which would write to one file together, find theirs named.
+    # All at once, and here: workers on other machines, which would write to one file together, find
+    # theirs named.
     register(*(folder / f"{name}{suffix}" for name in missing for suffix in ("", ".sha256")))
     if missing:
         with (
@@ -201,7 +211,10 @@ def _is_sent(folder: Path, weights: str) -> bool:
 def _embed_part(
     folder: Path, weights: str, precision: str, store: Store, rows: range, name: str
 ) -> None:
-    """Write the activations of some rows, whose pixels are compared with their SHA-256 first; run by a worker."""
+    """Write the activations of some rows; run by a worker.
+
+    Their pixels are compared with their SHA-256 first.
+    """
     store.verify(rows)
     write_array(
         folder / name,
@@ -214,7 +227,10 @@ def _embed_part(
 def feature_frame(
     table: pd.DataFrame, activations: np.ndarray, training: np.ndarray
 ) -> pd.DataFrame:
-    """Join Metadata_*, Metadata_Training and MCNN_001 to MCNN_128; InputError if rows do not match or are not finite."""
+    """Join Metadata_*, Metadata_Training and MCNN_001 to MCNN_128.
+
+    InputError if rows do not match or are not finite.
+    """
     if not len(table) == len(activations) == len(training):
         raise InputError(
             f"{len(table)} fields need as many rows of features and training marks",
@@ -237,14 +253,16 @@ class Projection:
     """Principal axes of the training fields."""
 
     columns: tuple[str, ...]  #: features, in order
-    mean: (
-        np.ndarray
-    )  #: (d,) float64: mean of the training fields, subtracted first [ours: the paper is silent]
+    #: (d,) float64: mean of the training fields, subtracted first [ours: the paper is silent]
+    mean: np.ndarray
     components: np.ndarray  #: (k, d) float64: orthonormal axes
     explained: np.ndarray  #: (k,) float64: part of the variance along each axis
 
     def transform(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Return Metadata_* columns and principal components, named MCNN_001 ... as features were (float64)."""
+        """Return Metadata_* columns and principal components (float64).
+
+        They are named MCNN_001 ... as features were.
+        """
         missing = [
             f"column {column!r} is missing" for column in self.columns if column not in frame
         ]
@@ -259,13 +277,15 @@ class Projection:
 
 
 def fit_pca(frame: pd.DataFrame, variance: float = 0.99) -> Projection:
-    """Fit principal components on the non-augmented training fields, keeping a part of the variance.
+    """Fit principal components on the non-augmented training fields.
+
+    They keep a part of the variance.
 
     Parameters
     ----------
     frame : DataFrame
-        Rows of `feature_frame` (or other features beside Metadata_*). InputError if a row is not marked
-        as a training field in Metadata_Training, or if no feature varies.
+        Rows of `feature_frame` (or other features beside Metadata_*). InputError if a row is not
+        marked as a training field in Metadata_Training, or if no feature varies.
     variance : float
         Part of the variance to keep, between 0 and 1 (paper: 0.99).
     """
@@ -319,7 +339,8 @@ def main(arguments: list[str] | None = None) -> None:
         )
         write_array(Path(given.out) / "activations.npy", activations)
     print(
-        f"{given.out}/activations.npy: {activations.shape[0]} fields, {activations.shape[1]} activations each"
+        f"{given.out}/activations.npy: {activations.shape[0]} fields, "
+        f"{activations.shape[1]} activations each"
     )
 
 

@@ -1,6 +1,7 @@
 """How well the answers agree with the planted truth of a simulated screen.
 
-The only module that reads ``truth.csv`` and ``effects.csv``; nothing that it returns goes back into an analysis.
+The only module that reads ``truth.csv`` and ``effects.csv``; nothing that it returns goes back into
+an analysis.
 """
 
 import numpy as np
@@ -13,24 +14,21 @@ from mcnn_core.novelty import baselines
 from mcnn_core.pipeline import NOT_AVAILABLE
 from mcnn_core.screen import Screen, in_words, treatment_key
 
-PURE, HALF = (
-    0.8,
-    0.5,
-)  #: a cluster recovers a mechanism if it is this pure and holds this share of its top doses
+#: a cluster recovers a mechanism if it is this pure and holds this share of its top doses
+PURE, HALF = 0.8, 0.5
 ACTS = 0.5  #: response from which a treatment counts as showing its mechanism
-RECOVERED, FDR = (
-    0.5,
-    0.05,
-)  #: Jaccard index of a recovered group of genes; false discovery rate at which a term is found
-POSSIBLE = (
-    0.8  #: Jaccard index from which a group counts as one that the true effects alone set apart
-)
+#: Jaccard index of a recovered group of genes; false discovery rate at which a term is found
+RECOVERED, FDR = 0.5, 0.05
+#: Jaccard index from which a group counts as one that the true effects alone set apart
+POSSIBLE = 0.8
 
 
 def read_truth(screen: Screen, column: str = "concentration") -> pd.DataFrame | None:
-    """Return what really acts in each well; None for a real screen, and for a simulated one without that `column`.
+    """Return what really acts in each well.
 
-    A simulated BBBC021 has doses ("concentration", and then ``treatment`` is added), a simulated KiMorph has groups of genes ("group").
+    None for a real screen, and for a simulated one without that `column`. A simulated BBBC021 has
+    doses ("concentration", and then ``treatment`` is added), a simulated KiMorph has groups of
+    genes ("group").
     """
     path = screen.root / "truth.csv"
     if not screen.simulated or not path.is_file():
@@ -42,7 +40,8 @@ def read_truth(screen: Screen, column: str = "concentration") -> pd.DataFrame | 
     return (
         truth.assign(
             treatment=[
-                treatment_key(*one) for one in zip(truth["compound"], truth["concentration"])
+                treatment_key(*one)
+                for one in zip(truth["compound"], truth["concentration"], strict=True)
             ]
         )
         if dosed
@@ -51,7 +50,10 @@ def read_truth(screen: Screen, column: str = "concentration") -> pd.DataFrame | 
 
 
 def read_effects(screen: Screen) -> pd.DataFrame | None:
-    """Return the mean shifts of each siRNA of a simulated KiMorph (`mcnn_core.kimorph.effect_table`); None for any other screen."""
+    """Return the mean shifts of each siRNA of a simulated KiMorph; None for any other screen.
+
+    They are those of `mcnn_core.kimorph.effect_table`.
+    """
     path = screen.root / "effects.csv"
     return pd.read_csv(path, keep_default_na=False) if screen.simulated and path.is_file() else None
 
@@ -61,7 +63,10 @@ def _by(truth: pd.DataFrame, key: str, column: str) -> pd.Series:
 
 
 def _available(found: dict[str, float]) -> dict[str, float | str]:
-    """Put "not available" where a screen is too small for a grade (nothing planted, nothing fitted)."""
+    """Put "not available" where a screen is too small for a grade.
+
+    Nothing is planted there, or nothing fitted.
+    """
     return {key: value if np.isfinite(value) else NOT_AVAILABLE for key, value in found.items()}
 
 
@@ -76,9 +81,9 @@ def grade_potency(potency: pd.DataFrame, truth: pd.DataFrame | None) -> dict[str
     Returns
     -------
     dict
-        ``graded`` compounds; ``no_fit`` share of them without a fit; over those with one: ``median_error`` (absolute, log10
-        units), ``coverage`` (share of true values inside the interval), ``median_width`` (of the interval, log10 units).
-        "not available" without truth.
+        ``graded`` compounds; ``no_fit`` share of them without a fit; over those with one:
+        ``median_error`` (absolute, log10 units), ``coverage`` (share of true values inside the
+        interval), ``median_width`` (of the interval, log10 units). "not available" without truth.
     """
     if truth is None:
         return dict.fromkeys(
@@ -113,8 +118,9 @@ def grade_clusters(clusters: pd.DataFrame, truth: pd.DataFrame | None) -> pd.Dat
     Returns
     -------
     DataFrame
-        Indexed by mechanism: ``cluster``, ``held`` of ``top_doses`` (highest dose of each of its compounds), ``size``,
-        ``purity`` (share of the cluster's treatments that belong to it) and ``recovered`` (`PURE`, `HALF`).
+        Indexed by mechanism: ``cluster``, ``held`` of ``top_doses`` (highest dose of each of its
+        compounds), ``size``, ``purity`` (share of the cluster's treatments that belong to it) and
+        ``recovered`` (`PURE`, `HALF`).
     """
     columns, rows = ["cluster", "held", "top_doses", "size", "purity", "recovered"], {}
     if truth is None:
@@ -146,16 +152,17 @@ def grade_clusters(clusters: pd.DataFrame, truth: pd.DataFrame | None) -> pd.Dat
 def grade_novelty(
     novel: pd.DataFrame, treatments: pd.DataFrame, truth: pd.DataFrame | None
 ) -> pd.DataFrame:
-    """Compare ``novel.csv`` and two general detectors with the planted hidden mechanisms; no rows without truth.
+    """Compare ``novel.csv`` and two general detectors with the planted hidden mechanisms.
 
-    A treatment is truly novel where a hidden mechanism acts with a response of `ACTS` or more. Each detector calls
-    as many treatments novel as ours does.
+    No rows without truth. A treatment is truly novel where a hidden mechanism acts with a response
+    of `ACTS` or more. Each detector calls as many treatments novel as ours does.
 
     Returns
     -------
     DataFrame
-        Indexed by detector ("clusters" is ours): ``called``, ``precision``, ``recall`` and ``average_precision`` over its whole
-        ranking; the last row, "chance", has the share of truly novel treatments.
+        Indexed by detector ("clusters" is ours): ``called``, ``precision``, ``recall`` and
+        ``average_precision`` over its whole ranking; the last row, "chance", has the share of truly
+        novel treatments.
     """
     if truth is None or novel.empty:
         return pd.DataFrame(columns=["called", "precision", "recall", "average_precision"])
@@ -204,7 +211,10 @@ def novelty_grades(detectors: pd.DataFrame) -> dict[str, float | str]:
 
 
 def suspect_grades(suspects: pd.DataFrame, truth: pd.DataFrame | None) -> dict[str, int | str]:
-    """Return the first suspect, what it is like, how many there are, and the ``rank``, from 1, of the first planted wrong label."""
+    """Return the first suspect, what it is like, how many there are, and a ``rank``.
+
+    The rank, from 1, is that of the first planted wrong label.
+    """
     if suspects.empty:
         return dict.fromkeys(("suspect", "suspect_like", "suspects", "rank"), NOT_AVAILABLE)
     first, wrong = suspects.iloc[0], np.zeros(0, int)
@@ -221,13 +231,16 @@ def suspect_grades(suspects: pd.DataFrame, truth: pd.DataFrame | None) -> dict[s
 
 
 def grade_choice(classes: dict[str, list[str]], truth: pd.DataFrame | None) -> pd.DataFrame:
-    """Say of treatments chosen as classes in several ways what they really are; no rows without truth.
+    """Say of treatments chosen as classes in several ways what they really are.
+
+    No rows without truth.
 
     Returns
     -------
     DataFrame
-        Indexed by way: number of ``classes``, ``acting`` (share whose mechanism acts with a response of `ACTS` or more), and how many different
-        ``compounds`` and ``mechanisms`` these have. A way whose classes are no treatments is left out.
+        Indexed by way: number of ``classes``, ``acting`` (share whose mechanism acts with a
+        response of `ACTS` or more), and how many different ``compounds`` and ``mechanisms`` these
+        have. A way whose classes are no treatments is left out.
     """
     columns, rows = ["classes", "acting", "compounds", "mechanisms"], {}
     if truth is not None:
@@ -265,9 +278,10 @@ def _jaccard(one: set, other: set) -> float:
 
 
 def best_clusters(groups: pd.Series, clusters: pd.Series) -> pd.DataFrame:
-    """Return for each planted group the cluster with the largest Jaccard index; both series are indexed by gene.
+    """Return for each planted group the cluster with the largest Jaccard index.
 
-    Columns ``genes``, ``cluster``, ``size`` and ``jaccard``; index the group.
+    Both series are indexed by gene. Columns ``genes``, ``cluster``, ``size`` and ``jaccard``; index
+    the group.
     """
     rows, members = {}, {cluster: set(part.index) for cluster, part in clusters.groupby(clusters)}
     for group, part in groups.groupby(groups):
@@ -284,7 +298,10 @@ def best_clusters(groups: pd.Series, clusters: pd.Series) -> pd.DataFrame:
 
 
 def effect_clusters(effects: pd.DataFrame, inactive: pd.Index) -> pd.Series:
-    """Cluster siRNAs by their true effects, relative to the mean of the `inactive` ones, exactly as profiles are; indexed by siRNA."""
+    """Cluster siRNAs by their true effects exactly as profiles are.
+
+    Effects are relative to the mean of the `inactive` ones; the result is indexed by siRNA.
+    """
     shifts = effects.set_index("compound")
     shifts = shifts - shifts.loc[shifts.index.isin(inactive)].mean()
     shifts = shifts[(shifts != 0).any(axis=1)]  # a lone inactive siRNA has no direction
@@ -299,7 +316,9 @@ def grade_groups(
     truth: pd.DataFrame | None,
     effects: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Return for each planted group of genes of a simulated KiMorph its best cluster, and whether its term was found there.
+    """Return for each planted group of genes of a simulated KiMorph its best cluster.
+
+    It is said too whether its term was found there.
 
     Parameters
     ----------
@@ -315,9 +334,10 @@ def grade_groups(
     Returns
     -------
     DataFrame
-        As `best_clusters`, with ``recovered`` (Jaccard of `RECOVERED` or more), ``possible`` (best Jaccard of the group where the true
-        effects are clustered instead of profiles; missing without `effects`) and ``term`` ("found", "missed", or "" where none is
-        planted). The group without an effect is left out.
+        As `best_clusters`, with ``recovered`` (Jaccard of `RECOVERED` or more), ``possible`` (best
+        Jaccard of the group where the true effects are clustered instead of profiles; missing
+        without `effects`) and ``term`` ("found", "missed", or "" where none is planted). The group
+        without an effect is left out.
     """
     if truth is None:
         return pd.DataFrame(
@@ -335,7 +355,7 @@ def grade_groups(
         ]
     terms = planted.groupby("group")["term"].first()
     strong = enriched[(enriched["algorithm"] == "elim") & (enriched["q"] <= FDR)]
-    pairs = set(zip(strong["cluster"], strong["name"]))
+    pairs = set(zip(strong["cluster"], strong["name"], strict=True))
     # A group's genes are annotated to its term or to one of its two parts.
     table["term"] = [
         ""
@@ -356,8 +376,9 @@ def group_grades(
     Returns
     -------
     dict
-        ``groups`` and those ``recovered``; ``possible``, groups whose true effects reach `POSSIBLE`, and ``possible_recovered`` of them;
-        ``terms_planted`` and ``terms_found``; ``rand``, the adjusted Rand index of clusters and groups. "not available" without truth.
+        ``groups`` and those ``recovered``; ``possible``, groups whose true effects reach
+        `POSSIBLE`, and ``possible_recovered`` of them; ``terms_planted`` and ``terms_found``;
+        ``rand``, the adjusted Rand index of clusters and groups. "not available" without truth.
     """
     if truth is None:
         return dict.fromkeys(
@@ -391,7 +412,10 @@ def group_grades(
 def grades(
     tables: dict[str, pd.DataFrame], treatments: pd.DataFrame, truth: pd.DataFrame | None
 ) -> dict[str, float | str]:
-    """Return all grades of `mcnn_core.discover.discover`'s tables as one flat dict: ``potency.coverage``, ``novel.recall.clusters``, ..."""
+    """Return all grades of `mcnn_core.discover.discover`'s tables as one flat dict.
+
+    Its keys are ``potency.coverage``, ``novel.recall.clusters``, ...
+    """
     hidden = grade_clusters(tables["clusters"], truth)
     parts = {
         "potency": grade_potency(tables["potency"], truth),

@@ -27,7 +27,10 @@ TILE = r"(\d{1,6}):(\d{1,6}),(\d{1,6}):(\d{1,6})"
 
 
 def image_paths(screen: Screen, rows: slice = slice(None)) -> list[tuple[str, ...]]:
-    """Return the paths of each field's images, one tuple per row of the table, in the order of the channels."""
+    """Return the paths of each field's images.
+
+    One tuple per row of the table, in the order of the channels.
+    """
     table = screen.table.iloc[rows]
     return list(
         zip(
@@ -46,7 +49,10 @@ def image_paths(screen: Screen, rows: slice = slice(None)) -> list[tuple[str, ..
 
 
 def image_tiles(screen: Screen, rows: slice = slice(None)) -> list[str]:
-    """Return the ``Metadata_Tile`` of each row, "" where a file holds one field; see `tile_slices`."""
+    """Return the ``Metadata_Tile`` of each row; see `tile_slices`.
+
+    It is "" where a file holds one field.
+    """
     table = screen.table.iloc[rows]
     return table["Metadata_Tile"].tolist() if "Metadata_Tile" in table else [""] * len(table)
 
@@ -76,7 +82,8 @@ def _page(tiff: tifffile.TiffFile, path: str | os.PathLike) -> tifffile.TiffPage
         )
     if page.samplesperpixel > 1 or page.photometric != tifffile.PHOTOMETRIC.MINISBLACK:
         raise InputError(
-            f"{path}: {page.photometric.name} with {page.samplesperpixel} samples per pixel; grey (black is zero) is right"
+            f"{path}: {page.photometric.name} with {page.samplesperpixel} samples per pixel; "
+            "grey (black is zero) is right"
         )
     if str(page.dtype) not in DTYPES:
         raise InputError(f"{path}: pixels of type {page.dtype}; {' or '.join(DTYPES)} are right")
@@ -106,14 +113,16 @@ def _page(tiff: tifffile.TiffFile, path: str | os.PathLike) -> tifffile.TiffPage
         for start, length in zip(page.dataoffsets, page.databytecounts, strict=True)
     ) or (plain and stored < page.nbytes):
         raise InputError(
-            f"{path}: truncated: the header names more bytes than the {size} of the file; copy it again"
+            f"{path}: truncated: the header names more bytes than the {size} of the file; "
+            "copy it again"
         )
     parts = math.prod(page.chunked)
     if (
         not len(page.dataoffsets) == len(page.databytecounts) == parts or 0 in page.databytecounts
     ):  # absent ones would be read as zeros
         raise InputError(
-            f"{path}: the header names {len(page.dataoffsets)} strips or tiles of pixels, not empty; {parts} are right"
+            f"{path}: the header names {len(page.dataoffsets)} strips or tiles of pixels, "
+            f"not empty; {parts} are right"
         )
     return page
 
@@ -125,18 +134,21 @@ def _tiff(path: str | os.PathLike, decode: bool) -> np.ndarray | tuple[int, int,
             return (*page.shape, str(page.dtype))
         if page.compression != tifffile.COMPRESSION.LZW:
             return page.asarray()
-    # tifffile would need imagecodecs for LZW, which can crash on a damaged file; Pillow brings the decoder of libtiff.
+    # tifffile would need imagecodecs for LZW, which can crash on a damaged file; Pillow brings the
+    # decoder of libtiff.
     with TiffImageFile(path) as image:
         return np.array(image)
 
 
 def _jpeg(path: str | os.PathLike, decode: bool) -> np.ndarray | tuple[int, int, str]:
-    # The class itself and not Image.open: its limit on pixels is not ours, and it guesses the format.
+    # The class itself and not Image.open: its limit on pixels is not ours, and it guesses the
+    # format.
     with JpegImageFile(path) as image:
         width, height = image.size
         if image.mode != "L":
             raise InputError(
-                f"{path}: mode {image.mode} with {image.layers} samples per pixel; grey (L) is right"
+                f"{path}: mode {image.mode} with {image.layers} samples per pixel; "
+                "grey (L) is right"
             )
         if width * height > MAX_PIXELS:
             raise InputError(f"{path}: {height} x {width} pixels; {MAX_PIXELS} at most are right")
@@ -165,7 +177,10 @@ def _open(path: str | os.PathLike, decode: bool) -> np.ndarray | tuple[int, int,
 
 @lru_cache(maxsize=12)
 def _montage(path: str, stamp: tuple[int, int]) -> np.ndarray:
-    """Return the pixels of a file; the fields of a montage are read one after another, so it is decoded once."""
+    """Return the pixels of a file.
+
+    The fields of a montage are read one after another, so it is decoded once.
+    """
     return _open(path, decode=True)
 
 
@@ -188,7 +203,8 @@ def read_image(path: str | os.PathLike, tile: str = "") -> np.ndarray:
     ------
     InputError
         If the file is missing, truncated or neither TIFF nor JPEG, has several pages or samples per
-        pixel, is neither uint8 nor uint16, or claims more than `MAX_PIXELS` (found before decoding).
+        pixel, is neither uint8 nor uint16, or claims more than `MAX_PIXELS` (found before
+        decoding).
     """
     if not tile:
         return _open(path, decode=True).astype(np.uint16, copy=False)
@@ -202,13 +218,17 @@ def read_image(path: str | os.PathLike, tile: str = "") -> np.ndarray:
         rows.start < rows.stop <= image.shape[0] and columns.start < columns.stop <= image.shape[1]
     ):
         raise InputError(
-            f"{path}: Metadata_Tile {tile} is not a part of {image.shape[0]} x {image.shape[1]} pixels"
+            f"{path}: Metadata_Tile {tile} is not a part of "
+            f"{image.shape[0]} x {image.shape[1]} pixels"
         )
     return image[rows, columns].astype(np.uint16)
 
 
 def image_header(path: str | os.PathLike) -> tuple[int, int, str]:
-    """Return height, width and type ("uint8" or "uint16") from the header of an image that `read_image` would accept by it."""
+    """Return height, width and type from the header of an image.
+
+    The type is "uint8" or "uint16"; the image is one that `read_image` would accept by its header.
+    """
     return _open(path, decode=False)
 
 
@@ -218,7 +238,10 @@ def image_shape(path: str | os.PathLike) -> tuple[int, int]:
 
 
 def _field_shape(screen: Screen, shape: tuple[int, int]) -> tuple[tuple[int, int], list[str]]:
-    """Return the common (height, width) of the fields in files of `shape`, and one problem per unusable tile."""
+    """Return the common (height, width) of the fields in files of `shape`.
+
+    There is one problem per unusable tile beside it.
+    """
     rows, problems, sizes = {}, [], {}
     for row, tile in enumerate(image_tiles(screen)):
         rows.setdefault(tile, row)
@@ -232,11 +255,13 @@ def _field_shape(screen: Screen, shape: tuple[int, int]) -> tuple[tuple[int, int
             sizes[tile] = tuple(part.stop - part.start for part in parts)
         else:
             problems.append(
-                f"Metadata_Tile {tile} is not a part of {shape[0]} x {shape[1]} pixels (row {row} of the table)"
+                f"Metadata_Tile {tile} is not a part of {shape[0]} x {shape[1]} pixels "
+                f"(row {row} of the table)"
             )
     common = pd.Series(list(sizes.values())).mode().iat[0] if sizes else shape
     problems += [
-        f"Metadata_Tile {tile or 'empty'}: {size[0]} x {size[1]} pixels; {common[0]} x {common[1]} as in most parts is right "
+        f"Metadata_Tile {tile or 'empty'}: {size[0]} x {size[1]} pixels; "
+        f"{common[0]} x {common[1]} as in most parts is right "
         f"(row {rows[tile]} of the table)"
         for tile, size in sizes.items()
         if size != common
@@ -245,7 +270,9 @@ def _field_shape(screen: Screen, shape: tuple[int, int]) -> tuple[tuple[int, int
 
 
 def check_headers(screen: Screen) -> tuple[int, int]:
-    """Open the header of every image of a screen and return the common (height, width) of its fields.
+    """Return the common (height, width) of the fields of a screen.
+
+    The header of every image is opened.
 
     Raises
     ------
@@ -264,7 +291,8 @@ def check_headers(screen: Screen) -> tuple[int, int]:
             problems.append(f"{error.what} ({describe(screen, row, channel)})")
     common = pd.Series(list(shapes.values())).mode().iat[0] if shapes else (0, 0)
     problems += [
-        f"{path}: {shape[0]} x {shape[1]} pixels; {common[0]} x {common[1]} as in most files is right "
+        f"{path}: {shape[0]} x {shape[1]} pixels; "
+        f"{common[0]} x {common[1]} as in most files is right "
         f"({describe(screen, *first[path])})"
         for path, shape in shapes.items()
         if shape != common
@@ -280,7 +308,10 @@ def check_headers(screen: Screen) -> tuple[int, int]:
 
 
 def read_field(screen: Screen, i: int) -> np.ndarray:
-    """Return the field in row `i` of the table, (H, W, C) uint16, channels in the order of the screen."""
+    """Return the field in row `i` of the table, (H, W, C) uint16.
+
+    Channels are in the order of the screen.
+    """
     here = slice(i, i + 1)
     return np.stack(
         [read_image(path, image_tiles(screen, here)[0]) for path in image_paths(screen, here)[0]],

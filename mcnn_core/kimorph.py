@@ -1,9 +1,10 @@
 """A simulated KiMorph on disk, in the imageHTS layout, with known truth and a toy ontology.
 
-HeLa cells are drawn by `mcnn_core.simulate` with other baselines; here is what else KiMorph has: four control siRNAs
-in twelve positions each, a library of siRNAs in duplicate among which groups of genes share a phenotype, one siRNA whose
-first replicate is spoilt by an artefact (the paper's LAK, l. 201-205), pictures as JPEG montages of fields, and a Gene Ontology in
-which some of the groups have a term. Phenotypes are those the paper names (l. 187-211). Genes, siRNAs and terms are
+HeLa cells are drawn by `mcnn_core.simulate` with other baselines; here is what else KiMorph has:
+four control siRNAs in twelve positions each, a library of siRNAs in duplicate among which groups of
+genes share a phenotype, one siRNA whose first replicate is spoilt by an artefact (the paper's LAK,
+l. 201-205), pictures as JPEG montages of fields, and a Gene Ontology in which some of the groups
+have a term. Phenotypes are those the paper names (l. 187-211). Genes, siRNAs and terms are
 invented. Nothing in the analysis reads ``truth.csv`` or ``effects.csv``.
 """
 
@@ -83,7 +84,8 @@ class Layout:
 
 # -------------------------------------------------------------------------- biology
 
-# HeLa beside the cells of `mcnn_core.simulate`: no epithelial islands, drawn out, brighter nuclei; in the units of PARAMETERS.
+# HeLa beside the cells of `mcnn_core.simulate`: no epithelial islands, drawn out, brighter nuclei;
+# in the units of PARAMETERS.
 HELA = {
     "radius": 0.5,
     "elongation": 0.16,
@@ -161,7 +163,10 @@ LAYOUTS = {
 def draw_sirna(
     seed: int, name: str, phenotype: str, strength: float, penetrance: float
 ) -> Compound:
-    """Return what one siRNA does to HeLa cells: its phenotype in responding cells, off-target shifts in all (none in a control)."""
+    """Return what one siRNA does to HeLa cells.
+
+    Its phenotype in responding cells, off-target shifts in all (none in a control).
+    """
     rng = generator(seed, "sirna", name)
     effect, side = np.zeros((2, len(PARAMETERS)))
     for parameter, shift in PHENOTYPES[phenotype].items():
@@ -181,9 +186,10 @@ def truth_table(seed: int, layout: Layout) -> tuple[pd.DataFrame, dict[str, Comp
     Returns
     -------
     DataFrame
-        One row per replicate and well: plate (barcode), replicate, well, content, compound (the gene's symbol), sirna, entrez, group
-        ("" in controls), phenotype, like (control with that phenotype, "" if none), strength, penetrance, artefact (bool), term
-        (name in the toy ontology, "" if none).
+        One row per replicate and well: plate (barcode), replicate, well, content, compound (the
+        gene's symbol), sirna, entrez, group ("" in controls), phenotype, like (control with that
+        phenotype, "" if none), strength, penetrance, artefact (bool), term (name in the toy
+        ontology, "" if none).
     dict of str to Compound
     """
     rng = generator(seed, "library")
@@ -276,13 +282,16 @@ def truth_table(seed: int, layout: Layout) -> tuple[pd.DataFrame, dict[str, Comp
 
 
 def effect_table(sirnas: dict[str, Compound]) -> pd.DataFrame:
-    """Return how each siRNA moves the mean cell, its off-target shifts included: what perfect features could know of it.
+    """Return how each siRNA moves the mean cell, its off-target shifts included.
+
+    This is what perfect features could know of it.
 
     Returns
     -------
     DataFrame
-        One row per siRNA, controls among them: compound, and for every biological parameter of `PARAMETERS` its mean shift, penetrance x
-        effect + side, relative to the cells of `mcnn_core.simulate` (so that HeLa's own baseline is part of every row), in units of its
+        One row per siRNA, controls among them: compound, and for every biological parameter of
+        `PARAMETERS` its mean shift, penetrance x effect + side, relative to the cells of
+        `mcnn_core.simulate` (so that HeLa's own baseline is part of every row), in units of its
         spread: the root of the summed variances between cells and between fields.
     """
     spread, names = np.hypot(_TABLE[1], _TABLE[2])[:_BIOLOGY], list(PARAMETERS)[:_BIOLOGY]
@@ -296,7 +305,8 @@ def effect_table(sirnas: dict[str, Compound]) -> pd.DataFrame:
 
 # --------------------------------------------------------------------------- pictures
 
-# Grey levels of a background and counts per level, Hoechst, Tritc, FITC: what the 12 real wells have in the median and the 95th percentile.
+# Grey levels of a background and counts per level, Hoechst, Tritc, FITC: what the 12 real wells
+# have in the median and the 95th percentile.
 BLACK, COUNTS_PER_LEVEL = np.array([15.0, 15.5, 18.5]), np.array([76.0, 105.0, 115.0])
 JPEG_QUALITY = 92  # of the real files, by their quantisation table
 
@@ -326,7 +336,8 @@ def field(
 ) -> np.ndarray:
     """Return one field, uint8 (3, H, W): DNA, actin, tubulin; `well` is a row of `truth_table`.
 
-    Its conditions are mostly its own, partly those of its plate, of its well, and of the position on both replicates.
+    Its conditions are mostly its own, partly those of its plate, of its well, and of the position
+    on both replicates.
     """
     pixel, own = pixel_size(height), (well["plate"], well["well"], site)
     shift = sum(
@@ -379,7 +390,8 @@ def _write_conf(folder: Path, layout: Layout, truth: pd.DataFrame) -> None:
         "\n".join(
             [
                 "AssayName: simulated",
-                "SourceFilenamePattern: source/PK-{replicate}B-pl{plate}/Well-{row}0{col}/{channel}.jpeg",
+                "SourceFilenamePattern: "
+                "source/PK-{replicate}B-pl{plate}/Well-{row}0{col}/{channel}.jpeg",
                 "PlateNames: 1",
                 f"ReplicateNames: {', '.join(REPLICATES.values())}",
                 f"RowNames: {', '.join(ROWS)}",
@@ -401,7 +413,8 @@ def _write_conf(folder: Path, layout: Layout, truth: pd.DataFrame) -> None:
     )
     (folder / "screenlog.txt").write_text("Plate\tReplicate\tWell\tFlag\tComment\n")
     (folder / "description.txt").write_text(
-        "[Screen description]\nTitle: Simulated RNAi screen of cell morphology\nCelltype: HeLa-like, drawn by a program\n"
+        "[Screen description]\nTitle: Simulated RNAi screen of cell morphology\n"
+        "Celltype: HeLa-like, drawn by a program\n"
     )
     facts = truth[truth["replicate"] == 1].set_index("well")
     lines = ["PlateName\tPlate\tWell\tContent\tsiRNAID\tGeneID\tLocusID\tAccession"]
@@ -436,8 +449,9 @@ NOISE_TERMS = 30
 def ontology(seed: int, truth: pd.DataFrame) -> tuple[list[dict], pd.DataFrame]:
     """Return the terms of the toy ontology and the annotation of the library.
 
-    A group's term is annotated, partly by way of one of two more special terms, to most of its genes and to few others; two groups have no term,
-    the other terms have genes at random, and some genes have no term at all.
+    A group's term is annotated, partly by way of one of two more special terms, to most of its
+    genes and to few others; two groups have no term, the other terms have genes at random, and some
+    genes have no term at all.
 
     Returns
     -------
@@ -526,7 +540,8 @@ def _write_ontology(folder: Path, terms: list[dict], annotation: pd.DataFrame) -
             f"namespace: {term['namespace']}",
         ]
         lines += [
-            f"{'is_a:' if relation == 'is_a' else f'relationship: {relation}'} {parent} ! {names[parent]}"
+            f"{'is_a:' if relation == 'is_a' else f'relationship: {relation}'} "
+            f"{parent} ! {names[parent]}"
             for relation, parent in term["parents"]
         ]
     lines += [
@@ -541,7 +556,8 @@ def _write_ontology(folder: Path, terms: list[dict], annotation: pd.DataFrame) -
         lines += ["", "[Typedef]", f"id: {relation}", f"name: {relation.replace('_', ' ')}"]
     (folder / "go.obo").write_text("\n".join(lines) + "\n")
     rows = [
-        f"NCBIGene\t{one.entrez}\t{one.symbol}\t{'NOT' if denied else ''}\t{one.term}\tPMID:0\tIEA\t\t{one.aspect}\tsimulated gene\t\tprotein\ttaxon:9606\t"
+        f"NCBIGene\t{one.entrez}\t{one.symbol}\t{'NOT' if denied else ''}\t{one.term}\t"
+        f"PMID:0\tIEA\t\t{one.aspect}\tsimulated gene\t\tprotein\ttaxon:9606\t"
         "20180101\tsimulated\t\t"
         for one, denied in zip(annotation.itertuples(), annotation["not"], strict=True)
     ]
@@ -562,14 +578,17 @@ def simulate_kimorph(
     workers: int = 2,
     progress: bool = True,
 ) -> None:
-    """Write a screen: JPEG montages below ``source``, ``conf``, ``go.obo``, ``go.gaf``, ``truth.csv`` (`truth_table`) and ``effects.csv`` (`effect_table`).
+    """Write a screen: its pictures, its tables and what is true of it.
 
-    The folder appears when the screen is complete, or not at all.
+    JPEG montages below ``source``, ``conf``, ``go.obo``, ``go.gaf``, ``truth.csv`` (`truth_table`)
+    and ``effects.csv`` (`effect_table`). The folder appears when the screen is complete, or not at
+    all.
 
     Parameters
     ----------
     folder : path
-        Absent, empty, or one that this function has made, which is replaced; what others have put into it stays.
+        Absent, empty, or one that this function has made, which is replaced; what others have put
+        into it stays.
     seed : int
         Same seed, same bytes, whatever the number of workers (with the same JPEG library).
     layout : Layout

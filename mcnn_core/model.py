@@ -25,25 +25,17 @@ from mcnn_core.errors import InputError
 class NetworkConfig:
     """The shape of a network."""
 
-    scales: tuple[int, ...] = (
-        16,
-        16,
-        16,
-        32,
-        32,
-        32,
-        64,
-    )  #: channels at each scale; scale n sees the field pooled by 2**n
+    #: channels at each scale; scale n sees the field pooled by 2**n
+    scales: tuple[int, ...] = (16, 16, 16, 32, 32, 32, 64)
     fusion: int = 1024  #: channels of the 1 x 1 convolution that mixes the scales
     hidden: int = 128  #: hidden units of the fully connected layer: the features
     norm: bool = False  #: batch normalisation after each convolution and the fully connected layer
-    pool_between: bool = (
-        False  #: halve after each convolution while halvings are left, rather than all at the end
-    )
-    average: bool = False  #: average over positions (fields of any size); else max-pool by 2 and flatten (one size)
-    dropout: float = (
-        0.5  #: share of hidden units silenced in training [ours: the paper gives no rate]
-    )
+    #: halve after each convolution while halvings are left, rather than all at the end
+    pool_between: bool = False
+    #: average over positions (fields of any size); else max-pool by 2 and flatten (one size)
+    average: bool = False
+    #: share of hidden units silenced in training [ours: the paper gives no rate]
+    dropout: float = 0.5
 
 
 _DEFAULT = NetworkConfig(
@@ -94,16 +86,16 @@ class MCNN(nn.Module):
         )
         if problems:
             raise InputError(
-                f"A network of {len(config.scales)} scales takes fields of 1 to 6 channels with sides "
+                f"A network of {len(config.scales)} scales takes fields of 1 to 6 channels "
+                "with sides "
                 f"that are multiples of {multiple}, and at least two classes",
                 problems,
             )
         self.config, self.spec = config, (config, n_classes, channels, height, width)
-        halvings = reversed(
-            range(len(config.scales))
-        )  # left to do at each scale, to reach the size of the last
+        # left to do at each scale, to reach the size of the last
+        halvings = reversed(range(len(config.scales)))
         self.scales = nn.ModuleList(
-            _scale(config, channels, out, k) for out, k in zip(config.scales, halvings)
+            _scale(config, channels, out, k) for out, k in zip(config.scales, halvings, strict=True)
         )
         self.fusion = nn.Sequential(
             nn.Conv2d(sum(config.scales), config.fusion, 1, bias=not config.norm),
@@ -117,7 +109,8 @@ class MCNN(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(config.hidden, n_classes)
-        # Grey level 0..255 to standard units, per channel; set from the training fields before training.
+        # Grey level 0..255 to standard units, per channel; set from the training fields before
+        # training.
         self.register_buffer("grey_mean", torch.full((channels, 1, 1), 127.5))
         self.register_buffer("grey_std", torch.full((channels, 1, 1), 127.5))
         for module in (
@@ -130,17 +123,17 @@ class MCNN(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def standardise(self, fields: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """Turn 8-bit fields into the network's input: the one place where grey levels become floats.
+        """Turn 8-bit fields into the network's input.
 
-        (n, H, W, C) uint8 array or tensor -> (n, C, H, W) float32 tensor in channels-last order on the model's
-        device. Over the training fields each channel has mean 0 and standard deviation 1.
+        This is the one place where grey levels become floats. (n, H, W, C) uint8 array or tensor ->
+        (n, C, H, W) float32 tensor in channels-last order on the model's device. Over the training
+        fields each channel has mean 0 and standard deviation 1.
         """
         pixels = torch.as_tensor(
             np.ascontiguousarray(fields) if isinstance(fields, np.ndarray) else fields
         ).to(self.grey_mean.device, non_blocking=True)
-        x = pixels.permute(0, 3, 1, 2).to(
-            torch.float32, memory_format=torch.channels_last
-        )  # also where all fields were transposed
+        # channels last also where all fields were transposed
+        x = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last)
         width = pixels.shape[2]
         by_rows(x).sub_(self.grey_mean.flatten().repeat(width)).div_(
             self.grey_std.flatten().repeat(width)
@@ -150,8 +143,9 @@ class MCNN(nn.Module):
     def embed(self, x: torch.Tensor, bf16: bool = False) -> torch.Tensor:
         """Return the features of standardised fields: (n, C, H, W) -> (n, hidden) float32.
 
-        These are the activations of the fully connected layer after its ReLU [ours: before or after is open].
-        With `bf16` the convolutions run in bfloat16; features and scores are always computed in float32.
+        These are the activations of the fully connected layer after its ReLU [ours: before or after
+        is open]. With `bf16` the convolutions run in bfloat16; features and scores are always
+        computed in float32.
         """
         _, _, _, height, width = self.spec
         if not self.config.average and x.shape[2:] != (height, width):
@@ -168,13 +162,19 @@ class MCNN(nn.Module):
         return self.features(x.mean(dim=(2, 3)) if self.config.average else x.flatten(1))
 
     def forward(self, x: torch.Tensor, bf16: bool = False) -> torch.Tensor:
-        """Return the scores before soft-max of standardised fields: (n, C, H, W) -> (n, n_classes) float32."""
+        """Return the scores before soft-max of standardised fields.
+
+        (n, C, H, W) -> (n, n_classes) float32.
+        """
         return self.classifier(self.dropout(self.embed(x, bf16)))
 
 
 def by_rows(x: torch.Tensor) -> torch.Tensor:
-    """View fields (n, C, H, W) in channels-last order as (n, H, W * C): a processor then computes with whole rows at a time,
-    four times as fast as with the few values of one pixel."""
+    """View fields (n, C, H, W) in channels-last order as (n, H, W * C).
+
+    A processor then computes with whole rows at a time, four times as fast as with the few values
+    of one pixel.
+    """
     return x.permute(0, 2, 3, 1).view(len(x), x.shape[2], -1)
 
 
@@ -197,7 +197,10 @@ def _scale(config: NetworkConfig, inputs: int, width: int, halvings: int) -> nn.
 
 
 def _halve(x: torch.Tensor) -> torch.Tensor:
-    """Max-pool by 2; five times as fast as F.max_pool2d for a few channels in channels-last order."""
+    """Max-pool by 2.
+
+    Five times as fast as F.max_pool2d for a few channels in channels-last order.
+    """
     x = torch.maximum(x[..., ::2, :], x[..., 1::2, :])
     return torch.maximum(x[..., ::2], x[..., 1::2])
 
@@ -220,7 +223,10 @@ def parameters(model: MCNN) -> int:
 
 
 def macs(model: MCNN) -> int:
-    """Return the multiply-accumulate operations of one field's way through convolutions and full connections."""
+    """Return the multiply-accumulate operations of one field's way through the network.
+
+    Those of convolutions and full connections.
+    """
     return sum(
         int(np.prod(shape[1:])) * layer.weight[0].numel()
         for _, layer, shape in _trace(model)
@@ -229,10 +235,11 @@ def macs(model: MCNN) -> int:
 
 
 def architecture_table(model: MCNN) -> pd.DataFrame:
-    """Return the table of layers (Supplementary Table 8) of this network, made by sending a field through it.
+    """Return the table of layers (Supplementary Table 8) of this network.
 
-    Columns: layer, type, kernel, stride (text, "" where a layer has none), output (channels x height x width)
-    and parameters. The max-pooling that makes scale n from scale n - 1 appears as row "scale n, input".
+    It is made by sending a field through it. Columns: layer, type, kernel, stride (text, "" where a
+    layer has none), output (channels x height x width) and parameters. The max-pooling that makes
+    scale n from scale n - 1 appears as row "scale n, input".
     """
     rows, last = [], None
     for name, layer, shape in _trace(model):
@@ -252,9 +259,8 @@ def architecture_table(model: MCNN) -> pd.DataFrame:
                 }
             )
         last = number if stage == "scales" else last
-        kernel, stride = (
-            np.ravel(getattr(layer, key, ""))[0] for key in ("kernel_size", "stride")
-        )  # all are square
+        # all are square
+        kernel, stride = (np.ravel(getattr(layer, key, ""))[0] for key in ("kernel_size", "stride"))
         rows.append(
             {
                 "layer": f"scale {number}" if stage == "scales" else stage,
@@ -269,7 +275,10 @@ def architecture_table(model: MCNN) -> pd.DataFrame:
 
 
 def _trace(model: MCNN) -> list[tuple[str, nn.Module, tuple[int, ...]]]:
-    """Name, module and output shape of every layer in order; on the meta device, so nothing is computed."""
+    """Name, module and output shape of every layer in order.
+
+    On the meta device, so nothing is computed.
+    """
     seen: list = []
     with torch.device("meta"), torch.no_grad():
         shadow = MCNN(*model.spec).eval()

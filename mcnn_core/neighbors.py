@@ -27,9 +27,10 @@ SUSPECT_COLUMNS = [
 
 
 def annotated(profiles: pd.DataFrame) -> pd.DataFrame:
-    """Return the treatments with a known mechanism, controls of either kind left out, sorted by their names.
+    """Return the treatments with a known mechanism, sorted by their names.
 
-    The order by name, which knows no mechanism, is what breaks ties between neighbours.
+    Controls of either kind are left out. The order by name, which knows no mechanism, is what
+    breaks ties between neighbours.
     """
     known = (profiles["Metadata_MoA"] != "") & (profiles["Metadata_control_type"] == "trt")
     rows = profiles[known].sort_values("Metadata_Treatment", ignore_index=True)
@@ -55,7 +56,10 @@ def _batches(rows: pd.DataFrame) -> np.ndarray:
 
 
 def _allowed(rows: pd.DataFrame, protocol: str) -> np.ndarray:
-    """Return the (n, n) mask: may the column be the neighbour of the row?"""
+    """Return the (n, n) mask of allowed neighbours.
+
+    May the column be the neighbour of the row?
+    """
     if protocol not in PROTOCOLS:
         raise InputError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}")
     compound = rows["Metadata_Compound"].to_numpy()
@@ -68,9 +72,10 @@ def _same(labels: np.ndarray) -> np.ndarray:
 
 
 def answerable(profiles: pd.DataFrame, protocol: str) -> pd.Series:
-    """Say for each annotated treatment, the index, whether an allowed neighbour shares its mechanism (bool).
+    """Say for each annotated treatment whether an allowed neighbour shares its mechanism.
 
-    On BBBC021 all 103 are answerable under NSC and 92 under NSCB.
+    The index is the treatment, the value a bool. On BBBC021 all 103 are answerable under NSC and 92
+    under NSCB.
     """
     rows = annotated(profiles)
     answer = (_allowed(rows, protocol) & _same(rows["Metadata_MoA"].to_numpy())).any(axis=1)
@@ -113,15 +118,16 @@ def nearest_neighbours(profiles: pd.DataFrame, protocol: str = "NSC") -> pd.Data
 
 
 def average_precisions(profiles: pd.DataFrame, protocol: str = "NSC") -> pd.Series:
-    """Say how early each annotated treatment meets those of its own mechanism, going from its nearest allowed neighbour outwards.
+    """Say how early each annotated treatment meets those of its own mechanism.
 
-    Finer than `nearest_neighbours`, which looks at the first only.
+    One goes from its nearest allowed neighbour outwards. Finer than `nearest_neighbours`, which
+    looks at the first only.
 
     Returns
     -------
     Series
-        Average precision (0 to 1; 1 where all of the own mechanism come first) of each answerable treatment, the index, in the order of
-        `nearest_neighbours`.
+        Average precision (0 to 1; 1 where all of the own mechanism come first) of each answerable
+        treatment, the index, in the order of `nearest_neighbours`.
     """
     rows = annotated(profiles)
     distances, allowed = (
@@ -150,7 +156,10 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
 
 
 def scores(predictions: pd.DataFrame) -> dict[str, float]:
-    """Return ``overall`` accuracy, ``class_median`` (the paper's 88 %), ``n`` and the Wilson ``low`` and ``high``."""
+    """Return ``overall`` accuracy, ``class_median``, ``n`` and the Wilson ``low`` and ``high``.
+
+    The paper's 88 % is a ``class_median``.
+    """
     if predictions.empty:
         raise InputError(
             "no answerable query: every mechanism needs two compounds (in two batches for NSCB)"
@@ -204,14 +213,17 @@ def floors(profiles: pd.DataFrame, protocol: str = "NSC") -> pd.DataFrame:
 
 
 def subgroups(profiles: pd.DataFrame) -> pd.DataFrame:
-    """Compare distances within and between the compounds of each mechanism (the paper's Aurora example).
+    """Compare distances within and between the compounds of each mechanism.
+
+    This is the paper's Aurora example.
 
     Returns
     -------
     DataFrame
         Indexed by mechanism: ``compounds``, ``treatments``, median cosine distance ``within`` a
         compound and ``between`` compounds, and the mean ``silhouette`` with compounds as groups
-        (near 1: one sub-phenotype per compound; near 0: none). NaN where there is nothing to compare.
+        (near 1: one sub-phenotype per compound; near 0: none). NaN where there is nothing to
+        compare.
     """
     table = {}
     for mechanism, part in annotated(profiles).groupby("Metadata_MoA"):
@@ -241,17 +253,19 @@ def subgroups(profiles: pd.DataFrame) -> pd.DataFrame:
 
 
 def suspects(profiles: pd.DataFrame) -> pd.DataFrame:
-    """Rank the annotated treatments by how much the images contradict their annotation (``suspects.csv``).
+    """Rank the annotated treatments by how much the images contradict their annotation.
 
-    The measure is the silhouette (Rousseeuw 1987) with treatments of the same compound left out, on cosine
-    distances: (b - a) / max(a, b), with a the mean distance to the treatments of the own mechanism and b that to
-    the nearest other mechanism. Near 1 the annotation fits, below 0 another fits better.
+    This is ``suspects.csv``. The measure is the silhouette (Rousseeuw 1987) with treatments of the
+    same compound left out, on cosine distances: (b - a) / max(a, b), with a the mean distance to
+    the treatments of the own mechanism and b that to the nearest other mechanism. Near 1 the
+    annotation fits, below 0 another fits better.
 
     Returns
     -------
     DataFrame
-        Most suspicious first: ``treatment, compound, concentration, MoA, nearest_other`` (mechanism), ``own`` (a),
-        ``other`` (b), ``silhouette``. Treatments whose mechanism no other compound shares cannot be judged and are left out.
+        Most suspicious first: ``treatment, compound, concentration, MoA, nearest_other``
+        (mechanism), ``own`` (a), ``other`` (b), ``silhouette``. Treatments whose mechanism no other
+        compound shares cannot be judged and are left out.
     """
     rows = annotated(profiles)
     distances, allowed = (
@@ -260,9 +274,8 @@ def suspects(profiles: pd.DataFrame) -> pd.DataFrame:
     )
     mechanism = rows["Metadata_MoA"].to_numpy()
     names = sorted(set(mechanism))
-    members = np.stack(
-        [allowed & (mechanism == name) for name in names], axis=1
-    )  # (n, mechanisms, n)
+    # (n, mechanisms, n)
+    members = np.stack([allowed & (mechanism == name) for name in names], axis=1)
     count = members.sum(axis=2)
     mean = np.where(
         count > 0, np.einsum("ij,ikj->ik", distances, members) / count.clip(min=1), np.inf

@@ -1,8 +1,9 @@
 """Phenotypes that nobody annotated (paper: *BBBC021 analysis and results*, Fig. 4b).
 
-The paper looks at the clusters that hold no annotated treatment. A cluster of treatments without any effect
-also holds none, so here a treatment must first be told from the negative control: its replicates must agree
-better than control wells do among themselves. No function reads what an annotation says, only whether there is one.
+The paper looks at the clusters that hold no annotated treatment. A cluster of treatments without
+any effect also holds none, so here a treatment must first be told from the negative control: its
+replicates must agree better than control wells do among themselves. No function reads what an
+annotation says, only whether there is one.
 """
 
 import numpy as np
@@ -25,13 +26,15 @@ TYPES = {
     "cluster_score": float,
 }
 COLUMNS = list(TYPES)
-NOTHING = pd.DataFrame(columns=COLUMNS).astype(
-    TYPES
-)  #: ``novel.csv`` of a screen that cannot answer
+#: ``novel.csv`` of a screen that cannot answer
+NOTHING = pd.DataFrame(columns=COLUMNS).astype(TYPES)
 
 
 def _agreement(profiles: np.ndarray, plates: np.ndarray | None = None) -> float:
-    """Return the median cosine between the pairs of rows of (n, d), of different plates if `plates` are given; NaN without a pair."""
+    """Return the median cosine between the pairs of rows of (n, d); NaN without a pair.
+
+    Pairs are of different plates if `plates` are given.
+    """
     pairs = np.triu(np.ones((len(profiles), len(profiles)), bool), 1)
     if plates is not None:
         pairs &= plates[:, None] != plates
@@ -41,10 +44,11 @@ def _agreement(profiles: np.ndarray, plates: np.ndarray | None = None) -> float:
 def activity(wells: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Say of each treatment whether its replicates agree better than negative controls do.
 
-    Every well is taken relative to the negative controls of its plate; agreement is the median cosine between
-    pairs of a treatment's wells on different plates. Wells of one plate share the chance of their plate's controls, and
-    would agree without any effect. The yardstick is the agreement of as many control wells, drawn at random
-    `DRAWS` times (cf. "percent replicating", Way et al. 2022, Cell Systems 13, 911).
+    Every well is taken relative to the negative controls of its plate; agreement is the median
+    cosine between pairs of a treatment's wells on different plates. Wells of one plate share the
+    chance of their plate's controls, and would agree without any effect. The yardstick is the
+    agreement of as many control wells, drawn at random `DRAWS` times (cf. "percent replicating",
+    Way et al. 2022, Cell Systems 13, 911).
 
     Parameters
     ----------
@@ -56,8 +60,9 @@ def activity(wells: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Indexed by treatment (controls left out): ``wells``, ``agreement`` (-1 to 1; NaN for a single plate),
-        ``threshold`` and ``active``. A treatment on a single plate cannot be tested and counts as active.
+        Indexed by treatment (controls left out): ``wells``, ``agreement`` (-1 to 1; NaN for a
+        single plate), ``threshold`` and ``active``. A treatment on a single plate cannot be tested
+        and counts as active.
     """
     centred = centre(wells)
     values, kind = feature_matrix(centred), centred["Metadata_control_type"].to_numpy()
@@ -87,7 +92,10 @@ def activity(wells: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
 
 def known(treatments: pd.DataFrame) -> np.ndarray:
-    """Return the mask of the profiles that are known: annotated treatments and negative controls; positive ones are none."""
+    """Return the mask of the profiles that are known.
+
+    Annotated treatments and negative controls; positive ones are none.
+    """
     kind = treatments["Metadata_control_type"]
     return (((treatments["Metadata_MoA"] != "") & (kind == "trt")) | (kind == "negcon")).to_numpy()
 
@@ -110,7 +118,9 @@ def _names(treatments: pd.DataFrame) -> list[str]:
 
 
 def novelty(treatments: pd.DataFrame, clusters: pd.Series, tested: pd.DataFrame) -> pd.DataFrame:
-    """Rank the treatments that nobody annotated by how far they lie from everything known (``novel.csv``).
+    """Rank the treatments that nobody annotated by how far they lie from everything known.
+
+    This is ``novel.csv``.
 
     Parameters
     ----------
@@ -124,10 +134,11 @@ def novelty(treatments: pd.DataFrame, clusters: pd.Series, tested: pd.DataFrame)
     Returns
     -------
     DataFrame
-        One row per treatment without annotation: ``treatment``, ``score`` (cosine distance to the nearest known
-        profile, 0 to 2), ``cluster``, ``agreement``, ``threshold`` and ``active`` as in `activity`, ``novel`` (active, in a
-        cluster without any known profile) and ``cluster_score`` (median score of the cluster's novel treatments, NaN if it
-        has none). Novel ones first, by cluster score, then score.
+        One row per treatment without annotation: ``treatment``, ``score`` (cosine distance to the
+        nearest known profile, 0 to 2), ``cluster``, ``agreement``, ``threshold`` and ``active`` as
+        in `activity`, ``novel`` (active, in a cluster without any known profile) and
+        ``cluster_score`` (median score of the cluster's novel treatments, NaN if it has none).
+        Novel ones first, by cluster score, then score.
     """
     is_known, is_new, x = known(treatments), unannotated(treatments), feature_matrix(treatments)
     if not is_new.any():
@@ -157,8 +168,8 @@ def baselines(treatments: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``treatment``, ``nearest neighbour`` (Euclidean distance to the nearest known profile) and ``isolation
-        forest`` (Liu et al. 2008; 300 trees); larger is stranger.
+        ``treatment``, ``nearest neighbour`` (Euclidean distance to the nearest known profile) and
+        ``isolation forest`` (Liu et al. 2008; 300 trees); larger is stranger.
     """
     is_new, x = unannotated(treatments), feature_matrix(treatments)
     new, old = x[is_new], x[known(treatments)]

@@ -1,11 +1,13 @@
-"""Several processes that train one network together, one per GPU: started and joined here, or started by torchrun.
+"""Several processes that train one network together, one per GPU.
 
-Every process draws the same batches and takes its part of each; gradients are averaged by PyTorch's
-DistributedDataParallel and batch normalisation sees the whole batch, so that the number of processes changes
-a result by rounding alone. The paper trained on one GPU; this is [ours].
+They are started and joined here, or started by torchrun. Every process draws the same batches and
+takes its part of each; gradients are averaged by PyTorch's DistributedDataParallel and batch
+normalisation sees the whole batch, so that the number of processes changes a result by rounding
+alone. The paper trained on one GPU; this is [ours].
 
-The store of torchrun, by which its processes find each other, listens on every network interface and asks nobody for a
-password. On one machine `launch` takes a file in its stead, and what the processes exchange stays on the loopback interface.
+The store of torchrun, by which its processes find each other, listens on every network interface
+and asks nobody for a password. On one machine `launch` takes a file in its stead, and what the
+processes exchange stays on the loopback interface.
 """
 
 import os
@@ -42,7 +44,10 @@ class Team:
     size: int = 1  #: number of processes
 
     def spread(self, model: nn.Module) -> nn.Module:
-        """Return the network to call in training: `model` itself, or wrapped so that gradients are averaged."""
+        """Return the network to call in training.
+
+        `model` itself, or wrapped so that gradients are averaged.
+        """
         if self.size == 1:
             return model
         _share_norms(model)
@@ -74,9 +79,8 @@ def team() -> Iterator[Team]:
         yield Team()
         return
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    store = (
-        dist.FileStore(os.environ[MEETING], size) if MEETING in os.environ else None
-    )  # torchrun's otherwise
+    # torchrun's otherwise
+    store = dist.FileStore(os.environ[MEETING], size) if MEETING in os.environ else None
     dist.init_process_group(
         "nccl" if device().type == "cuda" else "gloo", store=store, rank=rank, world_size=size
     )
@@ -97,9 +101,8 @@ def team() -> Iterator[Team]:
 
 
 def _ended(*_: object) -> None:
-    signal.signal(
-        signal.SIGTERM, signal.SIG_IGN
-    )  # or the launcher's signal ends this process before it has said why
+    # or the launcher's signal ends this process before it has said why
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise LostProcessError(
         "Another process of this training has ended, so all of them stop. "
         "Run the same command again: it goes on from the last checkpoint"
@@ -107,7 +110,9 @@ def _ended(*_: object) -> None:
 
 
 def launch(command: Sequence[str | os.PathLike], processes: int) -> None:
-    """Run a command in several processes of this machine, which find each other where it calls `team`; return when all have ended well.
+    """Run a command in several processes of this machine; return when all have ended well.
+
+    They find each other where it calls `team`.
 
     Parameters
     ----------
@@ -138,7 +143,8 @@ def launch(command: Sequence[str | os.PathLike], processes: int) -> None:
             number: signal.signal(number, lambda number, _: stopped.append(number))
             for number in (signal.SIGINT, signal.SIGTERM)
         }
-        # Its blocking is inherited: Ctrl-C reaches this process alone, so that one message is printed and not one per process.
+        # Its blocking is inherited: Ctrl-C reaches this process alone, so that one message is
+        # printed and not one per process.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             for rank in map(str, range(processes)):
@@ -157,7 +163,8 @@ def launch(command: Sequence[str | os.PathLike], processes: int) -> None:
                 rank, code = next((rank, code) for rank, code in enumerate(codes) if code)
                 if code < 0:
                     raise LostProcessError(
-                        f"Process {rank + 1} of {processes} was ended by {signal.Signals(-code).name}, so all of them stop. "
+                        f"Process {rank + 1} of {processes} was ended by "
+                        f"{signal.Signals(-code).name}, so all of them stop. "
                         "Run the same command again: it goes on from the last checkpoint"
                     )
                 sys.exit(code)
@@ -183,7 +190,10 @@ def _end(team: Sequence[subprocess.Popen]) -> None:
 
 
 class _Total(torch.autograd.Function):
-    """The sum of a tensor over all processes. Each process's loss depends on the sum, so its gradient is the sum of their gradients."""
+    """The sum of a tensor over all processes.
+
+    Each process's loss depends on the sum, so its gradient is the sum of their gradients.
+    """
 
     @staticmethod
     def forward(ctx: object, x: torch.Tensor) -> torch.Tensor:
@@ -219,7 +229,10 @@ class _SharedNorm(_BatchNorm):
 
 
 def _share_norms(model: nn.Module) -> None:
-    """Let every batch normalisation of a network see the batches of all processes; parameters stay the same objects."""
+    """Let every batch normalisation of a network see the batches of all processes.
+
+    Parameters stay the same objects.
+    """
     for parent in model.modules():
         for name, child in parent.named_children():
             if isinstance(child, _BatchNorm):

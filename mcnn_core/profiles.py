@@ -18,7 +18,10 @@ NORMALISATIONS = ("none", "centre", "whiten")
 
 
 def feature_columns(frame: pd.DataFrame) -> list[str]:
-    """Return the feature columns: all that are not ``Metadata_*``, ``FileName_*`` or ``PathName_*``."""
+    """Return the feature columns.
+
+    All that are not ``Metadata_*``, ``FileName_*`` or ``PathName_*``.
+    """
     return [name for name in frame.columns if not name.startswith(DESCRIBING)]
 
 
@@ -34,7 +37,8 @@ def feature_matrix(frame: pd.DataFrame) -> np.ndarray:
     columns = feature_columns(frame)
     if not columns or frame.empty:
         raise InputError(
-            f"expected rows and feature columns, found {len(frame)} rows and {len(columns)} features"
+            f"expected rows and feature columns, "
+            f"found {len(frame)} rows and {len(columns)} features"
         )
     words = [name for name in columns if not pd.api.types.is_numeric_dtype(frame[name])]
     if words:
@@ -145,21 +149,25 @@ def to_anndata(frame: pd.DataFrame, provenance: Mapping[str, str] = {}) -> Any:
     Returns
     -------
     anndata.AnnData
-        ``X`` the features (rows, features), float32 where all of them are, else float64; ``var_names`` theirs. ``obs`` the ``Metadata_*``
-        columns: text as categories, numbers as numbers, an unknown concentration as NaN. ``obs_names`` are plate_well_site as far as present,
-        before them the treatment where wells were pooled. ``uns["provenance"]`` is `provenance`, ``uns["renamed"]`` the name of each
-        column that has ``_`` for a slash here. ``write_h5ad`` takes it as it is.
+        ``X`` the features (rows, features), float32 where all of them are, else float64;
+        ``var_names`` theirs. ``obs`` the ``Metadata_*`` columns: text as categories, numbers as
+        numbers, an unknown concentration as NaN. ``obs_names`` are plate_well_site as far as
+        present, before them the treatment where wells were pooled. ``uns["provenance"]`` is
+        `provenance`, ``uns["renamed"]`` the name of each column that has ``_`` for a slash here.
+        ``write_h5ad`` takes it as it is.
 
     Raises
     ------
     InputError
-        If the package anndata is not installed, a feature is not finite, or two rows or two columns have one name.
+        If the package anndata is not installed, a feature is not finite, or two rows or two columns
+        have one name.
     """
     try:
         from anndata import AnnData
     except ImportError as error:
         raise InputError(
-            "AnnData needs the package anndata, which is not installed: pip install 'mcnn-core[anndata]'"
+            "AnnData needs the package anndata, which is not installed: "
+            "pip install 'mcnn-core[anndata]'"
         ) from error
     columns, values = feature_columns(frame), feature_matrix(frame)
     obs = frame[[name for name in frame if name.startswith("Metadata_")]]

@@ -1,8 +1,8 @@
 """Concentration and response: similarity of wells to mechanisms, and the EC50 of each compound.
 
 The paper compares every replicate well with the wells of each annotated mechanism and of DMSO
-(*BBBC021 analysis and results*, Fig. 4a, Supplementary Table 6 and Figure 1). The fit of an EC50 goes
-beyond the paper; it reads no mechanism.
+(*BBBC021 analysis and results*, Fig. 4a, Supplementary Table 6 and Figure 1). The fit of an EC50
+goes beyond the paper; it reads no mechanism.
 """
 
 import numpy as np
@@ -15,16 +15,15 @@ from mcnn_core.errors import InputError
 from mcnn_core.profiles import centre, feature_matrix, row_names
 from mcnn_core.screen import CONTROL
 
-#: How the similarities of a well to the many wells of a mechanism become one number [ours: the paper does not say].
+#: How the similarities of a well to the many wells of a mechanism become one number [ours: the
+#: paper does not say].
 CHOICES = {"nearest": np.nanmax, "median": np.nanmedian}
 TOP_DOSES = 2  #: highest doses of a compound whose wells say in which direction it acts
 HILLS = np.geomspace(0.5, 4, 16)  #: steepnesses tried
 STEP = 0.02  #: of the EC50s tried, log10 units
 MARGIN = 1.0  #: how far beyond the tested doses an EC50 is looked for, log10 units
-LEVEL, SIGNIFICANCE = (
-    0.95,
-    0.001,
-)  #: of the interval; of the test whether there is a response at all
+#: of the interval; of the test whether there is a response at all
+LEVEL, SIGNIFICANCE = 0.95, 0.001
 NO_FIT = {
     "flat": "no fit: no response",
     "few": "no fit: too few doses or wells",
@@ -35,7 +34,10 @@ NO_FIT = {
 
 
 def _dosed(wells: pd.DataFrame) -> pd.Series:
-    """Return the mask of wells with a named compound at a known concentration, controls left out."""
+    """Return the mask of wells with a named compound at a known concentration.
+
+    Controls are left out.
+    """
     return (
         (wells["Metadata_control_type"] == "trt")
         & (wells["Metadata_Concentration"] > 0)
@@ -44,21 +46,25 @@ def _dosed(wells: pd.DataFrame) -> pd.Series:
 
 
 def similarities(wells: pd.DataFrame, choice: str = "nearest") -> pd.DataFrame:
-    """Return how similar each well is to each mechanism and to the negative control (Supplementary Table 6).
+    """Return how similar each well is to each mechanism and to the negative control.
+
+    This is Supplementary Table 6.
 
     Parameters
     ----------
     wells : DataFrame
-        Well profiles. References are the wells of annotated treatments (positive controls left out) and the
-        negative controls. A well is never its own reference, which would make it similar by definition.
+        Well profiles. References are the wells of annotated treatments (positive controls left out)
+        and the negative controls. A well is never its own reference, which would make it similar by
+        definition.
     choice : {"nearest", "median"}
         Name in `CHOICES`: the most similar reference well, or the median over all of them.
 
     Returns
     -------
     DataFrame
-        Index as `wells`; columns the mechanisms, sorted, then `mcnn_core.screen.CONTROL`; from 0 (opposite) to 2 (same direction),
-        NaN where a well is a mechanism's only reference. No columns where a screen has neither annotation nor controls.
+        Index as `wells`; columns the mechanisms, sorted, then `mcnn_core.screen.CONTROL`; from 0
+        (opposite) to 2 (same direction), NaN where a well is a mechanism's only reference. No
+        columns where a screen has neither annotation nor controls.
     """
     if choice not in CHOICES:
         raise InputError(f"choice must be one of {', '.join(CHOICES)}, got {choice!r}")
@@ -82,7 +88,9 @@ def similarities(wells: pd.DataFrame, choice: str = "nearest") -> pd.DataFrame:
 
 
 def curves(wells: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """Return similarity against concentration: median and MAD over the replicate wells of each dose (Fig. 4a).
+    """Return similarity against concentration (Fig. 4a).
+
+    Median and MAD over the replicate wells of each dose.
 
     Parameters
     ----------
@@ -93,9 +101,9 @@ def curves(wells: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row per compound, concentration (uM) and mechanism: ``median``, ``mad`` (median absolute deviation,
-        unscaled), ``n`` (wells), ``annotated`` (is this dose annotated with this mechanism?). Controls and wells
-        without a concentration are left out.
+        One row per compound, concentration (uM) and mechanism: ``median``, ``mad`` (median absolute
+        deviation, unscaled), ``n`` (wells), ``annotated`` (is this dose annotated with this
+        mechanism?). Controls and wells without a concentration are left out.
     """
     dosed = _dosed(wells)
     keys = ["Metadata_Compound", "Metadata_Concentration", "Metadata_MoA"]
@@ -125,15 +133,19 @@ def curves(wells: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 def hill(
     concentration: np.ndarray, bottom: float, top: float, log_ec50: float, slope: float
 ) -> np.ndarray:
-    """Return the four-parameter log-logistic response; `concentration` may hold 0, where it is `bottom`."""
+    """Return the four-parameter log-logistic response.
+
+    `concentration` may hold 0, where it is `bottom`.
+    """
     with np.errstate(divide="ignore", over="ignore"):
         return bottom + (top - bottom) / (1 + 10 ** (slope * (log_ec50 - np.log10(concentration))))
 
 
 def _profile(concentration: np.ndarray, response: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the EC50s tried (E,), log10, and the least squared residual (E, len(HILLS)) for each, with its steepness.
+    """Return the EC50s tried and the least squared residual for each, with its steepness.
 
-    Given both, bottom and top follow from linear regression; so no local minimum is missed.
+    EC50s are (E,), log10, residuals (E, len(HILLS)). Given both, bottom and top follow from linear
+    regression; so no local minimum is missed.
     """
     tested = np.log10(concentration[concentration > 0])
     tried = np.arange(tested.min() - MARGIN, tested.max() + MARGIN + STEP / 2, STEP)
@@ -145,7 +157,9 @@ def _profile(concentration: np.ndarray, response: np.ndarray) -> tuple[np.ndarra
 
 
 def fit(concentration: np.ndarray, response: np.ndarray) -> dict[str, float | str]:
-    """Fit a four-parameter log-logistic curve, with the profile-likelihood interval of its EC50, or say why not.
+    """Fit a four-parameter log-logistic curve, or say why not.
+
+    The EC50 has its profile-likelihood interval.
 
     Parameters
     ----------
@@ -157,9 +171,10 @@ def fit(concentration: np.ndarray, response: np.ndarray) -> dict[str, float | st
     Returns
     -------
     dict
-        ``ec50``, ``low``, ``high`` (uM), ``hill``, ``bottom``, ``top`` and ``status``: "fit", or a text of `NO_FIT`
-        and NaN for all numbers. An interval that reaches the end of the range searched (`MARGIN`) is no fit: the
-        doses do not bracket the EC50. Wells count as independent.
+        ``ec50``, ``low``, ``high`` (uM), ``hill``, ``bottom``, ``top`` and ``status``: "fit", or a
+        text of `NO_FIT` and NaN for all numbers. An interval that reaches the end of the range
+        searched (`MARGIN`) is no fit: the doses do not bracket the EC50. Wells count as
+        independent.
     """
     nothing = dict.fromkeys(("ec50", "low", "high", "hill", "bottom", "top"), np.nan)
     free = len(response) - 4
@@ -187,10 +202,8 @@ def fit(concentration: np.ndarray, response: np.ndarray) -> dict[str, float | st
         [bottom, bottom + top, tried[at], HILLS[steep]],
         bounds=limits,
     )
-    low, high = (
-        tried[inside[0] - 1],
-        tried[inside[-1] + 1],
-    )  # outward, to the first EC50s that are excluded
+    # outward, to the first EC50s that are excluded
+    low, high = tried[inside[0] - 1], tried[inside[-1] + 1]
     return {
         "ec50": 10**middle,
         "low": 10**low,
@@ -203,10 +216,12 @@ def fit(concentration: np.ndarray, response: np.ndarray) -> dict[str, float | st
 
 
 def effects(wells: pd.DataFrame, compound: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return concentration (uM, 0 for controls) and effect of a compound's wells and of the negative controls of their plates.
+    """Return concentration (uM, 0 for controls) and effect of wells.
 
-    The effect of a well is how far its profile goes, from its plate's negative controls, in the direction in which the
-    compound's `TOP_DOSES` highest doses go (the median of their wells, itself left out, scaled to length 1).
+    They are a compound's wells and those of the negative controls of their plates. The effect of a
+    well is how far its profile goes, from its plate's negative controls, in the direction in which
+    the compound's `TOP_DOSES` highest doses go (the median of their wells, itself left out, scaled
+    to length 1).
     """
     here = (wells["Metadata_Compound"] == compound) & _dosed(wells)
     control = (wells["Metadata_control_type"] == "negcon") & wells["Metadata_Plate"].isin(
@@ -238,7 +253,8 @@ def potency(wells: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row per compound, sorted: ``compound`` and what `fit` returned. Nothing in it depends on ``Metadata_MoA``.
+        One row per compound, sorted: ``compound`` and what `fit` returned. Nothing in it depends on
+        ``Metadata_MoA``.
     """
     dosed = _dosed(wells)
     rows = [

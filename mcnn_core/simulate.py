@@ -39,10 +39,8 @@ from mcnn_core.files import atomic
 DMSO_WELLS = ("B02", "C02", "D02", "E11", "F11", "G11")
 TAXOL_WELLS = ("B11", "C11", "D11", "E02", "F02", "G02")
 MICROSCOPE_PIXEL = 0.496296  # um, "XCalibration" in the MetaMorph tag of BBBC021's own TIFFs
-SIDES = (
-    64,
-    10_000,
-)  # pixels: smaller fields hold no cell to speak of, larger ones no reader of images here takes
+# pixels: smaller fields hold no cell to speak of, larger ones no reader of images here takes
+SIDES = (64, 10_000)
 CHANNELS = {"DAPI": 1, "Actin": 4, "Tubulin": 2}  # channel: filter number in BBBC021's file names
 
 
@@ -72,7 +70,10 @@ class Layout:
     sites: int = 4
 
     def wells(self) -> pd.DataFrame:
-        """Return one row per well: plate, week, replicate, well, compound, concentration (uM), moa, mechanism."""
+        """Return one row per well.
+
+        Columns: plate, week, replicate, well, compound, concentration (uM), moa, mechanism.
+        """
         rows = []
         for (week, number, replicates), group in self.compounds.groupby(
             ["week", "layout", "replicates"]
@@ -111,7 +112,10 @@ class Layout:
         return pd.DataFrame(rows).sort_values(["plate", "well"], ignore_index=True)
 
     def annotation(self) -> pd.DataFrame:
-        """Return the annotated treatments: compound, concentration (uM), moa; DMSO is a class of its own."""
+        """Return the annotated treatments: compound, concentration (uM), moa.
+
+        DMSO is a class of its own.
+        """
         rows = [
             (one.compound, dose, one.moa)
             for one in self.compounds.itertuples()
@@ -124,7 +128,10 @@ class Layout:
 
 
 def _layouts() -> dict[str, Layout]:
-    """Return the layouts by name: all 54 compounds; or 128 fields, seven compounds of five mechanisms and an unannotated one."""
+    """Return the layouts by name.
+
+    All 54 compounds; or 128 fields, seven compounds of five mechanisms and an unannotated one.
+    """
     table = pd.read_csv(Path(__file__).with_name("layout.csv"), keep_default_na=False)
     for column in ("doses", "annotated"):
         table[column] = [tuple(float(dose) for dose in text.split()) for text in table[column]]
@@ -200,10 +207,11 @@ _TABLE = np.array(list(PARAMETERS.values()), float).T
 _INDEX = {name: i for i, name in enumerate(PARAMETERS)}
 _BIOLOGY = _INDEX["stain_dna"]  # parameters before this one can be moved by a compound
 
-# What a mechanism moves at full response. Sources: BBBC021 and its annotation (Caie 2010, Ljosa 2012/2013);
-# monoasters under Eg5 inhibition (Mayer 1999), polyploid lobed nuclei under Aurora inhibition (Ditchfield 2003),
-# bundles, multipolar spindles and micronuclei under taxol (Jordan 1993), aggresomes under proteasome
-# inhibition (Johnston 1998), arborised cells and actin foci under cytochalasin (Schliwa 1982).
+# What a mechanism moves at full response. Sources: BBBC021 and its annotation (Caie 2010, Ljosa
+# 2012/2013); monoasters under Eg5 inhibition (Mayer 1999), polyploid lobed nuclei under Aurora
+# inhibition (Ditchfield 2003), bundles, multipolar spindles and micronuclei under taxol (Jordan
+# 1993), aggresomes under proteasome inhibition (Johnston 1998), arborised cells and actin foci
+# under cytochalasin (Schliwa 1982).
 MECHANISMS = {
     "Actin disruptors": {
         "cortex": -0.5,
@@ -316,7 +324,10 @@ class Compound:
 def draw_compound(
     seed: int, name: str, mechanism: str, doses: tuple[float, ...], annotated: tuple[float, ...]
 ) -> Compound:
-    """Draw a compound's strength, sub-phenotype and side effects; annotated doses lie above its EC50."""
+    """Draw a compound's strength, sub-phenotype and side effects.
+
+    Annotated doses lie above its EC50.
+    """
     rng = generator(seed, "compound", name)
     effect = np.zeros(len(PARAMETERS))
     for parameter, shift in MECHANISMS[mechanism].items():
@@ -332,10 +343,10 @@ def draw_compound(
 def draw_cells(
     rng: np.random.Generator, compound: Compound, response: float, shift: np.ndarray, n: int
 ) -> dict[str, np.ndarray]:
-    """Draw the parameters of `n` cells of one field, each (n,) float32: condition + compound + the cell's own.
+    """Draw the parameters of `n` cells of one field, each (n,) float32.
 
-    `response` is `hill_response` at the well's dose; `shift`, (P,), holds the field's own conditions
-    in units of the spread between fields.
+    Each is condition + compound + the cell's own. `response` is `hill_response` at the well's dose;
+    `shift`, (P,), holds the field's own conditions in units of the spread between fields.
     """
     base, between_cells, between_fields, low, high = _TABLE
     responds = rng.random(n) < compound.penetrance * min(1.0, 2 * response)
@@ -358,7 +369,10 @@ _ATLAS = 512  # side of the tileable noise atlases, in texels of 0.5 um
 
 @cache
 def _atlas(kind: str) -> np.ndarray:
-    """Return tileable noise, float32 (512, 512): "smooth" (mean 0, sd 1) or "ridge" (0 to 1, bright thin lines)."""
+    """Return tileable noise, float32 (512, 512).
+
+    "smooth" (mean 0, sd 1) or "ridge" (0 to 1, bright thin lines).
+    """
     rng = np.random.default_rng(20180)
     frequency = np.hypot(np.fft.fftfreq(_ATLAS)[:, None], np.fft.rfftfreq(_ATLAS)[None])
     band = np.exp(-0.5 * ((frequency - 0.10) / 0.03) ** 2)
@@ -380,7 +394,10 @@ def _place(
     compound: Compound,
     response: float,
 ) -> np.ndarray:
-    """Return cell centres in um, float32 (n, 2): clustered into islands, no two closer than touching cells."""
+    """Return cell centres in um, float32 (n, 2).
+
+    Clustered into islands, no two closer than touching cells.
+    """
     density, islands, radius = (
         _TABLE[0] + _TABLE[2] * shift + response * (compound.side + compound.effect)
     )[[_INDEX["density"], _INDEX["islands"], _INDEX["radius"]]]
@@ -401,7 +418,10 @@ def _place(
 
 
 def _outlines(rng: np.random.Generator, cells: dict[str, np.ndarray]) -> np.ndarray:
-    """Return each cell's radius in 256 directions, um, float32 (n, 256): an ellipse drawn out into corners."""
+    """Return each cell's radius in 256 directions, um, float32 (n, 256).
+
+    An ellipse drawn out into corners.
+    """
     n = len(cells["radius"])
     theta = np.linspace(-np.pi, np.pi, _BINS, endpoint=False, dtype=np.float32)
     stretch = np.exp(2 * cells["elongation"])[:, None]
@@ -451,7 +471,10 @@ class _Canvas:
         amount: float,
         soft: bool,
     ) -> None:
-        """Draw an ellipse of half axes `a`, `b`: a solid body (the brighter wins) or a soft blob (added)."""
+        """Draw an ellipse of half axes `a`, `b`.
+
+        A solid body (the brighter wins) or a soft blob (added).
+        """
         reach = max(a, b) * (2.0 if soft else 1.15) + 1
         window = self.window(y, x, reach)
         if window is None:
@@ -523,7 +546,8 @@ def _cytoplasm(
     )
     arc = theta * 12
     mode = cells["mode"][k]
-    # one atlas of fibres, laid along the radius, along the long axis, round the nucleus, or without order
+    # one atlas of fibres, laid along the radius, along the long axis, round the nucleus, or without
+    # order
     a = np.choose(mode, [arc, across, radius, dx])
     b = np.choose(mode, [radius / 6, along / 6, arc / 6, dy])
     fibres = _sample("ridge", a * scale + phase, b * scale + phase)
@@ -552,10 +576,11 @@ def _cytoplasm(
 
 
 def _figure(kind: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return chromosome clumps (9, 2) and spindle poles (m, 2) of a mitotic cell in um, before rotation.
+    """Return chromosome clumps (9, 2) and spindle poles (m, 2) of a mitotic cell.
 
-    The same nine clumps and the same amount of tubulin stand as metaphase plate (0), rosette
-    round one pole (1), three-armed star (2) or strewn without poles (3): only the arrangement differs.
+    They are in um, before rotation. The same nine clumps and the same amount of tubulin stand as
+    metaphase plate (0), rosette round one pole (1), three-armed star (2) or strewn without poles
+    (3): only the arrangement differs.
     """
     steps = np.arange(9)
     if kind == 0:
@@ -578,7 +603,10 @@ def _figure(kind: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray
 def _bodies(
     canvas: _Canvas, rng: np.random.Generator, cells: dict[str, np.ndarray], outlines: np.ndarray
 ) -> None:
-    """Draw what is counted in a cell: nuclei and fragments, chromosomes, spindles, foci, aggresome, vacuoles."""
+    """Draw what is counted in a cell.
+
+    Nuclei and fragments, chromosomes, spindles, foci, aggresome, vacuoles.
+    """
     for i in range(len(cells["x"])):
         one = {name: values[i] for name, values in cells.items()}
         turn = np.array(
@@ -679,7 +707,10 @@ def draw_field(
     width: int,
     pixel: float,
 ) -> np.ndarray:
-    """Return the light a field emits, float32 (3, H, W), DNA, actin, tubulin; a DMSO cell is about 1."""
+    """Return the light a field emits, float32 (3, H, W): DNA, actin, tubulin.
+
+    A DMSO cell is about 1.
+    """
     centres = _place(rng, height * pixel, width * pixel, shift, compound, response)
     n = len(centres)
     cells = draw_cells(rng, compound, response, shift, n)
@@ -713,7 +744,8 @@ def draw_field(
 
 # ---------------------------------------------------------------- optics and camera
 
-# Counts of BBBC021's camera (12 bits stored times 16) in DMSO: background, and light of a cell above it.
+# Counts of BBBC021's camera (12 bits stored times 16) in DMSO: background, and light of a cell
+# above it.
 BACKGROUND = np.array([750.0, 850.0, 650.0])
 SIGNAL = np.array([1800.0, 6000.0, 3000.0])
 ELECTRONS_PER_COUNT, READ_NOISE, STEP = 0.25, 40.0, 16  # ours; the step is the real files'
@@ -780,7 +812,10 @@ def photograph(
 
 @cache
 def _between(size: int) -> np.ndarray:
-    """Return the matrix, float32 (size, n), that interpolates every 8th of `size` values linearly."""
+    """Return a matrix, float32 (size, n), that interpolates linearly.
+
+    It does so with every 8th of `size` values.
+    """
     at = np.arange(size)[:, None] / 8
     return np.clip(
         1 - np.abs(np.minimum(at, (size - 1) // 8) - np.arange((size + 7) // 8)), 0, 1
@@ -813,7 +848,10 @@ def pixel_size(height: int) -> float:
 def field(
     seed: int, well: dict, compound: Compound, site: int, height: int = 128, width: int = 160
 ) -> np.ndarray:
-    """Return one field of a screen, uint16 (3, H, W); `well` is a row of `truth_table`. Its conditions are mostly its own."""
+    """Return one field of a screen, uint16 (3, H, W).
+
+    `well` is a row of `truth_table`. Its conditions are mostly its own.
+    """
     own = well["plate"], well["well"], site
     shift = sum(
         weight * generator(seed, "conditions", *key).standard_normal(len(PARAMETERS))
@@ -851,7 +889,10 @@ def _write_well(task: tuple) -> list[dict]:
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """Have processes that start in the block hear no Ctrl-C: a terminal sends it to all, and each would print a traceback."""
+    """Have processes that start in the block hear no Ctrl-C.
+
+    A terminal sends it to all, and each would print a traceback.
+    """
     resource_tracker.ensure_running()  # started later, it would unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
@@ -863,8 +904,12 @@ def _deaf() -> Iterator[None]:
 def draw_wells(
     write: Callable[[tuple], Any], tasks: list[tuple], workers: int, progress: bool
 ) -> list:
-    """Return what `write` makes of each well's task, in order, by so many processes, with a progress bar."""
-    # One thread each: products of small matrices gain nothing from two, which wait for each other busily.
+    """Return what `write` makes of each well's task, in order.
+
+    It is made by so many processes, with a progress bar.
+    """
+    # One thread each: products of small matrices gain nothing from two, which wait for each other
+    # busily.
     with _deaf():
         many = (
             multiprocessing.get_context("spawn").Pool(workers, threadpool_limits, (1,))
@@ -884,8 +929,9 @@ def truth_table(seed: int, layout: Layout) -> tuple[pd.DataFrame, dict[str, Comp
     Returns
     -------
     DataFrame
-        One row per well: plate, well, compound, concentration, mechanism, response, ec50,
-        hill, penetrance, planted ("" , "wrong label", "hidden mechanism", "known mechanism" or "inactive").
+        One row per well: plate, well, compound, concentration, mechanism, response, ec50, hill,
+        penetrance, planted ("" , "wrong label", "hidden mechanism", "known mechanism" or
+        "inactive").
     dict of str to Compound
     """
     facts = layout.compounds
@@ -937,7 +983,8 @@ def simulate_screen(
     Parameters
     ----------
     folder : path
-        Absent, empty, or one that this function has made, which is replaced; what others have put into it stays.
+        Absent, empty, or one that this function has made, which is replaced; what others have put
+        into it stays.
     seed : int
         Same seed, same bytes, whatever the number of workers.
     layout : Layout
@@ -980,7 +1027,10 @@ def command(
     write: Callable[..., None],
     arguments: list[str] | None,
 ) -> None:
-    """Read the command line of a simulator and run it: `write` (folder, seed, layout, height, width, workers)."""
+    """Read the command line of a simulator and run it.
+
+    It calls `write` (folder, seed, layout, height, width, workers).
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
         "--out",

@@ -26,7 +26,9 @@ def threshold(image: np.ndarray) -> float:
 
 
 def power_spectrum(image: np.ndarray, pixel: float) -> np.ndarray:
-    """Return log10 of the mean spectral power in the bands of `FREQUENCIES`, relative to their mean.
+    """Return log10 of the mean spectral power in the bands of `FREQUENCIES`.
+
+    It is relative to their mean.
 
     Parameters
     ----------
@@ -67,10 +69,10 @@ def field_statistics(fields: np.ndarray, pixel: float) -> dict:
     Returns
     -------
     dict
-        ``nuclei_per_mm2``, ``nucleus_area_um2`` (quartiles), ``coverage`` (fraction of the field under
-        cells, actin above threshold), ``cell_area_um2`` (coverage per nucleus); and per channel lists:
-        ``intensity`` (`PERCENTILES` of background-free values relative to their mean), ``spectrum``,
-        ``contrast`` (mean light of cells over background).
+        ``nuclei_per_mm2``, ``nucleus_area_um2`` (quartiles), ``coverage`` (fraction of the field
+        under cells, actin above threshold), ``cell_area_um2`` (coverage per nucleus); and per
+        channel lists: ``intensity`` (`PERCENTILES` of background-free values relative to their
+        mean), ``spectrum``, ``contrast`` (mean light of cells over background).
     """
     counts, areas, coverage = [], [], []
     intensity, spectrum, contrast = [], [], []

@@ -1,9 +1,9 @@
-"""What a live build has no time for: seeds, variants and baselines, recorded for the book (``make study``).
+"""What a live build has no time for, recorded for the book (``make study``).
 
-Each study writes one file in ``book/recorded`` and is skipped where that file exists, so a
-stopped run goes on where it was; delete a file to measure anew. Training resumes from its
-own checkpoints. Seeds 101 to 103 are those on which the frozen simulator and recipe are judged; seeds 104 to 106
-those on which ways of choosing surrogate classes are.
+Seeds, variants and baselines. Each study writes one file in ``book/recorded`` and is skipped where
+that file exists, so a stopped run goes on where it was; delete a file to measure anew. Training
+resumes from its own checkpoints. Seeds 101 to 103 are those on which the frozen simulator and
+recipe are judged; seeds 104 to 106 those on which ways of choosing surrogate classes are.
 """
 
 import argparse
@@ -128,7 +128,10 @@ def prepared(
 def labelled(
     table: pd.DataFrame, left_out: np.ndarray | bool = False, controls: bool = False
 ) -> np.ndarray:
-    """Return the surrogate class of each field by the default columns, `controls` being one too; -1 where not trained on or `left_out`."""
+    """Return the surrogate class of each field by the default columns.
+
+    `controls` are one class too; -1 where not trained on or `left_out`.
+    """
     training = training_fields(table, controls) & np.logical_not(left_out)
     return surrogate_classes(table, default_columns(table), training)["label"].to_numpy()
 
@@ -164,7 +167,10 @@ def full_comparison(name: str, folder: Path, seed: int, recipe: Recipe) -> dict[
 
 
 def whole_screen(folder: Path, seed: int) -> dict[str, Any]:
-    """Train with DMSO as a class, apply to every field and grade potency, clusters, novelty and suspects, as chapters 9 to 12 do."""
+    """Train with DMSO as a class, apply to every field and grade what follows.
+
+    These are potency, clusters, novelty and suspects, as in chapters 9 to 12.
+    """
     table, store = prepared("simulated", folder, seed)
     recipe, labels = (
         with_controls(replace(RECIPES["default"], seed=seed), table),
@@ -186,7 +192,10 @@ def whole_screen(folder: Path, seed: int) -> dict[str, Any]:
 def kimorph(
     folder: Path, seed: int, by: tuple[str, ...] = ("Metadata_Position",)
 ) -> dict[str, Any]:
-    """Train on the control wells of a simulated KiMorph, each value of `by` a class, and grade controls, clusters and terms, as chapters 13 and 14 do."""
+    """Train on the control wells of a simulated KiMorph, each value of `by` a class.
+
+    Grade controls, clusters and terms, as chapters 13 and 14 do.
+    """
     table, store = prepared("kimorph", folder, seed)
     classes = surrogate_classes(table, by, control_fields(table, CONTROLS))
     labels, recipe = classes["label"].to_numpy(), replace(RECIPES["default"], seed=seed)
@@ -244,7 +253,10 @@ def kimorph(
 
 
 def choosing(folder: Path, seed: int) -> dict[str, Any]:
-    """Compare ways of choosing surrogate classes, each trained for the same number of batches, fewer than in the other chapters."""
+    """Compare ways of choosing surrogate classes.
+
+    Each is trained for the same number of batches, fewer than in the other chapters.
+    """
     table, store = prepared("simulated", folder, seed)
     recipe = replace(RECIPES["default"], seed=seed)
     answers, classes = compare_choices(
@@ -264,7 +276,10 @@ def choosing(folder: Path, seed: int) -> dict[str, Any]:
 
 
 def variant(folder: Path, network: str, recipe: str) -> dict[str, Any]:
-    """Train one named network with one named recipe on the screen that was tuned on, each for the paper's 27 epochs."""
+    """Train one named network with one named recipe on the screen that was tuned on.
+
+    Each for the paper's 27 epochs.
+    """
     config, chosen = (
         CONFIGS[network],
         replace(RECIPES[recipe], epochs=RECIPES["published"].epochs, seed=TUNED_SEED),
@@ -299,7 +314,9 @@ def held_out_compounds(folder: Path, seed: int) -> dict[str, Any]:
         .drop_duplicates()
         .sort_values(["Metadata_MoA", "Metadata_Compound"])
     )
-    fold_of = dict(zip(compounds["Metadata_Compound"], np.arange(len(compounds)) % FOLDS))
+    fold_of = dict(
+        zip(compounds["Metadata_Compound"], np.arange(len(compounds)) % FOLDS, strict=True)
+    )
     parts = []
     for fold in range(FOLDS):
         asked = annotated & (table["Metadata_Compound"].map(fold_of) == fold).to_numpy()
@@ -327,7 +344,10 @@ def recorded(prefix: str, folder: Path | None = None) -> dict[str, dict[str, Any
 
 
 def recorded_comparison(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
-    """Return the comparison tables of all runs in `records` as one, marked ``recorded`` for the figures."""
+    """Return the comparison tables of all runs in `records` as one.
+
+    They are marked ``recorded`` for the figures.
+    """
     rows = [
         row
         for record in records.values()
@@ -350,7 +370,10 @@ def recorded_grades(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
 
 
 def recorded_choices(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
-    """Return the scores of the runs of `choosing` as one table: ``seed``, ``way``, ``protocol``, ``part`` and the scores."""
+    """Return the scores of the runs of `choosing` as one table.
+
+    Columns: ``seed``, ``way``, ``protocol``, ``part`` and the scores.
+    """
     rows = [
         {"seed": int(seed), **row}
         for record in records.values()
@@ -374,7 +397,10 @@ def recorded_choices(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
 
 
 def worst_and_best(found: pd.DataFrame, wanted: list[str] = RANGES) -> dict[str, float | str]:
-    """Return the lowest and the highest value of each grade `wanted` over the seeds, "not available" where a seed has none."""
+    """Return the lowest and the highest value of each grade `wanted` over the seeds.
+
+    "not available" where a seed has none.
+    """
     table = found.apply(pd.to_numeric, errors="coerce").reindex(wanted)
     ends = {"lowest": table.min(axis=1, skipna=False), "highest": table.max(axis=1, skipna=False)}
     return {
@@ -385,11 +411,13 @@ def worst_and_best(found: pd.DataFrame, wanted: list[str] = RANGES) -> dict[str,
 
 
 def choice_gains(table: pd.DataFrame) -> dict[str, float | str]:
-    """Return by how much the ``chosen`` classes of `recorded_choices` are better than others: the lowest and the highest over the seeds.
+    """Return by how much the ``chosen`` classes of `recorded_choices` are better than others.
 
-    Keys ``<measure>.<rival>.lowest`` and ``.highest``. Measures: accuracy under NSC (``nsc``) and NSCB (``nscb``), that under NSC
-    on the compounds set aside (``aside``), all in percentage points, and their mean average precision (``aside_precision``). Rivals: the
-    mean of both ``random`` draws, ``every_treatment`` and ``annotated``. "not available" where nothing is recorded.
+    It is the lowest and the highest over the seeds. Keys ``<measure>.<rival>.lowest`` and
+    ``.highest``. Measures: accuracy under NSC (``nsc``) and NSCB (``nscb``), that under NSC on the
+    compounds set aside (``aside``), all in percentage points, and their mean average precision
+    (``aside_precision``). Rivals: the mean of both ``random`` draws, ``every_treatment`` and
+    ``annotated``. "not available" where nothing is recorded.
     """
     measures = {
         "nsc": ("overall", "NSC", "all"),
@@ -421,9 +449,10 @@ def choice_gains(table: pd.DataFrame) -> dict[str, float | str]:
 
 
 def choice_counts(records: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Return numbers of the runs of `choosing` over the seeds, as "31" or "30 to 34"; "not available" where nothing is recorded.
+    """Return numbers of the runs of `choosing` over the seeds, as "31" or "30 to 34".
 
-    Keys: treatments asked under NSC (``asked.all``, ``asked.aside``); classes (``classes.every_well``, ``classes.every_compound``).
+    "not available" where nothing is recorded. Keys: treatments asked under NSC (``asked.all``,
+    ``asked.aside``); classes (``classes.every_well``, ``classes.every_compound``).
     """
     runs, scores = (
         [run for record in records.values() for run in record["runs"].values()],
@@ -446,9 +475,10 @@ def choice_counts(records: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 
 def margins(comparison: pd.DataFrame) -> dict[str, float | str]:
-    """Return over all seeds, under NSC, the trained network's mean accuracy and its lead over the best handcrafted row.
+    """Return the trained network's mean accuracy and its lead over the best handcrafted row.
 
-    Keys ``trained``, ``lead_smallest`` and ``lead_largest``; fractions, or "not available" where nothing is recorded.
+    They are over all seeds, under NSC. Keys ``trained``, ``lead_smallest`` and ``lead_largest``;
+    fractions, or "not available" where nothing is recorded.
     """
     wide = comparison[comparison["protocol"] == "NSC"].pivot_table("overall", "seed", "method")
     if "trained" not in wide:
@@ -477,7 +507,8 @@ def studies(
         name = Path(screen).stem
         if name in OTHER_RECORDS | studies(work, "").keys():
             raise InputError(
-                f"{screen}: the book has a record {name}.json of its own; give the table another name"
+                f"{screen}: the book has a record {name}.json of its own; "
+                "give the table another name"
             )
         return {
             name: (
@@ -536,7 +567,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--screen",
         default="",
-        help="a LoadData CSV: record the comparison on that screen alone, under the name of its file",
+        help="a LoadData CSV: record the comparison on that screen alone, "
+        "under the name of its file",
     )
     parser.add_argument("--out", type=Path, help="working folder; _build/study by default")
     parser.add_argument("--only", default="", help="names that contain this text")

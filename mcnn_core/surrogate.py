@@ -1,6 +1,7 @@
-"""Surrogate classes: the labels that the screen's own layout provides (paper: Results; Methods, "M-CNN").
+"""Surrogate classes: the labels that the screen's own layout provides.
 
-All fields that share the values of some ``Metadata_*`` columns (a treatment, a well) form one class.
+Paper: Results; Methods, "M-CNN". All fields that share the values of some ``Metadata_*`` columns (a
+treatment, a well) form one class.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,8 +36,8 @@ def surrogate_classes(table: pd.DataFrame, by: Sequence[str], training: np.ndarr
     Returns
     -------
     DataFrame
-        Row i belongs to row i of `table`: plate, well, site, ``surrogate_class`` (str, "" where
-        not trained on) and ``label`` (int64 in the sorted order of classes, -1 where not trained on).
+        Row i belongs to row i of `table`: plate, well, site, ``surrogate_class`` (str, "" where not
+        trained on) and ``label`` (int64 in the sorted order of classes, -1 where not trained on).
 
     Raises
     ------
@@ -72,16 +73,21 @@ def surrogate_classes(table: pd.DataFrame, by: Sequence[str], training: np.ndarr
         raise InputError(
             f"Training needs at least two surrogate classes; {', '.join(by)} gives {len(counts)}"
         )
-    labels = names.map(dict(zip(counts.index, range(len(counts))))).fillna(-1).astype("int64")
+    labels = (
+        names.map(dict(zip(counts.index, range(len(counts)), strict=True)))
+        .fillna(-1)
+        .astype("int64")
+    )
     return table[REQUIRED].assign(surrogate_class=names.to_numpy(), label=labels.to_numpy())
 
 
 class BalancedBatches:
     """Batches in which every class occurs equally often, whatever its size.
 
-    An epoch draws about as many fields as there are training fields: every class once before any again, and
-    within a class every field once before any again, across epochs. Taxol 0.3 uM, 1,332 of the 2,528 annotated
-    fields of BBBC021, thus weighs as much as any other class. The order depends on `seed` and the epoch alone.
+    An epoch draws about as many fields as there are training fields: every class once before any
+    again, and within a class every field once before any again, across epochs. Taxol 0.3 uM, 1,332
+    of the 2,528 annotated fields of BBBC021, thus weighs as much as any other class. The order
+    depends on `seed` and the epoch alone.
 
     Parameters
     ----------
@@ -129,7 +135,10 @@ class BalancedBatches:
 
 
 def class_names(table: pd.DataFrame, by: Sequence[str]) -> pd.Series:
-    """Return the class of each field, training field or not, as a categorical: the values of the columns `by`, joined."""
+    """Return the class of each field, training field or not, as a categorical.
+
+    The values of the columns `by`, joined.
+    """
     codes, first = joint_codes(*(table[column] for column in by))
     few = table.iloc[first]
     names = pd.Categorical(
@@ -139,7 +148,10 @@ def class_names(table: pd.DataFrame, by: Sequence[str]) -> pd.Series:
 
 
 def unnamed(table: pd.DataFrame, by: Sequence[str]) -> np.ndarray:
-    """Return the mask of the fields without a value in one of the columns `by`; a missing number is a value."""
+    """Return the mask of the fields without a value in one of the columns `by`.
+
+    A missing number is a value.
+    """
     texts = [table[column] for column in by if not pd.api.types.is_numeric_dtype(table[column])]
     return np.logical_or.reduce(
         [

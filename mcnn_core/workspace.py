@@ -21,11 +21,8 @@ from mcnn_core.errors import InputError, MissingStageError
 from mcnn_core.files import MARKER, atomic, claim, discard, exclusive, share, write_json
 
 Scalar = bool | int | float | str
-CODE = (
-    "mcnn_core",
-    "notebooks",
-    "tools",
-)  # where a file that git does not know takes part in a run
+# where a file that git does not know takes part in a run
+CODE = ("mcnn_core", "notebooks", "tools")
 VERSIONS_OF = ("torch", "numpy", "scipy", "pandas", "scikit-learn")
 
 
@@ -51,12 +48,14 @@ def claim_output(out: str | os.PathLike, root: Path, **sources: str | os.PathLik
     root : Path
         The repository.
     sources : path
-        What is read, by the name of the option that gives it: the table of a screen (its folder counts), or a folder of images.
+        What is read, by the name of the option that gives it: the table of a screen (its folder
+        counts), or a folder of images.
 
     Raises
     ------
     InputError
-        If `out` is, or lies above, the repository, the home folder or what is read; or holds what this project has not written.
+        If `out` is, or lies above, the repository, the home folder or what is read; or holds what
+        this project has not written.
     """
     out = Path(out).expanduser().resolve()
     taken = {"this repository": root.resolve(), "your home folder": Path.home().resolve()}
@@ -75,7 +74,10 @@ def claim_output(out: str | os.PathLike, root: Path, **sources: str | os.PathLik
 
 
 def clean(root: Path | None = None) -> None:
-    """Delete what this project has written to ``_build`` and ``_rerun``, and name what stays because it was not (``make clean``)."""
+    """Delete what this project has written to ``_build`` and ``_rerun`` (``make clean``).
+
+    Name what stays because it was not.
+    """
     root = root or find_root()
     for folder in (root / "_build", *sorted((root / "_rerun").glob("*"))):
         with ExitStack() as held:
@@ -84,16 +86,19 @@ def clean(root: Path | None = None) -> None:
             if left := discard(folder):
                 more = f" and {len(left) - 3} more" * (len(left) > 3)
                 print(
-                    f"{folder} keeps {', '.join(map(repr, left[:3]))}{more}: not known to be written by this program"
+                    f"{folder} keeps {', '.join(map(repr, left[:3]))}{more}: "
+                    "not known to be written by this program"
                 )
     with suppress(OSError):
         (root / "_rerun").rmdir()
 
 
 def commit(root: Path) -> str:
-    """Return the git commit of the folder `root`, with ``-dirty`` if what runs differs from it, or ``"unknown"`` outside a git repository.
+    """Return the git commit of the folder `root`.
 
-    Output folders that git does not know do not count, nor does ``book/recorded``, which a study writes while it runs.
+    It has ``-dirty`` if what runs differs from it, or is ``"unknown"`` outside a git repository.
+    Output folders that git does not know do not count, nor does ``book/recorded``, which a study
+    writes while it runs.
     """
     changed = ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":!book/recorded"]
     new = ["git", "ls-files", "--others", "--exclude-standard", "--", *CODE]
@@ -140,21 +145,26 @@ def format_number(value: Scalar) -> str:
 
 
 def in_build() -> bool:
-    """Whether this process computes a book: ``make book`` says so to the kernels of its notebooks."""
+    """Whether this process computes a book.
+
+    ``make book`` says so to the kernels of its notebooks.
+    """
     return bool(os.environ.get("MCNN_BUILD"))
 
 
 class Workspace:
     """Where one notebook reads and writes.
 
-    With `out`, as a build has it, both are in that folder. Without, as when a reader runs a notebook again, it writes
-    to ``_rerun/<chapter>`` in the repository, reads from ``_build``, where that lacks something from ``_rerun/<the notebook that
-    makes it>``, and says so in a line: the tables of a book stay as they are.
+    With `out`, as a build has it, both are in that folder. Without, as when a reader runs a
+    notebook again, it writes to ``_rerun/<chapter>`` in the repository, reads from ``_build``,
+    where that lacks something from ``_rerun/<the notebook that makes it>``, and says so in a line:
+    the tables of a book stay as they are.
 
     Parameters
     ----------
     out : str or Path
-        Output folder; a relative path is relative to the repository root, whatever the current folder.
+        Output folder; a relative path is relative to the repository root, whatever the current
+        folder.
     chapter : str
         Name of the notebook, such as ``"01_screen"``.
     section : str, optional
@@ -163,8 +173,8 @@ class Workspace:
     Raises
     ------
     InputError
-        If `out` is not one of this project's own (`claim_output`), or a build is writing to it. Notebooks may share a folder; until
-        they end, no build may write to it.
+        If `out` is not one of this project's own (`claim_output`), or a build is writing to it.
+        Notebooks may share a folder; until they end, no build may write to it.
     """
 
     def __init__(self, out: str | Path, chapter: str, section: str = ""):
@@ -178,8 +188,10 @@ class Workspace:
             share(self.out, f"notebook {chapter}")
         if self.book:
             print(
-                f"{chapter} reads from {self.book}, or else from {self.root / '_rerun'}/<the notebook that makes it>, and writes to "
-                f"{self.out}; notebooks that are given the same out read and write in that folder alone"
+                f"{chapter} reads from {self.book}, or else from {self.root / '_rerun'}/"
+                "<the notebook that makes it>, and writes to "
+                f"{self.out}; notebooks that are given the same out read and write "
+                "in that folder alone"
             )
 
     def path(self, name: str) -> Path:
@@ -228,8 +240,7 @@ class Workspace:
             f"{key} = {value!r}"
             for key, value in plain.items()
             if not isinstance(value, Scalar)
-            or isinstance(value, float)
-            and not math.isfinite(value)
+            or (isinstance(value, float) and not math.isfinite(value))
         ]
         if bad:
             raise InputError(
@@ -241,8 +252,10 @@ class Workspace:
             self._glue(key, format_number(value))
 
     def glue_figure(self, name: str, figure: Any) -> None:
-        """Keep a Matplotlib figure as ``<section>.<name>``: glued, to be shown elsewhere on its page,
-        and as ``figures/<section>.<name>.png``, to be shown on another.
+        """Keep a Matplotlib figure as ``<section>.<name>``.
+
+        Glued, to be shown elsewhere on its page, and as ``figures/<section>.<name>.png``, to be
+        shown on another.
         """
         key = f"{self.section}.{name}"
         with atomic(self.path("figures") / f"{key}.png") as temporary:
