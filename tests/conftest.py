@@ -1,4 +1,7 @@
-"""Shared fixtures. Real data is never part of the repository; tests that need it skip without it."""
+"""Shared fixtures.
+
+Real data is never part of the repository; tests that need it skip without it.
+"""
 
 import os
 from pathlib import Path

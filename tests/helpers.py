@@ -1,4 +1,8 @@
-"""Tiny screens for tests: a LoadData table with one TIFF per field and channel on disk, or well profiles without pixels; and a tiny book."""
+"""Tiny screens for tests, and a tiny book.
+
+A screen is a LoadData table with one TIFF per field and channel on disk, or well profiles without
+pixels.
+"""
 
 import hashlib
 import json
@@ -102,7 +106,7 @@ def write_store(folder: Path, pixels: np.ndarray, block: int = 4) -> Store:
     manifest = {
         "shape": list(pixels.shape),
         "dtype": "uint8",
-        "channels": list("DNA Actin Tubulin".split()[: pixels.shape[3]]),
+        "channels": ["DNA", "Actin", "Tubulin"][: pixels.shape[3]],
         "bin": 1,
         "field": list(pixels.shape[1:3]),
         "padding": [0, 0],
@@ -124,7 +128,10 @@ def write_store(folder: Path, pixels: np.ndarray, block: int = 4) -> Store:
 
 
 def stopped(name: str, data: str, out: Path) -> str:
-    """Return by which error the chapters of the book that read and group the fields stop on a screen of the reader's own, "" where they do not."""
+    """Return by which error the book stops on a screen of the reader's own, "" where it does not.
+
+    The chapters are those that read and group the fields.
+    """
     out.mkdir(exist_ok=True)
     try:
         screen = open_screen(name, data, out)
@@ -140,7 +147,11 @@ def stopped(name: str, data: str, out: Path) -> str:
 
 
 def well_table(rows: list[tuple[str, str, float, str, str]], values: np.ndarray) -> pd.DataFrame:
-    """Return well profiles: plate, compound, concentration, mechanism and control type of each row, and its features."""
+    """Return well profiles.
+
+    They have plate, compound, concentration, mechanism and control type of each row, and its
+    features.
+    """
     table = pd.DataFrame(
         rows,
         columns=[
@@ -154,7 +165,7 @@ def well_table(rows: list[tuple[str, str, float, str, str]], values: np.ndarray)
     ]
     table["Metadata_Treatment"] = [
         treatment_key(*one)
-        for one in zip(table["Metadata_Compound"], table["Metadata_Concentration"])
+        for one in zip(table["Metadata_Compound"], table["Metadata_Concentration"], strict=True)
     ]
     features = pd.DataFrame(
         values, columns=[f"MCNN_{number:03d}" for number in range(1, np.shape(values)[1] + 1)]
@@ -163,7 +174,10 @@ def well_table(rows: list[tuple[str, str, float, str, str]], values: np.ndarray)
 
 
 def small_repository(root: Path, first: str, second: str, intro: str, profiles: str) -> Path:
-    """Write a repository with this one's build, two notebooks (each a filled-in `NOTEBOOK`) and three modules; return its folder."""
+    """Write a repository with this one's build and return its folder.
+
+    It has two notebooks (each a filled-in `NOTEBOOK`) and three modules.
+    """
     for folder in ("notebooks", "mcnn_core", "book/api"):
         (root / folder).mkdir(parents=True)
     for name in (

@@ -1,4 +1,7 @@
-"""The tiny simulated screen under names that break programs: markup, formulas, paths, mathematics, other scripts, length, line breaks."""
+"""The tiny simulated screen under names that break programs.
+
+They are markup, formulas, paths, mathematics, other scripts, length, line breaks.
+"""
 
 import shutil
 from pathlib import Path
@@ -50,7 +53,10 @@ RENAMED = {
 
 
 def write_hostile(folder: Path) -> Path:
-    """Simulate the tiny screen, rename everything that can be renamed, and return its LoadData table."""
+    """Simulate the tiny screen under hostile names, and return its LoadData table.
+
+    Everything that can be renamed is renamed.
+    """
     simulate_screen(folder / "screen", 0, LAYOUTS["tiny"])
     screen = read_bbbc021(folder / "screen")
     rows = screen.table.drop(columns=["Metadata_Treatment", "TableNumber", "ImageNumber"])

@@ -3,9 +3,9 @@
     python tests/odd_screens.py --out DIR [NAME ...]
     make book SCREEN=DIR/NAME/NAME.csv PROFILE=tiny
 
-`SCREENS` are drawn; `REAL` are laid out from the folder of real samples (``--data``), which is never part
-of the repository. Cells are blobs whose size and texture depend on the treatment: enough for a network to
-find something, and no more.
+`SCREENS` are drawn; `REAL` are laid out from the folder of real samples (``--data``), which is
+never part of the repository. Cells are blobs whose size and texture depend on the treatment: enough
+for a network to find something, and no more.
 """
 
 import argparse
@@ -35,7 +35,10 @@ COLUMNS = ("well", "treatment", "nearest", "DMSO")
 
 
 def draw(rng: np.random.Generator, shape: tuple[int, int], channels: int, kind: int) -> np.ndarray:
-    """Return a field of blobs, (C, H, W) uint16; `kind` decides how large and how striped they are."""
+    """Return a field of blobs, (C, H, W) uint16.
+
+    `kind` decides how large and how striped they are.
+    """
     y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
     field = np.full((channels, *shape), 120, np.float32)
     radius, stripe = 4 + kind % 4 * 2, 2 + kind % 5
@@ -70,7 +73,10 @@ def write(
     kinds: Sequence[int],
     suffix: str = "tif",
 ) -> Path:
-    """Draw the fields of `table`, one file per channel, and write ``<folder's name>.csv``; return its path."""
+    """Draw the fields of `table`, one file per channel, and write the table; return its path.
+
+    It is ``<folder's name>.csv``.
+    """
     rng, columns = np.random.default_rng(0), {}
     for channel in channels:
         columns |= {
@@ -108,7 +114,10 @@ def bare(folder: Path) -> Path:
 
 
 def doses(folder: Path) -> Path:
-    """Five channels, 384 wells, odd sides, TIFFs packed by LZW, one field per well, controls and doses, no mechanisms."""
+    """Draw five channels, 384 wells and odd sides.
+
+    TIFFs packed by LZW, one field per well, controls and doses, no mechanisms.
+    """
     wells = grid("CDEF", range(3, 9))
     table = layout(["0012", "0013", "0014"], wells)
     place = table["Metadata_Well"].map(wells.index)
@@ -170,7 +179,10 @@ def many_wells(folder: Path) -> Path:
 
 
 def hostile(folder: Path) -> Path:
-    """Compounds, mechanisms, plates and a channel with names that would do harm, or that tables use themselves."""
+    """Draw names that would do harm, or that tables use themselves.
+
+    Compounds, mechanisms, plates and a channel have them.
+    """
     wells = grid("BC", range(2, 11))
     table = layout(["<b>plate & 1</b>", "plate $_2"], wells)
     place = table["Metadata_Well"].map(wells.index)
@@ -188,7 +200,10 @@ SCREENS: dict[str, Callable[[Path], Path]] = {
 
 
 def two_fields(folder: Path, data: Path) -> Path:
-    """The two complete real fields of BBBC021, 1024 x 1280, and tiles of them: eight fields in all, plate, well and site alone."""
+    """Lay out the two complete real fields of BBBC021, 1024 x 1280, and tiles of them.
+
+    Eight fields in all, plate, well and site alone.
+    """
     stems = {
         site: {
             int(path.name.split("_w")[1][0]): path
@@ -219,7 +234,10 @@ def two_fields(folder: Path, data: Path) -> Path:
 
 
 def kimorph_wells(folder: Path, data: Path) -> Path:
-    """The twelve real wells of KiMorph: JPEG, two fields in each file, siRNAs without dose, RLUC the negative control."""
+    """Lay out the twelve real wells of KiMorph.
+
+    JPEG, two fields in each file, siRNAs without dose, RLUC the negative control.
+    """
     source, rows = data / "kimorph", []
     plate = pd.read_csv(
         source / "conf" / "annotation.txt", sep="\t", dtype=str, keep_default_na=False
@@ -249,7 +267,10 @@ def kimorph_wells(folder: Path, data: Path) -> Path:
 
 
 def crop_fields(folder: Path, data: Path, most: int = 200) -> Path:
-    """Fields of 136 x 136 made of four real cells of one well each, with doses, mechanisms and weeks; the first `most` that have a class."""
+    """Lay out fields of 136 x 136 made of four real cells of one well each.
+
+    With doses, mechanisms and weeks; the first `most` that have a class.
+    """
     with np.load(data / "bbbc021" / "cells" / "crops.npz") as archive:
         crops = archive["crops"]
     index = pd.read_csv(data / "bbbc021" / "cells" / "index.csv", dtype=str, keep_default_na=False)

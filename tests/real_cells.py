@@ -3,7 +3,8 @@
     python tests/real_cells.py --data SHARED_DATA --out DIR
     make book SCREEN=DIR/screen.csv
 
-writes ``DIR/screen.csv`` (CellProfiler LoadData) and ``DIR/images/*.tif`` (uint16, one per channel).
+writes ``DIR/screen.csv`` (CellProfiler LoadData) and ``DIR/images/*.tif`` (uint16, one per
+channel).
 
 Choices
 -------

@@ -1,4 +1,7 @@
-"""What `make check` calls an error is what stops the book, and nothing else is; each planted code is asked the same in test_doctor.py."""
+"""What `make check` calls an error is what stops the book, and nothing else is.
+
+Each planted code is asked the same in test_doctor.py.
+"""
 
 import re
 from pathlib import Path
@@ -16,7 +19,10 @@ from mcnn_core.screen import read_loaddata
 
 
 def agreed(name: str, data: str, out: Path) -> str:
-    """Return by which error the book stops, "" where it does not; a check that says otherwise fails."""
+    """Return by which error the book stops, "" where it does not.
+
+    A check that says otherwise fails.
+    """
     report, stop = check(name, data, out), stopped(name, data, out)
     errors = [one for one in report.problems if doctor._KNOWN[one.code]["severity"] == "error"]
     assert bool(errors) == bool(stop), f"the check says {errors[:3]}, the book {stop or 'nothing'}"
@@ -40,7 +46,10 @@ def test_odd_screens_are_right_for_both(tmp_path, monkeypatch, name):
 
 
 def test_cases_of_other_laboratories(shared_data, tmp_path):
-    """The folder beside the real samples: each case has a folder, whose case.md names the table, or one in the layout of imageHTS."""
+    """The folder beside the real samples.
+
+    Each case has a folder, whose case.md names the table, or one in the layout of imageHTS.
+    """
     cases = shared_data.parent / "cases"
     if not cases.is_dir():
         pytest.skip(f"shared cases absent: {cases}")

@@ -1,4 +1,8 @@
-"""The benchmarks: the textbook versions compute what the package computes, and the suite writes what it promises. No time is asserted."""
+"""The benchmarks: right results and whole records.
+
+The textbook versions compute what the package computes, and the suite writes what it promises. No
+time is asserted.
+"""
 
 import json
 import subprocess
@@ -244,7 +248,8 @@ def test_a_file_that_is_there_is_not_measured_for(command, option, tmp_path):
     assert (
         done.returncode == 1
         and done.stderr
-        == f"error: {tmp_path / 'mine.json'} is there already and would be replaced: move it, or name a new file\n"
+        == f"error: {tmp_path / 'mine.json'} is there already and would be replaced: "
+        "move it, or name a new file\n"
     )
     assert (tmp_path / "mine.json").read_text() == "mine" and not done.stdout
 

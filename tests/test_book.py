@@ -13,7 +13,7 @@ import pytest
 from helpers import NOTEBOOK, small_repository
 
 from mcnn_core.errors import InputError
-from mcnn_core.files import atomic, claim, discard, write_json
+from mcnn_core.files import claim, discard, write_json
 from tools import book
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,15 +22,18 @@ FIRST = NOTEBOOK.format(
     title="First",
     parameters='screen = ""',
     prose="It kept {glue:text}`first.n` and {result}`first.n:.1f`.",
-    code='from mcnn_core.files import atomic\nfrom mcnn_core.workspace import Workspace\n\nspace = Workspace(out, "01_first")\n'
-    'space.record(n=seed + 1)\nwith atomic(space.path("kept.txt")) as temporary:\n    temporary.write_text("a" * (seed + 1))\n'
+    code="from mcnn_core.files import atomic\nfrom mcnn_core.workspace import Workspace\n\n"
+    'space = Workspace(out, "01_first")\n'
+    'space.record(n=seed + 1)\nwith atomic(space.path("kept.txt")) as temporary:\n'
+    '    temporary.write_text("a" * (seed + 1))\n'
     "print(f\"kept in {space.path('kept.txt')} of {space.out}\")",
 )
 SECOND = NOTEBOOK.format(
     title="Second",
     parameters="epochs = 1",
     prose="See {doc}`01_first`.",
-    code='import sys\n\nfrom mcnn_core import workspace\n\nspace = workspace.Workspace(out, "02_second")\n'
+    code="import sys\n\nfrom mcnn_core import workspace\n\n"
+    'space = workspace.Workspace(out, "02_second")\n'
     'print("no" + "ise", file=sys.stderr)\n'
     'space.record(length=len(space.need("kept.txt", notebook="01_first").read_text()) * epochs)',
 )
@@ -38,7 +41,7 @@ SECOND = NOTEBOOK.format(
 
 @pytest.fixture
 def small(tmp_path) -> Path:
-    """A repository with this one's build, two notebooks and three modules."""
+    """Return a repository with this one's build, two notebooks and three modules."""
     return small_repository(
         tmp_path / "repository",
         FIRST,
@@ -157,7 +160,7 @@ def test_a_pair_edited_on_both_sides_is_refused_and_either_can_be_kept(small):
 
 
 def test_a_pair_that_was_never_in_step_is_refused(small):
-    text, paired = pair(small)
+    _, paired = pair(small)
     notebook = book.read_source("01_first", small)
     nbformat.write(notebook, paired)
     assert book.sync_pairs(small) == ["01_first.ipynb", "02_second.ipynb"]  # it says the same
@@ -168,9 +171,12 @@ def test_a_pair_that_was_never_in_step_is_refused(small):
 
 
 @pytest.mark.parametrize("content", [
-    '{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}', '{"metadata": {}, "nbformat": 4, "nbformat_minor": 5}', "[]", "7", "", "{", "\xff",
-    '{"metadata": {}, "nbformat": 3, "nbformat_minor": 0, "worksheets": [{"cells": []}]}', "<<<<<<< HEAD",
-    '{"cells": [5], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}', '{"cells": {"a": 1}, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}',
+    '{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}',
+    '{"metadata": {}, "nbformat": 4, "nbformat_minor": 5}', "[]", "7", "", "{", "\xff",
+    '{"metadata": {}, "nbformat": 3, "nbformat_minor": 0, "worksheets": [{"cells": []}]}',
+    "<<<<<<< HEAD",
+    '{"cells": [5], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}',
+    '{"cells": {"a": 1}, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}',
 ])  # fmt: skip
 def test_an_ipynb_that_is_no_notebook_with_cells_is_refused_and_nothing_is_lost(small, content):
     text, paired = pair(small)
@@ -178,7 +184,9 @@ def test_an_ipynb_that_is_no_notebook_with_cells_is_refused_and_nothing_is_lost(
     before = text.read_bytes()
     paired.write_text(content, encoding="latin-1")
     os.utime(text, (0, 0))
-    with pytest.raises(InputError, match="01_first.ipynb: .*; mend it, or move it away") as raised:
+    with pytest.raises(
+        InputError, match=r"01_first\.ipynb: .*; mend it, or move it away"
+    ) as raised:
         book.sync_pairs(small)
     assert (
         len(raised.value.problems) == 1
@@ -260,8 +268,9 @@ def real_screen(small: Path) -> Path:
 
 
 @pytest.mark.parametrize("screen, changed", [
-    ("csv", "plates.csv"), ("csv", "images/a.tif"), ("csv", "images/b.tif"), ("bbbc021", "plates.csv"), ("kimorph", "images/a.tif"),
-    ("bbbc021", "images/other.tif"), ("bbbc021", "Week2/new.tif"), ("kimorph", "elsewhere/new.tif"),
+    ("csv", "plates.csv"), ("csv", "images/a.tif"), ("csv", "images/b.tif"),
+    ("bbbc021", "plates.csv"), ("kimorph", "images/a.tif"), ("bbbc021", "images/other.tif"),
+    ("bbbc021", "Week2/new.tif"), ("kimorph", "elsewhere/new.tif"),
 ])  # fmt: skip
 def test_key_follows_the_images_and_tables_of_a_screen(small, screen, changed):
     table = real_screen(small)
@@ -447,19 +456,26 @@ def test_a_notebook_that_changes_an_earlier_one_s_file_is_refused(small):
     edit(
         small / "notebooks/02_second.md",
         "space.record(",
-        "from mcnn_core.files import write_json\nwrite_json(space.path('kept.txt'), 1)\nspace.record(",
+        "from mcnn_core.files import write_json\n"
+        "write_json(space.path('kept.txt'), 1)\nspace.record(",
     )
     build = claimed(small, PARAMS="epochs=1")
     book.execute(build, "01_first")
     with pytest.raises(
-        RuntimeError, match="02_second changed files that an earlier notebook left: kept.txt"
+        RuntimeError, match=r"02_second changed files that an earlier notebook left: kept\.txt"
     ):
         book.execute(build, "02_second")
 
 
 def test_what_others_write_into_the_output_folder_meanwhile_is_nobodys(small):
-    foreign = "import pathlib\nfrom mcnn_core.files import atomic\nwith open(pathlib.Path(out, 'log.txt'), 'a') as log:\n    log.write('a line')\n"
-    foreign += "for name in ('check.html', 'check.json'):\n    with atomic(pathlib.Path(out, name)) as temporary:\n        temporary.touch()\n"
+    foreign = (
+        "import pathlib\nfrom mcnn_core.files import atomic\n"
+        "with open(pathlib.Path(out, 'log.txt'), 'a') as log:\n    log.write('a line')\n"
+    )
+    foreign += (
+        "for name in ('check.html', 'check.json'):\n"
+        "    with atomic(pathlib.Path(out, name)) as temporary:\n        temporary.touch()\n"
+    )
     for name in ("01_first", "02_second"):
         edit(small / f"notebooks/{name}.md", "space.record(", foreign + "space.record(")
     build = claimed(small, PARAMS="epochs=1")
@@ -485,9 +501,10 @@ RECORD = {
 
 @pytest.mark.parametrize("other", [
     [], 3, None, "text", {}, {"key": "k"}, *({**RECORD, key: value} for key, value in [
-        ("key", 3), ("seconds", "1"), ("seconds", True), ("outputs", []), ("outputs", {"a": 1}), ("outputs", {"a": ["1", "2"]}), ("outputs", {}),
-        ("digests", {}), ("digests", {"a": 1}), ("kept", None), ("kept", [1]), ("found", ["b"]), ("found", "a"), ("found", [[]]), ("begun", []),
-        ("more", 1)]),
+        ("key", 3), ("seconds", "1"), ("seconds", True), ("outputs", []),
+        ("outputs", {"a": 1}), ("outputs", {"a": ["1", "2"]}), ("outputs", {}),
+        ("digests", {}), ("digests", {"a": 1}), ("kept", None), ("kept", [1]),
+        ("found", ["b"]), ("found", "a"), ("found", [[]]), ("begun", []), ("more", 1)]),
 ])  # fmt: skip
 def test_a_record_of_another_shape_is_none(small, other):
     build = options(small)
@@ -520,14 +537,18 @@ def test_a_kernel_sees_nothing_of_the_users_settings(small, tmp_path, monkeypatc
     (small / "notebooks/01_first.md").write_text(SHOWING)
     home = tmp_path / "home"
     for name, text in {
-        "ipython/profile_default/startup/00.py": "started = True", "matplotlib/matplotlibrc": "font.size: 99", "startup.py": "started = True",
-        "share/kernels/python3/kernel.json": json.dumps({"argv": ["false"], "display_name": "x", "language": "python"}),
-        "clone/mcnn_core/__init__.py": "raise ImportError('the other clone')", "home/.config/matplotlib/matplotlibrc": "font.size: 98",
+        "ipython/profile_default/startup/00.py": "started = True",
+        "matplotlib/matplotlibrc": "font.size: 99", "startup.py": "started = True",
+        "share/kernels/python3/kernel.json": json.dumps(
+            {"argv": ["false"], "display_name": "x", "language": "python"}),
+        "clone/mcnn_core/__init__.py": "raise ImportError('the other clone')",
+        "home/.config/matplotlib/matplotlibrc": "font.size: 98",
     }.items():  # fmt: skip
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).write_text(text)
-    given = {"IPYTHONDIR": "ipython", "MPLCONFIGDIR": "matplotlib", "MATPLOTLIBRC": "matplotlib", "PYTHONSTARTUP": "startup.py",
-             "JUPYTER_PATH": "share", "JUPYTER_DATA_DIR": "share", "PYTHONPATH": "clone", "HOME": "home"}  # fmt: skip
+    given = {"IPYTHONDIR": "ipython", "MPLCONFIGDIR": "matplotlib", "MATPLOTLIBRC": "matplotlib",
+             "PYTHONSTARTUP": "startup.py", "JUPYTER_PATH": "share", "JUPYTER_DATA_DIR": "share",
+             "PYTHONPATH": "clone", "HOME": "home"}  # fmt: skip
     for name, value in given.items():
         monkeypatch.setenv(name, str(home / value))
     monkeypatch.setenv("MPLBACKEND", "Agg")
@@ -535,8 +556,9 @@ def test_a_kernel_sees_nothing_of_the_users_settings(small, tmp_path, monkeypatc
     build = claimed(small)
     book.execute(build, "01_first")
     assert json.loads((build.out / "results/01_first.json").read_text()) == {
-        "first.package": str(small / "mcnn_core/__init__.py"), "first.started": False, "first.interpreter": sys.executable,
-        "first.size": 10.0, "first.locale": "C.UTF-8"}  # fmt: skip
+        "first.package": str(small / "mcnn_core/__init__.py"), "first.started": False,
+        "first.interpreter": sys.executable, "first.size": 10.0,
+        "first.locale": "C.UTF-8"}  # fmt: skip
     shown = nbformat.read(build.out / "exec/01_first.ipynb", as_version=4).cells[-1].outputs
     assert any("image/png" in output.get("data", {}) for output in shown)
 
@@ -545,7 +567,7 @@ def test_a_kernel_sees_nothing_of_the_users_settings(small, tmp_path, monkeypatc
 
 
 def executed(source: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """What papermill makes of a notebook: outputs, a cell more, time stamps."""
+    """Return what papermill makes of a notebook: outputs, a cell more, time stamps."""
     run = copy.deepcopy(source)
     for count, cell in enumerate(book.code_cells(run), 1):
         cell.execution_count = count
@@ -572,8 +594,13 @@ def test_weave_lays_new_prose_over_kept_outputs(small):
 
 def test_pages_name_files_relative_to_the_output_folder():
     out = Path("/home/me/a & b")
-    told = {"text": "in /home/me/a & b/x.csv, /home/me/a & b, /home/me/a & bc/x and /mnt/home/me/a & b/x", "deep": [{"html": "<p>/home/me/a &amp; b/y"}],
-            "uri": "file:///home/me/a%20%26%20b/z", "n": 3}  # fmt: skip
+    told = {
+        "text": "in /home/me/a & b/x.csv, /home/me/a & b, /home/me/a & bc/x "
+        "and /mnt/home/me/a & b/x",
+        "deep": [{"html": "<p>/home/me/a &amp; b/y"}],
+        "uri": "file:///home/me/a%20%26%20b/z",
+        "n": 3,
+    }
     assert book.without_place(told, out) == {
         "text": "in x.csv, OUT, /home/me/a & bc/x and /mnt/home/me/a & b/x",
         "deep": [{"html": "<p>y"}],
@@ -620,7 +647,8 @@ Small.
         )
         .replace(
             "```{code-cell} ipython3\n1\n",
-            '```{code-cell} ipython3\n---\ntags: ["unless:first.big"]\nmystnb:\n  figure:\n    name: fig-small\n---\n1\n',
+            '```{code-cell} ipython3\n---\ntags: ["unless:first.big"]\n'
+            "mystnb:\n  figure:\n    name: fig-small\n---\n1\n",
         )
     )
     (small / "notebooks/01_first.md").write_text(text)
@@ -854,7 +882,8 @@ def test_an_old_python_is_refused_in_one_line(tmp_path):
 def test_ci_fails_on_an_unexpected_skip(tmp_path, reason, passes):
     fake = tmp_path / "make"
     fake.write_text(
-        f"#!/bin/sh\necho 'SKIPPED [1] tests/test_x.py:3: {reason}'\necho '== 3 passed, 1 skipped =='\n"
+        f"#!/bin/sh\necho 'SKIPPED [1] tests/test_x.py:3: {reason}'\n"
+        "echo '== 3 passed, 1 skipped =='\n"
     )
     fake.chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
@@ -867,9 +896,10 @@ def test_a_notebook_follows_from_the_records_it_shows(tmp_path):
     folder.mkdir(parents=True)
     for name in ("a.json", "b.json"):
         (folder / name).write_text("{}")
-    names = lambda cells, modules: [
-        path.name for path in book.recorded_files(tmp_path, cells, modules)
-    ]
+
+    def names(cells, modules):
+        return [path.name for path in book.recorded_files(tmp_path, cells, modules)]
+
     assert names([["read('b.json')", False]], {"files"}) == ["b.json"]
     assert names([["recorded('x')", False]], {"study"}) == ["a.json", "b.json"]
     assert names([["1", False]], set()) == []

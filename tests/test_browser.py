@@ -1,6 +1,9 @@
-"""The built book in a real browser: nothing is loaded, nothing fails, everything can be read and used, and names are text.
+"""The built book in a real browser.
 
-The book is built here on a screen of hostile names; `MCNN_BOOK` may name the output folder of another one to be tested too.
+Nothing is loaded, nothing fails, everything can be read and used, and names are text.
+
+The book is built here on a screen of hostile names; `MCNN_BOOK` may name the output folder of
+another one to be tested too.
 """
 
 import json
@@ -14,8 +17,8 @@ from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 import pytest
-
 from hostile import COMPOUNDS, NAMES, RENAMED, SCRIPT, write_hostile
+
 from mcnn_core.files import read_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,7 +29,10 @@ PHONE, DESK = (390, 844), (1280, 900)
 
 @pytest.fixture(scope="session")
 def driver(tmp_path_factory):
-    """A headless Chromium that resolves no host name, keeps a log of requests, and saves downloads in ``driver.downloads``."""
+    """Start a headless Chromium that resolves no host name.
+
+    It keeps a log of requests, and saves downloads in ``driver.downloads``.
+    """
     program, helper = (
         shutil.which("chromium") or shutil.which("google-chrome"),
         shutil.which("chromedriver"),
@@ -53,7 +59,10 @@ def driver(tmp_path_factory):
     driver.execute_cdp_cmd(
         "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(driver.downloads)}
     )
-    hook = "window.alerts = []; for (const name of ['alert', 'confirm', 'prompt']) window[name] = (text) => { window.alerts.push(String(text)) }"
+    hook = (
+        "window.alerts = []; for (const name of ['alert', 'confirm', 'prompt']) "
+        "window[name] = (text) => { window.alerts.push(String(text)) }"
+    )
     driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": hook})
     yield driver
     driver.quit()
@@ -104,7 +113,10 @@ def window(driver, size, dark=False):
 
 def ask(driver, function):
     """Return what a function of ``browser.js`` says of the open page."""
-    script = f"{ASK}; const done = arguments[0]; (async () => {function}())().then(done, (error) => done(String(error)))"
+    script = (
+        f"{ASK}; const done = arguments[0]; "
+        f"(async () => {function}())().then(done, (error) => done(String(error)))"
+    )
     for _ in range(3):  # on a busy machine a page may still be loading what it is asked about
         if not isinstance(found := driver.execute_async_script(script), str):
             return found
@@ -113,7 +125,10 @@ def ask(driver, function):
 
 
 def wait(driver, condition, seconds=60):
-    """Wait until a JavaScript expression, or what a function returns, is true, and return its value."""
+    """Wait until something is true, and return its value.
+
+    It is a JavaScript expression, or what a function returns.
+    """
     end = time.monotonic() + seconds
     while not (
         value := condition()
@@ -142,12 +157,18 @@ def errors(driver):
 
 @pytest.fixture(scope="session")
 def visits(driver, book):
-    """What is to be known of every page, each opened once on a desk, then on a phone, then in the dark."""
+    """Return what is to be known of every page.
+
+    Each is opened once on a desk, then on a phone, then in the dark.
+    """
     seen = {}
     for page in sorted(path for path in book.rglob("*.html") if "_static" not in path.parts):
         window(driver, DESK)
         driver.get(page.as_uri())
-        drawn = "typeof Bokeh === 'undefined' || (Bokeh.documents.length > 0 && Bokeh.documents.every((one) => one.is_idle))"
+        drawn = (
+            "typeof Bokeh === 'undefined' || "
+            "(Bokeh.documents.length > 0 && Bokeh.documents.every((one) => one.is_idle))"
+        )
         wait(driver, drawn)
         found = ask(driver, "facts")
         found["remote"] = [url for url in requests(driver) if not url.startswith(LOCAL)]
@@ -187,9 +208,15 @@ def test_no_page_has(visits, what):
     assert not wrong, json.dumps(wrong, indent=1)[:6000]
 
 
-BAD = """<!DOCTYPE html><meta name="viewport" content="width=device-width"><title>bad</title><body style="margin: 0"><script>alert(1)</script><img src=x onerror=alert(1)><figure><img alt="" src="data:image/gif;base64,R0lGODlhAQABAAAAACw="></figure>
-<a href="javascript:alert(1)">link</a><button></button><p style="color: #ccc; background: #fff">faint</p><div style="width: 600px; height: 5px"></div>
-<script src="https://example.org/x.js"></script><script>nothing.at.all()</script>"""
+BAD = (
+    '<!DOCTYPE html><meta name="viewport" content="width=device-width"><title>bad</title>'
+    '<body style="margin: 0"><script>alert(1)</script><img src=x onerror=alert(1)>'
+    '<figure><img alt="" src="data:image/gif;base64,R0lGODlhAQABAAAAACw="></figure>\n'
+    '<a href="javascript:alert(1)">link</a><button></button>'
+    '<p style="color: #ccc; background: #fff">faint</p>'
+    '<div style="width: 600px; height: 5px"></div>\n'
+    '<script src="https://example.org/x.js"></script><script>nothing.at.all()</script>'
+)
 
 
 def test_a_bad_page_is_seen(driver, tmp_path):
@@ -257,19 +284,25 @@ def test_search_finds(driver, book):
     driver.execute_script("document.querySelector('.search-button').click()")
     field = wait(
         driver,
-        "document.querySelector('dialog[open] input[type=search], .search-button__wrapper.show input[type=search]')",
+        "document.querySelector('dialog[open] input[type=search], "
+        ".search-button__wrapper.show input[type=search]')",
     )
     field.send_keys("anscombe", Keys.ENTER)
     wait(
         driver,
-        "[...document.querySelectorAll('#search-results li a')].some((a) => a.href.includes('notebooks/02_preprocessing.html'))",
+        "[...document.querySelectorAll('#search-results li a')]"
+        ".some((a) => a.href.includes('notebooks/02_preprocessing.html'))",
     )  # they come one by one
     assert not errors(driver)
 
 
 # Interactive figures --------------------------------------------------------
 
-DEEP = "const deep = (root, mark) => [...root.querySelectorAll('*')].flatMap((one) => [...(one.matches(mark) ? [one] : []), ...(one.shadowRoot ? deep(one.shadowRoot, mark) : [])]);"
+DEEP = (
+    "const deep = (root, mark) => [...root.querySelectorAll('*')].flatMap((one) => "
+    "[...(one.matches(mark) ? [one] : []), "
+    "...(one.shadowRoot ? deep(one.shadowRoot, mark) : [])]);"
+)
 
 
 def open_page(driver, page):
@@ -331,7 +364,10 @@ def test_table_searches_and_saves(driver, book):
 
 def test_curves_turn(driver, book):
     open_page(driver, book / "notebooks/10_potency.html")
-    chosen = lambda: inside(driver, "select").get_property("value")
+
+    def chosen():
+        return inside(driver, "select").get_property("value")
+
     before = chosen()
     inside(driver, "button", 1).click()
     wait(driver, lambda: chosen() != before and said(driver, "fit"))
@@ -367,7 +403,10 @@ def test_explore_selects_by_search_list_lasso_and_click(driver, book):
 
     open_page(driver, book / "explore.html")
     wait(driver, "document.documentElement.dataset.ready")
-    find = lambda name: driver.find_element(By.ID, name)
+
+    def find(name):
+        return driver.find_element(By.ID, name)
+
     find("search").send_keys("dmso b02")
     found = wait(driver, "Number(document.getElementById('status').textContent.split(' ')[0])")
     find("save").click()
@@ -377,9 +416,10 @@ def test_explore_selects_by_search_list_lasso_and_click(driver, book):
         and set(saved["Metadata_Well"]) == {"B02"}
         and set(saved["Metadata_Compound"]) == {"DMSO"}
     )
-    pictures = lambda: driver.execute_script(
-        "return document.querySelectorAll('#gallery img').length"
-    )
+
+    def pictures():
+        return driver.execute_script("return document.querySelectorAll('#gallery img').length")
+
     assert pictures() == min(found, 24)
     while find("more").is_displayed():
         find("more").click()
@@ -402,7 +442,10 @@ def test_explore_selects_by_search_list_lasso_and_click(driver, book):
         plot,
         [(-width, -height), (width, -height), (width, height), (-width, height), (-width, -height)],
     )
-    counted = "return [...document.querySelectorAll('#counts tr')].map((row) => Number(row.children[1].textContent))"
+    counted = (
+        "return [...document.querySelectorAll('#counts tr')]"
+        ".map((row) => Number(row.children[1].textContent))"
+    )
     wait(
         driver,
         lambda: (
@@ -415,9 +458,12 @@ def test_explore_selects_by_search_list_lasso_and_click(driver, book):
     find("none").click()
 
     place = driver.execute_script("""
-        const view = Bokeh.index.find_one ? [...Bokeh.index][0] : Object.values(Bokeh.index)[0], plot = Bokeh.documents[0].get_model_by_name('plot')
-        const {x, y} = Bokeh.documents[0].get_model_by_name('points').data, box = document.querySelector('#plot').getBoundingClientRect()
-        return [view.frame.x_scale.compute(x[0]) - box.width / 2, view.frame.y_scale.compute(y[0]) - box.height / 2]""")
+        const view = Bokeh.index.find_one ? [...Bokeh.index][0] : Object.values(Bokeh.index)[0],
+            plot = Bokeh.documents[0].get_model_by_name('plot')
+        const {x, y} = Bokeh.documents[0].get_model_by_name('points').data,
+            box = document.querySelector('#plot').getBoundingClientRect()
+        return [view.frame.x_scale.compute(x[0]) - box.width / 2,
+            view.frame.y_scale.compute(y[0]) - box.height / 2]""")
     ActionChains(driver).scroll_to_element(plot).move_to_element_with_offset(
         plot, *(round(value) for value in place)
     ).click().perform()
@@ -428,7 +474,8 @@ def test_explore_selects_by_search_list_lasso_and_click(driver, book):
         "return [...document.getElementById('colour').options].map((one) => one.value)"
     ):
         driver.execute_script(
-            "const list = document.getElementById('colour'); list.value = arguments[0]; list.onchange()",
+            "const list = document.getElementById('colour'); "
+            "list.value = arguments[0]; list.onchange()",
             name,
         )
         assert driver.execute_script(

@@ -1,4 +1,7 @@
-"""Which treatments become classes: by what lies far from everything taken and near its own replicates, and by no annotation."""
+"""Which treatments become classes.
+
+By what lies far from everything taken and near its own replicates, and by no annotation.
+"""
 
 from dataclasses import replace
 
@@ -42,7 +45,10 @@ def axis(number):
 
 
 def planted(effects, seed=0, plates=PLATES, controls=4):
-    """Return per plate one well of each (compound, dose), at its effect (or at a list of effects, one per plate), and controls."""
+    """Return per plate one well of each (compound, dose), and controls.
+
+    A well lies at its effect (or at a list of effects, one per plate).
+    """
     rng, rows, values = np.random.default_rng(seed), [], []
     home = 4 * np.ones(FEATURES)
     for number, plate in enumerate(plates):
@@ -57,7 +63,10 @@ def planted(effects, seed=0, plates=PLATES, controls=4):
 
 @pytest.fixture
 def wells():
-    """Two phenotypes, one of them at two doses and of two compounds; one that differs from well to well; and two without any."""
+    """Two phenotypes, one of them at two doses and of two compounds.
+
+    One that differs from well to well; and two without any.
+    """
     return planted(
         {
             ("a", 1.0): 3 * axis(0),
@@ -149,7 +158,7 @@ def test_the_order_of_the_wells_does_not_matter_and_names_break_ties(wells):
         twins.append(
             wells[wells["Metadata_Treatment"] == "b | 1"].assign(
                 Metadata_Treatment=f"{name} | 1",
-                Metadata_Well=lambda part: name + part["Metadata_Well"],
+                Metadata_Well=lambda part, name=name: name + part["Metadata_Well"],
             )
         )
     twins = pd.concat(twins, ignore_index=True)
@@ -232,7 +241,7 @@ def test_first_choices_of_any_screen(wells):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """A tiny simulated screen, read and pre-processed."""
+    """Return a tiny simulated screen, read and pre-processed."""
     folder = tmp_path_factory.mktemp("tiny")
     screen = open_screen("simulated", "", folder, 3, "tiny", 64, 96, workers=1)
     save_screen(screen, folder)
@@ -277,7 +286,7 @@ def test_rounds_go_on_with_the_weights_and_the_classes_of_the_one_before(tiny, t
     assert [path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("epoch_*"))] == times
     assert all(
         (one == other).all()
-        for one, other in zip(again.state_dict().values(), model.state_dict().values())
+        for one, other in zip(again.state_dict().values(), model.state_dict().values(), strict=True)
     )
 
 

@@ -1,4 +1,7 @@
-"""A real scheduler and real worker processes on loopback; one of them is killed by the system in the middle of its work."""
+"""A real scheduler and real worker processes on loopback.
+
+One of them is killed by the system in the middle of its work.
+"""
 
 import json
 import os
@@ -24,8 +27,9 @@ ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 HOST = ["--host", "127.0.0.1"]
 
-#: Loaded by both workers before they start. In its second task the doomed one leaves half of what it should write, says so, and hangs;
-#: the other waits for that in its own second task, so that it cannot be done before.
+#: Loaded by both workers before they start. In its second task the doomed one leaves half of what
+#: it should write, says so, and hangs; the other waits for that in its own second task, so that it
+#: cannot be done before.
 PRELOAD = """
 import os, pathlib, time
 from mcnn_core import {module}
@@ -46,7 +50,10 @@ def hang(*arguments, **options):
 {module}.{function} = hang
 """
 HALF_A_BLOCK = "os.pwrite(os.open(arguments[-2], os.O_WRONLY), bytes([99]) * 100, arguments[-1])"
-HALF_A_PART = "(pathlib.Path(os.environ['SAID']).parent / 'there' / '.part_00000004.npy.01234567-1-1.part.npy').write_bytes(b'half')"
+HALF_A_PART = (
+    "(pathlib.Path(os.environ['SAID']).parent / 'there' / "
+    "'.part_00000004.npy.01234567-1-1.part.npy').write_bytes(b'half')"
+)
 
 
 def start(*arguments, **environment):
@@ -97,7 +104,10 @@ def scheduling(folder):
 
 @contextmanager
 def working(address, *variants):
-    """Yield the processes of workers, one for each set of variables of the environment, once the scheduler has all of them."""
+    """Yield the processes of workers, one for each set of variables of the environment.
+
+    That is once the scheduler has all of them.
+    """
     from distributed import Client
 
     processes = [
@@ -149,7 +159,10 @@ def contents(folder):
 
 
 def while_one_of_two_is_killed(address, folder, preload, task, *arguments, **options):
-    """Return what a task makes of two workers, one of which is killed in the middle of its second piece of it."""
+    """Return what a task makes of two workers, one of which is killed.
+
+    It is in the middle of its second piece of the task.
+    """
     (folder / "preload.py").write_text(preload)
     both = {
         "DASK_DISTRIBUTED__WORKER__PRELOAD": str(folder / "preload.py"),
@@ -265,7 +278,10 @@ def test_workers_that_cannot_take_part_are_named_together(address, tmp_path):
 
 
 def late_task(address) -> str:
-    """Return what a task says that falls to a worker with other software, one that was not there when they were checked."""
+    """Return what a task says that falls to a worker with other software.
+
+    It is one that was not there when they were checked.
+    """
     from distributed import Client
 
     with Client(address, set_as_default=False) as client, pytest.raises(InputError) as error:
@@ -290,7 +306,10 @@ def test_no_worker_is_left(monkeypatch, address, tmp_path):
 
 
 def test_a_task_that_kills_every_worker(monkeypatch, address, tmp_path):
-    """As one does that needs more memory than there is: the nanny starts the worker again, and the scheduler gives up in the end."""
+    """As one does that needs more memory than there is.
+
+    The nanny starts the worker again, and the scheduler gives up in the end.
+    """
     monkeypatch.setattr(cluster, "PATIENCE", 300.0)
     with (
         working(address, {"NANNY": "--nanny"}),

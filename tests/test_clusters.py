@@ -60,7 +60,11 @@ def test_a_tie_at_the_cut_stays_together():
 
 
 def test_average_linkage_by_hand():
-    """The pair at 0.2 joins first; its mean distance to the third, (0.4 + 0.58) / 2, lies below the cut, though one pair lies above."""
+    """The pair at 0.2 joins first.
+
+    Its mean distance to the third, (0.4 + 0.58) / 2, lies below the cut, though one pair lies
+    above.
+    """
     distances = np.array([[0, 0.2, 0.4, 1], [0.2, 0, 0.58, 1], [0.4, 0.58, 0, 1], [1, 1, 1, 0.0]])
     branches = tree(distances)
     np.testing.assert_allclose(branches[:, 2:], [[0.2, 2], [0.49, 3], [1, 4]])

@@ -14,7 +14,10 @@ HANDCRAFTED = [f"HC_{i:03d}" for i in range(1, 7)]
 
 @pytest.fixture
 def fields():
-    """Four mechanisms of two compounds, in two weeks, with DMSO; only treated fields are trained on."""
+    """Four mechanisms of two compounds, in two weeks, with DMSO.
+
+    Only treated fields are trained on.
+    """
     generator = np.random.default_rng(8)
     rows, values = [], []
     for week in ("Week1", "Week2"):
@@ -44,9 +47,8 @@ def fields():
                     values.append(
                         (effect + generator.normal(0, 0.5, 6)) * [1, 10, 1, 100, 1, 1] + 5
                     )
-    names = (
-        "Plate Well Site Compound Concentration Treatment MoA Batch control_type Training".split()
-    )
+    names = ["Plate", "Well", "Site", "Compound", "Concentration", "Treatment", "MoA"]
+    names += ["Batch", "control_type", "Training"]
     return pd.DataFrame(rows, columns=[f"Metadata_{n}" for n in names]).join(
         pd.DataFrame(values, columns=HANDCRAFTED)
     )
@@ -62,7 +64,7 @@ def test_profiles_read_no_mechanism_and_fit_on_training_fields_only(
         Metadata_MoA=fields.Metadata_MoA.sample(frac=1, random_state=0).to_numpy()
     )
     for got, again in zip(
-        (wells, treatments), compare.profile(shuffled, normalisation, units_differ)
+        (wells, treatments), compare.profile(shuffled, normalisation, units_differ), strict=True
     ):
         np.testing.assert_array_equal(feature_matrix(got), feature_matrix(again))
     # a new well that is no training field must leave every other profile as it was

@@ -1,4 +1,8 @@
-"""Controls of KiMorph: the hold-out by brute force, its variants and interval; clusters of siRNAs; grades of gene groups; the real plate 1."""
+"""Controls of KiMorph.
+
+The hold-out by brute force, its variants and interval; clusters of siRNAs; grades of gene groups;
+the real plate 1.
+"""
 
 import numpy as np
 import pandas as pd
@@ -93,7 +97,10 @@ def test_hold_out_by_brute_force(apart):
 
 
 def test_the_other_replicate_is_left_out():
-    """Positions that look like nothing but themselves: right with their twin, and with the other variant only by the next-best position."""
+    """Positions that look like nothing but themselves.
+
+    Right with their twin, and with the other variant only by the next-best position.
+    """
     table = wells(6)
     directions = np.repeat(np.eye(3)[None], 2, axis=0)
     values = (
@@ -109,7 +116,8 @@ def test_the_other_replicate_is_left_out():
         hold_out(table, repeats=30)["predicted"].eq(hold_out(table, repeats=30)["MoA"]).mean()
         > 0.75
     )  # not where both twins are asked
-    # 0 and 1 share a direction and have different controls, so that without its twin a well finds the wrong one
+    # 0 and 1 share a direction and have different controls, so that without its twin a well finds
+    # the wrong one
     assert (
         not hold_out(table, apart="Metadata_Position", repeats=30, share=0.9)
         .eval("predicted == MoA")
@@ -136,7 +144,8 @@ def test_accuracy_counts_questions_and_draws_wells():
         and found == accuracy(asked)
         and 0 <= found["low"] < 4 / 7 < found["high"] <= 1
     )
-    # the same answers of many more wells: a narrower interval; the same wells asked more often: the same interval
+    # the same answers of many more wells: a narrower interval; the same wells asked more often: the
+    # same interval
     many = pd.concat([asked.assign(well=asked["well"] + 4 * block) for block in range(25)])
     narrow = accuracy(many)
     assert narrow["high"] - narrow["low"] < 0.5 * (found["high"] - found["low"])
@@ -473,7 +482,10 @@ def test_a_plate_needs_its_names(tmp_path):
 
 
 def test_the_real_plate_goes_through_clusters_and_ontology(shared_data, tmp_path):
-    """Replicates averaged: a gene must count once in a cluster. The 704 wells by themselves go through the tree too."""
+    """Replicates averaged: a gene must count once in a cluster.
+
+    The 704 wells by themselves go through the tree too.
+    """
     folder = shared_data / "kimorph"
     raw = pd.read_csv(folder / "svmAccPDM_Pl1.csv.gz", index_col=0).to_numpy()
     np.fill_diagonal(raw, 0.5)

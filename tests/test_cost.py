@@ -1,4 +1,7 @@
-"""The cost model: it repeats what was measured, grows as the work does, and refuses what is no screen."""
+"""The cost model.
+
+It repeats what was measured, grows as the work does, and refuses what is no screen.
+"""
 
 import copy
 

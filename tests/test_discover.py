@@ -1,4 +1,7 @@
-"""The analyses of the whole screen together: unusual screens, and what is shown beside the tables."""
+"""The analyses of the whole screen together.
+
+Unusual screens, and what is shown beside the tables.
+"""
 
 from types import SimpleNamespace
 
@@ -58,7 +61,10 @@ KINDS = [
 
 
 def whole(kind="annotated in part", new="new"):
-    """Return the wells of three plates: two mechanisms of two compounds, one new phenotype and one compound without effect."""
+    """Return the wells of three plates.
+
+    Two mechanisms of two compounds, one new phenotype and one compound without effect.
+    """
     generator = np.random.default_rng(1)
     directions = {"A": 0, "B": 1, new: 2}
     rows, values = [], []
@@ -175,7 +181,7 @@ def test_what_a_screen_cannot_answer_has_no_rows(kind, tmp_path):
 
 
 def test_what_was_planted_is_found(screen):
-    wells, treatments, tables = screen
+    wells, _, tables = screen
     potency = tables["potency"].set_index("compound")
     assert (potency.drop("weak")["status"] == "fit").all() and potency.loc[
         "weak", "status"
@@ -197,7 +203,10 @@ def test_what_was_planted_is_found(screen):
 
 @pytest.mark.parametrize("moa", ["", "A"])
 def test_a_single_profile_makes_no_tree(moa):
-    """A treatment alone ends in an error that says why; a control beside it makes two profiles, which is enough."""
+    """A treatment alone ends in an error that says why.
+
+    A control beside it makes two profiles, which is enough.
+    """
     wells = (
         whole()
         .query("Metadata_Compound == 'a1' and Metadata_Concentration == 1")
@@ -254,7 +263,7 @@ def test_analyses_do_not_depend_on_the_order_of_wells_or_on_names_of_mechanisms(
 
 
 def test_rows_of_clusters_map_back_to_the_profiles(screen):
-    wells, treatments, tables = screen
+    _, treatments, _ = screen
     shuffled = treatments.sample(
         frac=1, random_state=2
     )  # the index counts rows, and does not repeat theirs
@@ -314,7 +323,7 @@ def fields(wells, sites=2):
 
 
 def test_sheet_of_novel_clusters(screen):
-    wells, treatments, tables = screen
+    wells, _, tables = screen
     table = fields(wells)
     rows, titles = novel_sheet(table, tables["novel"], columns=3)
     novel = tables["novel"][tables["novel"]["novel"]]
@@ -386,7 +395,10 @@ def test_positive_controls_are_shown_last(screen):
 
 
 def test_each_treatment_has_a_picture(screen):
-    """Of a treatment, of the solvent on each plate, and of a well that nobody named, each its own field."""
+    """Of each its own field.
+
+    Of a treatment, of the solvent on each plate, and of a well that nobody named.
+    """
     wells = screen[0].copy()
     wells.loc[wells["Metadata_Compound"] == "weak", ["Metadata_Compound", "Metadata_Treatment"]] = (
         ""
@@ -403,7 +415,7 @@ def test_each_treatment_has_a_picture(screen):
     assert len(pictures) == len(clusters) and {(one.shape, one.dtype) for one in pictures} == {
         ((64, 96, 3), np.dtype(np.uint8))
     }
-    for picture, row in zip(pictures, clusters.itertuples()):
+    for picture, row in zip(pictures, clusters.itertuples(), strict=True):
         shown = table.iloc[int((picture[::8, 0, 0] > 127) @ 2 ** np.arange(8))]
         assert shown["Metadata_Treatment"] == row.treatment
         assert not row.plate or (
@@ -455,7 +467,10 @@ def test_no_table_changes_what_it_was_given(screen):
 
 
 def test_mechanisms_may_have_the_names_of_columns(tmp_path):
-    """Every table of a screen whose mechanisms are called like its columns says the same as with other names."""
+    """Every table says the same as with other names.
+
+    The screen's mechanisms are called like its columns.
+    """
     names = {"A": "well", "B": "similarity"}
     wells = whole()
     odd = wells.assign(Metadata_MoA=wells["Metadata_MoA"].replace(names))

@@ -1,4 +1,7 @@
-"""Every code is planted in a spoiled copy of a clean screen, and found by its line; the clean screen shows none of them."""
+"""Every code is planted in a spoiled copy of a clean screen, and found by its line.
+
+The clean screen shows none of them.
+"""
 
 import json
 import os
@@ -50,7 +53,10 @@ def cells(rng, shape=SHAPE) -> np.ndarray:
 
 
 def clean_rows() -> pd.DataFrame:
-    """Return the LoadData rows of a screen that confounds nothing: positions are drawn anew for each of four plates in two batches."""
+    """Return the LoadData rows of a screen that confounds nothing.
+
+    Positions are drawn anew for each of four plates in two batches.
+    """
     rng, rows = np.random.default_rng(7), []
     contents = [("DMSO", "0")] * 3 + [
         (drug, dose) for drug in MECHANISMS for dose in ("0.1", "1", "10")
@@ -164,7 +170,10 @@ def put(wells):
 
 
 def move(compound, dose, wells):
-    """Put one treatment of every plate into the given wells, P1 first, and what stood there into its place."""
+    """Put one treatment of every plate into the given wells, P1 first.
+
+    What stood there goes into its place.
+    """
 
     def change(rows):
         for plate, well in zip(("P1", "P2", "P3", "P4"), wells, strict=True):
@@ -487,7 +496,10 @@ ELSEWHERE = {
 
 
 def spoil(folder: Path, *plants) -> Path:
-    """Plant into the images and the table of a copy; a plant returns other rows, the text of the table, or nothing."""
+    """Plant into the images and the table of a copy.
+
+    A plant returns other rows, the text of the table, or nothing.
+    """
     table = clean_rows()
     for plant in plants:
         new = plant(folder, table)
@@ -906,13 +918,16 @@ def test_the_command_survives_a_shell_and_make(tmp_path, clean):
 
 def test_exit_status_and_files(clean, copy):
     command = [sys.executable, "-m", "mcnn_core.doctor", "--out", str(copy / "out"), "--screen"]
-    run = lambda folder: subprocess.run(
-        [*command, str(folder / "screen.csv")],
-        capture_output=True,
-        text=True,
-        env=os.environ,
-        check=False,
-    )
+
+    def run(folder):
+        return subprocess.run(
+            [*command, str(folder / "screen.csv")],
+            capture_output=True,
+            text=True,
+            env=os.environ,
+            check=False,
+        )
+
     good = run(clean)
     assert (
         (good.returncode, good.stderr) == (0, "")

@@ -82,7 +82,10 @@ def zipped(members, method=zipfile.ZIP_DEFLATED):
 
 
 def plate_members(plate):
-    """The members of a plate's archive as they should be: a folder of TIFFs with unlike pixels."""
+    """Return the members of a plate's archive as they should be.
+
+    They are a folder of TIFFs with unlike pixels.
+    """
     members = [(f"{plate}/", b"")]
     for number, name in enumerate(image_names(plate)):
         buffer = io.BytesIO()
@@ -101,10 +104,13 @@ def originals():
 
 
 class Publisher:
-    """A web server of `files`: `short` ends the n-th answer early, `slow` never ends and is told to have so many bytes, `shy` tells no size.
+    """A web server of `files`.
 
-    `moved` sends on to another address; `silent` sends nothing after its headers, `dripping` a byte now and then from there on, or for (method, name)
-    headers without end.
+    `short` ends the n-th answer early, `slow` never ends and is told to have so many bytes, `shy`
+    tells no size.
+
+    `moved` sends on to another address; `silent` sends nothing after its headers, `dripping` a byte
+    now and then from there on, or for (method, name) headers without end.
     """
 
     def __init__(self, files):
@@ -204,7 +210,7 @@ def refused(call, *arguments, **named) -> InputError:
 
 
 def left(folder) -> set[str]:
-    """The plates, archives and temporary things in a folder."""
+    """Return the plates, archives and temporary things in a folder."""
     return {
         str(path.relative_to(folder))
         for path in folder.rglob("*")
@@ -456,7 +462,8 @@ def test_a_redirect_to_another_host_is_refused_with_both_addresses(fetch, publis
         publisher.files[f"moved/{TABLES[0]}"] = originals[TABLES[0]]
         (problem,) = refused(fetch).problems
         assert problem.startswith(
-            f"{name}: {publisher.address}{name} sends on to '{other.address}{name}', which is another host or not https"
+            f"{name}: {publisher.address}{name} sends on to '{other.address}{name}', "
+            "which is another host or not https"
         )
         assert not other.answered
         publisher.moved = {name: name}
@@ -467,7 +474,10 @@ def test_a_redirect_to_another_host_is_refused_with_both_addresses(fetch, publis
 
 
 def test_a_dripping_server_is_given_up(fetch, publisher, monkeypatch, tmp_path):
-    """Each byte comes soon enough for a time-out between two of them; headers, and a body, would take hours."""
+    """Each byte comes soon enough for a time-out between two of them.
+
+    Headers, and a body, would take hours.
+    """
     monkeypatch.setattr(download, "PERIOD", 0.3)
     heads, body, size = (
         ARCHIVES[PLATES[0]],
@@ -477,11 +487,13 @@ def test_a_dripping_server_is_given_up(fetch, publisher, monkeypatch, tmp_path):
     publisher.dripping = {("GET", heads), body}
     problems = dict(problem.split(": ", 1) for problem in refused(fetch).problems)
     assert re.fullmatch(
-        rf"{len(publisher.files[heads]):,} bytes expected, 0 received \(no whole answer within 0.3 seconds\)",
+        rf"{len(publisher.files[heads]):,} bytes expected, 0 received "
+        r"\(no whole answer within 0.3 seconds\)",
         problems[heads],
     )
     assert re.fullmatch(
-        rf"{size:,} bytes expected, [1-9]\d* received \(less than 1,000 bytes per second for 0 seconds\)",
+        rf"{size:,} bytes expected, [1-9]\d* received "
+        r"\(less than 1,000 bytes per second for 0 seconds\)",
         problems[body],
     )
     assert publisher.answered["GET", heads] == publisher.answered["GET", body] == download.ATTEMPTS
@@ -499,7 +511,10 @@ def test_a_disk_that_fails_is_named_with_the_file(fetch, monkeypatch):
 
 
 def test_an_interrupted_run_ends_at_once_and_goes_on_later(fetch, publisher, tmp_path, monkeypatch):
-    """Ctrl-C reaches the main thread; those that fetch must not go on to the end of their archives."""
+    """Ctrl-C reaches the main thread.
+
+    Those that fetch must not go on to the end of their archives.
+    """
 
     def interrupted(*_):
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
@@ -696,7 +711,10 @@ HOSTILE = {
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_hostile_archive_writes_nothing(fetch, publisher, tmp_path, kind):
-    """Its plate is refused with what is wrong; the other plate is there, and nothing lies outside the plates' folders."""
+    """Its plate is refused with what is wrong.
+
+    The other plate is there, and nothing lies outside the plates' folders.
+    """
     content, said = HOSTILE[kind]
     publisher.files[ARCHIVES[PLATE]] = content
     if (
@@ -841,7 +859,8 @@ def test_the_command_fetches_and_says_what_it_cannot_know(publisher, tmp_path, c
     [
         (
             ["--screen", "other", "--data", "x"],
-            "error: what can be fetched is bbbc021, and for kimorph the Gene Ontology\n  - screen 'other' cannot",
+            "error: what can be fetched is bbbc021, and for kimorph the Gene Ontology\n"
+            "  - screen 'other' cannot",
         ),
         (
             ["--screen", "kimorph", "--data", "x", "--from", "nowhere"],

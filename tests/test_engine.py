@@ -137,7 +137,8 @@ def test_bfloat16_only_where_it_is_clearly_faster(monkeypatch):
     engine._bfloat16_is_faster.cache_clear()
 
 
-#: What two precisions, or two devices, may differ by on the same seed: loss of an epoch, and cosine similarity of features.
+#: What two precisions, or two devices, may differ by on the same seed: loss of an epoch, and cosine
+#: similarity of features.
 LOSS_TOLERANCE, COSINE = 0.02, 0.99
 
 
@@ -189,7 +190,8 @@ def test_items_are_made_ahead_in_order_and_errors_come_through(monkeypatch):
 def test_the_engine_needs_only_torch_numpy_and_pandas():
     code = """
 import sys
-sys.modules.update(dict.fromkeys(["safetensors", "tqdm", "yaml", "tifffile", "pandera", "sklearn", "scipy", "PIL", "pyarrow", "matplotlib"]))
+sys.modules.update(dict.fromkeys(["safetensors", "tqdm", "yaml", "tifffile", "pandera", "sklearn",
+                                  "scipy", "PIL", "pyarrow", "matplotlib"]))
 import mcnn_core.engine
 """
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -174,7 +174,7 @@ def test_universe(toy):
         "siRNA 20": "g20",
         "siRNA 21": "nowhere",
     }
-    assert dict(zip(space.terms.term, space.terms.annotated)) == {
+    assert dict(zip(space.terms.term, space.terms.annotated, strict=True)) == {
         "T:0": 20,
         "T:1": 6,
         "T:2": 6,
@@ -182,7 +182,7 @@ def test_universe(toy):
         "T:21": 5,
         "T:22": 5,
     }
-    assert dict(zip(space.terms.term, space.level)) == {
+    assert dict(zip(space.terms.term, space.level, strict=True)) == {
         "T:0": 0,
         "T:1": 1,
         "T:2": 1,
@@ -195,7 +195,10 @@ def test_universe(toy):
 
 
 def test_every_algorithm_by_hand(toy):
-    """T:11 holds four of the five chosen; T:1 is left with g4, chosen, and g10, of 16 genes with one chosen."""
+    """T:11 holds four of the five chosen.
+
+    T:1 is left with g4, chosen, and g10, of 16 genes with one chosen.
+    """
     space, chosen = universe(toy, CARRIES, node_size=1), [f"g{i}" for i in range(5)]
     own = {
         "T:0": 1,
@@ -208,7 +211,8 @@ def test_every_algorithm_by_hand(toy):
     assert own["T:11"] == 16 / comb(20, 5) < enrichment.ELIM_CUT
     assert by_term(space, chosen, "classic") == pytest.approx(own, rel=1e-12)
     assert by_term(space, chosen, "elim") == pytest.approx(own | {"T:1": 2 / 16}, rel=1e-12)
-    # T:2 loses no gene, since nothing chosen is in T:22; the root loses those of T:1 and T:2 and keeps none that is chosen
+    # T:2 loses no gene, since nothing chosen is in T:22; the root loses those of T:1 and T:2 and
+    # keeps none that is chosen
     assert by_term(space, chosen, "weight01") == pytest.approx(own | {"T:1": 2 / 16}, rel=1e-12)
     table = enrich(space, chosen, "elim").set_index("term")
     assert (
@@ -293,7 +297,7 @@ def test_agrees_with_loops_on_random_graphs(tmp_path, seed, node_size):
     )
     tested = {t: members for t, members in genes.items() if len(members) >= node_size}
     changed = set()
-    for place, algorithm in enumerate(ALGORITHMS):
+    for algorithm in ALGORITHMS:
         for term in (20, 30, 40, 50):
             chosen = genes[term] | {f"g{i}" for i in rng.integers(0, 40, 2)}
             got, classic = by_term(space, chosen, algorithm), by_term(space, chosen, "classic")
@@ -314,7 +318,7 @@ def test_clusters_and_their_false_discoveries(toy):
     )  # a gene in two clusters, another given twice
     got = enrich_clusters(space, clusters)
     assert got.columns.tolist() == enrichment.COLUMNS and (got.significant > 0).all()
-    assert list(dict.fromkeys(zip(got.cluster, got.algorithm))) == [
+    assert list(dict.fromkeys(zip(got.cluster, got.algorithm, strict=True))) == [
         (c, a) for c in (3, 7, 9) for a in ALGORITHMS
     ]
     for (cluster, algorithm), part in got.groupby(["cluster", "algorithm"]):
@@ -506,7 +510,7 @@ def test_strange_names_are_data(tmp_path):
         tmp_path / "cache",
     )
     table = enrich(universe(go, [long, *(f"g{i}" for i in range(6))], ""), ["g1"], "elim")
-    assert dict(zip(table.term, table.name)) == {long: odd, "T:0": long}
+    assert dict(zip(table.term, table.name, strict=True)) == {long: odd, "T:0": long}
 
 
 def test_bad_questions(toy):
@@ -543,7 +547,10 @@ def test_bad_questions(toy):
 
 @pytest.fixture(scope="module")
 def topgo(shared_data, tmp_path_factory):
-    """The graph and annotation of topGO's ALL example as OBO and GAF, with its gene scores and its results."""
+    """Write the graph and annotation of topGO's ALL example as OBO and GAF.
+
+    Returned with its gene scores and its results.
+    """
     source, folder = shared_data / "topgo", tmp_path_factory.mktemp("topgo")
     edges = pd.read_csv(source / "ALL_godata_edges_child_parent.csv")
     carried = pd.read_csv(source / "ALL_godata_genes_in_term_propagated.csv.gz")
@@ -569,7 +576,10 @@ def topgo(shared_data, tmp_path_factory):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_equals_topgo(topgo, algorithm):
-    """topGO's ALL example: 318 genes, the 50 with a score below 0.01 chosen, nodeSize 5, 777 terms."""
+    """The ALL example of topGO.
+
+    318 genes, the 50 with a score below 0.01 chosen, nodeSize 5, 777 terms.
+    """
     go, scores, expected = topgo
     assert (scores.significant == (scores.score < 0.01)).all()
     space = universe(go, scores.gene, node_size=5)
@@ -625,7 +635,10 @@ def test_kimorph_by_entrez_id(human):
 
 
 def test_planted_terms_are_found(human):
-    """27 clusters of real kinases; each of the first nine holds 70 % of the genes of a term without children, and 12 others."""
+    """27 clusters of real kinases.
+
+    Each of the first nine holds 70 % of the genes of a term without children, and 12 others.
+    """
     go, sirnas = human
     space, rng = universe(go, sirnas), np.random.default_rng(5)
     leaves = np.flatnonzero(
@@ -640,7 +653,7 @@ def test_planted_terms_are_found(human):
     found = enrich_clusters(space, clusters).query("q <= 0.05")
     for _, part in found.groupby("algorithm"):
         assert {(cluster, space.terms.term[term]) for cluster, term in planted.items()} <= set(
-            zip(part.cluster, part.term)
+            zip(part.cluster, part.term, strict=True)
         )
     assert set(found.algorithm) == set(ALGORITHMS)
 

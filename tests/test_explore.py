@@ -8,9 +8,9 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from hostile import NAMES, SCRIPT
 from PIL import Image
 
-from hostile import NAMES, SCRIPT
 from mcnn_core import explore
 from mcnn_core.discover import cluster_table, with_clusters
 from mcnn_core.errors import InputError

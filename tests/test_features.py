@@ -164,7 +164,8 @@ torch.set_num_threads(int(sys.argv[2]))
 torch.manual_seed(0)
 model, plain = MCNN(CONFIGS["default"], 4, 3, 32, 64).eval(), features.embed
 features.PART = 4
-features.embed = lambda model, store, rows, **rest: plain(model, store, rows, **rest) if rows[0] < 8 else time.sleep(600)
+features.embed = lambda model, store, rows, **rest: (
+    plain(model, store, rows, **rest) if rows[0] < 8 else time.sleep(600))
 features.embed_screen(model, Store.open(sys.argv[3]), sys.argv[1], progress=False)
 """
 
@@ -255,7 +256,10 @@ def test_parts_that_others_have_put_there_are_named_and_stay(store, model, tmp_p
 
 
 def test_the_precision_of_the_first_run_is_kept(store, model, monkeypatch, tmp_path):
-    """It is measured, so another run, or a worker, might find another; the parts of one screen must be alike."""
+    """It is measured, so another run, or a worker, might find another.
+
+    The parts of one screen must be alike.
+    """
     used, plain = [], features.embed
     monkeypatch.setattr(features, "PART", 4)
     monkeypatch.setattr(
@@ -297,7 +301,7 @@ def test_altered_weights_are_not_used_and_written_anew(store, model, tmp_path, i
     whole[-1] ^= 1
     path.write_bytes(whole)
     features._sent.cache_clear()
-    with pytest.raises(InputError, match="weights.safetensors is not what was written"):
+    with pytest.raises(InputError, match=r"weights\.safetensors is not what was written"):
         features._sent(tmp_path, features.digest(model))
     for lost in (PARTS[1], "network.yml"):
         (tmp_path / lost).unlink()
@@ -441,11 +445,11 @@ def test_the_command_line(store, tmp_path, capsys, in_fours):
         load_model(tmp_path / "model"), store, tmp_path / "again", progress=False
     )
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "activations.npy"), expected)
-    with pytest.raises(SystemExit, match="^error: .* holds no trained network"):
+    with pytest.raises(SystemExit, match=r"^error: .* holds no trained network"):
         main(
             ["--store", str(store.folder), "--model", str(tmp_path), "--out", str(tmp_path / "out")]
         )
-    with pytest.raises(SystemExit, match="^error: .* holds no whole store"):
+    with pytest.raises(SystemExit, match=r"^error: .* holds no whole store"):
         main(
             [
                 "--store",

@@ -258,7 +258,10 @@ def test_similarity_heat_marks_the_largest_of_each_row(ax):
 
 @pytest.fixture
 def points():
-    """One compound at three doses: most like DMSO, then like Eg5, with one dose annotated as Aur and no dose most like KI."""
+    """One compound at three doses: most like DMSO, then like Eg5.
+
+    One dose is annotated as Aur, and no dose is most like KI.
+    """
     rows = [
         (dose, mechanism, value)
         for mechanism, values in {
@@ -267,7 +270,7 @@ def points():
             "Eg5": (1, 1.6, 1.8),
             "KI": (0.5, 0.5, 0.5),
         }.items()
-        for dose, value in zip((10.0, 0.1, 1.0), values[::-1])
+        for dose, value in zip((10.0, 0.1, 1.0), values[::-1], strict=True)
     ]
     table = pd.DataFrame(rows, columns=["concentration", "mechanism", "median"]).assign(
         compound="drug", mad=0.1, n=3

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-
 from hostile import NAMES
+
 from mcnn_core.errors import InputError
 from mcnn_core.files import (
     MARKER,
@@ -21,10 +21,10 @@ from mcnn_core.files import (
     exclusive,
     foreign,
     is_ours,
-    register,
     read_json,
     read_table,
     read_text,
+    register,
     sha256,
     write_json,
     write_table,
@@ -96,11 +96,16 @@ def test_input_error_keeps_all_and_shows_twenty():
 
 
 def test_leftovers_of_processes_that_are_gone_are_removed(tmp_path):
-    """A process is killed while it writes; the next that writes the same path clears up, and touches nothing else."""
+    """A process is killed while it writes.
+
+    The next that writes the same path clears up, and touches nothing else.
+    """
     code = (
         "import os, signal, sys; from mcnn_core.files import atomic; writing = []\n"
         "for name in ('a.json', 'folder', 'b.json'):\n"
-        "    writing.append(atomic(os.path.join(sys.argv[1], name), 'test' if name == 'folder' else '')); temporary = writing[-1].__enter__()\n"
+        "    kind = 'test' if name == 'folder' else ''\n"
+        "    writing.append(atomic(os.path.join(sys.argv[1], name), kind))\n"
+        "    temporary = writing[-1].__enter__()\n"
         "    temporary.mkdir() if name == 'folder' else temporary.write_text('half')\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
@@ -134,7 +139,8 @@ from mcnn_core import files
 resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))
 home, many = Path(sys.argv[1]), np.arange(1000)
 table = lambda path: files.write_table(path, pd.DataFrame({"a": many}))
-for name, write in {"a.json": lambda path: files.write_json(path, many.tolist()), "a.csv": table, "a.parquet": table,
+for name, write in {"a.json": lambda path: files.write_json(path, many.tolist()),
+                    "a.csv": table, "a.parquet": table,
                     "a.npy": lambda path: files.write_array(path, many)}.items():
     try:
         write(home / name)
@@ -165,16 +171,16 @@ def test_a_folder_is_held_by_one_run_until_that_ends(tmp_path):
         pytest.raises(
             InputError, match=rf"new is in use by another run \(process {os.getpid()} on"
         ),
+        exclusive(tmp_path / "new"),
     ):
-        with exclusive(tmp_path / "new"):
-            pass
+        pass
     with exclusive(tmp_path / "new"):
         pass
 
 
 def test_what_is_no_json_is_named(tmp_path):
     (tmp_path / "a.json").write_text('{"a": ')
-    with pytest.raises(InputError, match="a.json is not whole"):
+    with pytest.raises(InputError, match=r"a\.json is not whole"):
         read_json(tmp_path / "a.json")
 
 
@@ -189,7 +195,7 @@ def test_text_is_read_whatever_it_is_packed_in_and_refused_where_it_would_fill_t
         read_text(tmp_path / "c")
 
 
-# ------------------------------------------------------------------------------------------ what is ours
+# ------------------------------------------------------------------------------ what is ours
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -217,7 +223,8 @@ def test_a_folder_of_somebody_elses_is_refused_in_one_line_and_stays(tmp_path):
     for act in (lambda: write_folder(theirs, a="1"), lambda: claim(theirs, "test")):
         with pytest.raises(
             InputError,
-            match="theirs holds '.hidden', 'deep', 'notes.txt' and 1 more and was not made by this program as a test",
+            match=r"theirs holds '\.hidden', 'deep', 'notes\.txt' and 1 more "
+            r"and was not made by this program as a test",
         ):
             act()
     assert hashes(theirs) == before and sorted(path.name for path in tmp_path.iterdir()) == [
@@ -231,7 +238,7 @@ def test_a_folder_of_somebody_elses_is_refused_in_one_line_and_stays(tmp_path):
     with pytest.raises(InputError, match="empty is a test, not an other kind"):
         claim(tmp_path / "empty", "other kind")
     (tmp_path / "empty" / MARKER).write_text("[1]\n")
-    with pytest.raises(InputError, match="empty/.mcnn is damaged"):
+    with pytest.raises(InputError, match=r"empty/\.mcnn is damaged"):
         claim(tmp_path / "empty", "test")
 
 
@@ -276,7 +283,8 @@ def test_a_kill_while_a_folder_is_replaced_loses_nothing(tmp_path, at):
     write_folder(folder, a="1")
     (folder / "mine").write_text("mine")
     code = (
-        "import os, signal, sys; from pathlib import Path; from mcnn_core import files; replace, calls = os.replace, []\n"
+        "import os, signal, sys; from pathlib import Path; from mcnn_core import files\n"
+        "replace, calls = os.replace, []\n"
         "def count(old, new):\n"
         "    replace(old, new); calls.append(new)\n"
         f"    if len(calls) == {at}: os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -309,7 +317,7 @@ def test_files_are_replaced_only_where_they_are_ours(tmp_path):
     write_json(path, 2)
     assert read_json(path) == 2 and is_ours(path) and foreign(tmp_path / "out") == []
     path.with_name("b.json").write_text("theirs")
-    with pytest.raises(InputError, match="deep/b.json was not written by this program"):
+    with pytest.raises(InputError, match=r"deep/b\.json was not written by this program"):
         write_json(path.with_name("b.json"), 3)
     assert path.with_name("b.json").read_text() == "theirs" and not is_ours(
         path.with_name("b.json")
@@ -423,19 +431,26 @@ for path in (pipe, home / "BBBC021_v1_image.csv.gz", kimorph / "conf" / "imageco
     os.mkfifo(path)
 os.symlink("/dev/zero", home / "zero.csv")
 for read, *given in [(read, path) for path in (pipe, home / "zero.csv", home) for read in (
-        files.read_text, screen.read_loaddata, imagehts.read_conf, imagehts.read_annotation, images.image_header, enrichment._lines)] + [
-        (controls.read_plate, pipe, pipe), (screen.read_bbbc021, home), (imagehts.read_imagehts, kimorph)]:
+        files.read_text, screen.read_loaddata, imagehts.read_conf, imagehts.read_annotation,
+        images.image_header, enrichment._lines)] + [
+        (controls.read_plate, pipe, pipe), (screen.read_bbbc021, home),
+        (imagehts.read_imagehts, kimorph)]:
     try:
         read(*given)
     except InputError as error:
-        print(read.__name__, "no regular file" in error.what or "Is a directory" in error.what or error.what)
+        print(read.__name__,
+              "no regular file" in error.what or "Is a directory" in error.what or error.what)
 report = doctor.check(str(pipe))
-print([(one.code, "is no regular file" in one) for one in report.problems if one.code != "check-not-made"])
+print([(one.code, "is no regular file" in one) for one in report.problems
+       if one.code != "check-not-made"])
 """
 
 
 def test_a_pipe_or_a_device_is_refused_at_once(tmp_path):
-    """Each reader once hung, filled the memory or ended by a traceback; another process, so that one that hangs is ended."""
+    """Each reader once hung, filled the memory or ended by a traceback.
+
+    Another process, so that one that hangs is ended.
+    """
     run = subprocess.run(
         [sys.executable, "-c", PIPES, tmp_path],
         cwd=ROOT,

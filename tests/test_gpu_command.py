@@ -1,4 +1,7 @@
-"""The one-command check of a GPU, tried at its small size on what is here, with nothing but torch, NumPy and pandas to import."""
+"""The one-command check of a GPU, tried at its small size on what is here.
+
+There is nothing but torch, NumPy and pandas to import.
+"""
 
 import json
 import os
@@ -9,7 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SITE = """
 import sys
-sys.modules.update(dict.fromkeys(["safetensors", "tqdm", "yaml", "tifffile", "pandera", "sklearn", "scipy", "PIL", "pyarrow", "matplotlib"]))
+sys.modules.update(dict.fromkeys(["safetensors", "tqdm", "yaml", "tifffile", "pandera", "sklearn",
+                                  "scipy", "PIL", "pyarrow", "matplotlib"]))
 """
 
 

@@ -30,7 +30,8 @@ from mcnn_core.screen import Screen
 
 MODULES = Path(mcnn_core.__file__).parent
 HIDDEN, WRONG = "hidden mechanism", "wrong label"
-#: compound: mechanism, EC50 (uM), what was planted. Three doses each; the response is 0.1, 0.5 and 0.9.
+#: compound: mechanism, EC50 (uM), what was planted. Three doses each; the response is 0.1, 0.5 and
+#: 0.9.
 FACTS = {
     "h1": ("Vacuolation", 1.0, HIDDEN),
     "h2": ("Vacuolation", 1.0, HIDDEN),
@@ -45,7 +46,7 @@ DOSES = {0.1: 0.1, 1.0: 0.5, 10.0: 0.9}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with the truth of two plates, as the simulator writes it."""
+    """Return a folder with the truth of two plates, as the simulator writes it."""
     rows = [(plate, "B02", "DMSO", 0.0, "", 0.0, 1.0, "") for plate in ("P1", "P2")]
     rows += [
         (plate, "C03", compound, dose, mechanism, response, ec50, planted)
@@ -114,7 +115,11 @@ def test_choices_by_hand(truth):
 
 
 def test_potency_by_hand(truth):
-    """Errors of 0, 0.3 and 1 decades; two of three intervals hold the truth; one of four acting compounds has no fit; "n" does not act."""
+    """Errors of 0, 0.3 and 1 decades.
+
+    Two of three intervals hold the truth; one of four acting compounds has no fit; "n" does not
+    act.
+    """
     rows = [
         ("h1", 1.0, 0.5, 2.0, "fit"),
         ("h2", 10**0.3, 1.0, 10.0, "fit"),
@@ -161,7 +166,8 @@ def clustered(**members):
             },
             (1, 2, 3, 5, 0.8, True),
         ),
-        # purer clusters come before those that hold more, and one of three top doses is less than half
+        # purer clusters come before those that hold more, and one of three top doses is less than
+        # half
         ({"one": "h1_10 h2_10 k_10 k_1 n_10", "two": "h3_10 h3_1"}, (2, 1, 3, 2, 1.0, False)),
         # where none is pure, the one that holds most
         ({"one": "h1_10 h2_10 k_10 k_1", "two": "h3_10 n_10 n_1"}, (1, 2, 3, 4, 0.5, False)),
@@ -186,7 +192,10 @@ def test_clusters_by_hand(truth, members, expected, tmp_path):
 
 @pytest.fixture(scope="module")
 def treatments():
-    """Profiles of all compounds; those with a hidden mechanism lie away from the rest, more so at high doses."""
+    """Profiles of all compounds.
+
+    Those with a hidden mechanism lie away from the rest, more so at high doses.
+    """
     generator = np.random.default_rng(0)
     rows = [("P1", "DMSO", 0.0, "", "negcon")]
     rows += [
@@ -200,7 +209,10 @@ def treatments():
 
 
 def ranking(first, called):
-    """Return a table as ``novel.csv``: the named treatments first, the others after them; so many are called novel."""
+    """Return a table as ``novel.csv``.
+
+    The named treatments first, the others after them; so many are called novel.
+    """
     names = [f"{name} | {dose:g}" for name in FACTS if name not in "kw" for dose in DOSES]
     order = [*first, *sorted(set(names) - set(first))]
     return pd.DataFrame(
@@ -219,7 +231,10 @@ def average_precision(right):
 
 
 def test_novelty_by_hand(truth, treatments):
-    """Truly novel are the two higher doses of h1 to h3 and g1: 8 of 15, for the response at the middle one is just a half."""
+    """Truly novel are the two higher doses of h1 to h3 and g1.
+
+    8 of 15, for the response at the middle one is just a half.
+    """
     novel = ranking(["h1 | 10", "n | 1", "h1 | 1", "h1 | 0.1", "g1 | 10"], called=4)
     right = [name[0] in "hg" and not name.endswith("| 0.1") for name in novel["treatment"]]
     assert sum(right) == 8 and right[:5] == [True, False, True, False, True]
@@ -350,7 +365,8 @@ def test_only_grading_reads_the_truth_and_only_the_study_grades():
         if "read_csv" in line
     )
     imports = re.compile(
-        r"^\s*(from mcnn_core\.grading import|import mcnn_core\.grading|from mcnn_core import .*\bgrading\b)",
+        r"^\s*(from mcnn_core\.grading import|import mcnn_core\.grading|"
+        r"from mcnn_core import .*\bgrading\b)",
         re.MULTILINE,
     )
     assert {name for name, text in sources.items() if imports.search(text)} == {"study.py"}

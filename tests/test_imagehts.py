@@ -1,4 +1,7 @@
-"""The imageHTS layout: twelve real wells and the real annotation of KiMorph, and conf files that are wrong."""
+"""The imageHTS layout.
+
+Twelve real wells and the real annotation of KiMorph, and conf files that are wrong.
+"""
 
 import numpy as np
 import pandas as pd
@@ -27,7 +30,10 @@ IMAGECONF = {
     "ChannelNames": "Tritc, Hoechst",
     "Montage": "3, 2",
 }
-PLATECONF = "Wells: 6\nPlates: 1\nPlate\tWell\tContent\n*\t*\tempty\n*\t[AB]01\tsample\n*\tA02\trluc\n1\tB*2\tubc\n"
+PLATECONF = (
+    "Wells: 6\nPlates: 1\nPlate\tWell\tContent\n"
+    "*\t*\tempty\n*\t[AB]01\tsample\n*\tA02\trluc\n1\tB*2\tubc\n"
+)
 ANNOTATION = (
     "PlateName\tPlate\tWell\tContent\tsiRNAID\tGeneID\tLocusID\tAccession\nP1\t1\tA01\tsample\tM-1\tAAK1\t22848\tNM_1\n"
     "P1\t1\tA02\tcontrol\tNA\tRLUC\tNA\tNA\nP1\t1\tA03\tNA\tNA\tNA\tNA\tNA\nP1\t1\tB01\tsample\tM-2\tAXL\t558\tNM_2\n"
@@ -44,7 +50,10 @@ def refused(call, *arguments, **named) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path):
-    """A screen of 2 x 3 wells, 2 replicates, montages of 2 rows x 3 columns of 8 x 16 pixels; pixels count the fields."""
+    """Write a screen of 2 x 3 wells, 2 replicates, montages of fields; pixels count the fields.
+
+    Montages have 2 rows x 3 columns of 8 x 16 pixels.
+    """
     conf = tmp_path / "conf"
     conf.mkdir()
     (conf / "imageconf.txt").write_text(

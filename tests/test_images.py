@@ -211,7 +211,8 @@ def test_all_bad_headers_come_in_one_error(tmp_path):
         (paths[7][0], "truncated"),
         (
             paths[2][0],
-            "16 x 12 pixels; 12 x 16 as in most files is right (row 2 of the table: plate P1, well C03, site 1, channel DNA)",
+            "16 x 12 pixels; 12 x 16 as in most files is right "
+            "(row 2 of the table: plate P1, well C03, site 1, channel DNA)",
         ),
     ):
         assert sum(path in problem and part in problem for problem in error.value.problems) == 1
@@ -267,7 +268,7 @@ def test_a_jpegs_claimed_size_is_refused_before_it_is_allocated(tmp_path):
 
 
 def montage(folder, tiles=("0:12,0:16", "0:12,16:32")):
-    """A screen of two wells whose files hold two fields each."""
+    """Write a screen of two wells whose files hold two fields each."""
     rows = tiny_rows(plates=1)
     for channel in ("DNA", "Actin"):
         rows[f"FileName_{channel}"] = rows[f"FileName_{channel}"].str.replace("_s2", "_s1")

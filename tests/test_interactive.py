@@ -25,7 +25,10 @@ def new_notebook(monkeypatch):
 
 
 def models(shown):
-    """Return the serialised models of a figure by type, read from its script as the browser reads them."""
+    """Return the serialised models of a figure by type.
+
+    They are read from its script as the browser reads them.
+    """
     text = re.search(r"docs_json = '(.*?)';\n", shown.body)[1]
     (document,) = json.loads(html.unescape(text.replace("\\\\", "\\"))).values()
     found = {}
@@ -212,7 +215,7 @@ def test_thumbnails_are_small_jpegs():
 def test_matrix_names_what_does_not_fit():
     with pytest.raises(InputError, match="4 treatments, found"):
         interactive.matrix(square(5), treatments(4), pictures(4))
-    with pytest.raises(InputError, match="found .* and 3"):
+    with pytest.raises(InputError, match=r"found .* and 3"):
         interactive.matrix(square(4), treatments(4), pictures(3))
     with pytest.raises(InputError) as error:
         interactive.matrix(square(4), treatments(4)[["name"]], pictures(4))

@@ -1,4 +1,7 @@
-"""The simulated KiMorph: imageHTS layout, determinism, truth, cells like the real ones, a plain ontology."""
+"""The simulated KiMorph.
+
+Its imageHTS layout, determinism, truth, cells like the real ones, a plain ontology.
+"""
 
 import re
 
@@ -167,7 +170,8 @@ def test_phenotypes_measure_as_named():
     assert found["few small cells"]["cell_area_um2"] < 0.9 * neutral["cell_area_um2"]
 
 
-#: Neutral and lethal wells of the real sample in tiles of 128 x 160 um, at an assumed 0.645 um per pixel.
+#: Neutral and lethal wells of the real sample in tiles of 128 x 160 um, at an assumed 0.645 um per
+#: pixel.
 REAL = {
     "rluc": {
         "nuclei_per_mm2": 470,

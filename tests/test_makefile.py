@@ -1,4 +1,7 @@
-"""The Makefile: what a user gives it is text and never a command. And what it installs: exactly what is locked."""
+"""The Makefile: what a user gives it is text and never a command.
+
+And what it installs: exactly what is locked.
+"""
 
 import os
 import re
@@ -43,7 +46,10 @@ env -0 > environment
 
 @pytest.fixture
 def make(tmp_path):
-    """Return a function that runs a target of the Makefile with a program in Python's place that writes down what it is given."""
+    """Return a function that runs a target of the Makefile with a program in Python's place.
+
+    The program writes down what it is given.
+    """
     shutil.copy(ROOT / "Makefile", tmp_path)
     for name in (
         "requirements.txt",
@@ -120,7 +126,10 @@ def test_a_value_arrives_as_it_was_given(make):
 
 
 def pins(name):
-    """Return the version of each package in a file of requirements; several where a marker chooses."""
+    """Return the version of each package in a file of requirements.
+
+    Several where a marker chooses.
+    """
     found = {}
     for package, version in re.findall(
         r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", (ROOT / name).read_text(), re.MULTILINE
@@ -159,7 +168,10 @@ def test_every_locked_package_has_hashes_and_no_address():
 
 
 def test_the_workflow_is_clean():
-    """zizmor knows what is dangerous in a workflow: actions that are not pinned, rights too wide, values pasted into a shell."""
+    """What is dangerous in a workflow is known to zizmor.
+
+    Actions that are not pinned, rights too wide, values pasted into a shell.
+    """
     linter = Path(sys.executable).parent / "zizmor"
     ended = subprocess.run(
         [

@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mcnn_core.errors import InputError
 from mcnn_core.checkpoint import read_yaml, write_yaml
+from mcnn_core.errors import InputError
 from mcnn_core.model import (
     CONFIGS,
     MCNN,
@@ -78,7 +78,10 @@ def test_average_pooling_takes_other_sizes_and_flatten_does_not():
 
 
 def test_the_published_network_written_out_by_hand():
-    """The same weights in plain functions, scale by scale: pool the input, convolve, pool to the common size."""
+    """The same weights in plain functions, scale by scale.
+
+    Pool the input, convolve, pool to the common size.
+    """
     model = MCNN(CONFIGS["published"], 4, 3, 128, 256).eval()
     x = model.standardise(fields(model))
     outputs = []

@@ -18,7 +18,8 @@ COLUMNS = ["Metadata_Compound", "Metadata_Concentration", "Metadata_MoA", "Metad
 def profiles(rows, values):
     frame = pd.DataFrame(rows, columns=COLUMNS)
     frame["Metadata_Treatment"] = [
-        f"{c} | {d:g}" for c, d in zip(frame.Metadata_Compound, frame.Metadata_Concentration)
+        f"{c} | {d:g}"
+        for c, d in zip(frame.Metadata_Compound, frame.Metadata_Concentration, strict=True)
     ]
     frame["Metadata_control_type"] = "trt"
     return pd.concat(
@@ -185,7 +186,11 @@ def test_wilson_interval_and_scores():
 
 
 def test_average_precision_by_hand():
-    """The query "a 1" meets one of its own mechanism, a wrong one, its own compound (which does not count), one of its own, a wrong one."""
+    """The query "a 1" meets one of its own mechanism, and others that are wrong or do not count.
+
+    In order: one of its own mechanism, a wrong one, its own compound (which does not count), one of
+    its own, a wrong one.
+    """
     angles = {
         ("a", 1.0): 0.0,
         ("b", 1.0): 0.1,
@@ -281,7 +286,7 @@ def test_subgroups_find_compounds_within_a_mechanism():
 def silhouettes(frame):
     """Judge one treatment at a time; those of its own compound are never looked at."""
     found, values = {}, frame[feature_columns(frame)].to_numpy(float)
-    for place, one in enumerate(frame[COLUMNS + ["Metadata_Treatment"]].itertuples()):
+    for place, one in enumerate(frame[[*COLUMNS, "Metadata_Treatment"]].itertuples()):
         others = (frame.Metadata_Compound != one.Metadata_Compound).to_numpy()
         distances = pairwise_distances(values[[place]], values[others], metric="cosine")[0]
         means = pd.Series(distances).groupby(frame.Metadata_MoA[others].to_numpy()).mean()
@@ -374,13 +379,16 @@ def ljosa(shared_data):
     moa = pd.read_csv(
         folder / "metadata" / "BBBC021_v1_moa.csv", lineterminator="\r"
     ).drop_duplicates()
-    moa = dict(zip(zip(moa.compound, moa.concentration.round(5)), moa.moa))
+    moa = dict(
+        zip(zip(moa.compound, moa.concentration.round(5), strict=True), moa.moa, strict=True)
+    )
     layout["Metadata_MoA"] = [
-        moa.get(key, "") for key in zip(layout.Metadata_Compound, layout.Metadata_Concentration)
+        moa.get(key, "")
+        for key in zip(layout.Metadata_Compound, layout.Metadata_Concentration, strict=True)
     ]
     layout["Metadata_Treatment"] = [
         "DMSO" if c == "DMSO" else f"{c} | {d:g}"
-        for c, d in zip(layout.Metadata_Compound, layout.Metadata_Concentration)
+        for c, d in zip(layout.Metadata_Compound, layout.Metadata_Concentration, strict=True)
     ]
     control = layout.Metadata_Compound == "DMSO"
     layout["Metadata_control_type"] = np.where(control, "negcon", "trt")
@@ -428,9 +436,12 @@ def scaled(ljosa, moments):
 
 @pytest.mark.parametrize("moments, overall", [(standard, (0.767, 0.685)), (robust, (0.748, 0.761))])
 def test_real_profiles_reach_the_known_range(ljosa, moments, overall):
-    """Scaled by each plate's DMSO wells, Ljosa's profiles are known to reach 68.0-81.6 % (NSC) and 65.2-76.1 % (NSCB)."""
+    """Scaled by each plate's DMSO wells, Ljosa's profiles reach what is known.
+
+    They are known to reach 68.0-81.6 % (NSC) and 65.2-76.1 % (NSCB).
+    """
     treatments = treatment_profiles(scaled(ljosa, moments))
-    for protocol, n, expected in zip(neighbors.PROTOCOLS, (103, 92), overall):
+    for protocol, n, expected in zip(neighbors.PROTOCOLS, (103, 92), overall, strict=True):
         got = neighbors.nearest_neighbours(treatments, protocol)
         result = neighbors.scores(got)
         assert result["n"] == n and result["overall"] == pytest.approx(expected, abs=5e-4)
@@ -439,7 +450,10 @@ def test_real_profiles_reach_the_known_range(ljosa, moments, overall):
 
 
 def test_real_profiles_go_through_every_analysis(ljosa, capsys):
-    """Ljosa's wells: 302 annotated, no others treated, and 330 of DMSO; annotated doses only, so most EC50s lie below them."""
+    """Ljosa's wells: 302 annotated, no others treated, and 330 of DMSO.
+
+    Annotated doses only, so most EC50s lie below them.
+    """
     assert (ljosa.Metadata_MoA != "").sum() == 302 and (
         ljosa.Metadata_control_type == "negcon"
     ).sum() == 330

@@ -150,6 +150,9 @@ def test_needs_name_earlier_notebooks():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_earlier_notebooks_left_is_asked_for_by_need(name):
-    """A rerun writes to a folder of its own, where `Workspace.path` leads; it does not find what others have left there."""
+    """A rerun writes to a folder of its own, where `Workspace.path` leads.
+
+    It does not find what others have left there.
+    """
     code = "\n".join(cell.source for cell in book.code_cells(book.read_source(name)))
     assert not re.findall(r"(?:read_\w+|load_\w+|Store\.open)\(work\.(?:out|path).*", code)

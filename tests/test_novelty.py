@@ -17,7 +17,10 @@ FEATURES = 30
 
 
 def wells_of(effects, seed=0, plates=PLATES[:3], controls=16, annotation=None):
-    """Return one well per plate of each treatment, its effect in noise around an offset of the plate, and controls."""
+    """Return one well per plate of each treatment, and controls.
+
+    A treatment's effect lies in noise around an offset of the plate.
+    """
     generator = np.random.default_rng(seed)
     rows, values = [], []
     for plate in plates:
@@ -72,7 +75,10 @@ def test_agreement_is_the_median_cosine_between_centred_wells():
 
 
 def test_the_yardstick_is_the_agreement_of_controls():
-    """With as many wells as there are controls every draw is all of them, and the threshold their own agreement."""
+    """With as many wells as there are controls every draw is all of them.
+
+    The threshold is then their own agreement.
+    """
     wells = wells_of({"a": axis(0)}, plates=["P1"], controls=4)
     treated = wells[wells["Metadata_control_type"] == "trt"]
     found = activity(pd.concat([wells, treated, treated, treated], ignore_index=True))
@@ -84,7 +90,10 @@ def test_the_yardstick_is_the_agreement_of_controls():
 
 
 def test_the_only_control_of_a_plate_says_nothing():
-    """It is its own centre and has no direction; where that leaves no yardstick, all count as active."""
+    """It is its own centre and has no direction.
+
+    Where that leaves no yardstick, all count as active.
+    """
     found = activity(wells_of({"a": axis(0), "noise": 0 * axis(0)}, controls=1))
     assert (
         found["threshold"].isna().all()
@@ -143,7 +152,10 @@ def test_controls_are_needed_on_every_plate():
 
 @pytest.fixture(scope="module")
 def planted():
-    """Two known mechanisms, two new phenotypes of which one is nearer to a known one, one compound like a known one, and noise."""
+    """Two known mechanisms, two new phenotypes, one compound like a known one, and noise.
+
+    Of the new phenotypes one is nearer to a known one.
+    """
     effects = {
         "a1": axis(0),
         "a2": axis(0),
@@ -199,7 +211,10 @@ def test_new_phenotypes_come_first(planted):
 
 
 def test_clusters_are_ranked_by_their_median_and_then_their_treatments():
-    """By hand: scores of 1 and 0.5 in one cluster, 0.9 twice in another, so the other comes first."""
+    """By hand: scores of 1 and 0.5 in one cluster, 0.9 twice in another.
+
+    So the other comes first.
+    """
     cosines = {"known": 1, "a": 0, "b": 0.5, "c": 0.1, "d": 0.1, "inactive": -0.9}
     rows = [("P1", name, 1.0, "A" if name == "known" else "", "trt") for name in cosines]
     treatments = treatment_profiles(

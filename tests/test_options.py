@@ -1,4 +1,7 @@
-"""The options of the build: every one is checked, and all wrong ones are named, before anything runs."""
+"""The options of the build.
+
+Every one is checked, and all wrong ones are named, before anything runs.
+"""
 
 from pathlib import Path
 
@@ -64,8 +67,10 @@ def problems(root: Path, params: str = "", **given: str) -> list[str]:
 
 
 @pytest.mark.parametrize("text, value", [
-    ("epochs=5", 5), ("core_hour=64e9", 64e9), ("core_hour=2", 2.0), ("supervised=false", False), ("supervised=True", True), ("network=published-gap", "published-gap"),
-    ("surrogate=", ""), ("compounds='SX-14,a b = {c}'", "SX-14,a b = {c}"), ("compounds=1", "1"), ("scheduler=tcp://[::1]:8786", "tcp://[::1]:8786"), ("obo=", ""),
+    ("epochs=5", 5), ("core_hour=64e9", 64e9), ("core_hour=2", 2.0), ("supervised=false", False),
+    ("supervised=True", True), ("network=published-gap", "published-gap"), ("surrogate=", ""),
+    ("compounds='SX-14,a b = {c}'", "SX-14,a b = {c}"), ("compounds=1", "1"),
+    ("scheduler=tcp://[::1]:8786", "tcp://[::1]:8786"), ("obo=", ""),
 ])  # fmt: skip
 def test_a_value_has_the_type_of_its_default(root, text, value):
     given = (
@@ -82,11 +87,24 @@ def test_a_file_is_found_from_where_the_command_was_given(root, monkeypatch):
 
 
 def test_every_wrong_value_is_named_with_what_would_be_right(root):
-    wrong = {"epochs=abc": "a whole number, 0 or more, is needed", "height=10": "a whole number, 64 to 10,000, is needed", "workers=0": "a whole number, 1 or more, is needed",
-             "layout=typo": "known are default, tiny", "reference=typo": "known are plate-percentile, dmso", "recipe=typo": "known are published, default",
-             "network=typo": "known are published, published-gap, default, default-no-norm, default-three-scales", "supervised=2": "True or False is needed",
-             "core_hour=nan": "a number, 0 or more, is needed", "scheduler=host": "an address, tcp://HOST:PORT, is needed", "obo=nowhere.obo": "there is no such file or folder",
-             "epoch=3": "there is no such key", "out=/elsewhere": "give the variable OUT instead", "seed=1": "give the variable SEED instead", "compounds": "one value is needed"}  # fmt: skip
+    wrong = {
+        "epochs=abc": "a whole number, 0 or more, is needed",
+        "height=10": "a whole number, 64 to 10,000, is needed",
+        "workers=0": "a whole number, 1 or more, is needed",
+        "layout=typo": "known are default, tiny",
+        "reference=typo": "known are plate-percentile, dmso",
+        "recipe=typo": "known are published, default",
+        "network=typo": "known are published, published-gap, default, default-no-norm, "
+        "default-three-scales",
+        "supervised=2": "True or False is needed",
+        "core_hour=nan": "a number, 0 or more, is needed",
+        "scheduler=host": "an address, tcp://HOST:PORT, is needed",
+        "obo=nowhere.obo": "there is no such file or folder",
+        "epoch=3": "there is no such key",
+        "out=/elsewhere": "give the variable OUT instead",
+        "seed=1": "give the variable SEED instead",
+        "compounds": "one value is needed",
+    }
     found = problems(root, " ".join(wrong), SURROGATE="Compound")
     assert found == [
         *(f"{text}: {why}" for text, why in wrong.items()),
@@ -178,8 +196,10 @@ def test_every_rule_is_of_a_parameter_and_the_defaults_and_profiles_keep_them():
 
 
 @pytest.mark.parametrize("command, wrong, low", [
-    (simulate, ["--out", "x", "--seed", "²"], 0), (kimorph, ["--out", "x", "--seed", "-1"], 0), (simulate, ["--out", "x", "--seed", "0", "--height", "10"], 64),
-    (simulate, ["--out", "x", "--seed", "0", "--workers", "0"], 1), (train, ["--out", "x", "--epochs", "0"], 1), (train, ["--out", "x", "--seed", "1.5"], 0),
+    (simulate, ["--out", "x", "--seed", "²"], 0), (kimorph, ["--out", "x", "--seed", "-1"], 0),
+    (simulate, ["--out", "x", "--seed", "0", "--height", "10"], 64),
+    (simulate, ["--out", "x", "--seed", "0", "--workers", "0"], 1),
+    (train, ["--out", "x", "--epochs", "0"], 1), (train, ["--out", "x", "--seed", "1.5"], 0),
     (preprocess, ["--screen", "x", "--out", "x", "--bin", "-1"], 0),
 ])  # fmt: skip
 def test_a_number_of_a_command_line_is_one(tmp_path, monkeypatch, capsys, command, wrong, low):

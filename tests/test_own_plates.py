@@ -1,4 +1,7 @@
-"""Screens that the code has never seen: what is shown of them, and whole books of the most different ones."""
+"""Screens that the code has never seen.
+
+What is shown of them, and whole books of the most different ones.
+"""
 
 import ast
 import contextlib
@@ -9,12 +12,12 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import nbformat
+import odd_screens
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.text import Text
 
-import odd_screens
 from mcnn_core.doctor import check
 from mcnn_core.errors import InputError
 from mcnn_core.files import read_json
@@ -109,7 +112,10 @@ TABLES = (
 
 
 def outputs_of(cell, space: dict) -> list:
-    """Run a code cell as a notebook would, and return what it shows: tables as HTML, each figure as the texts in it."""
+    """Run a code cell as a notebook would, and return what it shows.
+
+    Tables as HTML, each figure as the texts in it.
+    """
     tree = ast.parse(book.python_lines(cell.source))
     last = (
         tree.body.pop()
@@ -145,7 +151,10 @@ def outputs_of(cell, space: dict) -> list:
 
 
 def run_book(csv: Path, out: Path) -> dict:
-    """Run the chapters about a screen and return each as its page shows it, with the results in the text."""
+    """Run the chapters about a screen and return each as its page shows it.
+
+    The results are in the text.
+    """
     given, facts, pages = (
         {"screen": str(csv), "out": str(out), "epochs": 1, "max_steps": 2, "supervised": False},
         {},
@@ -183,7 +192,7 @@ def run_book(csv: Path, out: Path) -> dict:
 
 @pytest.fixture(scope="module", params=["bare", "doses", "hostile"])
 def own_book(request, tmp_path_factory):
-    """The chapters of three screens that differ most."""
+    """Run the chapters of three screens that differ most."""
     folder = tmp_path_factory.mktemp("book")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Workspace, "_glue", lambda *given: None)
@@ -279,7 +288,10 @@ def test_chapters_say_why_they_are_short(own_book):
 
 @pytest.mark.parametrize("name", odd_screens.REAL)
 def test_real_fields_in_a_table_are_read_and_checked(name, shared_data, tmp_path):
-    """Other sizes, channels and layouts, real pixels: the table is accepted, headers agree, and the doctor finds no error."""
+    """Other sizes, channels and layouts, real pixels.
+
+    The table is accepted, headers agree, and the doctor finds no error.
+    """
     path = odd_screens.REAL[name](tmp_path / name, shared_data)
     screen = read_loaddata(path)
     sizes = {"two_fields": (512, 640), "kimorph_wells": (510, 512), "crop_fields": (136, 136)}

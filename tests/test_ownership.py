@@ -1,46 +1,64 @@
-"""No command changes or removes a file that this project has not written, whatever folder it is given."""
+"""No command changes or removes a file that this project has not written.
+
+That holds whatever folder it is given.
+"""
 
 import os
 import random
-import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import tiny_rows, write_screen
 
-from benchmarks import __main__ as bench
-from helpers import tiny_rows, write_screen, write_store
-from mcnn_core import doctor, download, features, kimorph, preprocess, simulate, study, train
-from mcnn_core.checkpoint import write_yaml
+from mcnn_core import doctor, download, features, kimorph, preprocess, simulate, train
 from mcnn_core.errors import InputError
-from mcnn_core.files import MARKER, atomic, claim, discard, sha256, write_table
-from mcnn_core.model import MCNN, NetworkConfig
+from mcnn_core.files import MARKER, atomic, discard, sha256, write_table
+from mcnn_core.model import NetworkConfig
 from mcnn_core.screen import copy_fields, read_loaddata
 from mcnn_core.surrogate import surrogate_classes
 from mcnn_core.workspace import Workspace, claim_output
 
 ROOT = Path(__file__).resolve().parents[1]
-#: Names that this project itself writes, in places where it writes them: a user's file may bear any of them.
-TAKEN = """.lock .doit.json results.json explore.html check.html check.json fields.parquet screen.json surrogate.parquet features.parquet
-predictions.csv comparison.csv potency.csv clusters.csv novel.csv suspects.csv controls.csv enrichment.csv activations.npy network.yml history.csv
-embedding.json weights.safetensors part_00000000.npy part_00000000.npy.sha256 epoch_001.safetensors epoch_001.sha256 epoch_999.safetensors
-epoch_999.sha256 store.json pixels.npy journal store/store.json store/pixels.npy store/mine.txt model/epoch_001.safetensors model/epoch_777.sha256
-model/network.yml model/history.csv model/mine.txt exec/01_screen.json exec/01_screen.ipynb exec/01_screen.failed.ipynb results/01_screen.json
-html/index.html html/.nojekyll html/book/intro.html src/conf.py src/book/intro.md src/notebooks/01_screen.ipynb figures/a.png screen/truth.csv
-screen/BBBC021_v1_image.csv screen/images/a.tif BBBC021_v1_image.csv BBBC021_v1_moa.csv truth.csv go.obo go.gaf conf/plateconf.txt fetched.json
-Week1/Week1_22123/a.tif own_plates/example.csv kimorph/model/epoch_001.sha256 .store.work/journal .store.work/pixels.npy
-activations/part_00000000.npy images/a.tif example.csv""".split()
+#: Names that this project itself writes, in places where it writes them: a user's file may bear any
+#: of them.
+TAKEN = [
+    ".lock", ".doit.json", "results.json", "explore.html", "check.html", "check.json",
+    "fields.parquet", "screen.json", "surrogate.parquet", "features.parquet", "predictions.csv",
+    "comparison.csv", "potency.csv", "clusters.csv", "novel.csv", "suspects.csv", "controls.csv",
+    "enrichment.csv", "activations.npy", "network.yml", "history.csv", "embedding.json",
+    "weights.safetensors", "part_00000000.npy", "part_00000000.npy.sha256", "epoch_001.safetensors",
+    "epoch_001.sha256", "epoch_999.safetensors", "epoch_999.sha256", "store.json", "pixels.npy",
+    "journal", "store/store.json", "store/pixels.npy", "store/mine.txt",
+    "model/epoch_001.safetensors", "model/epoch_777.sha256", "model/network.yml",
+    "model/history.csv", "model/mine.txt", "exec/01_screen.json", "exec/01_screen.ipynb",
+    "exec/01_screen.failed.ipynb", "results/01_screen.json", "html/index.html", "html/.nojekyll",
+    "html/book/intro.html", "src/conf.py", "src/book/intro.md", "src/notebooks/01_screen.ipynb",
+    "figures/a.png", "screen/truth.csv", "screen/BBBC021_v1_image.csv", "screen/images/a.tif",
+    "BBBC021_v1_image.csv", "BBBC021_v1_moa.csv", "truth.csv", "go.obo", "go.gaf",
+    "conf/plateconf.txt", "fetched.json", "Week1/Week1_22123/a.tif", "own_plates/example.csv",
+    "kimorph/model/epoch_001.sha256", ".store.work/journal", ".store.work/pixels.npy",
+    "activations/part_00000000.npy", "images/a.tif", "example.csv",
+]  # fmt: skip
 
 
 def pour(folder: Path, seed: int) -> None:
-    """Put some hundred files, links and folders of a user's into a folder, wherever no file is there yet."""
+    """Put some hundred files, links and folders of a user's into a folder.
+
+    They go wherever no file is there yet.
+    """
     draw = random.Random(seed)
     names = TAKEN + [
-        f"{'/'.join(draw.choice('abcü .') * 2 + str(draw.randrange(9)) for _ in range(draw.randrange(3)))}/{n}.txt".lstrip(
-            "/"
+        "/".join(
+            [
+                *(
+                    draw.choice("abcü .") * 2 + str(draw.randrange(9))
+                    for _ in range(draw.randrange(3))
+                ),
+                f"{n}.txt",
+            ]
         )
         for n in range(220)
     ]
@@ -74,12 +92,12 @@ def snapshot(folder: Path) -> dict[str, object]:
     return found
 
 
-# ------------------------------------------------------------------------------ commands: each writes into the folder that it is given
+# -------------------------------------- commands: each writes into the folder that it is given
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """A screen, its store, classes and an untrained network."""
+    """Make a screen, its store, classes and an untrained network."""
     folder = tmp_path_factory.mktemp("data")
     for name, seed in (("one", 0), ("two", 1)):
         write_screen(folder / name, tiny_rows(sites=3), shape=(16, 16), seed=seed)
@@ -191,7 +209,10 @@ def test_a_folder_full_of_a_users_files_is_refused_in_one_line(command, data, tm
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_what_a_user_puts_into_a_folder_of_ours_stays(command, data, tmp_path):
-    """The command has made the folder, the user has put files of his own into it, under names of ours too; then it runs again, on other input."""
+    """The command has made the folder, and the user has put files of his own into it.
+
+    They are under names of ours too; then it runs again, on other input.
+    """
     folder = tmp_path / "folder"
     told(command, data, folder, 0)
     folder.mkdir(exist_ok=True)

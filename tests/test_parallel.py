@@ -46,7 +46,8 @@ def dies(us, sums):  # at the end of its third epoch
 
 if "DIES" in os.environ:
     Team.total = dies
-train(store, labels, replace(TINY, dropout=0.0), replace(RECIPE, epochs=int(sys.argv[2]), precision="float32"), sys.argv[1], progress=False)
+recipe = replace(RECIPE, epochs=int(sys.argv[2]), precision="float32")
+train(store, labels, replace(TINY, dropout=0.0), recipe, sys.argv[1], progress=False)
 """
 
 
@@ -84,7 +85,10 @@ def launch(tmp_path):
 
 
 def listening(process):
-    """Return the addresses on which a process and its descendants listened until it ended, as /proc/net/tcp and tcp6 list them."""
+    """Return the addresses on which a process and its descendants listened until it ended.
+
+    They are as /proc/net/tcp and tcp6 list them.
+    """
     addresses = set()
     while process.poll() is None:
         for one in [root := psutil.Process(process.pid), *root.children(recursive=True)]:
@@ -212,7 +216,8 @@ def test_one_that_ends_ends_the_others(monkeypatch, tmp_path):
     deaf = f"echo $$ >> {tmp_path}/pids; trap '' TERM; while :; do sleep 0.1; done"
     with pytest.raises(SystemExit) as ended:
         shell(
-            f"[ $RANK = 1 ] && {{ until [ -s {tmp_path}/pids ]; do sleep 0.01; done; exit 3; }}; {deaf}"
+            f"[ $RANK = 1 ] && {{ until [ -s {tmp_path}/pids ]; do sleep 0.01; done; exit 3; }}; "
+            f"{deaf}"
         )
     assert ended.value.code == 3
     with pytest.raises(

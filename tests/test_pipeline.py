@@ -1,4 +1,7 @@
-"""The steps that notebooks and study share, whole roads through them, and the notebooks' own code on unusual screens."""
+"""The steps that notebooks and study share, and whole roads through them.
+
+And the notebooks' own code on unusual screens.
+"""
 
 import dataclasses
 import shutil
@@ -54,7 +57,7 @@ def screen(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(screen, tmp_path_factory):
-    """The tiny screen with everything up to its predictions."""
+    """Return the tiny screen with everything up to its predictions."""
     folder = tmp_path_factory.mktemp("run")
     store, labels, features = road(screen, folder, RECIPE)
     predictions = pipeline.compare_methods(
@@ -132,7 +135,8 @@ def test_open_screen_leaves_out_plates_of_bbbc021_that_are_not_there(screen, tmp
     others = [plate for plate in plates if plate != plates[1]]
     assert (
         capsys.readouterr().out
-        == f"{len(others)} plates of BBBC021 are not in {tmp_path} and are left out: {', '.join(others)}\n"
+        == f"{len(others)} plates of BBBC021 are not in {tmp_path} and are left out: "
+        f"{', '.join(others)}\n"
     )
     assert pipeline.pixel_size(part, 1024, bin=2) == 2 * simulate.MICROSCOPE_PIXEL
     whole = pipeline.open_screen("bbbc021", screen.root, tmp_path)
@@ -249,7 +253,9 @@ def test_normalisations_follow_the_controls(screen):
 def test_nesting_counts_batches_of_compounds(screen):
     counts = pipeline.nesting(screen.table)
     batches = defaultdict(set)
-    for compound, batch in zip(screen.table["Metadata_Compound"], screen.table["Metadata_Batch"]):
+    for compound, batch in zip(
+        screen.table["Metadata_Compound"], screen.table["Metadata_Batch"], strict=True
+    ):
         batches[compound].add(batch)
     sizes = [len(found) for found in batches.values()]
     assert counts == {
@@ -426,7 +432,10 @@ def test_replicate_distances_part_all_pairs(run):
 
 
 def test_no_analysis_reads_the_truth(tmp_path):
-    """Two equal simulations, the truth deleted from one: pixels, labels, features and predictions agree to the bit."""
+    """Two equal simulations, the truth deleted from one.
+
+    Pixels, labels, features and predictions agree to the bit.
+    """
     found = []
     for name in ("with", "without"):
         one = pipeline.open_screen(
@@ -458,7 +467,10 @@ def test_no_analysis_reads_the_truth(tmp_path):
 
 
 def run_notebooks(build, names):
-    """Run the code of notebooks in this process, with the parameters that a build gives them; return each one's variables."""
+    """Run the code of notebooks in this process; return each one's variables.
+
+    They have the parameters that a build gives them.
+    """
     given, left = build.parameters(), {}
     with matplotlib.rc_context({"backend": "agg"}):
         for name in names:
@@ -474,7 +486,10 @@ def run_notebooks(build, names):
 
 
 def test_paper_profile_runs_the_published_network_on_full_fields(tmp_path, monkeypatch):
-    """Profile `paper` as it stands, through every notebook, but with eight fields, of two treatments and two controls, and two steps."""
+    """Profile `paper` as it stands, through every notebook, on little.
+
+    But with eight fields, of two treatments and two controls, and two steps.
+    """
     facts = simulate.LAYOUTS["default"].compounds.set_index("compound", drop=False)
     two = facts.loc[["taxol", "epothilone B"]].assign(
         week=1, layout=1, replicates=1, row=["D", "E"]
@@ -498,7 +513,10 @@ def test_paper_profile_runs_the_published_network_on_full_fields(tmp_path, monke
 
 @pytest.mark.parametrize("kind", ["wells alone", "mechanisms of one compound"])
 def test_unusual_screens_reach_the_end(tmp_path, kind):
-    """Two plates of two channels without controls, batches or doses: every chapter ends and says what is missing."""
+    """Two plates of two channels without controls, batches or doses.
+
+    Every chapter ends and says what is missing.
+    """
     rows = tiny_rows(wells=("B02", "AF03", "C04"))
     rows["Metadata_MoA"] = rows["Metadata_Compound"].str.upper()
     rows["Metadata_Compound"] = rows["Metadata_Compound"].replace("DMSO", "other")

@@ -54,7 +54,7 @@ def refused(screen, folder, **options) -> InputError:
 
 
 def plain(screen, reference, multiple):
-    """The textbook version, with floats of whole plates."""
+    """Compute the textbook version, with floats of whole plates."""
     fields = anscombe(np.stack([read_field(screen, row) for row in range(len(screen.table))]))
     out = np.empty(fields.shape, np.uint8)
     for _, rows in screen.table.groupby("Metadata_Plate").indices.items():
@@ -288,7 +288,8 @@ def test_an_image_that_changes_while_it_is_read_is_named(screen, tmp_path, monke
 
 # ------------------------------------------------------------------- interrupted runs
 
-#: Written as a program of its own, so that it can be killed by the system: once so many blocks are noted it leaves half a block, and dies.
+#: Written as a program of its own, so that it can be killed by the system: once so many blocks are
+#: noted it leaves half a block, and dies.
 DIES = """
 import os, pathlib, signal, sys, time
 from mcnn_core import preprocess
@@ -307,7 +308,8 @@ def write(images, size, shape, extra, limits, file, offset):
     return plain(images, size, shape, extra, limits, file, offset)
 
 preprocess._write = write
-preprocess.preprocess(read_loaddata(sys.argv[1]), sys.argv[2], reference=sys.argv[4], workers=1, progress=False)
+preprocess.preprocess(
+    read_loaddata(sys.argv[1]), sys.argv[2], reference=sys.argv[4], workers=1, progress=False)
 """
 
 
@@ -326,7 +328,7 @@ def killed(tmp_path, after=3, reference="plate-percentile"):
 
 
 def interrupted(screen, folder, after=3):
-    """The same in this process, quicker."""
+    """Do the same in this process, quicker."""
     plain, done = module._write, []
 
     def write(*arguments):
@@ -342,7 +344,10 @@ def interrupted(screen, folder, after=3):
 
 @pytest.fixture
 def in_pairs(monkeypatch):
-    """Blocks of two fields; returns the list that the first row of each block written is added to."""
+    """Write blocks of two fields.
+
+    Returns the list that the first row of each block written is added to.
+    """
     written, plain = [], module._write
     monkeypatch.setattr(module, "BLOCK", 2)
     monkeypatch.setattr(
@@ -463,10 +468,12 @@ def test_a_full_disk_stops_the_run_which_goes_on_when_there_is_room(
     screen, tmp_path, undisturbed, in_pairs
 ):
     code = (
-        "import resource, signal, sys; from mcnn_core import preprocess; from mcnn_core.screen import read_loaddata, save_screen\n"
+        "import resource, signal, sys; from mcnn_core import preprocess\n"
+        "from mcnn_core.screen import read_loaddata, save_screen\n"
         "preprocess.BLOCK = 2; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "plain = preprocess._write\n"
-        "preprocess._write = lambda *given: [resource.setrlimit(resource.RLIMIT_FSIZE, (10000, -1)), plain(*given)][1]\n"
+        "preprocess._write = lambda *given: "
+        "[resource.setrlimit(resource.RLIMIT_FSIZE, (10000, -1)), plain(*given)][1]\n"
         "preprocess.preprocess(read_loaddata(sys.argv[1]), sys.argv[2], workers=1, progress=False)"
     )
     found = subprocess.run(
@@ -567,7 +574,7 @@ def test_a_damaged_store_is_refused(screen, tmp_path):
         Store.open(folder)
     (folder / "store.json").write_text(manifest)
     np.save(folder / "pixels.npy", np.zeros((2, 2), np.uint8))
-    with pytest.raises(InputError, match="where store.json says"):
+    with pytest.raises(InputError, match=r"where store\.json says"):
         Store.open(folder)
 
 
@@ -617,7 +624,7 @@ def test_the_command_line(screen, tmp_path, capsys):
 )
 def test_a_wrong_command_line_ends_in_one_message(screen, tmp_path, monkeypatch, given, message):
     monkeypatch.setattr("mcnn_core.cluster.PATIENCE", 1.0)
-    with pytest.raises(SystemExit, match="^error: ") as error:
+    with pytest.raises(SystemExit, match=r"^error: ") as error:
         module.main(
             ["--screen", str(tmp_path / "screen.csv"), "--out", str(tmp_path / "store"), *given]
         )

@@ -51,7 +51,8 @@ def fields():
                         "negcon" if compound == "DMSO" else "trt",
                     )
                 )
-    names = "Plate Well Site Compound Concentration Treatment MoA Batch control_type".split()
+    names = ["Plate", "Well", "Site", "Compound", "Concentration", "Treatment", "MoA"]
+    names += ["Batch", "control_type"]
     frame = pd.DataFrame(rows, columns=[f"Metadata_{name}" for name in names])
     values = generator.normal(5, 2, (len(frame), 3)).astype(np.float32)
     return pd.concat([frame, pd.DataFrame(values, columns=FEATURES)], axis=1)

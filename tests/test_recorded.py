@@ -68,7 +68,7 @@ def test_readme_repeats_the_record_of_the_real_cells():
         ("untrained", "untrained network"),
     ):
         row = re.search(rf"\| {label} \| ([^|]*) \| ([^|]*) \|", block)
-        for text, protocol, n in zip(row.groups(), ("NSC", "NSCB"), (103, 92)):
+        for text, protocol, n in zip(row.groups(), ("NSC", "NSCB"), (103, 92), strict=True):
             expected = (nsc(CELLS, method, protocol).sort_index() * n).round().astype(int)
             assert [int(number) for number in text.split(",")] == list(expected), (label, protocol)
 

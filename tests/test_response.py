@@ -37,7 +37,10 @@ NUMBERS = ["ec50", "low", "high", "hill", "bottom", "top"]
 
 @pytest.fixture
 def wells():
-    """Two mechanisms, one of a single well; a positive control with a mechanism of its own; an unannotated compound."""
+    """Two mechanisms, one of a single well.
+
+    A positive control with a mechanism of its own; an unannotated compound.
+    """
     rows = [
         (plate, *one)
         for plate in ("P1", "P2", "P3")
@@ -115,7 +118,9 @@ def test_curves_are_medians_over_replicates(wells):
         assert row.n == len(values) and row.median == pytest.approx(np.median(values))
         assert row.mad == pytest.approx(median_abs_deviation(values))
     ringed = got[got["annotated"]]
-    assert set(zip(ringed["compound"], ringed["concentration"], ringed["mechanism"])) == {
+    assert set(
+        zip(ringed["compound"], ringed["concentration"], ringed["mechanism"], strict=True)
+    ) == {
         ("a", 1.0, "actin"),
         ("b", 1.0, "actin"),
     }
@@ -177,14 +182,17 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     ]
     held = [
         one["low"] <= ec50 <= one["high"]
-        for one, ec50 in zip(found, true)
+        for one, ec50 in zip(found, true, strict=True)
         if one["status"] == "fit"
     ]
     assert len(held) > 180 and 0.90 < np.mean(held) < 0.99
 
 
 def squares(concentration, response, start, **fixed):
-    """Return the least sum of squares that scipy's trust region reaches from `start`; `fixed` holds the EC50."""
+    """Return the least sum of squares that scipy's trust region reaches from `start`.
+
+    `fixed` holds the EC50.
+    """
 
     def curve(x, bottom, top, log_ec50, slope):
         return bottom + (top - bottom) / (
@@ -268,7 +276,10 @@ def test_every_reason_for_no_fit():
 
 
 def plates_of(compound, features, seed, effect=0.0, ec50=0.3, plates=("P1", "P2", "P3"), slope=1.5):
-    """Return wells of one compound at eight doses per plate, with six controls: noise around each plate's own offset, and an effect."""
+    """Return wells of one compound at eight doses per plate, with six controls.
+
+    Noise around each plate's own offset, and an effect.
+    """
     generator = np.random.default_rng(seed)
     rows, shift = [], []
     for plate in plates:
@@ -287,7 +298,10 @@ def plates_of(compound, features, seed, effect=0.0, ec50=0.3, plates=("P1", "P2"
 
 
 def effects_by_hand(wells, itself=False):
-    """Return what `effects` does, in loops; `itself` keeps a well among those that say in which direction its compound acts."""
+    """Return what `effects` does, in loops.
+
+    `itself` keeps a well among those that say in which direction its compound acts.
+    """
     columns = feature_columns(wells)
     moved = []
     for _, well in wells.iterrows():
@@ -318,7 +332,10 @@ def test_effects_agree_with_loops():
 
 
 def test_noise_has_no_potency_because_a_well_does_not_judge_itself():
-    """In 100 dimensions noise points along a median that it is part of: left in, each such compound would respond."""
+    """In 100 dimensions noise points along a median that it is part of.
+
+    Left in, each such compound would respond.
+    """
     noise = [plates_of("a", 100, seed) for seed in range(50)]
     statuses = Counter(fit(*effects(wells, "a"))["status"] for wells in noise)
     assert statuses[NO_FIT["flat"]] >= 45 and statuses["fit"] == 0
@@ -328,7 +345,7 @@ def test_noise_has_no_potency_because_a_well_does_not_judge_itself():
 
 @pytest.fixture(scope="module")
 def screen():
-    """A strong and a weaker compound and one of noise, on plates of their own."""
+    """Return a strong and a weaker compound and one of noise, on plates of their own."""
     parts = [
         plates_of("strong", 20, 1, 12, 0.1, ("P1", "P2", "P3")),
         plates_of("weak", 20, 2, 8, 0.9, ("P4", "P5", "P6")),
@@ -369,7 +386,10 @@ def test_potency_reads_no_mechanism(screen):
 
 
 def test_positive_controls_and_undosed_wells_do_not_count(screen):
-    """Wells of the same compound, far away: as positive control, at dose 0, and at no known dose."""
+    """Wells of the same compound, far away.
+
+    As positive control, at dose 0, and at no known dose.
+    """
     others = (
         screen[screen["Metadata_Compound"] == "strong"]
         .head(3)

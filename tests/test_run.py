@@ -30,22 +30,31 @@ FIRST = """\
 from mcnn_core.workspace import Workspace
 
 Workspace(out, "01_first").record(n=1)"""
+MET = "\n".join(
+    " " * 8 + line for line in MEET.format(place="notebook", heeds="KeyboardInterrupt").splitlines()
+)
 #: With a child that heeds nothing but kill -9, and deaf itself.
 SECOND = f"""\
 import subprocess, sys
 from mcnn_core.workspace import Workspace
 
-deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(1_000)"
+deaf = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    "print(1, flush=True); time.sleep(1_000)"
+)
 if "MET_notebook" in __import__("os").environ:
     with subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE) as child:
         child.stdout.readline()
-{chr(10).join(" " * 8 + line for line in MEET.format(place="notebook", heeds="KeyboardInterrupt").splitlines())}
+{MET}
 Workspace(out, "02_second").record(n=2)"""
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> Path:
-    """A repository whose build can be met while it imports, in its second notebook, and while pages are rendered."""
+    """Write a repository whose build can be met at three places.
+
+    While it imports, in its second notebook, and while pages are rendered.
+    """
     first, second = (
         NOTEBOOK.format(title=title, parameters="", prose="Text.", code=code)
         for title, code in (("First", FIRST), ("Second", SECOND))
@@ -67,7 +76,10 @@ def small(tmp_path_factory) -> Path:
 
 
 def begin(*command: str, cwd: Path, **environment: str) -> subprocess.Popen:
-    """Start a command as make does, in a process group of its own, where Ctrl-C is not ignored as it may be around the tests."""
+    """Start a command as make does, in a process group of its own.
+
+    There Ctrl-C is not ignored as it may be around the tests.
+    """
     return subprocess.Popen(
         ["env", "--block-signal=INT", sys.executable, "-m", "tools.run", *command],
         cwd=cwd,
@@ -89,7 +101,10 @@ def until(reached, process: subprocess.Popen) -> None:
 
 
 def marked(mark: str) -> list[psutil.Process]:
-    """Return the processes that have `mark` in their environment: what a command has started, and what that has."""
+    """Return the processes that have `mark` in their environment.
+
+    They are what a command has started, and what that has.
+    """
     found = []
     for process in psutil.process_iter():
         try:
@@ -101,7 +116,10 @@ def marked(mark: str) -> list[psutil.Process]:
 
 
 def stopped(process: subprocess.Popen, mark: str, *signals: int) -> str:
-    """Send signals as a terminal does, to the whole group; the command must end and leave no process. Return what it printed."""
+    """Send signals as a terminal does, to the whole group, and return what was printed.
+
+    The command must end and leave no process.
+    """
     for number in signals:
         os.killpg(process.pid, number)
     try:
@@ -218,7 +236,8 @@ def test_make_runs_its_commands_so():
 
 def test_what_is_ignored_stays_ignored_and_the_status_is_the_modules(tmp_path):
     (tmp_path / "quiet.py").write_text(
-        "import os, signal, sys\nos.kill(os.getpid(), signal.SIGHUP)\nprint(sys.argv[1])\nsys.exit(7)\n"
+        "import os, signal, sys\nos.kill(os.getpid(), signal.SIGHUP)\n"
+        "print(sys.argv[1])\nsys.exit(7)\n"
     )
     command = [sys.executable, "-m", "tools.run", "quiet", "word"]
     ended = subprocess.run(

@@ -30,7 +30,10 @@ def refused(call, *arguments, **named) -> str:
 
 
 def changed(folder, **cells) -> str:
-    """Set cells of a tiny screen, given as column=(row, value), and return how its table is refused."""
+    """Set cells of a tiny screen and return how its table is refused.
+
+    The cells are given as column=(row, value).
+    """
     rows = tiny_rows()
     write_screen(folder, rows)
     for column, (row, value) in cells.items():
@@ -377,7 +380,8 @@ def test_all_bad_rows_come_in_one_error(tmp_path):
     assert sum("Metadata_Concentration" in problem for problem in problems) == 8
     assert sum("file of Actin" in problem and "outside" in problem for problem in problems) == 8
     assert [problem for problem in problems if "occurs more than once" in problem] == [
-        f"{tmp_path / 'screen.csv'}, line {line}, plate, well and site: 'P2 C03 site 1' occurs more than once"
+        f"{tmp_path / 'screen.csv'}, line {line}, plate, well and site: "
+        "'P2 C03 site 1' occurs more than once"
         for line in (8, 9)
     ]
 

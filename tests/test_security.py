@@ -1,4 +1,7 @@
-"""Nothing that is read can run: no pickle, no evaluation of text, no shell, no archive unpacked to where its names say."""
+"""Nothing that is read can run.
+
+No pickle, no evaluation of text, no shell, no archive unpacked to where its names say.
+"""
 
 import ast
 from pathlib import Path
@@ -99,7 +102,8 @@ def test_dangers_are_seen(code):
 def test_what_is_safe_is_let_pass():
     assert (
         dangers(
-            "np.load(path, allow_pickle=False)\nyaml.safe_load(text)\nmodel.eval()\nre.compile(text)"
+            "np.load(path, allow_pickle=False)\nyaml.safe_load(text)\n"
+            "model.eval()\nre.compile(text)"
         )
         == []
     )

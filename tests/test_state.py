@@ -43,7 +43,10 @@ def doit(root: Path, out: Path, *tasks: str, **given: str) -> subprocess.Complet
 
 @pytest.fixture(scope="module")
 def built(root, tmp_path_factory) -> Path:
-    """A book in a folder whose name holds what others fill in, built where the path of temporary files is too long for a socket."""
+    """Build a book in a folder whose name holds what others fill in.
+
+    Built where the path of temporary files is too long for a socket.
+    """
     out, far = root.parent / "a{b}c %s $HOME {", tmp_path_factory.mktemp("far") / ("x" * 100)
     far.mkdir()
     ended = doit(root, out, TMPDIR=str(far))
@@ -133,8 +136,10 @@ def test_what_is_in_the_way_is_named_and_left_alone(root, tmp_path, name, folder
 
 
 @pytest.mark.parametrize("content", [
-    "", "{", "[]", "7", "null", '"stage"', "[" * 5_000, '{"stage": 5}', '{"stage": null}', '{"stage": {"_values_:": 3}}', '{"render": {"deps:": 3}}', '{"render": {"deps:": [[1]]}}',
-    '{"render": {"/x": [1]}}', '{"render": {"/x": [1.0, "2", "3"]}}', '{"render": {"/x": {"a": 1}}}',
+    "", "{", "[]", "7", "null", '"stage"', "[" * 5_000, '{"stage": 5}', '{"stage": null}',
+    '{"stage": {"_values_:": 3}}', '{"render": {"deps:": 3}}', '{"render": {"deps:": [[1]]}}',
+    '{"render": {"/x": [1]}}', '{"render": {"/x": [1.0, "2", "3"]}}',
+    '{"render": {"/x": {"a": 1}}}',
 ])  # fmt: skip
 def test_a_state_of_another_shape_is_written_anew(tmp_path, capsys, content):
     state = tmp_path / ".doit.json"

@@ -26,7 +26,7 @@ FACTS = {
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """A repository root of this test's own, and trainings of one epoch on tiny fields."""
+    """Make a repository root of this test's own, and trainings of one epoch on tiny fields."""
     short = dataclasses.replace(RECIPES["default"], epochs=1, batch=16)
     monkeypatch.setattr(study, "find_root", lambda: tmp_path)
     monkeypatch.setitem(study.RECIPES, "default", short)
@@ -87,7 +87,7 @@ def test_the_working_folder_is_one_of_its_own(root, monkeypatch):
     (root / "mine").mkdir()
     (root / "mine" / "notes.txt").write_text("mine")
     with pytest.raises(
-        SystemExit, match="holds 'notes.txt' and was not made by this program as a study"
+        SystemExit, match=r"holds 'notes\.txt' and was not made by this program as a study"
     ):
         study.main(["--out", str(root / "mine")])
     study.main([])
@@ -109,7 +109,7 @@ def test_a_record_says_what_it_comes_from_and_is_made_once(root, monkeypatch, ca
     study.main(["--only", "one"])
     made = record(root, "one")
     assert (
-        FACTS <= set(made)
+        set(made) >= FACTS
         and made["command"] == "make study"
         and made["seeds"] == [3, 4]
         and made["seconds"] >= 0
@@ -191,7 +191,7 @@ def test_the_whole_screen_is_analysed_and_graded(root, monkeypatch):
     made = record(root, "whole-102")
     run = made["runs"]["102"]
     assert (
-        FACTS <= set(made)
+        set(made) >= FACTS
         and made["seeds"] == [102]
         and run["screen"]["n_fields"] == 128
         and run["recipe"]["seed"] == 102

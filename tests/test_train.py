@@ -33,7 +33,10 @@ RECIPE = replace(RECIPES["default"], epochs=3, batch=6, seed=1)
 
 
 def toy(n=24, classes=4, size=16, seed=0):
-    """Fields whose class is the width of stripes, which run either way, under noise and any brightness."""
+    """Fields whose class is the width of stripes.
+
+    They run either way, under noise and any brightness.
+    """
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % classes
     y, x = np.mgrid[:size, :size]
@@ -185,7 +188,8 @@ class Pixels:
 
 store, labels = toy()
 store.pixels = Pixels(store.pixels, int(sys.argv[2]))
-train(store, labels, TINY, replace(RECIPE, optimiser=sys.argv[3], schedule=sys.argv[4]), Path(sys.argv[1]), progress=False)
+recipe = replace(RECIPE, optimiser=sys.argv[3], schedule=sys.argv[4])
+train(store, labels, TINY, recipe, Path(sys.argv[1]), progress=False)
 """
 
 
@@ -277,7 +281,7 @@ def test_damaged_checkpoint_is_refused(tmp_path, damage):
         lambda: load_model(tmp_path),
         lambda: train(store, labels, TINY, RECIPE, tmp_path, progress=False),
     ):
-        with pytest.raises(InputError, match="epoch_003.safetensors is damaged"):
+        with pytest.raises(InputError, match=r"epoch_003\.safetensors is damaged"):
             action()
     for name in ("epoch_003.safetensors", "epoch_003.sha256"):  # what the message advises
         (tmp_path / name).unlink()
@@ -419,7 +423,8 @@ def test_what_the_book_alone_trained_makes_way_in_a_line(tmp_path, monkeypatch, 
         "makes way (recipe: epochs 3 there, 4 here; recipe: seed 1 there, 9 here)"
         in capsys.readouterr().err
     )
-    # Checkpoints that are gone, by hand too, are trained again; whoever goes on with a training by a command has a part in it.
+    # Checkpoints that are gone, by hand too, are trained again; whoever goes on with a training by
+    # a command has a part in it.
     train(store, labels, TINY, RECIPE, tmp_path / "model", progress=False)
     for path in tmp_path.glob("model/epoch_003.*"):
         path.unlink()
@@ -488,7 +493,8 @@ def test_checkpoints_of_others_are_neither_read_nor_removed(tmp_path):
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "notes.txt").write_text("mine")
     with pytest.raises(
-        InputError, match="holds 'notes.txt' and was not made by this program as a trained network"
+        InputError,
+        match=r"holds 'notes\.txt' and was not made by this program as a trained network",
     ):
         train(store, labels, TINY, RECIPE, tmp_path / "foreign", progress=False)
     assert [path.name for path in (tmp_path / "foreign").iterdir()] == ["notes.txt"]
@@ -557,12 +563,11 @@ def test_gpu_gives_a_model_that_the_cpu_reads(tmp_path):
 
 def test_precision_is_measured_once_for_a_whole_training(tmp_path, monkeypatch):
     store, labels = toy()
+    kept, calls = engine.augment, iter(range(6))
     monkeypatch.setattr(
         engine,
         "augment",
-        lambda *args, kept=engine.augment, calls=iter(range(6)): (
-            kept(*args) if next(calls, None) is not None else 1 / 0
-        ),
+        lambda *args: kept(*args) if next(calls, None) is not None else 1 / 0,
     )
     with pytest.raises(ZeroDivisionError):
         train(store, labels, TINY, RECIPE, tmp_path, progress=False)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import NOTEBOOK, small_repository
 from matplotlib.figure import Figure
 
-from helpers import NOTEBOOK, small_repository
 from mcnn_core import workspace as module
 from mcnn_core.errors import InputError, MissingStageError
 from mcnn_core.files import MARKER, atomic, claim, exclusive, write_json
@@ -102,8 +102,8 @@ def test_without_out_the_book_is_read_and_stays_as_it_is(tmp_path, monkeypatch, 
     next_one = Workspace("", "09_whole_screen")
     with pytest.raises(
         MissingStageError,
-        match="_build/comparison.csv and .*_rerun/08_mechanisms/comparison.csv are missing: "
-        "make book, or run notebooks/08_mechanisms.ipynb first",
+        match=r"_build/comparison\.csv and .*_rerun/08_mechanisms/comparison\.csv are missing: "
+        r"make book, or run notebooks/08_mechanisms\.ipynb first",
     ):
         next_one.need("comparison.csv", notebook="08_mechanisms")
     write_json(space.path("comparison.csv"), 1)
@@ -113,7 +113,8 @@ def test_without_out_the_book_is_read_and_stays_as_it_is(tmp_path, monkeypatch, 
 def test_the_readmes_papermill_leaves_the_book_alone(tmp_path):
     code = (
         'from mcnn_core.workspace import Workspace\n\nspace = Workspace(out, "02_second")\n'
-        'space.path("table.csv").write_text(space.need("kept.txt", notebook="01_first").read_text() + str(seed))'
+        'space.path("table.csv").write_text('
+        'space.need("kept.txt", notebook="01_first").read_text() + str(seed))'
     )
     second = NOTEBOOK.format(title="Second", parameters="", prose="", code=code)
     root = small_repository(
@@ -188,8 +189,8 @@ def test_clean_removes_what_is_ours_and_names_the_rest(tmp_path, capsys):
     assert (tmp_path / "_build/results/a.json").exists()
     clean(tmp_path)
     assert (
-        capsys.readouterr().out
-        == f"{tmp_path / '_build'} keeps 'model/mine.txt': not known to be written by this program\n"
+        capsys.readouterr().out == f"{tmp_path / '_build'} keeps 'model/mine.txt': "
+        "not known to be written by this program\n"
     )
     assert [
         str(path.relative_to(tmp_path))

@@ -1,7 +1,8 @@
-"""Do every fault and print the table: ``python -m tests.faults [--record] [WORD ...]``; exit status 1 if any falls short.
+"""Do every fault and print the table: ``python -m tests.faults [--record] [WORD ...]``.
 
-With words only the cases whose name or stage has one of them; with ``--record`` the whole table, if none falls short, goes to
-``book/recorded/faults.json`` and into the page of the book.
+The exit status is 1 if any falls short. With words only the cases whose name or stage has one of
+them; with ``--record`` the whole table, if none falls short, goes to ``book/recorded/faults.json``
+and into the page of the book.
 """
 
 import argparse
@@ -63,7 +64,8 @@ def record(rows: list[dict]) -> None:
     text = PAGE.read_text(encoding="utf-8")
     for mark, lines in (("matrix", matrix(rows)), ("table", table(rows))):
         before, _, rest = text.partition(BEGIN.format(mark))
-        text = f"{before}{BEGIN.format(mark)}\n{lines}\n{END.format(mark)}{rest.partition(END.format(mark))[2]}"
+        after = rest.partition(END.format(mark))[2]
+        text = f"{before}{BEGIN.format(mark)}\n{lines}\n{END.format(mark)}{after}"
     with atomic(PAGE) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

@@ -1,7 +1,7 @@
 """The faults: what is done to a run, and what must hold after it.
 
-A case gets an empty folder and a `Good` one, made by undisturbed runs. It returns what happened and what was kept, in a
-line each, and fails by an AssertionError.
+A case gets an empty folder and a `Good` one, made by undisturbed runs. It returns what happened and
+what was kept, in a line each, and fails by an AssertionError.
 """
 
 import ast
@@ -107,7 +107,10 @@ class Good:
             ).read_bytes(), name
 
     def same_model(self, folder: Path) -> None:
-        """Fail if weights or history are not those of the undisturbed run, to the bit (its seconds left out)."""
+        """Fail if weights or history are not those of the undisturbed run, to the bit.
+
+        Its seconds are left out.
+        """
         one, other = (load_model(where / "model").state_dict() for where in (folder, self.folder))
         assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
         one, other = (
@@ -154,7 +157,10 @@ def leftovers(folder: Path) -> list[str]:
 
 
 def told(text: str, folder: Path) -> str:
-    """Return a message as the table shows it: without what differs from run to run and from machine to machine."""
+    """Return a message as the table shows it.
+
+    That is without what differs from run to run and from machine to machine.
+    """
     text = re.sub(r"process \d+ on [^)]*", "process N on HOST", text.replace(f"{folder}/", ""))
     return re.sub(r"\.[0-9a-f]{8}-\d+-\d+\.part", ".N.part", text)
 
@@ -167,14 +173,17 @@ def clear(text: str, *words: str) -> str:
 
 
 def goes_on(good: Good, stage: str, folder: Path) -> None:
-    """Run a stage again, undisturbed: it must end with the undisturbed result and leave no temporary file."""
+    """Run a stage again, undisturbed.
+
+    It must end with the undisturbed result and leave no temporary file.
+    """
     code, text = run(stage, folder)
     assert code == 0, text
     good.same(stage, folder)
     assert not leftovers(folder), leftovers(folder)
 
 
-# ------------------------------------------------------------------------------ kill, Ctrl-C, no room, in each stage
+# ---------------------------------------------------- kill, Ctrl-C, no room, in each stage
 
 POINTS = {
     "screen": ("drawn", 3, "while a screen is simulated"),
@@ -182,6 +191,13 @@ POINTS = {
     "model": ("step", 9, "in the middle of an epoch"),
     "embedding": ("fields", 3, "in the middle of embedding"),
 }
+WRITTEN = {
+    "screen": "an image is",
+    "store": "pixels are",
+    "model": "a checkpoint is",
+    "embedding": "a part is",
+}
+RUNS = {"store": "pre-processings", "model": "trainings", "embedding": "embeddings"}
 LIMITS = {
     "screen": 3_000,
     "store": 5_000,
@@ -229,7 +245,7 @@ for _stage, (_point, _count, _where) in POINTS.items():
 
     @case(
         _stage,
-        f"no room for the file while {({'screen': 'an image is', 'store': 'pixels are', 'model': 'a checkpoint is', 'embedding': 'a part is'})[_stage]} written",
+        f"no room for the file while {WRITTEN[_stage]} written",
         "full disk",
     )
     def _(folder: Path, good: Good, stage=_stage) -> tuple[str, str]:
@@ -256,7 +272,8 @@ for _stage, (_point, _count, _where) in POINTS.items():
         said = clear(
             text,
             stage,
-            "holds 'epoch_001.sha256', 'notes.txt', 'photos' and 1 more and was not made by this program",
+            "holds 'epoch_001.sha256', 'notes.txt', 'photos' and 1 more "
+            "and was not made by this program",
         )
         assert contents(folder) == before
         os.replace(folder / stage, folder / "theirs")
@@ -266,11 +283,12 @@ for _stage, (_point, _count, _where) in POINTS.items():
         ), "everything; with that folder out of the way the run ended with the same bits"
 
     if _stage == "screen":
-        continue  # nothing of it is kept between runs: two at once are two screens, of which the last stays
+        # nothing of it is kept between runs: two at once are two screens, of which the last stays
+        continue
 
     @case(
         _stage,
-        f"two {({'store': 'pre-processings', 'model': 'trainings', 'embedding': 'embeddings'})[_stage]} into one folder at once",
+        f"two {RUNS[_stage]} into one folder at once",
         "two at once",
     )
     def _(folder: Path, good: Good, stage=_stage, point=_point) -> tuple[str, str]:
@@ -652,7 +670,8 @@ def _hurt_part(folder: Path, good: Good, hurt: Callable[[Path], None]) -> tuple[
 
 # ------------------------------------------------------------------------------ the book
 
-#: The second notebook waits, if told to, where it can be met: after it has begun, before it has written.
+#: The second notebook waits, if told to, where it can be met: after it has begun, before it has
+#: written.
 WAITING = """\
 import os
 import pathlib
@@ -668,9 +687,11 @@ while os.path.exists(os.environ["MET"]):
 with atomic(space.path("kept.txt")) as temporary:
     temporary.write_text("kept " * 20_000)
 space.record(n=2)"""
-FIRST = 'from mcnn_core.workspace import Workspace\\n\\nspace = Workspace(out, "01_first")\\nspace.record(n=1)'.replace(
-    "\\n", "\n"
-)
+FIRST = """\
+from mcnn_core.workspace import Workspace
+
+space = Workspace(out, "01_first")
+space.record(n=1)"""
 
 
 def _notebook(title: str, code: str) -> str:
@@ -682,12 +703,16 @@ def _notebook(title: str, code: str) -> str:
 def _build(
     root: Path, out: Path, *tasks: str, limit: int = 0, bound: bool = False
 ) -> subprocess.Popen:
-    """Start a build; see `Disturbance` for `limit`, which also holds for the processes it starts, and `bound`."""
+    """Start a build.
+
+    See `Disturbance` for `limit`, which also holds for the processes it starts, and `bound`.
+    """
     code = f"""
         import resource, runpy, signal, sys
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if {limit}:
-            resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))  # Python ignores SIGXFSZ from its start
+            # Python ignores SIGXFSZ from its start
+            resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))
         if {bound}:
             runpy.run_path({str(ROOT / "tests" / "faults" / "rights.py")!r})["lower_rights"]()
         sys.argv = ["tools.run", "doit", "run", *sys.argv[1:]]
@@ -748,7 +773,10 @@ def _pages(out: Path) -> dict[str, bytes]:
 
 
 def _repository_of(folder: Path, good: Good) -> tuple[Path, Path]:
-    """Return a repository of the case's own and its output folder, with the numbers of an undisturbed book to compare with."""
+    """Return a repository of the case's own and its output folder.
+
+    They come with the numbers of an undisturbed book to compare with.
+    """
     root = small_repository(
         folder / "repository",
         _notebook("First", FIRST),
@@ -765,7 +793,10 @@ def _repository_of(folder: Path, good: Good) -> tuple[Path, Path]:
 
 
 def _same_numbers(good: Good, root: Path, out: Path) -> str:
-    """Build again, undisturbed: the numbers must be those of the undisturbed book. Return what was printed."""
+    """Build again, undisturbed, and return what was printed.
+
+    The numbers must be those of the undisturbed book.
+    """
     (root / "met").unlink(missing_ok=True)
     text = _built(root, out, "merge")
     assert _results(out) == good.results and (out / "kept.txt").read_text() == "kept " * 20_000
@@ -773,7 +804,10 @@ def _same_numbers(good: Good, root: Path, out: Path) -> str:
 
 
 def _goes_on(good: Good, root: Path, out: Path) -> str:
-    """Build a stopped book again: what was done before is not done again, and the numbers are the same. Return what was kept."""
+    """Build a stopped book again and return what was kept.
+
+    What was done before is not done again, and the numbers are the same.
+    """
     text = _same_numbers(good, root, out)
     assert "01_first: running" not in text and "02_second: done" in text, text
     return "the notebooks before, which did not run again; the same numbers"
@@ -893,7 +927,8 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     assert first.returncode == 0 and _results(out) == good.results, text
     assert "running" not in _same_numbers(good, root, out) and (out / "check.html").exists()
     return (
-        f"{', '.join(done)}: did their work beside it; {', '.join(refused)}: refused in one message",
+        f"{', '.join(done)}: did their work beside it; "
+        f"{', '.join(refused)}: refused in one message",
         "the book ended with the same numbers, and is current",
     )
 
@@ -933,14 +968,18 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
 
 @case(
     "book",
-    "pages: kill -9, then no room for a file, while they are rendered, then some deleted and damaged; output folder with spaces and other scripts in its name",
+    "pages: kill -9, then no room for a file, while they are rendered, then some deleted and "
+    "damaged; output folder with spaces and other scripts in its name",
     "kill",
     "full disk",
     "damage",
 )
 def _(folder: Path, good: Good) -> tuple[str, str]:
     root, _ = _repository_of(folder, good)
-    out, page = folder / "mein Buch – 本 ümlaut e\u0301 \u05d0\u05d1", root / "book" / "intro.md"
+    out, page = (
+        folder / "mein Buch \u2013 本 ümlaut e\u0301 \u05d0\u05d1",
+        root / "book" / "intro.md",
+    )
     _same_numbers(good, root, out)
     _built(root, out)
     whole, text = _pages(out), page.read_text(encoding="utf-8")
@@ -988,7 +1027,8 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     assert _pages(out) == after | {".nojekyll": b""} and _results(out) == good.results
     return (
         "the build was gone at once; then: the book was not rendered; then the damage was found",
-        "the pages before, whole, both times; then the same bits, and a foreign file among the pages",
+        "the pages before, whole, both times; then the same bits, "
+        "and a foreign file among the pages",
     )
 
 
@@ -1004,8 +1044,10 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     code = f"""
         import os, pathlib
         calls, fsync, replace = [], os.fsync, os.replace
-        os.fsync = lambda handle: (calls.append(("fsync", os.readlink(f"/proc/self/fd/{{handle}}"))), fsync(handle))
-        os.replace = lambda old, new: (calls.append(("replace", str(old), str(new))), replace(old, new))
+        os.fsync = lambda handle: (
+            calls.append(("fsync", os.readlink(f"/proc/self/fd/{{handle}}"))), fsync(handle))
+        os.replace = lambda old, new: (
+            calls.append(("replace", str(old), str(new))), replace(old, new))
         from mcnn_core import files
         home = pathlib.Path({str(folder)!r})
         for run in range(2):

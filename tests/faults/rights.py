@@ -4,7 +4,10 @@ import ctypes
 
 
 def lower_rights() -> None:
-    """Give up root's right to write where the mode forbids it (CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH)."""
+    """Give up root's right to write where the mode forbids it.
+
+    These are CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH.
+    """
     libc, header, data = (
         ctypes.CDLL(None),
         (ctypes.c_uint32 * 2)(0x20080522, 0),

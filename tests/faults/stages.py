@@ -1,6 +1,7 @@
 """The long stages on tiny data, each run in a process of its own and disturbed there.
 
-The processes are forked from one that has imported everything, so that a case takes parts of a second.
+The processes are forked from one that has imported everything, so that a case takes parts of a
+second.
 """
 
 import multiprocessing
@@ -103,12 +104,14 @@ class Disturbance:
     Attributes
     ----------
     point : str
-        "drawn" a well, "read" an image, "step" of the optimiser, "fields" sent through the network, or "moved NAME": a file whose name
-        ends in NAME has been moved into place.
+        "drawn" a well, "read" an image, "step" of the optimiser, "fields" sent through the network,
+        or "moved NAME": a file whose name ends in NAME has been moved into place.
     act : str
-        "kill" (-9), "interrupt" (Ctrl-C), "pause" until the file ``go`` is there, or "swap": replace the last image of the screen.
+        "kill" (-9), "interrupt" (Ctrl-C), "pause" until the file ``go`` is there, or "swap":
+        replace the last image of the screen.
     limit : int
-        No file can grow beyond so many bytes, as on a full disk; with act "kill" the attempt ends the process.
+        No file can grow beyond so many bytes, as on a full disk; with act "kill" the attempt ends
+        the process.
     bound : bool
         The process has no right to write where a folder's mode forbids it, whoever runs it.
     """
@@ -237,7 +240,10 @@ class Run:
     told: Connection
 
     def end(self) -> tuple[int, str]:
-        """Wait for the end; return exit code (minus the signal where one ended it) and what was printed."""
+        """Wait for the end; return exit code and what was printed.
+
+        The exit code is minus the signal where one ended it.
+        """
         self.process.join(600)
         if self.process.exitcode is None:
             self.process.kill()

@@ -1,1 +1,4 @@
-"""Hostile input for every reader: targets stated once, used by a short run in the tests and by a long guided one."""
+"""Hostile input for every reader.
+
+Targets are stated once, used by a short run in the tests and by a long guided one.
+"""

@@ -1,7 +1,8 @@
-"""Fuzz every reader, one after another, and record what came of it: ``python -m tests.fuzz [--seconds 600] [READER ...]``.
+"""Fuzz every reader and record the results: ``python -m tests.fuzz [--seconds 600] [READER ...]``.
 
-Needs atheris: ``pip install atheris==3.0.0``. Each reader's result goes to ``book/recorded/fuzz.json`` as soon as it is there;
-inputs stay in the folder ``--keep``, from which a later search goes on.
+Needs atheris: ``pip install atheris==3.0.0``. The readers are fuzzed one after another, and each
+one's result goes to ``book/recorded/fuzz.json`` as soon as it is there; inputs stay in the folder
+``--keep``, from which a later search goes on.
 """
 
 import argparse
@@ -23,7 +24,10 @@ RECORD = ROOT / "book" / "recorded" / "fuzz.json"
 
 
 def search(name: str, folder: Path, seconds: int) -> dict:
-    """Return what a search of `seconds` did: inputs tried, branches reached, findings; a search that dies goes on."""
+    """Return what a search of `seconds` did: inputs tried, branches reached, findings.
+
+    A search that dies goes on.
+    """
     begun, tried, reached, deaths = time.monotonic(), 0, 0, []
     while (left := seconds - int(time.monotonic() - begun)) > 0:
         ended = subprocess.run(

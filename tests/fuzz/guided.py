@@ -1,7 +1,8 @@
 """One reader under coverage-guided fuzzing: ``python -m tests.fuzz.guided NAME FOLDER SECONDS``.
 
-Needs atheris (pip install atheris), which the book does not. FOLDER keeps the inputs that reached something new
-(``corpus``), each finding's input and ``findings.json``, so that a search goes on where another ended.
+Needs atheris (pip install atheris), which the book does not. FOLDER keeps the inputs that reached
+something new (``corpus``), each finding's input and ``findings.json``, so that a search goes on
+where another ended.
 """
 
 import json
@@ -26,7 +27,8 @@ with atheris.instrument_imports(
     from tests.fuzz import targets
 
     if NAME == "checkpoint":
-        from mcnn_core import train  # else first imported, without instruments, by its target
+        # else first imported, without instruments, by its target
+        from mcnn_core import train  # noqa: F401
 
 TARGET = targets.TARGETS[NAME]
 CORPUS, FINDINGS = FOLDER / "corpus", FOLDER / "findings.json"

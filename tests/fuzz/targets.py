@@ -1,7 +1,7 @@
 """What is fuzzed: one target per reader, with files to begin from.
 
-A reader may return or end in `InputError` or `MissingStageError`. Any other exception, `SECONDS` without an end, or more
-than `MEMORY` bytes beyond what the process had before is a finding.
+A reader may return or end in `InputError` or `MissingStageError`. Any other exception, `SECONDS`
+without an end, or more than `MEMORY` bytes beyond what the process had before is a finding.
 """
 
 import gzip
@@ -255,9 +255,11 @@ def _ontology_seeds() -> list[bytes]:
 # ------------------------------------------------------------------------------ conf files
 
 CONF = (
-    "PlateNames: P1, P2\nReplicateNames: a, b\nRowNames: A, B\nColNames: 1, 2\nChannelNames: DNA, actin\nMontage: 2, 2\n"
+    "PlateNames: P1, P2\nReplicateNames: a, b\nRowNames: A, B\nColNames: 1, 2\n"
+    "ChannelNames: DNA, actin\nMontage: 2, 2\n"
     "SourceFilenamePattern: images/{plate}-{replicate}/{row}{col}_{channel}.jpeg\n",
-    "Wells: 4\nPlates: 2\nPlate\tWell\tContent\n*\t*\tsample\n*\tA01\tneg\n[12]\tB0?1\tempty\n1|2\t(B02)\tplk1\n",
+    "Wells: 4\nPlates: 2\nPlate\tWell\tContent\n"
+    "*\t*\tsample\n*\tA01\tneg\n[12]\tB0?1\tempty\n1|2\t(B02)\tplk1\n",
     "Plate\tReplicate\tWell\tFlag\n1\t2\tA02\tNA\n",
     "Plate\tWell\tsiRNAID\tGeneID\tLocusID\tContent\n1\tA02\ts1\tTP53\t7157\tsample\n2\tA02\ts2\tPLK1\t5347\tsample\n"
     "1\tB02\ts3\tplk1\tNA\tcontrol\n1\tB01\tempty\tempty\tempty\tempty\n",

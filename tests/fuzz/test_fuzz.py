@@ -25,7 +25,10 @@ def target(request):
 
 @st.composite
 def damaged(draw, seeds):
-    """Bytes out of nothing, or a good file with a few stretches cut out, doubled, or overwritten."""
+    """Bytes out of nothing, or a good file with a few stretches changed.
+
+    They are cut out, doubled, or overwritten.
+    """
     data = bytearray(
         draw(st.sampled_from(seeds) if draw(st.integers(0, 9)) else st.binary(max_size=300))
     )
@@ -67,7 +70,10 @@ def test_good_files_are_read(tmp_path):
 
 
 def lacking_strips() -> bytes:
-    """Return a TIFF that claims a strip for each of 500,000 rows and holds the first: the others were read, slowly, as zeros."""
+    """Return a TIFF that claims a strip for each of 500,000 rows and holds the first.
+
+    The others were read, slowly, as zeros.
+    """
     strip = zlib.compress(bytes(range(20)))
     tags = {
         256: (4, 10),
