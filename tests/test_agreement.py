@@ -52,7 +52,7 @@ def test_cases_of_other_laboratories(shared_data, tmp_path):
     """
     cases = shared_data.parent / "cases"
     if not cases.is_dir():
-        pytest.skip(f"shared cases absent: {cases}")
+        pytest.skip(f"shared data absent: {cases}")
     stops = {}
     for case in sorted(cases.iterdir()):
         table = re.search(r"SCREEN=CASE/(\S+)", (case / "case.md").read_text(encoding="utf-8"))
