@@ -24,7 +24,7 @@ override INSTALLED := .venv/.installed
 override PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help book check data test study bench simulate faults notebooks clean
+.PHONY: help book check data test lint study bench simulate faults notebooks clean
 
 help:
 	@echo 'make book       build the book; prints the path of its first page'
@@ -34,6 +34,7 @@ help:
 	@echo 'make data       fetch a public screen: SCREEN=bbbc021 DATA=DIR  ONLY=Week1,Week2_24381 for a part of it'
 	@echo '                or the Gene Ontology: SCREEN=kimorph DATA=DIR'
 	@echo 'make test       run the test suite, with coverage and the reason of every skip'
+	@echo 'make lint       look at the code: formatter, linter, types'
 	@echo 'make study      run seeds, variants and baselines; writes book/recorded (SCREEN=PATH.csv: on that screen)'
 	@echo 'make bench      measure every stage beside a textbook version and the limit; writes book/recorded/bench.json'
 	@echo '                LARGE=1: a screen of 5,000 fields from end to end, bench-large.json  ONLY=stage,stage: printed only'
@@ -66,6 +67,11 @@ data: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
 
 study: $(INSTALLED)
 	$(RUN) mcnn_core.study $(if $(filter-out simulated,$(SCREEN)),--screen "$$SCREEN")
