@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from mcnn_core.engine import PIXELS_AT_ONCE, RECIPES
 from mcnn_core.errors import InputError, MissingStageError
@@ -36,7 +37,7 @@ def training_macs(model: MCNN) -> int:
     first = sum(
         int(np.prod(shape[1:])) * layer.weight[0].numel()
         for name, layer, shape in _trace(model)
-        if name.startswith("scales.") and name.endswith(".0")
+        if isinstance(layer, nn.Conv2d) and name.startswith("scales.") and name.endswith(".0")
     )
     return 3 * macs(model) - first
 
@@ -94,13 +95,13 @@ def read_off(work: Sequence[float], value: Sequence[float], wanted: float) -> fl
 
     Below the first point it is that of the first; beyond the last see above.
     """
-    work, value = np.log(np.asarray(work)), np.log(np.asarray(value))
-    order = np.argsort(work)
-    work, value, x = work[order], value[order], np.log(wanted)
-    if x > work[-1]:
-        last = (value[-1] - value[-2]) / (work[-1] - work[-2]) if len(work) > 1 else 1.0
-        return float(np.exp(value[-1] + max(last, 1.0) * (x - work[-1])))
-    return float(np.exp(np.interp(x, work, value)))
+    x, y = np.log(np.asarray(work)), np.log(np.asarray(value))
+    order = np.argsort(x)
+    x, y, at = x[order], y[order], np.log(wanted)
+    if at > x[-1]:
+        last = (y[-1] - y[-2]) / (x[-1] - x[-2]) if len(x) > 1 else 1.0
+        return float(np.exp(y[-1] + max(last, 1.0) * (at - x[-1])))
+    return float(np.exp(np.interp(at, x, y)))
 
 
 def predict(
@@ -295,7 +296,7 @@ def beside(predicted: pd.DataFrame, large: dict[str, Any]) -> pd.DataFrame:
     """
     table = pd.DataFrame(large["stages"]).set_index("stage")
     predicted = predicted.set_index("stage").loc[table.index]
-    columns = {}
+    columns: dict[str, pd.Series] = {}
     for name in ("seconds", "memory_bytes", "disk_bytes"):
         measured = table[name].where(table[name] > 0)
         columns |= {

@@ -16,7 +16,9 @@ def _unit(x: np.ndarray, names: Sequence[str] | None) -> np.ndarray:
     largest = np.abs(x).max(axis=1, keepdims=True)
     bad = np.flatnonzero(~np.isfinite(largest[:, 0]) | (largest[:, 0] == 0))
     if bad.size:
-        reasons = {row: "all zero" if largest[row, 0] == 0 else "not finite" for row in bad}
+        reasons = {
+            row: "all zero" if largest[row, 0] == 0 else "not finite" for row in bad.tolist()
+        }
         problems = [
             f"{names[row] if names is not None else f'row {row}'}: {why}"
             for row, why in reasons.items()

@@ -14,7 +14,7 @@ import shlex
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -136,7 +136,7 @@ class Report:
     source: str
     root: str = ""
     problems: list[Problem] = field(default_factory=list)
-    added: Counter = field(default_factory=Counter)
+    added: Counter[str] = field(default_factory=Counter)
     facts: dict[str, str] = field(default_factory=dict)
     maps: list[dict] = field(default_factory=list)
     plates: int = 0
@@ -199,7 +199,7 @@ class Report:
 
     def counts(self) -> dict[str, int]:
         """Return the number of findings of each severity."""
-        found = Counter()
+        found: Counter[str] = Counter()
         for one in self.everything():
             found[_KNOWN[one.code]["severity"]] += one.n
         return {name: found[name] for name in SEVERITIES}
@@ -376,7 +376,7 @@ def _tiles(report: Report, screen: Screen, size: tuple[int, int]) -> tuple[int, 
     The files are of `size`.
     """
     tiles = pd.Series(image_tiles(screen), screen.table.index).drop_duplicates()
-    sizes = {}
+    sizes: dict[int, tuple[int, int]] = {}
     for index in tiles.index:
         try:
             fit, problems = _field_shape(replace(screen, table=screen.table.loc[[index]]), size)
@@ -466,10 +466,8 @@ def _pixels(
         report.add("check-not-made", "grey values, focus and copies: no field has all its images")
         return
     sample = replace(screen, table=screen.table.loc[rows])
-    paths, tiles = (
-        dict(zip(rows, values, strict=True))
-        for values in (image_paths(sample), image_tiles(sample))
-    )
+    paths = dict(zip(rows, image_paths(sample), strict=True))
+    tiles = dict(zip(rows, image_tiles(sample), strict=True))
 
     def one(index: int) -> list[dict]:
         found = []
@@ -555,7 +553,12 @@ def _spread(report: Report, plate: Screen, fields: int) -> None:
         )
 
 
-def _judge(report: Report, screen: Screen, table: pd.DataFrame, add: object) -> pd.DataFrame:
+def _judge(
+    report: Report,
+    screen: Screen,
+    table: pd.DataFrame,
+    add: Callable[[str, pd.Series, str], None],
+) -> pd.DataFrame:
     """Name the fields of a measured sample that should be looked at.
 
     Return the grey values per channel.
@@ -1071,7 +1074,8 @@ def _classes(report: Report, screen: Screen) -> str:
 
 def _members(report: Report, table: pd.DataFrame, by: list[str]) -> None:
     """Name the fields that are alone in their class by these columns, or in none."""
-    lone, empty = {}, {}
+    lone: dict[int, str] = {}
+    empty: dict[int, None] = {}
     for controls in (
         False,
         True,
@@ -1109,16 +1113,19 @@ def plate_maps(screen: Screen) -> list[dict]:
     rows, columns = plate_format(wells["Metadata_Well"])
     layouts: dict[tuple, list[str]] = {}
     for plate, group in wells.groupby("Metadata_Plate", sort=False):
-        layout = sorted(
-            zip(
-                group["Metadata_Well"],
-                group["Metadata_control_type"],
-                group["Metadata_Treatment"],
-                strict=True,
+        layout = tuple(
+            sorted(
+                zip(
+                    group["Metadata_Well"],
+                    group["Metadata_control_type"],
+                    group["Metadata_Treatment"],
+                    strict=True,
+                )
             )
         )
-        layouts.setdefault(tuple(layout), []).append(plate)
-    maps, drawn = [], 0
+        layouts.setdefault(layout, []).append(plate)
+    maps: list[dict] = []
+    drawn = 0
     for layout, plates in list(layouts.items())[:MAPS]:
         drawn += len(layout)
         if maps and drawn > MAP_WELLS:
@@ -1359,7 +1366,7 @@ def grouped(report: Report) -> list[dict]:
     Of each code: the entry of `codes`, ``n``, and the first ``items``.
     """
     frame = report.frame()
-    counts = Counter()
+    counts: Counter[str] = Counter()
     for one in report.everything():
         counts[one.code] += one.n
     return [

@@ -32,6 +32,12 @@ class Problem(str):
 
     __slots__ = ("code", "column", "file", "n", "row")
 
+    code: str
+    column: str
+    file: str
+    n: int
+    row: int | None
+
     def __new__(
         cls,
         text: str,

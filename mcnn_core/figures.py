@@ -9,6 +9,7 @@ by marker as well as by colour. Backgrounds are white, so pages may be dark. Fig
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -31,7 +32,7 @@ CHANNEL_COLOURS = np.array(
 """DNA blue, actin magenta, tubulin green, as in BBBC021's channel order; then amber, cyan, grey."""
 PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C6D31", "#555555"]
 MARKERS = "osD^vP"
-SMALL = {"fontsize": 8}
+SMALL: dict[str, Any] = {"fontsize": 8}
 TITLE_LINE = 0.16
 """Height of one line of a title in a contact sheet, inches."""
 LONGEST = 36
@@ -161,7 +162,8 @@ def contact_sheet(
     """
     rows = -(-len(fields) // columns)
     titles = ["\n".join(map(short, title.split("\n")[:3])) for title in titles]
-    share = 1 - _title_height(titles) / (ax.figure.get_size_inches()[1] / rows)
+    # figure.figure is the whole figure, also where the axes are in a part of one
+    share = 1 - _title_height(titles) / (ax.figure.figure.get_size_inches()[1] / rows)
     _bare(ax)
     for i, (field, title) in enumerate(zip(fields, titles, strict=True)):
         place = (
@@ -205,7 +207,7 @@ def plate_map(ax: Axes, table: pd.DataFrame, column: str, label: str = "") -> Ax
         range(columns.min(), columns.max() + 1),
     )
     x, y = columns, rows.map(letters.index)
-    size = 0.5 * 72 * min(ax.figure.get_size_inches() / (len(numbers) + 3, len(letters) + 2))
+    size = 0.5 * 72 * min(ax.figure.figure.get_size_inches() / (len(numbers) + 3, len(letters) + 2))
     if pd.api.types.is_numeric_dtype(wells):
         shown = ax.scatter(x, y, size**2, wells, cmap="cividis", marker="s")
         ax.figure.colorbar(shown, ax=ax, label=label)
@@ -303,8 +305,7 @@ def loss_curves(ax: Axes, history: pd.DataFrame, classes: int | None = None) -> 
     right.set(ylabel="surrogate classes told right (%)", ylim=(0, 100))
     handles = ax.get_lines() + right.get_lines()
     right.legend(
-        handles,
-        [line.get_label() for line in handles],
+        handles=handles,
         loc="lower center",
         bbox_to_anchor=(0.5, 1),
         ncols=3,
@@ -479,9 +480,10 @@ def embedding(ax: Axes, points: np.ndarray, labels: pd.Series, xlabel: str, ylab
     """Scatter (n, 2) points; every label has its own pair of colour and marker."""
     labels = np.asarray(labels)
     for value, colour, marker in _styles(labels):
-        here = labels == value
+        x, y = points[labels == value].T
         ax.scatter(
-            *points[here].T,
+            x,
+            y,
             s=22,
             color=colour,
             marker=marker,

@@ -4,6 +4,8 @@ The only module that reads ``truth.csv`` and ``effects.csv``; nothing that it re
 an analysis.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from sklearn.metrics import adjusted_rand_score, average_precision_score
@@ -417,7 +419,7 @@ def grades(
     Its keys are ``potency.coverage``, ``novel.recall.clusters``, ...
     """
     hidden = grade_clusters(tables["clusters"], truth)
-    parts = {
+    parts: dict[str, Mapping[str, float | str]] = {
         "potency": grade_potency(tables["potency"], truth),
         "novel": novelty_grades(grade_novelty(tables["novel"], treatments, truth)),
         "clusters": {

@@ -20,26 +20,24 @@ from bokeh.embed import components
 from bokeh.layouts import row
 from bokeh.models import (
     BooleanFilter,
-    BoxAnnotation,
-    Button,
     CDSView,
-    ColorBar,
     ColumnDataSource,
     CustomJS,
-    DataTable,
-    Legend,
-    LegendItem,
     LinearColorMapper,
     Model,
-    NumberFormatter,
     NumeralTickFormatter,
     SaveTool,
+    WheelZoomTool,
+)
+from bokeh.models.annotations import BoxAnnotation, ColorBar, Legend, LegendItem, Span
+from bokeh.models.widgets import (
+    Button,
+    DataTable,
+    NumberFormatter,
     Select,
-    Span,
     StringFormatter,
     TableColumn,
     TextInput,
-    WheelZoomTool,
 )
 from bokeh.palettes import Cividis256
 from bokeh.plotting import figure
@@ -396,14 +394,15 @@ def _matrix_plot(
     edges = np.array([0, *(np.flatnonzero(clusters[1:] != clusters[:-1]) + 1), n])
     plot = _plot("distances", aspect_ratio=0.95, x_range=(0, n), y_range=(n, 0))
     plot.axis.visible = plot.grid.visible = False
-    plot.image(
+    # Bokeh's stub lacks color_mapper, its documentation has it.
+    plot.image(  # type: ignore[call-arg]
         "image",
         x=0,
         y=0,
         dw=n,
         dh=n,
         source=source,
-        color_mapper=LinearColorMapper(Cividis256, low=0, high=largest / STEP),
+        color_mapper=LinearColorMapper(palette=Cividis256, low=0, high=largest / STEP),
     )
     plot.quad(
         left=edges[:-1],
@@ -415,7 +414,7 @@ def _matrix_plot(
     )
     plot.quad(left=0, right=n, top="start", bottom="stop", source=bands, color="red", alpha=0.3)
     plot.quad(left="start", right="stop", top=0, bottom=n, source=bands, color="red", alpha=0.3)
-    scale = LinearColorMapper(Cividis256, low=0, high=largest)
+    scale = LinearColorMapper(palette=Cividis256, low=0, high=largest)
     plot.add_layout(
         ColorBar(
             color_mapper=scale,
@@ -456,6 +455,7 @@ def table(
             f"column{i}",
             max(map(len, ["figure", *title.split()])),
         )
+        shown: StringFormatter  # of which NumberFormatter is a kind
         if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
             default = "0" if pd.api.types.is_integer_dtype(values) else "0.00"
             data[field], shown = (

@@ -71,6 +71,9 @@ class MCNN(nn.Module):
         A field: 1 to 6 channels, sides in pixels that are multiples of `multiple_of(config)`.
     """
 
+    grey_mean: torch.Tensor
+    grey_std: torch.Tensor
+
     def __init__(
         self, config: NetworkConfig, n_classes: int, channels: int, height: int, width: int
     ):
@@ -120,7 +123,8 @@ class MCNN(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        self.to(memory_format=torch.channels_last)
+        # PyTorch's stub has no such overload, its documentation has.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def standardise(self, fields: np.ndarray | torch.Tensor) -> torch.Tensor:
         """Turn 8-bit fields into the network's input.
@@ -230,7 +234,7 @@ def macs(model: MCNN) -> int:
     return sum(
         int(np.prod(shape[1:])) * layer.weight[0].numel()
         for _, layer, shape in _trace(model)
-        if hasattr(layer, "weight") and layer.weight.dim() > 1
+        if isinstance(layer, nn.Conv2d | nn.Linear)
     )
 
 
@@ -279,7 +283,7 @@ def _trace(model: MCNN) -> list[tuple[str, nn.Module, tuple[int, ...]]]:
 
     On the meta device, so nothing is computed.
     """
-    seen: list = []
+    seen: list[tuple[str, nn.Module, tuple[int, ...]]] = []
     with torch.device("meta"), torch.no_grad():
         shadow = MCNN(*model.spec).eval()
         for name, layer in shadow.named_modules():

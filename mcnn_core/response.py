@@ -5,6 +5,8 @@ The paper compares every replicate well with the wells of each annotated mechani
 goes beyond the paper; it reads no mechanism.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 from scipy.optimize import curve_fit
@@ -17,7 +19,7 @@ from mcnn_core.screen import CONTROL
 
 #: How the similarities of a well to the many wells of a mechanism become one number [ours: the
 #: paper does not say].
-CHOICES = {"nearest": np.nanmax, "median": np.nanmedian}
+CHOICES: dict[str, Callable[..., np.ndarray]] = {"nearest": np.nanmax, "median": np.nanmedian}
 TOP_DOSES = 2  #: highest doses of a compound whose wells say in which direction it acts
 HILLS = np.geomspace(0.5, 4, 16)  #: steepnesses tried
 STEP = 0.02  #: of the EC50s tried, log10 units
@@ -131,7 +133,11 @@ def curves(wells: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def hill(
-    concentration: np.ndarray, bottom: float, top: float, log_ec50: float, slope: float
+    concentration: np.ndarray,
+    bottom: float,
+    top: float,
+    log_ec50: float | np.ndarray,
+    slope: float | np.ndarray,
 ) -> np.ndarray:
     """Return the four-parameter log-logistic response.
 

@@ -74,7 +74,8 @@ def field_statistics(fields: np.ndarray, pixel: float) -> dict:
         channel lists: ``intensity`` (`PERCENTILES` of background-free values relative to their
         mean), ``spectrum``, ``contrast`` (mean light of cells over background).
     """
-    counts, areas, coverage = [], [], []
+    areas: list[float] = []
+    counts, coverage = [], []
     intensity, spectrum, contrast = [], [], []
     for field in np.asarray(fields):
         area = nucleus_areas(field[..., 0], pixel)
