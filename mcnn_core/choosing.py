@@ -279,7 +279,8 @@ def train_rounds(
     classes : list of str
         All classes of the last round, in the order of their labels.
     """
-    classes, model = list(classes), None
+    classes = list(classes)
+    model: MCNN | None = None
     for number, steps in enumerate(plan.steps):
         classes += add(model, classes) if model is not None else []
         labels = numbered(groups, classes)
@@ -289,6 +290,7 @@ def train_rounds(
         one = replace(recipe, epochs=steps, max_steps=steps, seed=1000 * recipe.seed + number)
         train(store, labels, network, one, place, field_names(table), start=model)
         model = load_model(place)
+    assert model is not None  # a plan has a round
     return model, classes
 
 
@@ -375,7 +377,9 @@ def compare_choices(
             : plan.add
         ].tolist()
 
-    ways = {"chosen": ("treatment", first, most_distinct)}
+    ways: dict[str, tuple[str, list[str], Callable[[MCNN, list[str]], list[str]]]] = {
+        "chosen": ("treatment", first, most_distinct)
+    }
     ways |= {f"random {k}": ("treatment", first, at_random(draws[k])) for k in (1, 2)}
     ways |= {f"every {name}": (name, every[name], lambda *_: []) for name in GROUPINGS}
     ways["annotated"] = (

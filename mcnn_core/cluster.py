@@ -107,11 +107,12 @@ class Pool:
     """
 
     def __init__(self, executor: Executor, slots: int, client: Any = None):
-        self._executor, self._client, self.slots, self._killed = executor, client, slots, ()
+        self._executor, self._client, self.slots = executor, client, slots
+        self._killed: tuple[type[Exception], ...] = ()
         if client:
             from distributed import KilledWorker
 
-            self._address, self._killed = client.scheduler.address, KilledWorker
+            self._address, self._killed = client.scheduler.address, (KilledWorker,)
 
     def submit(self, function: Callable, *args: Any) -> Future:
         """Start a task: a function of a module, which on a cluster finds its arguments copied."""

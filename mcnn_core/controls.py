@@ -196,7 +196,7 @@ def control_grades(comparison: pd.DataFrame) -> dict[str, float]:
     paper's hold-out, ``apart`` the other variant; ``random.lead`` is the trained network's accuracy
     minus that of the best handcrafted row.
     """
-    found = {}
+    found: dict[str, float] = {}
     for variant, kind in zip(VARIANTS, ("random", "apart"), strict=True):
         part = comparison[comparison["variant"] == variant].set_index("method")
         for method, row in part.iterrows():

@@ -122,7 +122,7 @@ def _records(folder: Path) -> dict[str, Any]:
     if not os.path.lexists(path):
         return {}
     try:
-        records = read_json(path) if path.is_file() else None
+        records: Any = read_json(path) if path.is_file() else None
         whole = isinstance(records, dict) and all(
             isinstance(entry["bytes"], int)
             and re.fullmatch("[0-9a-f]{64}", entry["sha256"])
@@ -154,12 +154,12 @@ def _checked(run: _Run, name: str, path: Path) -> str:
     return digest
 
 
-def _remember(run: _Run, name: str, size: int, digest: str, source: str, **packed: bool) -> None:
+def _remember(run: _Run, name: str, digest: str, source: str, **packed: bool) -> None:
     with run.lock:
         today = datetime.now(UTC).date().isoformat()
         if "packed" in run.records.get(name, {"packed": True}):
             run.records[name] = {
-                "bytes": size,
+                "bytes": (run.folder / name).stat().st_size,
                 "sha256": digest,
                 "first_seen": today,
                 "address": source,
@@ -469,6 +469,7 @@ def _all(
             return error
         except OSError as error:
             return InputError(f"{name}: {error}")
+        return None
 
     with ThreadPoolExecutor(run.workers) as pool:
         try:
@@ -513,7 +514,7 @@ def _tables(run: _Run) -> Screen:
             f"{error.what} (a table that you delete is fetched again)", error.problems
         ) from error
     for name, digest in digests.items():
-        _remember(run, name, sizes[name], digest, run.address + name)
+        _remember(run, name, digest, run.address + name)
     return screen
 
 
@@ -528,9 +529,9 @@ def _plate(run: _Run, plate: str, images: Sequence[str], size: int | str | None)
         source = known["address"] if "packed" in known and known["sha256"] == digest else FOUND
     else:
         digest, source = _transfer(run, archive.name, size), run.address + archive.name
-        _remember(run, archive.name, archive.stat().st_size, digest, source, packed=True)
+        _remember(run, archive.name, digest, source, packed=True)
     others = _unpack(archive, run.folder / _place(plate), images)
-    _remember(run, archive.name, archive.stat().st_size, digest, source)
+    _remember(run, archive.name, digest, source)
     if source != FOUND:
         archive.unlink()
     if not run.bar.disable:
@@ -647,7 +648,7 @@ def fetch_go(folder: str | os.PathLike, address: str = GO, progress: bool = True
         _all(
             run,
             lambda name: _remember(
-                run, name, sizes[name], _transfer(run, name, sizes[name]), run.address + name
+                run, name, _transfer(run, name, sizes[name]), run.address + name
             ),
             sizes,
         )

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -276,7 +276,7 @@ class Fields:
         return (
             self._cut(rows, size, drawn)
             if self.resident is None
-            else self._gather(rows, size, drawn)
+            else self._gather(self.resident, rows, size, drawn)
         )
 
     def whole(self, rows: np.ndarray) -> torch.Tensor:
@@ -297,16 +297,17 @@ class Fields:
             fields.append(field.transpose(1, 0, 2) if diagonal else field)
         return _pinned(np.stack(fields))
 
-    def _gather(self, rows: np.ndarray, size: tuple[int, int], drawn: Draw) -> torch.Tensor:
+    def _gather(
+        self, resident: torch.Tensor, rows: np.ndarray, size: tuple[int, int], drawn: Draw
+    ) -> torch.Tensor:
         places = [
             first[:, None] + np.where(flip[:, None], np.arange(side)[::-1], np.arange(side))
             for first, flip, side in zip(drawn.corners.T, drawn.turns[:, :2].T, size, strict=True)
         ]  # rows and columns within each field
         at, y, x = (
-            torch.from_numpy(place).to(self.resident.device)
-            for place in (self.slots[rows], *places)
+            torch.from_numpy(place).to(resident.device) for place in (self.slots[rows], *places)
         )
-        fields = self.resident[at[:, None, None], y[:, :, None], x[:, None, :]]
+        fields = resident[at[:, None, None], y[:, :, None], x[:, None, :]]
         diagonal = np.flatnonzero(drawn.turns[:, 2])
         if len(diagonal):
             fields[diagonal] = fields[diagonal].transpose(1, 2)
@@ -418,9 +419,10 @@ def run_steps(
     FloatingPointError
         If a loss or a gradient is not finite; its argument is the rows of that batch.
     """
-    model = getattr(network, "module", network)
+    model = cast(MCNN, getattr(network, "module", network))
     size, bf16 = crop_size(model, recipe), bfloat16(recipe.precision)
-    sums, waiting = np.zeros(3), []
+    sums = np.zeros(3)
+    waiting: list[tuple[np.ndarray, int, torch.Tensor]] = []
 
     def made() -> Iterator[tuple]:
         for rows in batches:
@@ -463,7 +465,7 @@ def run_steps(
 def embed(
     model: MCNN,
     fields: Fields,
-    rows: Sequence[int],
+    rows: Sequence[int] | np.ndarray,
     batch: int = 64,
     seen: Callable[[int], object] = lambda n: None,
     precision: str = "auto",
@@ -475,7 +477,7 @@ def embed(
     model : MCNN
         Trained or not; it is put in eval mode (no dropout, fixed normalisation) and on the device.
     fields : Fields
-    rows : sequence of int
+    rows : sequence or array of int
     batch : int
         Fields at a time, fewer where they are large.
     seen : function

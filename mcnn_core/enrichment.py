@@ -113,7 +113,8 @@ def _stanzas(lines: list[str]) -> Iterator[tuple[int, str, dict[str, list[str]]]
 
     The number is that of the first line, the kind is "" for the header, and the values are by tag.
     """
-    start, kind, tags = 1, "", defaultdict(list)
+    start, kind = 1, ""
+    tags: defaultdict[str, list[str]] = defaultdict(list)
     for number, line in enumerate(lines, 1):
         if line.startswith("["):
             yield start, kind, tags
@@ -164,7 +165,8 @@ def read_obo(path: str | os.PathLike) -> Ontology:
         If it cannot be read, has no terms, a term without id or given twice, a parent that is no
         term, or a cycle.
     """
-    terms, aliases, edges, problems, namespace = {}, {}, [], [], ""
+    terms, edges, problems, namespace = {}, [], [], ""
+    aliases: dict[str, str] = {}
     for line, kind, tags in _stanzas(_lines(path)):
         if kind == "":
             namespace = "".join(tags["default-namespace"][:1])
@@ -229,7 +231,8 @@ def read_gaf(path: str | os.PathLike, taxon: int = 9606, column: str = "id") -> 
     """
     if column not in GENE_COLUMNS:
         raise InputError(f"column must be one of {', '.join(GENE_COLUMNS)}, got {column!r}")
-    pairs, problems, others = {}, [], defaultdict(list)
+    pairs: dict[tuple[str, str], int] = {}
+    problems, others = [], defaultdict(list)
     for line, text in enumerate(_lines(path), 1):
         if text.startswith("!") or not text.strip():
             continue
@@ -328,7 +331,7 @@ def _spread(children: csr_array, rows: csr_array) -> csr_array:
 def _levels(children: csr_array) -> np.ndarray:
     """Return the number of edges on each term's longest path to a root."""
     parent, child = children.nonzero()
-    level, before = np.zeros(children.shape[0], int), None
+    level, before = np.zeros(children.shape[0], int), np.full(children.shape[0], -1)
     while not np.array_equal(level, before):
         before = level.copy()
         np.maximum.at(level, child, before[parent] + 1)

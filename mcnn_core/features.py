@@ -46,7 +46,7 @@ PART = 256  #: fields that `embed_screen` keeps together: what a killed run lose
 def embed(
     model: MCNN,
     store: Any,
-    rows: Sequence[int],
+    rows: Sequence[int] | np.ndarray,
     batch: int = 64,
     precision: str = "auto",
     progress: bool = True,

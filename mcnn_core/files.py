@@ -225,7 +225,7 @@ def owner(path: str | os.PathLike) -> Path | None:
 def is_ours(path: str | os.PathLike) -> bool:
     """Whether the folder of ours above `path` names it as written by `atomic`."""
     root = owner(path)
-    return root is not None and os.path.relpath(path, root) in _marker(root)[1]
+    return root is not None and os.path.relpath(path, root) in (_marker(root) or ("", set()))[1]
 
 
 def register(*paths: str | os.PathLike) -> None:
@@ -235,8 +235,7 @@ def register(*paths: str | os.PathLike) -> None:
     they are there: a run that is killed in between finds its own files again.
     """
     root = owner(paths[0]) if paths else None
-    new = [] if root is None else [path for path in paths if not is_ours(path)]
-    if not new:
+    if root is None or not (new := [path for path in paths if not is_ours(path)]):
         return
     handle = os.open(root / MARKER, os.O_WRONLY | os.O_APPEND)
     try:
@@ -360,9 +359,9 @@ def discard(folder: str | os.PathLike) -> list[str]:
                 and not _runs(int(left[2]))
             ):
                 remove(Path(place, name))
-    for place in sorted(places, key=lambda place: len(place.parts), reverse=True):
+    for inner in sorted(places, key=lambda place: len(place.parts), reverse=True):
         with suppress(OSError):  # what is not empty stays
-            os.rmdir(place)
+            os.rmdir(inner)
     kept = foreign(folder)
     if not kept:
         (folder / MARKER).unlink()

@@ -238,19 +238,17 @@ def _flagged(
             f"{path}, line {at + 1}: plate {row['Plate']!r}, replicate {row['Replicate']!r}, well "
             f"{row['Well']!r}"
         )
-        numbers = [
+        plate, replicate = (
             int(row[name]) if re.fullmatch("[0-9]{1,4}", row[name], re.ASCII) else 0
             for name in ("Plate", "Replicate")
-        ]
+        )
         if not (
-            1 <= numbers[0] <= plates
-            and 1 <= numbers[1] <= replicates
-            and _well(row["Well"]) in known
+            1 <= plate <= plates and 1 <= replicate <= replicates and _well(row["Well"]) in known
         ):
             problems.append(f"{place} is no well of this screen")
         elif row["Flag"] != "NA":
             problems.append(f"{place}: Flag {row['Flag']!r}; NA (the well failed) is right")
-        flagged.add((*numbers, _well(row["Well"])))
+        flagged.add((plate, replicate, _well(row["Well"])))
     return flagged, problems
 
 
@@ -295,8 +293,9 @@ def _annotation(path: Path) -> tuple[pd.DataFrame, list[str]]:
         "locusid": "LocusID",
         "content": "Content",
     }
+    problems: list[str] = []
     if path.name.lower().endswith((".csv", ".csv.gz")):
-        rows, problems = _read_csv(path), []
+        rows = _read_csv(path)
     else:
         rows, problems = _read_tab(path, ())
     rows = rows.rename(columns=str.lower).rename(columns=names)
@@ -375,6 +374,11 @@ def _patterns(folder: Path, conf: dict[str, list[str]]) -> tuple[str, str]:
     ) else "{plate}-{replicate}"
 
 
+def _filled(pattern: str, names: dict[str, str]) -> str:
+    """Return a pattern of `_patterns` with the names of one well, its channel left open."""
+    return re.sub(r"\{(plate|replicate|row|col)\}", lambda found: names[found[1]], pattern)
+
+
 def read_wells(
     folder: str | os.PathLike,
     annotation: str | os.PathLike | None = None,
@@ -435,12 +439,7 @@ def read_wells(
             "row": row,
             "col": column,
         }
-        image, label = (
-            re.sub(
-                r"\{(plate|replicate|row|col)\}", lambda found, names=names: names[found[1]], text
-            )
-            for text in (pattern, barcode)
-        )
+        image, label = (_filled(text, names) for text in (pattern, barcode))
         rows.append(
             {
                 "barcode": label,
@@ -540,10 +539,8 @@ def _grid(path: str, montage: list[str], field: tuple[int, int] | None) -> list[
 
     There is none where the file is one field.
     """
-    if not montage and field is None:
-        return []
-    height, width = image_shape(path)
     if montage:
+        height, width = image_shape(path)
         columns, rows = map(int, montage)
         if height % rows or width % columns:
             raise InputError(
@@ -551,6 +548,10 @@ def _grid(path: str, montage: list[str], field: tuple[int, int] | None) -> list[
                 "columns of equal fields: mend Montage"
             )
         field = (height // rows, width // columns)
+    elif field is None:
+        return []
+    else:
+        height, width = image_shape(path)
     rows, columns = height // field[0], width // field[1]
     if not rows * columns:
         raise InputError(
@@ -643,10 +644,11 @@ def examine_imagehts(
     channels = KIMORPH_CHANNELS if set(names) == set(KIMORPH_CHANNELS) else tuple(names)
     wells = wells[(wells["content"] != EMPTY) & ~wells["failed"]].reset_index(drop=True)
     there, problems = _files(folder, wells, channels)
-    if not there and not problems:
-        problems = [f"such as {folder / wells[channels[0]].iloc[0]}"]
     if not there:
-        raise InputError(f"{folder}: {len(problems)} images of this screen are absent", problems)
+        absent: list[Problem] | list[str] = problems or [
+            f"such as {folder / wells[channels[0]].iloc[0]}"
+        ]
+        raise InputError(f"{folder}: {len(absent)} images of this screen are absent", absent)
     tiles = _grid(there[0], conf.get("Montage", []), field)
     compound, neutral = _compounds(wells), {name.lower() for name in negative}
     table = pd.DataFrame(

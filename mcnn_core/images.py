@@ -5,6 +5,7 @@ import os
 import re
 import stat
 from functools import lru_cache
+from typing import Literal, overload
 
 import numpy as np
 import pandas as pd
@@ -82,10 +83,10 @@ def _page(tiff: tifffile.TiffFile, path: str | os.PathLike) -> tifffile.TiffPage
         )
     if page.samplesperpixel > 1 or page.photometric != tifffile.PHOTOMETRIC.MINISBLACK:
         raise InputError(
-            f"{path}: {page.photometric.name} with {page.samplesperpixel} samples per pixel; "
-            "grey (black is zero) is right"
+            f"{path}: {tifffile.PHOTOMETRIC(page.photometric).name} with {page.samplesperpixel} "
+            "samples per pixel; grey (black is zero) is right"
         )
-    if str(page.dtype) not in DTYPES:
+    if page.dtype is None or str(page.dtype) not in DTYPES:
         raise InputError(f"{path}: pixels of type {page.dtype}; {' or '.join(DTYPES)} are right")
     if page.bitspersample != 8 * page.dtype.itemsize:
         raise InputError(f"{path}: {page.bitspersample} bits per pixel; 8 or 16 are right")
@@ -95,10 +96,9 @@ def _page(tiff: tifffile.TiffFile, path: str | os.PathLike) -> tifffile.TiffPage
         raise InputError(
             f"{path}: {page.shape[0]} x {page.shape[1]} pixels; {MAX_PIXELS} at most are right"
         )
-    if page.compression.name not in COMPRESSIONS:
-        raise InputError(
-            f"{path}: compression {page.compression.name}; {', '.join(COMPRESSIONS)} are right"
-        )
+    packing = tifffile.COMPRESSION(page.compression).name
+    if packing not in COMPRESSIONS:
+        raise InputError(f"{path}: compression {packing}; {', '.join(COMPRESSIONS)} are right")
     if (
         page.compression == tifffile.COMPRESSION.LZW
         and (turned := page.tags.valueof("Orientation", 1)) != 1
@@ -131,7 +131,8 @@ def _tiff(path: str | os.PathLike, decode: bool) -> np.ndarray | tuple[int, int,
     with tifffile.TiffFile(path) as tiff:
         page = _page(tiff, path)
         if not decode:
-            return (*page.shape, str(page.dtype))
+            height, width = page.shape
+            return height, width, str(page.dtype)
         if page.compression != tifffile.COMPRESSION.LZW:
             return page.asarray()
     # tifffile would need imagecodecs for LZW, which can crash on a damaged file; Pillow brings the
@@ -153,6 +154,14 @@ def _jpeg(path: str | os.PathLike, decode: bool) -> np.ndarray | tuple[int, int,
         if width * height > MAX_PIXELS:
             raise InputError(f"{path}: {height} x {width} pixels; {MAX_PIXELS} at most are right")
         return np.array(image) if decode else (height, width, "uint8")
+
+
+@overload
+def _open(path: str | os.PathLike, decode: Literal[True]) -> np.ndarray: ...
+
+
+@overload
+def _open(path: str | os.PathLike, decode: Literal[False]) -> tuple[int, int, str]: ...
 
 
 def _open(path: str | os.PathLike, decode: bool) -> np.ndarray | tuple[int, int, str]:
@@ -242,7 +251,8 @@ def _field_shape(screen: Screen, shape: tuple[int, int]) -> tuple[tuple[int, int
 
     There is one problem per unusable tile beside it.
     """
-    rows, problems, sizes = {}, [], {}
+    rows: dict[str, int] = {}
+    problems, sizes = [], {}
     for row, tile in enumerate(image_tiles(screen)):
         rows.setdefault(tile, row)
     for tile, row in rows.items():
@@ -280,7 +290,8 @@ def check_headers(screen: Screen) -> tuple[int, int]:
         With every file that `read_image` would refuse by its header, every file whose size
         is not that of most files and every tile that is not one, each with its first row.
     """
-    shapes, problems, first = {}, [], {}
+    first: dict[str, tuple[int, str]] = {}
+    shapes, problems = {}, []
     for row, paths in enumerate(image_paths(screen)):
         for path, channel in zip(paths, screen.channels, strict=True):
             first.setdefault(path, (row, channel))

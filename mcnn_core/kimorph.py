@@ -10,6 +10,7 @@ invented. Nothing in the analysis reads ``truth.csv`` or ``effects.csv``.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -341,13 +342,16 @@ def field(
     """
     pixel, own = pixel_size(height), (well["plate"], well["well"], site)
     shift = sum(
-        weight * generator(seed, "conditions", *key).standard_normal(len(PARAMETERS))
-        for weight, key in (
-            (0.4, (well["plate"],)),
-            (0.2, ("position", well["well"])),
-            (0.3, own[:2]),
-            (0.8, own),
-        )
+        (
+            weight * generator(seed, "conditions", *key).standard_normal(len(PARAMETERS))
+            for weight, key in (
+                (0.4, (well["plate"],)),
+                (0.2, ("position", well["well"])),
+                (0.3, own[:2]),
+                (0.8, own),
+            )
+        ),
+        np.zeros(len(PARAMETERS)),
     )
     rng = generator(seed, *own)
     light = draw_field(rng, sirna, 1.0, shift, height, width, pixel)
@@ -466,7 +470,8 @@ def ontology(seed: int, truth: pd.DataFrame) -> tuple[list[dict], pd.DataFrame]:
         .drop_duplicates("entrez")
         .sort_values("entrez", ignore_index=True),
     )
-    terms, rows = [], []
+    terms: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
 
     def add(name: str, *parents: tuple[str, str], namespace: str = "biological_process") -> str:
         terms.append(

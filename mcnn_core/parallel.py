@@ -160,10 +160,10 @@ def launch(command: Sequence[str | os.PathLike], processes: int) -> None:
                 time.sleep(0.1)
             if any(codes):
                 _end(team)
-                rank, code = next((rank, code) for rank, code in enumerate(codes) if code)
+                ended, code = next((rank, code) for rank, code in enumerate(codes) if code)
                 if code < 0:
                     raise LostProcessError(
-                        f"Process {rank + 1} of {processes} was ended by "
+                        f"Process {ended + 1} of {processes} was ended by "
                         f"{signal.Signals(-code).name}, so all of them stop. "
                         "Run the same command again: it goes on from the last checkpoint"
                     )
@@ -206,6 +206,12 @@ class _Total(torch.autograd.Function):
 class _SharedNorm(_BatchNorm):
     """Batch normalisation over the batches of all processes; PyTorch's own does so on GPUs only."""
 
+    # PyTorch's may lack them; those of our networks do not.
+    momentum: float
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
+    num_batches_tracked: torch.Tensor
+
     def _check_input_dim(self, input: torch.Tensor) -> None:
         pass
 
@@ -240,6 +246,6 @@ def _share_norms(model: nn.Module) -> None:
                     child.weight.device
                 )
                 shared.weight, shared.bias = child.weight, child.bias
-                shared.running_mean, shared.running_var = child.running_mean, child.running_var
-                shared.num_batches_tracked = child.num_batches_tracked
+                for kept in ("running_mean", "running_var", "num_batches_tracked"):
+                    setattr(shared, kept, getattr(child, kept))
                 setattr(parent, name, shared)

@@ -401,7 +401,7 @@ def nesting(table: pd.DataFrame) -> dict[str, int | str]:
     """
     known = table[(table["Metadata_Batch"] != "") & (table["Metadata_Compound"] != "")]
     batches = known.groupby("Metadata_Compound")["Metadata_Batch"].nunique()
-    counts = {
+    counts: dict[str, int | str] = {
         "compounds_in_one_batch": int((batches == 1).sum()),
         "compounds_in_more": int((batches > 1).sum()),
     }
@@ -606,5 +606,5 @@ def mechanism_results(
             found[key] = value
             if pd.notna(row.seed):
                 found[f"{key}.seed{row.seed}"] = value
-    found["one"] = 1 / found["nsc.n.trained"] if asked else NOT_AVAILABLE
+    found["one"] = 1 / float(found["nsc.n.trained"]) if asked else NOT_AVAILABLE
     return table, found

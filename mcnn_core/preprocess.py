@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import numpy as np
 import pandas as pd
@@ -163,7 +163,7 @@ class Store:
         ``sha256`` of all of that, which identifies the store.
     """
 
-    pixels: np.ndarray
+    pixels: np.memmap
     channels: tuple[str, ...]
     manifest: dict[str, Any]
 
@@ -175,7 +175,8 @@ class Store:
     @property
     def folder(self) -> Path:
         """Where the store lies."""
-        return Path(self.pixels.filename).parent
+        # None for none that `_mapped` returns
+        return Path(cast(str, self.pixels.filename)).parent
 
     @classmethod
     def open(cls, folder: str | os.PathLike) -> "Store":
@@ -231,7 +232,7 @@ class Store:
             )
 
 
-def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+def _mapped(path: Path, shape: tuple[int, ...]) -> np.memmap:
     """Map a file of uint8 pixels of this shape into memory.
 
     InputError if it is none, or has bytes more or less.
@@ -269,7 +270,9 @@ def _altered(pixels: np.ndarray, blocks: list[dict[str, Any]]) -> list[dict[str,
     Hashing is done in threads: the disk should be what takes time.
     """
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        found = threads.map(lambda block: hashlib.sha256(pixels[_rows(block)]).hexdigest(), blocks)
+        found = threads.map(
+            lambda block: hashlib.sha256(pixels[_rows(block)].data).hexdigest(), blocks
+        )
         return [
             block for block, digest in zip(blocks, found, strict=True) if digest != block["sha256"]
         ]
@@ -280,7 +283,8 @@ def _blocks(plates: pd.Series) -> dict[str, list[dict[str, Any]]]:
 
     A block has at most `BLOCK` rows. They are returned by plate.
     """
-    edges, blocks = np.flatnonzero((plates != plates.shift()).to_numpy()).tolist(), {}
+    blocks: dict[str, list[dict[str, Any]]] = {}
+    edges = np.flatnonzero((plates != plates.shift()).to_numpy()).tolist()
     for start, stop in pairwise([*edges, len(plates)]):
         blocks.setdefault(plates.iat[start], []).extend(
             {"plate": plates.iat[start], "first": first, "fields": min(BLOCK, stop - first)}
@@ -360,7 +364,7 @@ def _write(
                 if any(extra)
                 else field
             )
-            digest.update(whole)
+            digest.update(whole.data)
             # Written, not memory-mapped: a full disk then is an error and not a crash.
             with naming(file):
                 written = os.pwrite(handle, whole.data, offset)
@@ -615,7 +619,8 @@ def preprocess(
             for block in there
             if block["first"] not in work.hashes
         )
-        problems, constant = [], []
+        problems: list[str] = []
+        constant: list[str] = []
         if total:
             with (
                 pool(scheduler, workers, hidden, images[0][0]) as tasks,
@@ -754,10 +759,11 @@ def _fill(plan: _Plan, work: _Work, tasks: Pool, bar: tqdm) -> tuple[list[str], 
                 work.limits[plate] = pairs
                 work.note(plate=plate, limits=pairs)
                 write(plate)
-    return tuple(
+    wrong, flat = (
         [what for _, what in sorted(found, key=lambda one: one[0])]
         for found in (problems, constant)
     )
+    return wrong, flat
 
 
 def main(arguments: list[str] | None = None) -> None:

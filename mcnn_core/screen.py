@@ -371,14 +371,12 @@ def _problems(
         for code, check in checks:
             bad = ~check(values).check_output.to_numpy(bool)
             wrong |= bad
-            problems += _listed(
-                path,
-                code,
-                checked.index[bad],
-                lambda index, values=values, check=check: f"{str(values[index])!r} {check.error}",
-                column,
-            )
-    return sorted(problems, key=lambda problem: problem.row), wrong
+
+            def say(index: int, values: pd.Series = values, check: Check = check) -> str:
+                return f"{str(values[index])!r} {check.error}"
+
+            problems += _listed(path, code, checked.index[bad], say, column)
+    return sorted(problems, key=lambda problem: problem.row or 0), wrong
 
 
 def _table(
@@ -578,7 +576,8 @@ def _files(rows: pd.DataFrame, channels: tuple[str, ...], base: Path) -> pd.Data
             folder[path] = os.path.realpath(os.path.join(base, path))
         return os.path.join(folder[path], name)
 
-    numbers, paths = {}, []
+    numbers: dict[str, np.ndarray] = {}
+    paths: list[str] = []
     for channel in channels:
         pair = rows[f"PathName_{channel}"], rows[f"FileName_{channel}"]
         codes, first = joint_codes(*pair)
@@ -827,7 +826,8 @@ def examine_bbbc021(
     table, unfit, files = _table(
         path, rows, tuple(BBBC021_CHANNELS), folder, folder, must_exist=False
     )
-    table = table.drop(index=[problem.row - 1 for problem in problems], errors="ignore")
+    listed = [problem.row - 1 for problem in problems if problem.row]
+    table = table.drop(index=listed, errors="ignore")
     name = "simulated BBBC021" if simulated else "BBBC021"
     return (
         Screen(name, table, tuple(BBBC021_CHANNELS), Path(os.path.realpath(folder)), simulated),

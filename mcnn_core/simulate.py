@@ -212,7 +212,7 @@ _BIOLOGY = _INDEX["stain_dna"]  # parameters before this one can be moved by a c
 # inhibition (Ditchfield 2003), bundles, multipolar spindles and micronuclei under taxol (Jordan
 # 1993), aggresomes under proteasome inhibition (Johnston 1998), arborised cells and actin foci
 # under cytochalasin (Schliwa 1982).
-MECHANISMS = {
+MECHANISMS: dict[str, dict[str, float]] = {
     "Actin disruptors": {
         "cortex": -0.5,
         "junction": -0.4,
@@ -650,11 +650,12 @@ def _bodies(
                 0.1, 0.8, pieces
             )
             places = nucleus + far[:, None] * np.stack([np.sin(turns), np.cos(turns)], 1)
-        for place in places:
+        for y, x in places:
             size = own * rng.uniform(0.8, 1.15) if pieces > 1 else own
             canvas.stamp(
                 canvas.dna,
-                *place,
+                y,
+                x,
                 size * stretch,
                 size / stretch,
                 one["angle"] + rng.normal(0, 0.3),
@@ -663,7 +664,8 @@ def _bodies(
             )
         canvas.stamp(
             canvas.tubulin,
-            *nucleus,
+            nucleus[0],
+            nucleus[1],
             0.8 * one["nucleus"],
             0.8 * one["nucleus"],
             0,
@@ -854,8 +856,11 @@ def field(
     """
     own = well["plate"], well["well"], site
     shift = sum(
-        weight * generator(seed, "conditions", *key).standard_normal(len(PARAMETERS))
-        for weight, key in ((0.3, (well["week"],)), (0.3, (well["plate"],)), (0.9, own))
+        (
+            weight * generator(seed, "conditions", *key).standard_normal(len(PARAMETERS))
+            for weight, key in ((0.3, (well["week"],)), (0.3, (well["plate"],)), (0.9, own))
+        ),
+        np.zeros(len(PARAMETERS)),
     )
     return render_field(generator(seed, *own), compound, well["response"], shift, height, width)
 
@@ -868,7 +873,7 @@ def _write_well(task: tuple) -> list[dict]:
     for site in range(1, sites + 1):
         image = field(seed, well, compound, site, height, width)
         rng = generator(seed, "names", well["plate"], well["well"], site)
-        row = {}
+        row: dict[str, Any] = {}
         for (channel, number), pixels in zip(CHANNELS.items(), image, strict=True):
             identifier = str(uuid.UUID(bytes=rng.bytes(16))).upper()  # as in BBBC021's file names
             name = f"{well['well']}_s{site}_w{number}{identifier}.tif"

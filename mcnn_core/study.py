@@ -516,6 +516,10 @@ def studies(
                 lambda seed: full_comparison(screen, work / name, seed, CELLS),
             )
         }
+
+    def one_variant(network: str, recipe: str) -> Callable[[int], dict[str, Any]]:
+        return lambda _: variant(work / "tuned", network, recipe)
+
     named = {
         f"simulated-{seed}": (
             [seed],
@@ -551,7 +555,7 @@ def studies(
     ]:
         named[f"variant-{network}-{recipe}"] = (
             [TUNED_SEED],
-            lambda _, n=network, r=recipe: variant(work / "tuned", n, r),
+            one_variant(network, recipe),
         )
     named |= {
         f"choosing-{seed}": ([seed], lambda seed: choosing(work / f"seed-{seed}", seed))

@@ -319,7 +319,9 @@ def _parameters(there: dict[str, str], here: dict[str, str], model: MCNN, recipe
         recipes = named(there["recipe"], given)
         if networks and recipes:
             same = recipes == named(repr(recipe), {key: getattr(recipe, key) for key in free})
-            pairs = {"network": networks[0]} if there.get("network") != here["network"] else {}
+            pairs: dict[str, str | int] = (
+                {"network": networks[0]} if there.get("network") != here["network"] else {}
+            )
             pairs |= {} if same else {"recipe": recipes[0]}
             pairs |= {
                 key: value or 0

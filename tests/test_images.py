@@ -42,6 +42,15 @@ def test_grey_images_are_read_as_16_bit(tmp_path, dtype, options):
     np.testing.assert_array_equal(read, IMAGE)
 
 
+def test_an_image_that_does_not_name_its_compression_is_not_packed(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", IMAGE, byteorder="<")
+    whole = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "b.tif").write_bytes(whole.replace(b"\x03\x01\x03\0", b"\x04\x01\x03\0", 1))
+    with tifffile.TiffFile(tmp_path / "b.tif") as tiff:
+        assert "Compression" not in tiff.pages.first.tags
+    np.testing.assert_array_equal(read_image(tmp_path / "b.tif"), IMAGE)
+
+
 def lzw(path, pixels, **tags):
     """Write a TIFF packed by LZW, which tifffile cannot; tags by their names."""
     numbers = {"orientation": 274, "rowsperstrip": 278, "predictor": 317}

@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from html.parser import HTMLParser
@@ -230,7 +230,8 @@ def known_parameters(notebook: NotebookNode) -> dict:
     cells = [cell for cell in notebook.cells if "parameters" in tags(cell)]
     try:
         return {
-            node.targets[0].id: ast.literal_eval(node.value)
+            # what has no id is refused below
+            node.targets[0].id: ast.literal_eval(node.value)  # type: ignore[attr-defined]
             for cell in cells
             for node in ast.parse(cell.source).body
             if isinstance(node, ast.Assign)
@@ -363,7 +364,7 @@ class Build:
 
     @classmethod
     def from_environment(
-        cls, environment: dict[str, str] = os.environ, root: Path = ROOT
+        cls, environment: Mapping[str, str] = os.environ, root: Path = ROOT
     ) -> "Build":
         """Read the options that the Makefile exports.
 
@@ -398,9 +399,9 @@ class Build:
             problems.append(f"SEED={given['seed']}: a whole number, 0 or more, is needed")
         if problems:
             raise InputError("make was given what it does not know", problems)
-        given["seed"] = int(given.get("seed", 0))
+        seed = int(given.pop("seed", "0"))
         out = Path(environment.get("OUT") or root / "_build").expanduser().resolve()
-        return cls(**given, out=out, root=root)
+        return cls(**given, seed=seed, out=out, root=root)
 
     def sources(self) -> dict[str, str]:
         """Return what is read, by the name of the option that gives it."""
@@ -524,10 +525,15 @@ def drop_damaged_state(build: Build) -> None:
 
 #: Entries of a task in doit's file; every other one is a file that the task depends on: time,
 #: size, hash.
-_ENTRIES = {"_values_:": dict, "result:": (dict, str), "checker:": str, "deps:": list}
+_ENTRIES: dict[str, type[Any] | tuple[type[Any], ...]] = {
+    "_values_:": dict,
+    "result:": (dict, str),
+    "checker:": str,
+    "deps:": list,
+}
 
 
-def _is_state(state: object) -> bool:
+def _is_state(state: Any) -> bool:
     """Whether this has the shape of what doit keeps."""
     if not isinstance(state, dict) or not all(isinstance(task, dict) for task in state.values()):
         return False
@@ -598,7 +604,14 @@ def run_record(build: Build, name: str) -> dict:
 
 
 #: The record of a notebook that has never succeeded.
-NO_RUN = {"key": "", "seconds": 0, "outputs": {}, "digests": {}, "kept": ["", ""], "found": []}
+NO_RUN: dict[str, Any] = {
+    "key": "",
+    "seconds": 0,
+    "outputs": {},
+    "digests": {},
+    "kept": ["", ""],
+    "found": [],
+}
 
 
 def _is_record(record: Any) -> bool:
@@ -792,7 +805,8 @@ def _files_below(folder: str, out: Path) -> list[str]:
 
     Hidden ones and those below `out` are left out.
     """
-    files, waiting, visited = [], [folder], {os.path.realpath(out)}
+    files: list[str] = []
+    waiting, visited = [folder], {os.path.realpath(out)}
     while waiting:
         here = waiting.pop()
         if (real := os.path.realpath(here)) not in visited:
@@ -920,7 +934,8 @@ def kernel_manager(variables: dict[str, str]) -> type:
             language="python",
         )
 
-        async def start_kernel(self, **options: Any) -> None:
+        # asynchronous, as in AsyncKernelManager
+        async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
             await super().start_kernel(**options | {"env": variables})
 
     return OwnKernelManager
@@ -1107,9 +1122,9 @@ def weave(source: NotebookNode, executed: NotebookNode, facts: dict | None = Non
                 "mystnb": {"code_prompt_show": "This run's parameters"},
             }
             # The output folder is a place on this machine, no setting.
-            source = re.sub(r"^out = .*\n?", "", run.source, flags=re.MULTILINE)
+            code = re.sub(r"^out = .*\n?", "", run.source, flags=re.MULTILINE)
             run = nbformat.from_dict(
-                {**run, "id": "injected", "metadata": metadata, "source": source}
+                {**run, "id": "injected", "metadata": metadata, "source": code}
             )
             after = next(
                 index for index, cell in enumerate(woven.cells) if "parameters" in tags(cell)
@@ -1136,7 +1151,8 @@ def labels(cell: NotebookNode) -> list[str]:
 
 def write_woven(build: Build, name: str) -> None:
     """Write the page of one notebook into the staged tree."""
-    executed, facts = nbformat.read(build.out / "exec" / f"{name}.ipynb", as_version=4), {}
+    executed = nbformat.read(build.out / "exec" / f"{name}.ipynb", as_version=4)
+    facts: dict[str, Any] = {}
     executed.cells = nbformat.from_dict(without_place(executed.cells, build.out))
     for earlier in notebook_names(build.root):
         facts |= read_json(results_file(build, earlier)) if earlier <= name else {}
@@ -1444,7 +1460,7 @@ HARMLESS_LINKS = {"canonical", "author", "license", "search", "next", "prev", "i
 class _Loads(HTMLParser):
     """Collects what the elements of a page would fetch from the network."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.remote: list[str] = []
 

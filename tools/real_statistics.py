@@ -70,7 +70,7 @@ def real_statistics(data: Path) -> dict:
         names=True,
         dtype=None,
         encoding="utf-8",
-        usecols=("Compound",),
+        usecols=("Compound",),  # type: ignore[call-overload]  # its types know no names
     )
     crops = np.load(folder / "crops.npz", allow_pickle=False)["crops"][index["Compound"] == "DMSO"]
     largest = [nucleus_areas(crop[..., 0], MICROSCOPE_PIXEL).max(initial=0) for crop in crops]

@@ -57,7 +57,9 @@ def _listen(heard: set[signal.Signals]) -> None:
     """
     if heard:
         signal.sigwait(heard)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+        main_thread = threading.main_thread().ident
+        assert main_thread is not None  # it has started
+        signal.pthread_kill(main_thread, signal.SIGTERM)
 
 
 def _interrupt(*_: object) -> None:
