@@ -66,7 +66,7 @@ data: $(INSTALLED)
 	@$(RUN) mcnn_core.download --screen "$$SCREEN" --data "$$DATA" --only "$$ONLY"
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term-missing:skip-covered
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
