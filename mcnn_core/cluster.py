@@ -58,9 +58,9 @@ def software() -> dict[str, str]:
 
     This is the package's source, Python, NumPy and torch.
     """
-    code = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        code.update(path.name.encode() + path.read_bytes())
+    code, package = hashlib.sha256(), Path(__file__).parent
+    for path in sorted(package.rglob("*.py")):
+        code.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
     return {
         "mcnn_core": code.hexdigest()[:12],
         "python": platform.python_version(),

@@ -245,6 +245,57 @@ def test_key_follows_code_parameters_and_modules_but_not_prose(small):
     assert keys()[0] != before[0]
 
 
+def test_key_follows_what_a_module_does_and_not_how_it_is_told(small):
+    def keys():
+        return [book.execution_key(options(small), name) for name in ("01_first", "02_second")]
+
+    files, before = small / "mcnn_core/files.py", keys()
+    edit(files, '"""Writing files so that', '"""Writing of files so that')
+    edit(files, "import errno\n", "import errno  # another comment\n\n")
+    assert keys() == before
+    edit(files, ".hexdigest()[:8]", ".hexdigest()[:9]")
+    assert keys()[0] != before[0]
+
+
+def test_key_follows_sub_modules_and_data_of_the_package(small):
+    """A module of a sub-package, the package's own code, and a table beside the modules."""
+
+    def key():
+        return book.execution_key(options(small), "01_first")
+
+    package = small / "mcnn_core" / "analysis"
+    package.mkdir()
+    (package / "__init__.py").write_text("from mcnn_core.analysis import deep\n")
+    (package / "deep.py").write_text("n = 1\n")
+    (small / "mcnn_core/layout.csv").write_text("a\n")
+    edit(
+        small / "mcnn_core/workspace.py",
+        "import math\n",
+        "import math\nimport mcnn_core.analysis\n",
+    )
+    seen = [key()]
+    for path, text in (
+        (package / "deep.py", "n = 2\n"),
+        (package / "__init__.py", "from mcnn_core.analysis import deep\nm = 1\n"),
+        (small / "mcnn_core/layout.csv", "b\n"),
+        (small / "mcnn_core/__init__.py", "k = 1\n"),
+    ):
+        path.write_text(text)
+        seen.append(key())
+    assert len(set(seen)) == 5
+    (package / "unused.py").write_text("n = 1\n")
+    assert key() == seen[-1]
+
+
+def test_recorded_files_count_where_a_module_names_them(small):
+    (small / "book/recorded").mkdir()
+    for name in ("bench.json", "other.json"):
+        (small / "book/recorded" / name).write_text("{}")
+    (small / "mcnn_core/cost.py").write_text('NAME = "bench.json"\n')
+    found = book.recorded_files(small, [["from mcnn_core import cost", False]], {"cost"})
+    assert [path.name for path in found] == ["bench.json"]
+
+
 def test_modules_are_followed_through_imports(small):
     (small / "mcnn_core/deep.py").write_text("import mcnn_core.files\n")
     assert book.imported_directly("from mcnn_core import deep, __version__", small) == ["deep"]

@@ -244,9 +244,21 @@ def known_parameters(notebook: NotebookNode) -> dict:
 
 
 def imported_directly(source: str, root: Path = ROOT) -> list[str]:
-    """Return the modules of ``mcnn_core`` that `source` itself imports, in order."""
-    modules = [name.split(".")[1] for name in _imports(source) if name.startswith("mcnn_core.")]
-    return [name for name in dict.fromkeys(modules) if (root / "mcnn_core" / f"{name}.py").exists()]
+    """Return the modules of ``mcnn_core`` that `source` itself imports, in order.
+
+    A module of a sub-package comes as ``"package.module"``, after the package, whose own code
+    runs first.
+    """
+    parts = [name.split(".")[1:] for name in _imports(source) if name.startswith("mcnn_core.")]
+    names = [".".join(part[:n]) for part in parts for n in range(1, len(part) + 1)]
+    return [name for name in dict.fromkeys(names) if module_file(name, root)]
+
+
+def module_file(name: str, root: Path = ROOT) -> Path | None:
+    """Return the file of a module or package of ``mcnn_core``, "" being that itself."""
+    place = root.joinpath("mcnn_core", *filter(None, name.split(".")))
+    places = (place.with_name(f"{place.name}.py"), place / "__init__.py")
+    return next((path for path in places if path.is_file()), None)
 
 
 @lru_cache(maxsize=1000)
@@ -264,14 +276,25 @@ def imported_modules(source: str, root: Path = ROOT) -> set[str]:
     """Return the modules of ``mcnn_core`` that `source` imports, by itself or through others."""
     found: set[str] = set()
     waiting = imported_directly(source, root)
+    waiting += [""] if any(name.startswith("mcnn_core") for name in _imports(source)) else []
     while waiting:
         module = waiting.pop()
-        if module not in found:
+        path = module_file(module, root)
+        if module not in found and path is not None:
             found.add(module)
-            waiting += imported_directly(
-                (root / "mcnn_core" / f"{module}.py").read_text(encoding="utf-8"), root
-            )
-    return found
+            waiting += imported_directly(path.read_text(encoding="utf-8"), root)
+    return found - {""}
+
+
+@lru_cache(maxsize=1000)
+def _code(path: Path, _: tuple[int, ...]) -> str:
+    """Return the SHA-256 of what a module does: its syntax tree without comments and docstrings."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
 # Options -------------------------------------------------------------------
@@ -654,7 +677,12 @@ def execution_key(build: Build, name: str) -> str:
         "cells": cells,
         "parameters": parameters,
         "files": {key: _listed(parameters[key], build.out) for key in PATHS if parameters.get(key)},
-        "modules": {path.name: sha256(path) for path in module_files(build.root, modules)},
+        "modules": {
+            path.relative_to(build.root).as_posix(): _code(path, tuple(_stat(path)))
+            if path.suffix == ".py"
+            else sha256(path)
+            for path in module_files(build.root, modules)
+        },
         "software": software(build.root),
         "threads": threads(),
         "screen": build.screen_state if reads_screen(notebook) else "",
@@ -819,22 +847,33 @@ def _files_below(folder: str, out: Path) -> list[str]:
 
 
 def module_files(root: Path, modules: set[str]) -> list[Path]:
-    """Return the files of modules: their code, and what lies beside it under the same name."""
-    return sorted(
-        path for path in (root / "mcnn_core").iterdir() if path.is_file() and path.stem in modules
-    )
+    """Return the files that modules stand on: their code and packages, and the package's data.
+
+    Data that bears the name of a module, such as the page of ``explore``, is that module's alone.
+    """
+    package = root / "mcnn_core"
+    code = {path for name in ("", *modules) if (path := module_file(name, root))}
+    others = {path.stem for path in package.rglob("*.py")} - {path.stem for path in code}
+    data = {
+        path
+        for path in package.rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc") and path.stem not in others
+    }
+    return sorted(code | data)
 
 
 def recorded_files(root: Path, cells: list, modules: set[str]) -> list[Path]:
     """Return the files of ``book/recorded`` that a notebook shows.
 
-    These are all if it reads the study, else those it names.
+    These are all if it reads the study, else those that it or a module that it imports names.
     """
     files = sorted((root / "book" / "recorded").glob("*.json"))
+    code = [path for name in modules if (path := module_file(name, root))]
+    sources = [source for source, _ in cells] + [path.read_text("utf-8") for path in code]
     return [
         path
         for path in files
-        if "study" in modules or any(path.name in source for source, _ in cells)
+        if "study" in modules or any(path.name in source for source in sources)
     ]
 
 
