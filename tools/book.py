@@ -26,12 +26,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import nbformat
@@ -249,7 +249,11 @@ def imported_directly(source: str, root: Path = ROOT) -> list[str]:
     A module of a sub-package comes as ``"package.module"``, after the package, whose own code
     runs first.
     """
-    parts = [name.split(".")[1:] for name in _imports(source) if name.startswith("mcnn_core.")]
+    return _in_package(_imports(ast.walk(ast.parse(source))), root)
+
+
+def _in_package(imports: Iterable[str], root: Path) -> list[str]:
+    parts = [name.split(".")[1:] for name in imports if name.startswith("mcnn_core.")]
     names = [".".join(part[:n]) for part in parts for n in range(1, len(part) + 1)]
     return [name for name in dict.fromkeys(names) if module_file(name, root)]
 
@@ -261,40 +265,57 @@ def module_file(name: str, root: Path = ROOT) -> Path | None:
     return next((path for path in places if path.is_file()), None)
 
 
-@lru_cache(maxsize=1000)
-def _imports(source: str) -> tuple[str, ...]:
+def _imports(nodes: Iterable[ast.AST]) -> list[str]:
     names: list[str] = []
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes:
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             names += [f"{node.module}.{alias.name}" for alias in node.names]
-    return tuple(names)
+    return names
 
 
 def imported_modules(source: str, root: Path = ROOT) -> set[str]:
     """Return the modules of ``mcnn_core`` that `source` imports, by itself or through others."""
     found: set[str] = set()
-    waiting = imported_directly(source, root)
-    waiting += [""] if any(name.startswith("mcnn_core") for name in _imports(source)) else []
+    imports = _imports(ast.walk(ast.parse(source)))
+    waiting = _in_package(imports, root)
+    waiting += [""] if any(name.startswith("mcnn_core") for name in imports) else []
     while waiting:
         module = waiting.pop()
         path = module_file(module, root)
         if module not in found and path is not None:
             found.add(module)
-            waiting += imported_directly(path.read_text(encoding="utf-8"), root)
+            waiting += _in_package(_module(path).imports, root)
     return found - {""}
 
 
+class Module(NamedTuple):
+    """A module's text, what it imports, and the SHA-256 of what it does.
+
+    That is its syntax tree without comments and docstrings.
+    """
+
+    text: str
+    imports: list[str]
+    code: str
+
+
+def _module(path: Path) -> Module:
+    """Return what is known of a module, which a build asks for once for every notebook."""
+    return _parsed_module(path, tuple(_stat(path)))
+
+
 @lru_cache(maxsize=1000)
-def _code(path: Path, _: tuple[int, ...]) -> str:
-    """Return the SHA-256 of what a module does: its syntax tree without comments and docstrings."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+def _parsed_module(path: Path, _: tuple[int, ...]) -> Module:
+    text = path.read_text(encoding="utf-8")
+    nodes = [*ast.walk(tree := ast.parse(text))]
+    imports = _imports(nodes)
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    for node in nodes:
         if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return Module(text, imports, hashlib.sha256(ast.dump(tree).encode()).hexdigest())
 
 
 # Options -------------------------------------------------------------------
@@ -619,8 +640,14 @@ def run_record(build: Build, name: str) -> dict:
     there and not written by that run: it resumed. While a run has not succeeded, ``begun`` says
     which files were there when the first such run began.
     """
+    path = build.out / "exec" / f"{name}.json"
+    return copy.copy(_read_record(path, tuple(_seen(path) or ())))
+
+
+@lru_cache(maxsize=1000)
+def _read_record(path: Path, _: tuple[int, ...]) -> dict:
     try:
-        record = read_json(build.out / "exec" / f"{name}.json")
+        record = read_json(path)
         return record if _is_record(record) else {}
     except (InputError, OSError):
         return {}
@@ -678,7 +705,7 @@ def execution_key(build: Build, name: str) -> str:
         "parameters": parameters,
         "files": {key: _listed(parameters[key], build.out) for key in PATHS if parameters.get(key)},
         "modules": {
-            path.relative_to(build.root).as_posix(): _code(path, tuple(_stat(path)))
+            path.relative_to(build.root).as_posix(): _module(path).code
             if path.suffix == ".py"
             else sha256(path)
             for path in module_files(build.root, modules)
@@ -758,7 +785,7 @@ def reads_screen(notebook: NotebookNode) -> bool:
     names = {
         name.rpartition(".")[2]
         for cell in code_cells(notebook)
-        for name in _imports(python_lines(cell.source))
+        for name in _imports(ast.walk(ast.parse(python_lines(cell.source))))
     }
     return bool({"screen", "data"} & known_parameters(notebook).keys() or "load_screen" in names)
 
@@ -869,7 +896,7 @@ def recorded_files(root: Path, cells: list, modules: set[str]) -> list[Path]:
     """
     files = sorted((root / "book" / "recorded").glob("*.json"))
     code = [path for name in modules if (path := module_file(name, root))]
-    sources = [source for source, _ in cells] + [path.read_text("utf-8") for path in code]
+    sources = [source for source, _ in cells] + [_module(path).text for path in code]
     return [
         path
         for path in files
