@@ -197,11 +197,18 @@ class Report:
             ["file", "row", "column", "code", "severity", "message", "consequence", "to_do"]
         ]
 
+    def by_code(self) -> Counter[str]:
+        """Return the number of findings of each code."""
+        found: Counter[str] = Counter()
+        for one in self.everything():
+            found[one.code] += one.n
+        return found
+
     def counts(self) -> dict[str, int]:
         """Return the number of findings of each severity."""
         found: Counter[str] = Counter()
-        for one in self.everything():
-            found[_KNOWN[one.code]["severity"]] += one.n
+        for code, n in self.by_code().items():
+            found[_KNOWN[code]["severity"]] += n
         return {name: found[name] for name in SEVERITIES}
 
 
@@ -331,9 +338,8 @@ def _headers(
             "check-not-made", "size, depth and pixels of the images: no file could be opened"
         )
         return np.zeros(len(files), bool), None
-    common = tuple(
-        table.groupby(["height", "width"]).size().idxmax()
-    )  # the smallest of equally frequent ones
+    # The smallest of equally frequent ones.
+    common = tuple(table.groupby(["height", "width"]).size().idxmax())
     usual = table.groupby("channel")["type"].agg(lambda types: types.mode().iat[0])
     fits = (table["height"] == common[0]) & (table["width"] == common[1])
     for code, odd, say in (
@@ -1076,10 +1082,11 @@ def _members(report: Report, table: pd.DataFrame, by: list[str]) -> None:
     """Name the fields that are alone in their class by these columns, or in none."""
     lone: dict[int, str] = {}
     empty: dict[int, None] = {}
+    # The chapter on the whole screen trains with the negative controls, too.
     for controls in (
         False,
         True,
-    ):  # the chapter on the whole screen trains with the negative controls, too
+    ):
         training = table.loc[training_fields(table, controls), by]
         names = class_names(training, by)
         lone |= dict(names[~names.duplicated(keep=False)])
@@ -1365,10 +1372,7 @@ def grouped(report: Report) -> list[dict]:
 
     Of each code: the entry of `codes`, ``n``, and the first ``items``.
     """
-    frame = report.frame()
-    counts: Counter[str] = Counter()
-    for one in report.everything():
-        counts[one.code] += one.n
+    frame, counts = report.frame(), report.by_code()
     return [
         {
             **_KNOWN[code],

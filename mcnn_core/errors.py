@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 #: Problems that a message prints, and problems of one kind that are kept one by one.
 SHOWN, KEPT = 20, 10_000
+#: A whole number as people write it in a command: digits alone, and such as 64 bits hold.
+WHOLE = "[0-9]{1,18}"
 
 
 class Problem(str):
@@ -91,7 +93,7 @@ def whole(low: int = 0, high: int = 10**18 - 1) -> Callable[[str], int]:
     """Return a type for argparse: a whole number, in digits, from `low` to `high`."""
 
     def read(text: str) -> int:
-        if not re.fullmatch("[0-9]{1,18}", text) or not low <= int(text) <= high:
+        if not re.fullmatch(WHOLE, text) or not low <= int(text) <= high:
             raise argparse.ArgumentTypeError(
                 f"expected a whole number, {low:,} or more and at most {high:,}, got {text!r}"
             )

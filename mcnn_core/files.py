@@ -14,7 +14,7 @@ import re
 import shutil
 import stat
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -88,8 +88,11 @@ def remove(path: Path) -> None:
 
 def _entries(folder: Path) -> list[str]:
     """Return what lies directly in a folder, without what a killed `claim` may have left."""
-    ours = re.compile(rf"{re.escape(MARKER)}\.[0-9a-f]{{8}}-\d+-\d+\.part")
-    return sorted(name for name in os.listdir(folder) if not ours.fullmatch(name))
+    return sorted(
+        name
+        for name in os.listdir(folder)
+        if not (name.startswith(f"{MARKER}.") and TEMPORARY.fullmatch(name))
+    )
 
 
 def _marker(folder: Path) -> tuple[str, set[str]] | None:
@@ -125,9 +128,7 @@ def _read_marker(path: Path, *_: int) -> tuple[str, set[str]]:
             "another folder"
         ) from None
     for line in lines:
-        with suppress(
-            ValueError
-        ):  # cut short when the power went: what it named counts as not ours
+        with suppress(ValueError):  # cut short when the power went: what it named is not ours
             name = json.loads(line)
             if (
                 isinstance(name, str)
@@ -159,13 +160,17 @@ def refuse_foreign(folder: str | os.PathLike, kind: str, known: str = "") -> Non
     if found is None and (
         there := [name for name in _entries(folder) if not re.fullmatch(known, name)]
     ):
-        some = ", ".join(map(repr, there[:3])) + f" and {len(there) - 3} more" * (len(there) > 3)
         raise InputError(
-            f"{folder} holds {some} and was not made by this program as {_a(kind)}: name a new or "
-            "empty folder"
+            f"{folder} holds {first_few(there)} and was not made by this program as {_a(kind)}: "
+            "name a new or empty folder"
         )
     if found is not None and found[0] != kind:
         raise InputError(f"{folder} is {_a(found[0])}, not {_a(kind)}: name another folder")
+
+
+def first_few(names: Sequence[str]) -> str:
+    """Return the first three names in quotes, and how many more there are."""
+    return ", ".join(map(repr, names[:3])) + f" and {len(names) - 3} more" * (len(names) > 3)
 
 
 def _a(kind: str) -> str:
@@ -250,10 +255,14 @@ def register(*paths: str | os.PathLike) -> None:
 def _refuse_file(path: Path) -> None:
     """Refuse to replace a file in a folder of ours that is not ours."""
     if os.path.lexists(path) and owner(path) is not None and not is_ours(path):
-        raise InputError(
-            f"{path} was not written by this program and would be replaced: move it, or name "
-            "another folder"
-        )
+        raise _not_ours(path)
+
+
+def _not_ours(path: Path) -> InputError:
+    return InputError(
+        f"{path} was not written by this program and would be replaced: move it, or name "
+        "another folder"
+    )
 
 
 def take(path: str | os.PathLike) -> None:
@@ -278,6 +287,21 @@ def refuse_existing(path: str | os.PathLike | None) -> None:
         raise InputError(
             f"{path} is there already and would be replaced: move it, or name a new file"
         )
+
+
+def written(folder: str | os.PathLike) -> Iterator[str]:
+    """Yield the files that this project has written below a folder of its own, relative to it.
+
+    Folders below it that are marked themselves are asked by their own markers. A file may have gone
+    since.
+    """
+    folder = Path(folder)
+    for name in (_marker(folder) or ("", set()))[1]:
+        place = folder / name
+        if place.is_dir() and not place.is_symlink():
+            yield from (os.path.join(name, inner) for inner in written(place))
+        else:
+            yield name
 
 
 def foreign(folder: str | os.PathLike) -> list[str]:
@@ -325,10 +349,7 @@ def _keep_foreign(old: Path, new: Path) -> None:
         elif not os.path.samestat(os.lstat(source), os.lstat(target)) and not filecmp.cmp(
             source, target, shallow=False
         ):
-            raise InputError(
-                f"{source} was not written by this program and would be replaced: move it, or name "
-                "another folder"
-            )
+            raise _not_ours(source)
 
 
 def discard(folder: str | os.PathLike) -> list[str]:
@@ -466,9 +487,8 @@ def atomic(path: str | os.PathLike, kind: str = "") -> Iterator[Path]:
     """
     path = Path(path)
     if kind:
-        path = Path(
-            os.path.realpath(path)
-        )  # a folder that lies elsewhere, behind a link, stays there
+        # A folder that lies elsewhere, behind a link, stays there.
+        path = Path(os.path.realpath(path))
         refuse_foreign(path, kind)
     else:
         _refuse_file(path)
@@ -664,9 +684,8 @@ def write_table(path: str | os.PathLike, frame: pd.DataFrame) -> None:
         if Path(path).suffix == ".parquet":
             frame.to_parquet(temporary, index=False)
         else:
-            text = _each_text(frame, _guard).to_csv(
-                index=False, lineterminator="\r\n"
-            )  # or a lone "\r" in a name would go unquoted
+            # Or a lone "\r" in a name would go unquoted.
+            text = _each_text(frame, _guard).to_csv(index=False, lineterminator="\r\n")
             temporary.write_bytes(
                 re.sub(r'("(?:[^"]|"")*")|\r\n', lambda found: found[1] or "\n", text).encode()
             )

@@ -498,8 +498,7 @@ def _work(folder: Path, plan: _Plan) -> Iterator[_Work]:
     claim(folder, "store in the making")
     identity = plan.identity()
     pixels, mapped = folder / f"{identity[:16]}.npy", None
-    for name in ("journal", "store.json", pixels.name, "pixels.npy"):
-        register(folder / name)
+    register(*(folder / name for name in ("journal", "store.json", pixels.name, "pixels.npy")))
     with open(folder / "journal", "a+", encoding="utf-8") as journal:
         try:
             fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -738,9 +737,8 @@ def _fill(plan: _Plan, work: _Work, tasks: Pool, bar: tqdm) -> tuple[list[str], 
                 for number, c, what in result[2]
             ]
             left[plate] -= 1
-            if (
-                left[plate] or not histograms[plate].any(axis=1).all()
-            ):  # of a channel without a readable image all are named
+            # Of a channel without a readable image all are named.
+            if left[plate] or not histograms[plate].any(axis=1).all():
                 continue
             pairs = [
                 REFERENCES[plan.reference](histogram).tolist()

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mcnn_core.errors import InputError, MissingStageError
-from mcnn_core.files import MARKER, atomic, claim, discard, exclusive, share, write_json
+from mcnn_core.files import MARKER, atomic, claim, discard, exclusive, first_few, share, write_json
 
 Scalar = bool | int | float | str
 # where a file that git does not know takes part in a run
@@ -84,11 +84,7 @@ def clean(root: Path | None = None) -> None:
             for lock in sorted(folder.rglob(".lock")) if (folder / MARKER).is_file() else ():
                 held.enter_context(exclusive(lock.parent))
             if left := discard(folder):
-                more = f" and {len(left) - 3} more" * (len(left) > 3)
-                print(
-                    f"{folder} keeps {', '.join(map(repr, left[:3]))}{more}: "
-                    "not known to be written by this program"
-                )
+                print(f"{folder} keeps {first_few(left)}: not known to be written by this program")
     with suppress(OSError):
         (root / "_rerun").rmdir()
 

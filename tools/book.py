@@ -38,10 +38,9 @@ import nbformat
 import yaml
 from nbformat import NotebookNode
 
-from mcnn_core.errors import InputError, reporting
+from mcnn_core.errors import WHOLE, InputError, reporting
 from mcnn_core.files import (
     atomic,
-    foreign,
     is_ours,
     read_json,
     read_text,
@@ -50,6 +49,7 @@ from mcnn_core.files import (
     sha256,
     take,
     write_json,
+    written,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -351,7 +351,6 @@ FORMS = {
 PATHS = ("obo", "gaf", "real")
 #: Parameters that have a variable of the command of their own.
 VARIABLES = ("data", "out", "screen", "seed", "surrogate")
-WHOLE = "[0-9]{1,18}"
 
 
 def read_value(key: str, given: object, default: object) -> object:
@@ -611,25 +610,14 @@ def list_outputs(out: Path) -> dict[str, list[int]]:
     They are those that the package has written. What others have put there, a log for example, is
     nobody's output.
     """
-    tops = [
-        entry
-        for entry in os.scandir(out)
-        if entry.name not in NOT_OUTPUTS and not entry.name.startswith(".")
-    ]
-    files = [
-        os.path.join(folder, name)
-        for top in tops
-        if top.is_dir()
-        for folder, _, names in os.walk(top)
-        for name in names
-    ]
-    files += [top.path for top in tops if not top.is_dir()]
-    names = {
-        os.path.relpath(path, out) for path in files if not os.path.basename(path).startswith(".")
-    }
-    return {
-        name: stat for name in sorted(names.difference(foreign(out))) if (stat := _seen(out / name))
-    }
+    found = {}
+    for name in sorted(written(out)):
+        top = name.partition(os.sep)[0]
+        if top in NOT_OUTPUTS or top.startswith(".") or os.path.basename(name).startswith("."):
+            continue
+        if stat := _seen(out / name):
+            found[name] = stat
+    return found
 
 
 def run_record(build: Build, name: str) -> dict:
