@@ -297,9 +297,8 @@ def _stream(run: _Run, name: str, size: int, path: Path) -> None:
                 False  # it would drop the last bytes of a short answer, which are counted here
             )
             since, before = time.monotonic(), 0
-            while (
-                received <= size and (chunk := answer.raw.read1(CHUNK)) and not run.stop.is_set()
-            ):  # what has come, without waiting for more
+            # What has come, without waiting for more.
+            while received <= size and (chunk := answer.raw.read1(CHUNK)) and not run.stop.is_set():
                 file.write(chunk)
                 received += len(chunk)
                 run.advance(len(chunk))

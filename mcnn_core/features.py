@@ -126,9 +126,8 @@ def _embed_screen(
         )
     n, weights, kept = len(store.pixels), digest(model), {}
     identity = {"store": store.manifest["sha256"], "weights": weights, "part": PART, "fields": n}
-    with suppress(
-        FileNotFoundError, ValueError
-    ):  # none yet, or damaged: then nothing is known of the parts
+    # None yet, or damaged: then nothing is known of the parts.
+    with suppress(FileNotFoundError, ValueError):
         kept = read_json(folder / "embedding.json")
     # Measured once for the whole screen, whatever a resumed run or a worker would measure.
     precision = kept.pop("precision", "") if isinstance(kept, dict) else ""

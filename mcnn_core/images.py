@@ -99,10 +99,11 @@ def _page(tiff: tifffile.TiffFile, path: str | os.PathLike) -> tifffile.TiffPage
     packing = tifffile.COMPRESSION(page.compression).name
     if packing not in COMPRESSIONS:
         raise InputError(f"{path}: compression {packing}; {', '.join(COMPRESSIONS)} are right")
+    # tifffile turns none, Pillow these.
     if (
         page.compression == tifffile.COMPRESSION.LZW
         and (turned := page.tags.valueof("Orientation", 1)) != 1
-    ):  # tifffile turns none, Pillow these
+    ):
         raise InputError(
             f"{path}: packed by LZW with orientation {turned}; 1 (not turned) is right"
         )
@@ -117,9 +118,8 @@ def _page(tiff: tifffile.TiffFile, path: str | os.PathLike) -> tifffile.TiffPage
             "copy it again"
         )
     parts = math.prod(page.chunked)
-    if (
-        not len(page.dataoffsets) == len(page.databytecounts) == parts or 0 in page.databytecounts
-    ):  # absent ones would be read as zeros
+    # Absent ones would be read as zeros.
+    if not len(page.dataoffsets) == len(page.databytecounts) == parts or 0 in page.databytecounts:
         raise InputError(
             f"{path}: the header names {len(page.dataoffsets)} strips or tiles of pixels, "
             f"not empty; {parts} are right"
@@ -168,9 +168,8 @@ def _open(path: str | os.PathLike, decode: bool) -> np.ndarray | tuple[int, int,
     """Return height, width and type of an image from its header, or with `decode` its pixels."""
     kind, read = ("JPEG", _jpeg) if os.fspath(path).lower().endswith(JPEG) else ("TIFF", _tiff)
     try:
-        if not stat.S_ISREG(
-            os.stat(path).st_mode
-        ):  # a pipe would wait for somebody to write into it
+        # A pipe would wait for somebody to write into it.
+        if not stat.S_ISREG(os.stat(path).st_mode):
             raise InputError(f"{path}: is no regular file")
         return read(path, decode)
     except InputError:

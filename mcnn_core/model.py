@@ -116,9 +116,8 @@ class MCNN(nn.Module):
         # training.
         self.register_buffer("grey_mean", torch.full((channels, 1, 1), 127.5))
         self.register_buffer("grey_std", torch.full((channels, 1, 1), 127.5))
-        for module in (
-            self.modules()
-        ):  # [ours] Caffe's Xavier; He's killed most units of the published network
+        # [ours] Caffe's Xavier; He's killed most units of the published network.
+        for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:

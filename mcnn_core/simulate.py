@@ -778,9 +778,8 @@ def photograph(
     )
     sigma = np.hypot(0.35, field["defocus"]) / pixel
     canvas, dirt = _Canvas(height, width, pixel), np.zeros_like(light)
-    for _ in range(
-        rng.poisson(field["debris"] * height * width * pixel**2 / 20480)
-    ):  # dust and floating dead cells
+    # Dust and floating dead cells.
+    for _ in range(rng.poisson(field["debris"] * height * width * pixel**2 / 20480)):
         size = np.exp(rng.uniform(np.log(1.5), np.log(12)))
         where = (
             rng.uniform(0, height * pixel),

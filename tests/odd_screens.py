@@ -91,9 +91,8 @@ def write(
             if suffix == "tif":
                 tifffile.imwrite(path, image)
             elif suffix == "tiff":
-                Image.fromarray(image).save(
-                    path, compression="tiff_lzw", tiffinfo={317: 2}
-                )  # differences of neighbours are packed
+                # Differences of neighbours are packed.
+                Image.fromarray(image).save(path, compression="tiff_lzw", tiffinfo={317: 2})
             else:
                 Image.fromarray((image // 8).clip(0, 255).astype(np.uint8)).save(
                     path, "JPEG" if suffix in ("jpg", "jpeg") else "PNG"
@@ -213,9 +212,8 @@ def two_fields(folder: Path, data: Path) -> Path:
     }
     (folder / "images").mkdir(parents=True)
     rows = []
-    for well, (site, files) in zip(
-        ("B02", "B03"), stems.items(), strict=True
-    ):  # the second field stands for another well: a lone well is one class
+    # The second field stands for another well: a lone well is one class.
+    for well, (site, files) in zip(("B02", "B03"), stems.items(), strict=True):
         for number, (top, left) in enumerate(itertools.product((0, 512), (0, 640)), 1):
             row = {
                 "Metadata_Plate": "Week2_24381",

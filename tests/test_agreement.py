@@ -37,11 +37,12 @@ def quick(monkeypatch):
 
 @pytest.mark.parametrize("name", odd_screens.SCREENS)
 def test_odd_screens_are_right_for_both(tmp_path, monkeypatch, name):
+    # Quick.
     monkeypatch.setattr(
         odd_screens,
         "draw",
         lambda rng, shape, channels, kind: rng.poisson(300, (channels, *shape)).astype(np.uint16),
-    )  # quick
+    )
     assert agreed(str(odd_screens.SCREENS[name](tmp_path / name)), "", tmp_path / "out") == ""
 
 

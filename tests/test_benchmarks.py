@@ -85,9 +85,8 @@ def test_the_textbook_embeds_to_the_same_features(store, monkeypatch):
     model = untrained_model(store, np.arange(4) % 2, CONFIGS["default"])
     plain = plain_network.Embedding(model, store.pixels, 2).run()
     ours = embed(model, store, range(4), progress=False)
-    assert (
-        np.abs(plain - ours).max() < 0.05 * np.abs(plain).max()
-    )  # bfloat16 where the processor has it
+    # bfloat16 where the processor has it.
+    assert np.abs(plain - ours).max() < 0.05 * np.abs(plain).max()
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)

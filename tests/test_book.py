@@ -239,9 +239,8 @@ def test_key_follows_code_parameters_and_modules_but_not_prose(small):
     ]
     edit(small / "notebooks/02_second.md", "* epochs", "* epochs * 1")
     assert [one == other for one, other in zip(keys(), before, strict=True)] == [True, False]
-    edit(
-        small / "mcnn_core/errors.py", "SHOWN, KEPT = 20", "SHOWN, KEPT = 21"
-    )  # imported through workspace
+    # Imported through workspace.
+    edit(small / "mcnn_core/errors.py", "SHOWN, KEPT = 20", "SHOWN, KEPT = 21")
     assert keys()[0] != before[0]
 
 
@@ -340,11 +339,12 @@ def test_key_follows_the_images_and_tables_of_a_screen(small, screen, changed):
         ]
 
     before = keys()
+    # Of no account.
     for name in (
         "book/log.txt",
         ".hidden",
         *(["images/other.tif"] if screen == "csv" else []),
-    ):  # of no account
+    ):
         (table.parent / name).parent.mkdir(exist_ok=True)
         (table.parent / name).write_text("changed")
     assert keys() == before
@@ -883,9 +883,8 @@ def test_a_small_book_from_end_to_end(small, tmp_path):
     edit(small / "notebooks/01_first.md", "space.record(", "# a remark\nspace.record(")
     again = doit(small, out)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert (
-        "01_first: done" in again.stdout and "02_second" not in again.stdout
-    )  # what it left is the same
+    # What it left is the same.
+    assert "01_first: done" in again.stdout and "02_second" not in again.stdout
 
     (out / "kept.txt").unlink()
     edit(small / "notebooks/02_second.md", "* epochs", "* epochs / 0")

@@ -288,11 +288,12 @@ def test_search_finds(driver, book):
         ".search-button__wrapper.show input[type=search]')",
     )
     field.send_keys("anscombe", Keys.ENTER)
+    # They come one by one.
     wait(
         driver,
         "[...document.querySelectorAll('#search-results li a')]"
         ".some((a) => a.href.includes('notebooks/02_preprocessing.html'))",
-    )  # they come one by one
+    )
     assert not errors(driver)
 
 

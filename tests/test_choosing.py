@@ -278,9 +278,8 @@ def test_rounds_go_on_with_the_weights_and_the_classes_of_the_one_before(tiny, t
     assert [path.name[:7] for path in folders] == ["round-1", "round-2", "round-3"]
     assert [load_model(path).spec[1] for path in folders] == [4, 6, 8]
     for path in folders:
-        assert (
-            pd.read_csv(path / "history.csv")["learning_rate"].iloc[-1] < 1e-5
-        )  # every round ends its own cycle
+        # Every round ends its own cycle.
+        assert pd.read_csv(path / "history.csv")["learning_rate"].iloc[-1] < 1e-5
     times = [path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("epoch_*"))]
     again, _ = train_rounds(*given)
     assert [path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("epoch_*"))] == times

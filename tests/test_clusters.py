@@ -73,9 +73,8 @@ def test_average_linkage_by_hand():
     assert cut_tree(branches, 0.48)["cluster"].nunique() == 3
 
 
-@pytest.mark.parametrize(
-    "linkage_of", ["average", "single", "complete"]
-)  # trees from chains to nearly even halves
+# Trees from chains to nearly even halves.
+@pytest.mark.parametrize("linkage_of", ["average", "single", "complete"])
 @pytest.mark.parametrize("seed", range(5))
 def test_of_all_orders_that_the_tree_allows_the_leaves_stand_in_the_best(seed, linkage_of):
     distances = cosine_distances(np.random.default_rng(seed).normal(size=(10, 3)))
@@ -91,7 +90,10 @@ def test_of_all_orders_that_the_tree_allows_the_leaves_stand_in_the_best(seed, l
 
 
 def test_the_order_is_as_good_as_that_of_scipy_or_better():
-    """On sizes where not all orders can be tried; scipy's is not always the best: https://github.com/scipy/scipy/issues/11227."""
+    """On sizes where not all orders can be tried; scipy's is not always the best.
+
+    https://github.com/scipy/scipy/issues/11227
+    """
     for n in (2, 3, 50, 130):
         distances = cosine_distances(np.random.default_rng(n).normal(size=(n, 5)))
         branches = tree(distances)

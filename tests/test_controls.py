@@ -112,10 +112,11 @@ def test_the_other_replicate_is_left_out():
     table[["PC_1", "PC_2", "PC_3"]] = (
         values + 1e-3 * np.random.default_rng(0).normal(size=(6, 3))[np.tile(range(6), 2)]
     )
+    # Not where both twins are asked.
     assert (
         hold_out(table, repeats=30)["predicted"].eq(hold_out(table, repeats=30)["MoA"]).mean()
         > 0.75
-    )  # not where both twins are asked
+    )
     # 0 and 1 share a direction and have different controls, so that without its twin a well finds
     # the wrong one
     assert (
@@ -435,7 +436,8 @@ def plate_files(folder, matrix, names=None):
     ]
     pd.DataFrame(matrix, names, names).to_csv(folder / "d.csv")
     (folder / "a.csv").write_text(
-        '"","plate","well","controlStatus","GeneID","LocusID"\n"1",1,"A03","ubc","UBC",NA\n"2",1,"A04","sample","ABL1","25"\n'
+        '"","plate","well","controlStatus","GeneID","LocusID"\n"1",1,"A03","ubc","UBC",NA\n'
+        '"2",1,"A04","sample","ABL1","25"\n'
         '"3",1,"A05","sample","AKT1","207"\n"4",2,"A05","sample","CDK1","983"\n'
     )
     return folder / "d.csv", folder / "a.csv"

@@ -99,9 +99,8 @@ def test_costs_grow_as_the_work_does(bench):
 
 def test_rates_are_read_off_in_logarithms():
     assert cost.read_off([100, 1], [10, 1], 10) == pytest.approx(10**0.5)
-    assert cost.read_off([1, 100], [1, 10], 10_000) == pytest.approx(
-        1000
-    )  # at least in proportion beyond
+    # At least in proportion beyond.
+    assert cost.read_off([1, 100], [1, 10], 10_000) == pytest.approx(1000)
     assert cost.read_off([1, 10], [1, 1000], 100) == pytest.approx(1e6)
     assert cost.read_off([5], [3], 1) == pytest.approx(3)
 

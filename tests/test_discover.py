@@ -264,9 +264,8 @@ def test_analyses_do_not_depend_on_the_order_of_wells_or_on_names_of_mechanisms(
 
 def test_rows_of_clusters_map_back_to_the_profiles(screen):
     _, treatments, _ = screen
-    shuffled = treatments.sample(
-        frac=1, random_state=2
-    )  # the index counts rows, and does not repeat theirs
+    # The index counts rows, and does not repeat theirs.
+    shuffled = treatments.sample(frac=1, random_state=2)
     table, distances = cluster_table(shuffled)
     assert sorted(table.index) == list(range(len(treatments)))
     for row in (0, 7, len(table) - 1):
@@ -404,9 +403,8 @@ def test_each_treatment_has_a_picture(screen):
         ""
     )
     table = fields(wells)
-    bits = (
-        np.arange(len(table))[:, None] >> np.arange(8) & 1
-    )  # eight bands, black or white, tell which field it is
+    # Eight bands, black or white, tell which field it is.
+    bits = np.arange(len(table))[:, None] >> np.arange(8) & 1
     pixels = np.broadcast_to(
         255 * bits.repeat(16, axis=1)[:, :, None, None], (len(table), 128, 192, 1)
     ).astype(np.uint8)

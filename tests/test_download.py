@@ -521,9 +521,8 @@ def test_an_interrupted_run_ends_at_once_and_goes_on_later(fetch, publisher, tmp
         raise InputError("stopped before it was unpacked")
 
     publisher.slow = {ARCHIVES[PLATES[0]]: 2**30}
-    before = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # ignored where the tests run in the background
+    # Ignored where the tests run in the background.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(download, "_unpack", interrupted)
@@ -717,9 +716,8 @@ def test_a_hostile_archive_writes_nothing(fetch, publisher, tmp_path, kind):
     """
     content, said = HOSTILE[kind]
     publisher.files[ARCHIVES[PLATE]] = content
-    if (
-        not said
-    ):  # as short as it says and with the sum of that: an image like any other, though a bad one
+    # As short as it says and with the sum of that: an image like any other, though a bad one.
+    if not said:
         assert (
             fetch(["Week1_22123"]) == [PLATE]
             and (tmp_path / "data" / "Week1" / NAME).stat().st_size == 300

@@ -313,9 +313,8 @@ def test_clusters_and_their_false_discoveries(toy):
         | {f"g{i}": 3 for i in range(5, 10)}
         | {"g11": 9, "nowhere": 9, "g20": 10}
     )
-    clusters = pd.concat(
-        [clusters, pd.Series({"g0": 3, "g1": 7})]
-    )  # a gene in two clusters, another given twice
+    # A gene in two clusters, another given twice.
+    clusters = pd.concat([clusters, pd.Series({"g0": 3, "g1": 7})])
     got = enrich_clusters(space, clusters)
     assert got.columns.tolist() == enrichment.COLUMNS and (got.significant > 0).all()
     assert list(dict.fromkeys(zip(got.cluster, got.algorithm, strict=True))) == [

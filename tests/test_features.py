@@ -189,9 +189,8 @@ def test_a_killed_run_goes_on_where_it_was(store, model, in_fours, tmp_path):
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    half = (
-        folder / f".{PARTS[2]}.{files._here()}-{process.pid}-99.part.npy"
-    )  # what a kill while writing leaves
+    # What a kill while writing leaves.
+    half = folder / f".{PARTS[2]}.{files._here()}-{process.pid}-99.part.npy"
     half.write_bytes(b"half of it")
     finished = {name: (folder / name).stat().st_mtime_ns for name in PARTS[:2]}
     resumed = embed_screen(model, store, folder, progress=False)
@@ -219,9 +218,8 @@ def test_parts_of_anything_else_are_discarded(
     if changed == "weights":
         with torch.no_grad():
             next(other.parameters()).add_(0.01)
-    if (
-        changed == "statistics"
-    ):  # of the normalisation: part of what the network does, though not trained
+    # Of the normalisation: part of what the network does, though not trained.
+    if changed == "statistics":
         next(
             buffer for name, buffer in other.named_buffers() if name.endswith("running_mean")
         ).add_(1)
@@ -239,9 +237,8 @@ def test_parts_of_anything_else_are_discarded(
     same = MCNN(CONFIGS["default"], 4, 3, 32, 64).eval()
     same.load_state_dict(other.state_dict())
     embed_screen(same, again, tmp_path, progress=False)
-    assert len(in_fours) == (
-        2 if changed == "part" else 3
-    )  # equal weights in another object are the same
+    # Equal weights in another object are the same.
+    assert len(in_fours) == (2 if changed == "part" else 3)
 
 
 def test_parts_that_others_have_put_there_are_named_and_stay(store, model, tmp_path):

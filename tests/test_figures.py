@@ -49,9 +49,8 @@ def test_composite_colours():
     grey = figures.composite(np.full((2, 2, 1), 51, np.uint8))
     np.testing.assert_allclose(grey, 0.2, atol=1e-6)
     assert figures.composite(np.full((2, 2, 6), 255, np.uint8)).max() == 1
-    assert (
-        figures.composite(np.full((2, 2, 6), 100, np.uint8)).max() < 1
-    )  # many channels do not add up to white
+    # Many channels do not add up to white.
+    assert figures.composite(np.full((2, 2, 6), 100, np.uint8)).max() < 1
 
 
 def test_fields_have_scale_bars_where_the_pixel_size_is_known(ax):
@@ -343,9 +342,8 @@ def test_dose_effect_draws_a_curve_where_there_is_one(ax, status):
             and ax.patches[0].get_width() == pytest.approx(1.8)
         )
         x, y = curve.get_data()
-        assert x[-1] == pytest.approx(10) and np.interp(0.5, x, y) == pytest.approx(
-            1.55, abs=0.01
-        )  # half-way at the EC50
+        # Half-way at the EC50.
+        assert x[-1] == pytest.approx(10) and np.interp(0.5, x, y) == pytest.approx(1.55, abs=0.01)
         np.testing.assert_allclose(y, hill(x, 0.1, 3, np.log10(0.5), 1.5))
 
 

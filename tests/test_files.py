@@ -115,15 +115,13 @@ def test_leftovers_of_processes_that_are_gone_are_removed(tmp_path):
     )
     left = {path.name for path in tmp_path.iterdir()}
     assert len(left) == 3
-    elsewhere = (
-        tmp_path / f".a.json.{'0' * 8}-{2**22 + 1}-0.part.json"
-    )  # of another host: whether its process runs cannot be known
+    # Of another host: whether its process runs cannot be known.
+    elsewhere = tmp_path / f".a.json.{'0' * 8}-{2**22 + 1}-0.part.json"
     elsewhere.touch()
     with atomic(tmp_path / "a.json") as here:
         here.touch()
-        write_json(
-            tmp_path / "a.json", {"x": 1}
-        )  # at the same time, by a process that is alive: this one
+        # At the same time, by a process that is alive: this one.
+        write_json(tmp_path / "a.json", {"x": 1})
         assert here.exists()
     with atomic(tmp_path / "folder", "test") as temporary:
         temporary.mkdir()
@@ -297,10 +295,11 @@ def test_a_kill_while_a_folder_is_replaced_loses_nothing(tmp_path, at):
         == -signal.SIGKILL
     )
     assert folder.exists() == (at == 2)
+    # What comes next clears up, even if it fails.
     with (
         pytest.raises(RuntimeError),
         atomic(folder, "test"),
-    ):  # what comes next clears up, even if it fails
+    ):
         raise RuntimeError
     assert (
         (folder / "mine").read_text() == "mine"
@@ -332,9 +331,8 @@ def test_a_kill_before_a_file_is_in_its_place_leaves_it_ours(tmp_path):
     register(tmp_path / "a.json")
     (tmp_path / "a.json").write_text("1")
     write_json(tmp_path / "a.json", 2)
-    (tmp_path / MARKER).write_bytes(
-        (tmp_path / MARKER).read_bytes()[:-3]
-    )  # its last line cut short: what that named is not ours
+    # Its last line cut short: what that named is not ours.
+    (tmp_path / MARKER).write_bytes((tmp_path / MARKER).read_bytes()[:-3])
     with pytest.raises(InputError, match="was not written by this program"):
         write_json(tmp_path / "a.json", 3)
 
@@ -372,7 +370,8 @@ def test_a_marker_cannot_name_what_lies_elsewhere(tmp_path):
     (out / "link").symlink_to(tmp_path / "elsewhere")
     with open(out / MARKER, "a", encoding="utf-8") as marker:
         marker.write(
-            f'"../theirs.txt"\n"{tmp_path}/theirs.txt"\n"a/../../theirs.txt"\n"link/a.json"\n7\n["x"]\n'
+            f'"../theirs.txt"\n"{tmp_path}/theirs.txt"\n'
+            '"a/../../theirs.txt"\n"link/a.json"\n7\n["x"]\n'
         )
     assert discard(out) == ["link"] and hashes(tmp_path).keys() == {
         "theirs.txt",

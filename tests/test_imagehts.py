@@ -35,8 +35,10 @@ PLATECONF = (
     "*\t*\tempty\n*\t[AB]01\tsample\n*\tA02\trluc\n1\tB*2\tubc\n"
 )
 ANNOTATION = (
-    "PlateName\tPlate\tWell\tContent\tsiRNAID\tGeneID\tLocusID\tAccession\nP1\t1\tA01\tsample\tM-1\tAAK1\t22848\tNM_1\n"
-    "P1\t1\tA02\tcontrol\tNA\tRLUC\tNA\tNA\nP1\t1\tA03\tNA\tNA\tNA\tNA\tNA\nP1\t1\tB01\tsample\tM-2\tAXL\t558\tNM_2\n"
+    "PlateName\tPlate\tWell\tContent\tsiRNAID\tGeneID\tLocusID\tAccession\n"
+    "P1\t1\tA01\tsample\tM-1\tAAK1\t22848\tNM_1\n"
+    "P1\t1\tA02\tcontrol\tNA\tRLUC\tNA\tNA\n"
+    "P1\t1\tA03\tNA\tNA\tNA\tNA\tNA\nP1\t1\tB01\tsample\tM-2\tAXL\t558\tNM_2\n"
     "P1\t1\tB02\tcontrol\tNA\tUBC\tNA\tNA\n"
 )
 SCREENLOG = "Plate\tReplicate\tWell\tFlag\tComment\n"

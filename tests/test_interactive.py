@@ -270,9 +270,8 @@ def test_curves_hold_every_point_by_rising_concentration():
 
 def test_curves_colour_the_annotated_and_the_most_similar():
     shown = interactive.curves(shown_points(), shown_fits())
-    assert (
-        arguments(shown, "emphasised") == [[0, 1, 2, 3]] * 2
-    )  # Eg5 is annotated, KI, PD and PS are high, DMSO is neither
+    # Eg5 is annotated, KI, PD and PS are high, DMSO is neither.
+    assert arguments(shown, "emphasised") == [[0, 1, 2, 3]] * 2
     colours = arguments(shown, "colours")
     assert colours[-1] == "#000000" and len(set(colours)) == 5
 

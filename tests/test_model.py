@@ -165,9 +165,8 @@ def test_damaged_yaml_is_refused(tmp_path, text):
 def test_fields_that_lie_transposed_in_memory_are_standardised_alike():
     model = MCNN(CONFIGS["default"], 3, 2, 32, 32)
     fields = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 2), dtype=np.uint8)
-    turned = np.stack(
-        [field.transpose(1, 0, 2) for field in fields]
-    )  # NumPy keeps the order in memory
+    # NumPy keeps the order in memory.
+    turned = np.stack([field.transpose(1, 0, 2) for field in fields])
     assert not turned.flags.c_contiguous
     x = model.standardise(torch.from_numpy(turned))
     assert x.is_contiguous(memory_format=torch.channels_last)

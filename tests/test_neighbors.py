@@ -424,9 +424,8 @@ def scaled(ljosa, moments):
         for name in feature_columns(ljosa)
         if name.split("_")[0] in ("Cells", "Nuclei", "Cytoplasm")
     ]
-    values = pd.DataFrame(
-        ljosa[names].to_numpy(float), ljosa.index, names
-    )  # in one piece, which is faster
+    # In one piece, which is faster.
+    values = pd.DataFrame(ljosa[names].to_numpy(float), ljosa.index, names)
     parts = []
     for _, plate in values.groupby(ljosa.Metadata_Plate):
         middle, spread = moments(plate[ljosa.Metadata_control_type[plate.index] == "negcon"])
@@ -476,9 +475,8 @@ def test_real_profiles_go_through_every_analysis(ljosa, capsys):
         set(tables["potency"].status) <= {"fit", *NO_FIT.values()}
         and (tables["potency"].status == NO_FIT["low"]).sum() > 10
     )
-    assert (
-        len(tables["clusters"]) == 103 + 55 and tables["novel"].empty
-    )  # one profile of DMSO per plate; nothing unannotated
+    # One profile of DMSO per plate; nothing unannotated.
+    assert len(tables["clusters"]) == 103 + 55 and tables["novel"].empty
     assert activity(wells).active.mean() > 0.8
     judged = silhouettes(annotated)
     assert (

@@ -227,9 +227,8 @@ def test_clusters_are_ranked_by_their_median_and_then_their_treatments():
         {"agreement": 0.5, "threshold": 0.2, "active": True}, index=treatments["Metadata_Treatment"]
     )
     tested.loc["inactive | 1", "active"] = False
-    got = novelty(
-        treatments, clusters, tested.drop("d | 1")
-    )  # what was not tested counts as active
+    # What was not tested counts as active.
+    got = novelty(treatments, clusters, tested.drop("d | 1"))
     assert got["treatment"].tolist() == ["c | 1", "d | 1", "a | 1", "b | 1", "inactive | 1"]
     np.testing.assert_allclose(got["score"], [0.9, 0.9, 1, 0.5, 1.9])
     np.testing.assert_allclose(got["cluster_score"], [0.9, 0.9, 0.75, 0.75, 0.75])
@@ -264,9 +263,8 @@ def test_what_an_annotation_says_does_not_matter(planted):
     fewer = treatments.assign(
         Metadata_MoA=treatments["Metadata_MoA"].mask(treatments["Metadata_Compound"] == "b1", "")
     )
-    assert (
-        len(novelty(fewer, clusters, activity(wells))) == len(expected) + 1
-    )  # that there is none does
+    # That there is none does.
+    assert len(novelty(fewer, clusters, activity(wells))) == len(expected) + 1
 
 
 def test_positive_controls_are_neither_known_nor_candidates(planted):
@@ -313,10 +311,8 @@ def test_baselines_are_those_of_scikit_learn(planted):
         .fit(old)
         .decision_function(feature_matrix(new))
     )
-    np.testing.assert_allclose(
-        got["isolation forest"], 0.5 - forest
-    )  # scikit-learn's own offset is -0.5, and low means strange
+    # scikit-learn's own offset is -0.5, and low means strange.
+    np.testing.assert_allclose(got["isolation forest"], 0.5 - forest)
     fewer = baselines(treatments.drop(new.index[:2]), seed=3)
-    pd.testing.assert_frame_equal(
-        fewer, got[2:].reset_index(drop=True)
-    )  # the detectors never saw the others
+    # The detectors never saw the others.
+    pd.testing.assert_frame_equal(fewer, got[2:].reset_index(drop=True))

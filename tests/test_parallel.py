@@ -125,6 +125,7 @@ def test_two_processes_train_as_one_does_and_listen_to_nobody_else(tmp_path, lau
         torch.testing.assert_close(
             other[key].float(), one[key].float(), rtol=0.05, atol=0.02, msg=key
         )
+    # Finished: taken as it is.
     train(
         store,
         labels,
@@ -132,7 +133,7 @@ def test_two_processes_train_as_one_does_and_listen_to_nobody_else(tmp_path, lau
         replace(RECIPE, epochs=3, precision="float32"),
         tmp_path / "two",
         progress=False,
-    )  # finished: taken as it is
+    )
 
 
 def test_a_killed_process_stops_the_training_and_it_goes_on(tmp_path, launch):
@@ -144,10 +145,11 @@ def test_a_killed_process_stops_the_training_and_it_goes_on(tmp_path, launch):
         and "goes on from the last checkpoint" in output
     ), output
     assert len(pd.read_csv(folder / "history.csv")) == 2
+    # As on several machines.
     for name, how in (
         (folder, {}),
         (tmp_path / "whole", {"by": TORCHRUN}),
-    ):  # as on several machines
+    ):
         output, _ = (process := launch(name, 5, **how)).communicate(timeout=600)
         assert process.returncode == 0, output
     one, other = (

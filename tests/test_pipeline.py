@@ -505,9 +505,8 @@ def test_paper_profile_runs_the_published_network_on_full_fields(tmp_path, monke
     assert model.config == CONFIGS["published"] and model.spec[-2:] == (1024, 1280)
     assert recipe == dataclasses.replace(RECIPES["published"], epochs=27, batch=2, max_steps=2)
     assert Store.open(tmp_path / "store").shape == (8, 1024, 1280, 3)
-    assert (
-        read_json(tmp_path / "results" / "05_training.json")["training.epochs"] == 1
-    )  # two batches of two, all four training fields
+    # Two batches of two, all four training fields.
+    assert read_json(tmp_path / "results" / "05_training.json")["training.epochs"] == 1
     assert read_json(tmp_path / "results" / "08_mechanisms.json")["mechanisms.nsc.n.untrained"] == 2
 
 

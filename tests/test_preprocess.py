@@ -275,9 +275,8 @@ def test_an_image_that_changes_while_it_is_read_is_named(screen, tmp_path, monke
     ]
 
     def shrunk(images, *arguments):
-        if any(
-            str(path) in map(str, paths) for paths, _ in images
-        ):  # only now, when all its plate has been counted
+        # Only now, when all its plate has been counted.
+        if any(str(path) in map(str, paths) for paths, _ in images):
             tifffile.imwrite(path, np.zeros((9, 9), np.uint16))
         return plain(images, *arguments)
 

@@ -124,9 +124,8 @@ def test_curves_are_medians_over_replicates(wells):
         ("a", 1.0, "actin"),
         ("b", 1.0, "actin"),
     }
-    assert (
-        len(got) == 5 * 3 - 1
-    )  # c at 2 uM has no similarity to the mechanism of which it is the only well
+    # C at 2 uM has no similarity to the mechanism of which it is the only well.
+    assert len(got) == 5 * 3 - 1
 
 
 def test_wells_without_a_dose_have_no_curve(wells):

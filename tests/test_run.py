@@ -209,10 +209,11 @@ def test_ctrl_c_at_once_is_no_traceback(tmp_path):
     process = begin("doit", "help", cwd=ROOT)
     os.killpg(process.pid, signal.SIGINT)
     said = process.communicate(timeout=PATIENCE)[0]
+    # The latter where even env had not begun.
     assert (process.returncode, said) in (
         (130, f"{SAID}\n"),
         (-signal.SIGINT, ""),
-    )  # the latter where even env had not begun
+    )
 
 
 def test_make_runs_its_commands_so():

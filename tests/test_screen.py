@@ -218,7 +218,8 @@ def test_bbbc021_errors_name_rows_of_both_tables(metadata, tmp_path):
     lines[4] = lines[4].replace(",0.003000", ",-3")
     (tmp_path / "BBBC021_v1_image.csv").write_text("\n".join(lines))
     (tmp_path / "BBBC021_v1_moa.csv").write_bytes(
-        b"compound,concentration,moa\r5-fluorouracil,0.003,A\r5-fluorouracil,0.0030,B\rcycloheximide,15,C\rx,much,D"
+        b"compound,concentration,moa\r5-fluorouracil,0.003,A\r5-fluorouracil,0.0030,B\r"
+        b"cycloheximide,15,C\rx,much,D"
     )
     said = refused(read_bbbc021, tmp_path)
     for part in (

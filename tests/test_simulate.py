@@ -67,8 +67,9 @@ def test_moa_file_has_bare_carriage_returns_and_plain_decimals(tiny):
 
 def test_image_table_is_bbbc021s(tiny):
     header = (
-        "TableNumber,ImageNumber,Image_FileName_DAPI,Image_PathName_DAPI,Image_FileName_Tubulin,Image_PathName_Tubulin,"
-        "Image_FileName_Actin,Image_PathName_Actin,Image_Metadata_Plate_DAPI,Image_Metadata_Well_DAPI,Replicate,"
+        "TableNumber,ImageNumber,Image_FileName_DAPI,Image_PathName_DAPI,Image_FileName_Tubulin,"
+        "Image_PathName_Tubulin,Image_FileName_Actin,Image_PathName_Actin,"
+        "Image_Metadata_Plate_DAPI,Image_Metadata_Well_DAPI,Replicate,"
         "Image_Metadata_Compound,Image_Metadata_Concentration"
     )
     table = pd.read_csv(tiny / "BBBC021_v1_image.csv", dtype=str)
@@ -246,9 +247,10 @@ def test_untreated_cells_measure_like_the_real_ones():
     assert ours["nuclei_per_mm2"] == pytest.approx(real["nuclei_per_mm2"], rel=0.3)
     assert ours["nucleus_area_um2"][1:] == pytest.approx(real["nucleus_area_um2"][1:], rel=0.15)
     assert np.abs(np.subtract(ours["spectrum"], real["spectrum"])).max() < 0.4  # decades
+    # 95 and 99 %.
     assert np.allclose(
         np.array(ours["intensity"])[:, 5:], np.array(real["intensity"])[:, 5:], rtol=0.3
-    )  # 95 and 99 %
+    )
 
 
 def test_full_field_is_drawn_at_the_microscopes_pixel():

@@ -287,9 +287,8 @@ def test_held_out_compounds_are_in_no_training(root, monkeypatch):
         training_fields(table), ["Metadata_Treatment", "Metadata_Compound", "Metadata_MoA"]
     ].drop_duplicates()
     compounds = known.groupby("Metadata_MoA")["Metadata_Compound"].transform("nunique")
-    assert (
-        found["nsc"]["n"] == (compounds > 1).sum()
-    )  # each treatment that can be asked is asked once
+    # Each treatment that can be asked is asked once.
+    assert found["nsc"]["n"] == (compounds > 1).sum()
 
 
 def test_ways_of_choosing_classes_are_compared(root, monkeypatch):

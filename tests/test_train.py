@@ -319,9 +319,8 @@ def test_checkpoint_with_a_right_digest_and_wrong_contents_is_refused(tmp_path):
     with pytest.raises(InputError, match="is no checkpoint"):
         load_model(tmp_path)
     path.unlink()
-    with pytest.raises(
-        MissingStageError, match="holds no trained network"
-    ):  # its SHA-256 alone is no checkpoint
+    # Its SHA-256 alone is no checkpoint.
+    with pytest.raises(MissingStageError, match="holds no trained network"):
         load_model(tmp_path)
 
 
@@ -360,9 +359,8 @@ def test_loss_that_is_not_finite_names_the_fields(tmp_path, monkeypatch):
         train(store, labels, TINY, RECIPE, tmp_path, names=names, progress=False)
     assert len(error.value.problems) == 6 and set(error.value.problems) <= set(names)
     monkeypatch.setattr(engine, "augment", augment)
-    assert (
-        len(train(store, labels, TINY, RECIPE, tmp_path, progress=False)) == 3
-    )  # goes on from epoch 1
+    # Goes on from epoch 1.
+    assert len(train(store, labels, TINY, RECIPE, tmp_path, progress=False)) == 3
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):
@@ -573,9 +571,8 @@ def test_precision_is_measured_once_for_a_whole_training(tmp_path, monkeypatch):
         train(store, labels, TINY, RECIPE, tmp_path, progress=False)
     used = read_yaml(tmp_path / "network.yml")[1]["precision"]
     monkeypatch.undo()
-    monkeypatch.setattr(
-        module, "bfloat16", lambda: used == "float32"
-    )  # now it would measure the opposite
+    # Now it would measure the opposite.
+    monkeypatch.setattr(module, "bfloat16", lambda: used == "float32")
     train(store, labels, TINY, RECIPE, tmp_path, progress=False)
     assert read_yaml(tmp_path / "network.yml")[1]["precision"] == used
 

@@ -914,9 +914,8 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
                 command()
             done.append(name)
         except (SystemExit, InputError, AssertionError) as end:
-            (done if end.args[:1] in ((0,), (1,)) else refused).append(
-                name
-            )  # 1: the check has found an error
+            # 1: the check has found an error.
+            (done if end.args[:1] in ((0,), (1,)) else refused).append(name)
     assert (done, refused) == (
         ["check", "preprocess"],
         ["simulate", "data", "train", "a notebook by hand", "a second book"],

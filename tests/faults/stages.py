@@ -192,9 +192,8 @@ def disturb(folder: Path, how: Disturbance) -> None:
 def _warm() -> None:
     """Make libraries load what they load when first used, once and not in every process."""
     torch.optim.AdamW([torch.zeros(1, requires_grad=True)], fused=True)
-    tqdm.set_lock(
-        threading.RLock()
-    )  # its own is shared between processes, and what a killed one leaves of that is complained of
+    # Its own is shared between processes, and what a killed one leaves of that is complained of.
+    tqdm.set_lock(threading.RLock())
     DataFrameSchema({"a": Column(checks=[Check(lambda text: text == "a")])}).validate(
         pd.DataFrame({"a": ["a"]}), lazy=True
     )
@@ -213,9 +212,8 @@ def _child(stage: str, folder: Path, how: Disturbance, told: Connection) -> None
     os.dup2(told.fileno(), 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
-    engine._bfloat16_is_faster = lambda kind: (
-        False
-    )  # measured, it may differ from run to run beside other work
+    # Measured, it may differ from run to run beside other work.
+    engine._bfloat16_is_faster = lambda kind: False
     try:
         disturb(folder, how)
         STAGES[stage](folder)

@@ -78,14 +78,16 @@ def _each(*reads: Callable[[], object]) -> None:
 # ------------------------------------------------------------------------------ tables
 
 LOADDATA = """\
-Metadata_Plate,Metadata_Well,Metadata_Site,Metadata_Compound,Metadata_Concentration,Metadata_MoA,FileName_DNA,PathName_DNA
+Metadata_Plate,Metadata_Well,Metadata_Site,Metadata_Compound,Metadata_Concentration,\
+Metadata_MoA,FileName_DNA,PathName_DNA
 P1,B02,1,DMSO,0,,a.tif,
 P1,B03,1,"taxol, pure",0.3,tubulin,b.tif,.
 P1,b3,2,taxol,3E-1,,c.tif,./
 """
 BBBC021 = """\
-TableNumber,ImageNumber,Image_FileName_DAPI,Image_PathName_DAPI,Image_FileName_Tubulin,Image_PathName_Tubulin,Image_FileName_Actin,\
-Image_PathName_Actin,Image_Metadata_Plate_DAPI,Image_Metadata_Well_DAPI,Replicate,Image_Metadata_Compound,Image_Metadata_Concentration
+TableNumber,ImageNumber,Image_FileName_DAPI,Image_PathName_DAPI,Image_FileName_Tubulin,\
+Image_PathName_Tubulin,Image_FileName_Actin,Image_PathName_Actin,Image_Metadata_Plate_DAPI,\
+Image_Metadata_Well_DAPI,Replicate,Image_Metadata_Compound,Image_Metadata_Concentration
 1,1,G10_s1_w1A.tif,Week1/P1,G10_s1_w2B.tif,Week1/P1,G10_s1_w4C.tif,Week1/P1,Week1_P1,G10,1,taxol,0.3
 1,2,G11_s1_w1A.tif,Week1/P1,G11_s1_w2B.tif,Week1/P1,G11_s1_w4C.tif,Week1/P1,Week1_P1,G11,1,DMSO,0
 """
@@ -261,7 +263,8 @@ CONF = (
     "Wells: 4\nPlates: 2\nPlate\tWell\tContent\n"
     "*\t*\tsample\n*\tA01\tneg\n[12]\tB0?1\tempty\n1|2\t(B02)\tplk1\n",
     "Plate\tReplicate\tWell\tFlag\n1\t2\tA02\tNA\n",
-    "Plate\tWell\tsiRNAID\tGeneID\tLocusID\tContent\n1\tA02\ts1\tTP53\t7157\tsample\n2\tA02\ts2\tPLK1\t5347\tsample\n"
+    "Plate\tWell\tsiRNAID\tGeneID\tLocusID\tContent\n1\tA02\ts1\tTP53\t7157\tsample\n"
+    "2\tA02\ts2\tPLK1\t5347\tsample\n"
     "1\tB02\ts3\tplk1\tNA\tcontrol\n1\tB01\tempty\tempty\tempty\tempty\n",
 )
 
@@ -296,9 +299,8 @@ def _read_checkpoint(folder: Path, data: bytes) -> None:
     (folder / "network.yml").write_bytes(settings)
     path = folder / "epoch_001.safetensors"
     path.write_bytes(tensors)
-    path.with_suffix(".sha256").write_text(
-        f"{sha256(path)}  {path.name}\n", encoding="ascii"
-    )  # as a forger would
+    # As a forger would.
+    path.with_suffix(".sha256").write_text(f"{sha256(path)}  {path.name}\n", encoding="ascii")
     load_model(folder)
 
 
