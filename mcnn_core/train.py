@@ -488,7 +488,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 options.processes,
             )
             return
-        classes = pd.read_parquet(options.out / "surrogate.parquet")
+        try:
+            classes = pd.read_parquet(options.out / "surrogate.parquet")
+        except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
+            raise InputError(
+                f"{options.out / 'surrogate.parquet'} is not a readable table ({error}): run the "
+                "notebook 03_surrogate_classes again"
+            ) from error
         train(
             Store.open(options.out / "store"),
             classes["label"].to_numpy(),

@@ -580,6 +580,9 @@ def test_precision_is_measured_once_for_a_whole_training(tmp_path, monkeypatch):
 def test_command_line_trains_what_the_chapters_left(tmp_path, capsys):
     with pytest.raises(SystemExit, match="run the notebooks 01 to 03 first"):
         module.main(["--out", str(tmp_path)])
+    (tmp_path / "surrogate.parquet").write_text("no table")
+    with pytest.raises(SystemExit, match=r"^error: .*surrogate\.parquet is not a readable table"):
+        module.main(["--out", str(tmp_path)])
     screen = read_loaddata(write_screen(tmp_path, shape=(32, 32)))
     preprocess(screen, tmp_path / "store", progress=False)
     labels = surrogate_classes(screen.table, ["Metadata_Well"], np.ones(len(screen.table), bool))
