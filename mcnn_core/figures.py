@@ -331,6 +331,12 @@ def scree(ax: Axes, explained: np.ndarray) -> Axes:
     return ax
 
 
+def _outline(ax: Axes, start: int, stop: int, **style: Any) -> None:
+    """Draw a square around the rows and columns from `start` to `stop` of a matrix."""
+    side = stop - start
+    ax.add_patch(Rectangle((start - 0.5, start - 0.5), side, side, fill=False, **style))
+
+
 def _blocks(labels: np.ndarray) -> list[tuple[str, int, int]]:
     """Return (label, start, stop) of each run of equal labels."""
     edges = [0, *(np.flatnonzero(labels[1:] != labels[:-1]) + 1), len(labels)]
@@ -380,16 +386,7 @@ def distance_matrix(
         ax.axvline(start - 0.5, color="white", linewidth=0.6)
     if frame:
         start, stop = frame
-        ax.add_patch(
-            Rectangle(
-                (start - 0.5, start - 0.5),
-                stop - start,
-                stop - start,
-                fill=False,
-                edgecolor="red",
-                linewidth=2,
-            )
-        )
+        _outline(ax, start, stop, edgecolor="red", linewidth=2)
     if only:
         doses = part["Metadata_Concentration"].map(
             lambda dose: "" if np.isnan(dose) else f" {dose:g} µM"
@@ -828,16 +825,7 @@ def ordered_matrix(ax: Axes, distances: np.ndarray, clusters: np.ndarray) -> Axe
     )
     for _, start, stop in _blocks(np.asarray(clusters)):
         if stop - start > 1:
-            ax.add_patch(
-                Rectangle(
-                    (start - 0.5, start - 0.5),
-                    stop - start,
-                    stop - start,
-                    fill=False,
-                    edgecolor="white",
-                    linewidth=0.6,
-                )
-            )
+            _outline(ax, start, stop, edgecolor="white", linewidth=0.6)
     ax.set(
         xlabel="treatments, in the order of the leaves",
         ylabel="treatments, in the order of the leaves",
