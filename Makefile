@@ -60,10 +60,10 @@ book: $(INSTALLED)
 	@$(BIN)/python -c 'import os; print(os.path.realpath(os.path.expanduser(os.environ["OUT"]) + "/html/index.html"))'
 
 check: $(INSTALLED)
-	@$(RUN) mcnn_core.doctor --screen "$$SCREEN" --data "$$DATA" --out "$$OUT"
+	@$(RUN) mcnn_book check --screen "$$SCREEN" --data "$$DATA" --out "$$OUT"
 
 data: $(INSTALLED)
-	@$(RUN) mcnn_core.download --screen "$$SCREEN" --data "$$DATA" --only "$$ONLY"
+	@$(RUN) mcnn_book data --screen "$$SCREEN" --data "$$DATA" --only "$$ONLY"
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term-missing:skip-covered
@@ -74,14 +74,14 @@ lint: $(INSTALLED)
 	$(BIN)/python -m mypy
 
 study: $(INSTALLED)
-	$(RUN) mcnn_core.study $(if $(filter-out simulated,$(SCREEN)),--screen "$$SCREEN")
+	$(RUN) mcnn_book study $(if $(filter-out simulated,$(SCREEN)),--screen "$$SCREEN")
 
 bench: $(INSTALLED)
 	$(RUN) benchmarks $(if $(QUICK),--quick) $(if $(LARGE),--large) --only "$$ONLY" $(if $(filter-out _build,$(OUT)),--out "$$OUT")
 
 simulate: $(INSTALLED)
 	@test "$$OUT" != _build || { echo 'error: name the folder of the screen: make simulate OUT=DIR' >&2; exit 2; }
-	$(RUN) mcnn_core.$(if $(filter kimorph,$(SCREEN)),kimorph,simulate) --out "$$OUT" --seed "$$SEED"
+	$(RUN) mcnn_book simulate $(if $(filter kimorph,$(SCREEN)),--screen kimorph) --out "$$OUT" --seed "$$SEED"
 
 faults: $(INSTALLED)
 	@$(BIN)/python -m tests.faults --record
@@ -90,5 +90,5 @@ notebooks: $(INSTALLED)
 	@$(RUN) tools.book
 
 clean: $(INSTALLED)
-	@$(BIN)/python -c 'from mcnn_core.errors import reporting; from mcnn_core.workspace import clean; reporting()(clean)()'
+	@$(BIN)/python -m mcnn_book clean
 	rm -rf .coverage .pytest_cache

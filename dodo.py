@@ -11,9 +11,9 @@ from contextlib import ExitStack
 from doit.exceptions import TaskFailed
 from doit.tools import config_changed
 
+from mcnn_book.workspace import claim_output
 from mcnn_core.errors import InputError
-from mcnn_core.files import exclusive
-from mcnn_core.workspace import claim_output
+from mcnn_core.machine.files import exclusive
 from tools import book
 
 HELD = ExitStack()  # until the process ends
@@ -102,7 +102,7 @@ def task_merge():
 
 def task_stage():
     """Mirror prose, configuration and API pages."""
-    sources = [BUILD.root / "mcnn_core" / f"{name}.py" for name in book.module_names(BUILD.root)]
+    sources = filter(None, map(book.module_file, book.module_names(BUILD.root)))
     pages = [SRC / "book", SRC / "conf.py", SRC / "_config.yml", SRC / "_toc.yml"]
     return {
         "actions": [step(book.stage, BUILD, leaves=pages)],

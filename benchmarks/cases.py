@@ -37,7 +37,7 @@ class Case:
     contestants : dict of str to function
         "ours"; "textbook" and others beside it; "raw" moves the same bytes and does nothing else.
     work : float
-        Of one unit, in what the time of this stage follows (`mcnn_core.cost`); 0: the contestant
+        Of one unit, in what the time of this stage follows (`mcnn_book.check.cost`); 0: the contestant
         says ("macs").
     load : float
         What one process holds at once, in what its memory follows.
@@ -94,7 +94,7 @@ def prepare_raw(folder: Path, case: Case) -> None:
 
 def prepare_store(folder: Path, case: Case) -> None:
     """Write the raw fields and pre-process them."""
-    from mcnn_core.preprocess import preprocess
+    from mcnn_core.preprocessing import preprocess
 
     prepare_raw(folder, case)
     if not (folder / f"store-{case.height}").exists():
@@ -121,7 +121,7 @@ def _screen(folder: Path, case: Case):
 
 def simulate_ours(folder: Path, case: Case):
     """Draw and write a screen, on all cores."""
-    from mcnn_core.simulate import simulate_screen
+    from mcnn_book.simulate.bbbc021 import simulate_screen
 
     layout = made.few_wells(case.more["sites"])
     return lambda: simulate_screen(
@@ -146,7 +146,7 @@ def simulate_raw(folder: Path, case: Case):
 
 def read_ours(folder: Path, case: Case):
     """Read fields one after another, checked."""
-    from mcnn_core.images import read_field
+    from mcnn_core.readers.images import read_field
 
     screen = _screen(folder, case)
     return lambda: [read_field(screen, row).shape for row in range(case.fields)], {}
@@ -159,7 +159,7 @@ def read_textbook(folder: Path, case: Case):
 
 
 def _read_bytes(screen) -> None:
-    from mcnn_core.images import image_paths
+    from mcnn_core.readers.images import image_paths
 
     for paths in image_paths(screen):
         for path in paths:
@@ -174,7 +174,7 @@ def read_raw(folder: Path, case: Case):
 
 def preprocess_ours(folder: Path, case: Case, workers: int = CORES):
     """Write the 8-bit store, on all cores."""
-    from mcnn_core.preprocess import preprocess
+    from mcnn_core.preprocessing import preprocess
 
     screen = _screen(folder, case)
     return lambda: preprocess(
@@ -208,7 +208,7 @@ def preprocess_raw(folder: Path, case: Case):
 
 
 def _store(folder: Path, case: Case):
-    from mcnn_core.preprocess import Store
+    from mcnn_core.preprocessing import Store
 
     return Store.open(folder / f"store-{case.height}")
 
@@ -219,13 +219,13 @@ def _labels(store, case: Case) -> np.ndarray:
 
 
 def _recipe(case: Case):
-    from mcnn_core.engine import RECIPES
+    from mcnn_core.training import RECIPES
 
     return replace(RECIPES[case.network], batch=case.batch, epochs=case.epochs)
 
 
 def _facts(model, case: Case, precision: str) -> dict[str, Any]:
-    from mcnn_core.cost import training_macs
+    from mcnn_book.check.cost import training_macs
     from mcnn_core.model import macs
 
     count = training_macs(model) * _recipe(case).crop ** 2 if case.stage == "train" else macs(model)
@@ -233,7 +233,7 @@ def _facts(model, case: Case, precision: str) -> dict[str, Any]:
 
 
 def _native() -> str:
-    from mcnn_core.engine import bfloat16
+    from mcnn_core.machine.device import bfloat16
 
     return "bfloat16" if bfloat16() else "float32"
 
@@ -241,7 +241,7 @@ def _native() -> str:
 def train_ours(folder: Path, case: Case, precision: str = "auto"):
     """Train for some epochs and count all but the first."""
     from mcnn_core.model import CONFIGS
-    from mcnn_core.train import train, untrained_model
+    from mcnn_core.training import train, untrained_model
 
     store = _store(folder, case)
     labels, recipe = _labels(store, case), replace(_recipe(case), precision=precision)
@@ -267,7 +267,7 @@ def train_textbook(folder: Path, case: Case):
     """Take as many steps by the usual loop."""
     from benchmarks.plain_network import Training
     from mcnn_core.model import CONFIGS
-    from mcnn_core.train import untrained_model
+    from mcnn_core.training import untrained_model
 
     store = _store(folder, case)
     labels = _labels(store, case)
@@ -284,7 +284,7 @@ def train_textbook(folder: Path, case: Case):
 
 def _untrained(folder: Path, case: Case):
     from mcnn_core.model import CONFIGS
-    from mcnn_core.train import untrained_model
+    from mcnn_core.training import untrained_model
 
     store = _store(folder, case)
     return store, untrained_model(store, _labels(store, case), CONFIGS[case.network])
@@ -314,7 +314,7 @@ def embed_textbook(folder: Path, case: Case):
 
 def profiles_ours(folder: Path, case: Case):
     """Take features to principal components and medians."""
-    from mcnn_core.compare import profile
+    from mcnn_core.profiles import profile
 
     features = made.random_features(case.more["plates"])
     return lambda: profile(features), {}
@@ -334,8 +334,8 @@ def _profiles(case: Case) -> np.ndarray:
 
 def distances_ours(folder: Path, case: Case):
     """Compare all profiles with all, join them into a tree, order its leaves."""
-    from mcnn_core.clusters import tree
-    from mcnn_core.distances import cosine_distances
+    from mcnn_core.analysis.clusters import tree
+    from mcnn_core.analysis.distances import cosine_distances
 
     profiles = _profiles(case)
     return lambda: tree(cosine_distances(profiles)), {}
@@ -354,7 +354,7 @@ def _cluster(folder: Path, case: Case):
 
 def enrichment_ours(folder: Path, case: Case):
     """Test every term for one cluster, each by itself."""
-    from mcnn_core.enrichment import enrich
+    from mcnn_core.analysis.enrichment import enrich
 
     space, genes = _cluster(folder, case)
     return lambda: enrich(space, genes, "classic"), {
@@ -372,7 +372,7 @@ def enrichment_textbook(folder: Path, case: Case):
 
 def ontology_ours(folder: Path, case: Case):
     """Parse, parse from the cache, and enrich all clusters by every algorithm."""
-    from mcnn_core.enrichment import ALGORITHMS, enrich_clusters, load_go
+    from mcnn_core.analysis.enrichment import ALGORITHMS, enrich_clusters, load_go
 
     def run() -> dict[str, float]:
         clock = Laps()
@@ -406,19 +406,13 @@ def discovery_ours(folder: Path, case: Case):
     """Make every table and figure of chapters 9 to 12 from features."""
     import matplotlib.pyplot as plt
 
-    from mcnn_core import figures, interactive
-    from mcnn_core.compare import profile
-    from mcnn_core.discover import (
-        cluster_names,
-        cluster_table,
-        discover,
-        novel_sheet,
-        suspect_sheet,
-        thumbnails,
-        unannotated_tops,
-    )
-    from mcnn_core.files import write_table
-    from mcnn_core.response import effects, similarities
+    from mcnn_book import figures, interactive
+    from mcnn_book.sheets import novel_sheet, suspect_sheet, thumbnails
+    from mcnn_book.study.study import discover
+    from mcnn_core.analysis.clusters import cluster_names, cluster_table
+    from mcnn_core.analysis.response import effects, similarities, unannotated_tops
+    from mcnn_core.machine.files import write_table
+    from mcnn_core.profiles import profile
 
     plt.switch_backend("agg")
     features = made.random_features(case.more["plates"])
@@ -501,7 +495,7 @@ def discovery_ours(folder: Path, case: Case):
 
 def base_ours(folder: Path, case: Case):
     """Load the package and do nothing: what every process holds."""
-    import mcnn_core.pipeline  # noqa: F401
+    import mcnn_book.screens  # noqa: F401
 
     return lambda: None, {}
 

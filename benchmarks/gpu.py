@@ -28,20 +28,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.plain_network import Embedding, Training
-from mcnn_core.engine import (
-    RECIPES,
-    Fields,
-    bfloat16,
-    device,
-    draw,
-    embed,
-    optimiser_for,
-    reproducible,
-    run_steps,
-)
 from mcnn_core.errors import reporting
-from mcnn_core.files import refuse_existing
+from mcnn_core.machine.device import bfloat16, device, reproducible
+from mcnn_core.machine.files import refuse_existing
 from mcnn_core.model import CONFIGS, MCNN, macs
+from mcnn_core.training import RECIPES, Fields, activations, draw, optimiser_for, run_steps
 
 
 @dataclass(frozen=True)
@@ -311,8 +302,8 @@ def measure(sizes: Sizes) -> dict[str, object]:
         Fields(Repeated(drawn, sizes.embedded)),
         f"embedding, {sizes.embedded:,} fields from host memory",
     )
-    embed(model, fields, range(64))
-    seconds = synchronised(lambda: embed(model, fields, range(sizes.embedded)))
+    activations(model, fields, range(64))
+    seconds = synchronised(lambda: activations(model, fields, range(sizes.embedded)))
     say(title, seconds, "s")
     say(f"{title}: share of the arithmetic peak", per_field * sizes.embedded / seconds / arithmetic)
     say(

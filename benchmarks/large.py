@@ -1,6 +1,6 @@
 """A simulated screen of more than 5,000 fields from end to end.
 
-The predictions of `mcnn_core.cost` are held against it.
+The predictions of `mcnn_book.check.cost` are held against it.
 """
 
 import sys
@@ -14,20 +14,20 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.cases import CORES, Case, prepare_nothing
-from mcnn_core.workspace import provenance
+from mcnn_book.workspace import provenance
 
 HEIGHT, WIDTH, SITES, EPOCHS = 128, 160, 3, 3
 STAGES = ("simulate", "preprocess", "train", "embed", "profiles", "distances")
 
 
 def _layout(quick: bool):
-    from mcnn_core.simulate import LAYOUTS
+    from mcnn_book.simulate.bbbc021 import LAYOUTS
 
     return LAYOUTS["tiny"] if quick else replace(LAYOUTS["default"], sites=SITES)
 
 
 def _screen(folder: Path):
-    from mcnn_core.screen import read_bbbc021
+    from mcnn_core.readers.bbbc021 import read_bbbc021
 
     return read_bbbc021(folder / "screen", simulated=True)
 
@@ -37,14 +37,14 @@ def _stages(folder: Path, quick: bool) -> dict[str, Callable[[], Any]]:
     import numpy as np
 
     def simulate() -> None:
-        from mcnn_core.simulate import simulate_screen
+        from mcnn_book.simulate.bbbc021 import simulate_screen
 
         simulate_screen(
             folder / "screen", 0, _layout(quick), HEIGHT, WIDTH, workers=CORES, progress=False
         )
 
     def preprocess() -> dict[str, Any]:
-        from mcnn_core.preprocess import preprocess
+        from mcnn_core.preprocessing import preprocess
 
         screen, start = _screen(folder), time.perf_counter()
         preprocess(screen, folder / "store", workers=CORES, progress=False)
@@ -54,10 +54,9 @@ def _stages(folder: Path, quick: bool) -> dict[str, Callable[[], Any]]:
         }
 
     def train() -> dict[str, Any]:
-        from mcnn_core.engine import RECIPES
         from mcnn_core.model import CONFIGS
-        from mcnn_core.preprocess import Store
-        from mcnn_core.train import train
+        from mcnn_core.preprocessing import Store
+        from mcnn_core.training import RECIPES, train
 
         treatments = _screen(folder).table["Metadata_Treatment"]
         labels = pd.Categorical(treatments).codes.astype(np.int64)
@@ -78,8 +77,8 @@ def _stages(folder: Path, quick: bool) -> dict[str, Callable[[], Any]]:
 
     def embed() -> None:
         from mcnn_core.features import embed_screen
-        from mcnn_core.preprocess import Store
-        from mcnn_core.train import load_model
+        from mcnn_core.preprocessing import Store
+        from mcnn_core.training import load_model
 
         embed_screen(
             load_model(folder / "training"),
@@ -89,9 +88,8 @@ def _stages(folder: Path, quick: bool) -> dict[str, Callable[[], Any]]:
         )
 
     def profiles() -> None:
-        from mcnn_core.compare import profile
-        from mcnn_core.features import feature_frame
-        from mcnn_core.files import write_table
+        from mcnn_core.machine.files import write_table
+        from mcnn_core.profiles import feature_frame, profile
 
         parts = sorted((folder / "embedding").glob("part_*.npy"))
         activations, table = (
@@ -104,8 +102,8 @@ def _stages(folder: Path, quick: bool) -> dict[str, Callable[[], Any]]:
             write_table(folder / "profiles" / f"{name}.parquet", frame)
 
     def distances() -> None:
-        from mcnn_core.clusters import tree
-        from mcnn_core.distances import cosine_distances
+        from mcnn_core.analysis.clusters import tree
+        from mcnn_core.analysis.distances import cosine_distances
         from mcnn_core.profiles import feature_matrix
 
         tree(
@@ -116,7 +114,7 @@ def _stages(folder: Path, quick: bool) -> dict[str, Callable[[], Any]]:
 
 
 def _contestant(folder: Path, case: Case):
-    import mcnn_core.pipeline  # noqa: F401
+    import mcnn_book.screens  # noqa: F401
 
     return _stages(folder, case.more["quick"])[case.stage.partition(" ")[2]], {}
 
@@ -188,7 +186,7 @@ def run(measure: Callable[..., dict], quick: bool = False) -> dict[str, Any]:
 
 def table(bench: dict[str, Any], predicted: pd.DataFrame) -> str:
     """Return the table that is printed: measured beside predicted."""
-    from mcnn_core.cost import beside
+    from mcnn_book.check.cost import beside
 
     return (
         "{n_fields:,} fields of {height} x {width}, {n_classes} classes, {epochs} epochs\n".format(

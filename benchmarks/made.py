@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import tifffile
 
-from mcnn_core.screen import Screen, read_loaddata
+from mcnn_core.readers.loaddata import read_loaddata
+from mcnn_core.screen import Screen
 
 CHANNELS = ("DNA", "Actin", "Tubulin")
 CLASSES = 8
@@ -49,7 +50,7 @@ def read_fields(folder: Path, fields: int | None = None) -> Screen:
 
 def few_wells(sites: int):
     """Return a simulated layout of two compounds and their controls, on eight wells or so."""
-    from mcnn_core.simulate import LAYOUTS
+    from mcnn_book.simulate.bbbc021 import LAYOUTS
 
     tiny = LAYOUTS["tiny"]
     few = tiny.compounds["compound"].isin(["taxol", "nocodazole"])
@@ -99,8 +100,8 @@ def screen_layout(plates: int) -> pd.DataFrame:
 
 def random_features(plates: int) -> pd.DataFrame:
     """Return 128 random features for every field of `screen_layout`."""
-    from mcnn_core.features import feature_frame
-    from mcnn_core.pipeline import training_fields
+    from mcnn_core.profiles import feature_frame
+    from mcnn_core.surrogate import training_fields
 
     table = screen_layout(plates)
     values = np.random.default_rng(0).normal(size=(len(table), 128)).astype(np.float32)
@@ -154,7 +155,7 @@ def read_library(folder: Path, genes: int = LIBRARY):
 
     The clusters are dealt at random.
     """
-    from mcnn_core.enrichment import load_go, universe
+    from mcnn_core.analysis.enrichment import load_go, universe
 
     go = load_go(folder / "made.obo", folder / "made.gaf", folder / "cache")
     rng = np.random.default_rng(0)

@@ -26,12 +26,12 @@ from typing import Any
 
 import numpy as np
 
+from mcnn_book.simulate.bbbc021 import LAYOUTS, simulate_screen
+from mcnn_book.workspace import processor
 from mcnn_core.errors import reporting
-from mcnn_core.files import refuse_existing
-from mcnn_core.preprocess import BLOCK, preprocess
-from mcnn_core.screen import read_bbbc021
-from mcnn_core.simulate import LAYOUTS, simulate_screen
-from mcnn_core.workspace import processor
+from mcnn_core.machine.files import refuse_existing
+from mcnn_core.preprocessing import BLOCK, preprocess
+from mcnn_core.readers.bbbc021 import read_bbbc021
 
 SIZES = {"small": (128, 160), "full": (1024, 1280)}
 FEW = replace(LAYOUTS["tiny"], columns=(5,), controls=1, sites=1)

@@ -13,8 +13,8 @@ from scipy.cluster.hierarchy import linkage, optimal_leaf_ordering
 from scipy.spatial.distance import pdist
 from scipy.stats import fisher_exact
 
-from mcnn_core.images import image_paths
-from mcnn_core.preprocess import PERCENTILES
+from mcnn_core.preprocessing import PERCENTILES
+from mcnn_core.readers.images import image_paths
 
 
 def read(screen, rows) -> list[np.ndarray]:
@@ -39,7 +39,8 @@ def preprocess(screen, path: Path) -> np.ndarray:
 
 def simulate(folder: Path, seed: int, layout, height: int, width: int) -> None:
     """Draw the wells of a screen one after another, in one process."""
-    from mcnn_core.simulate import field, truth_table
+    from mcnn_book.simulate.bbbc021 import truth_table
+    from mcnn_book.simulate.cells import field
 
     wells, compounds = truth_table(seed, layout)
     for well in wells.to_dict("records"):

@@ -11,18 +11,20 @@ from contextlib import contextmanager
 
 #: Problems that a message prints, and problems of one kind that are kept one by one.
 SHOWN, KEPT = 20, 10_000
+
+
 #: A whole number as people write it in a command: digits alone, and such as 64 bits hold.
 WHOLE = "[0-9]{1,18}"
 
 
 class Problem(str):
-    """One line of an `InputError` that knows its place and kind, for ``mcnn_core.doctor``.
+    """One line of an `InputError` that knows its place and kind, for ``mcnn_book.check.examine``.
 
     Parameters
     ----------
     text : str
     code : str
-        Name of the kind of problem, one of ``mcnn_core.doctor.codes``.
+        Name of the kind of problem, one of ``mcnn_book.check.examine.codes``.
     file : str
     row : int, optional
         Line in the file, the header being line 1.

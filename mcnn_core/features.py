@@ -3,28 +3,23 @@
 Paper: Methods, "Feature extraction".
 """
 
-import argparse
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as packed
-from sklearn.decomposition import PCA
 from tqdm import tqdm
 
-from mcnn_core import engine
-from mcnn_core.checkpoint import read_yaml, write_yaml
-from mcnn_core.cluster import pool
-from mcnn_core.errors import InputError, reporting
-from mcnn_core.files import (
+from mcnn_core import training
+from mcnn_core.errors import InputError
+from mcnn_core.machine.device import bfloat16
+from mcnn_core.machine.files import (
     atomic,
     claim,
     exclusive,
@@ -35,10 +30,9 @@ from mcnn_core.files import (
     write_array,
     write_json,
 )
-from mcnn_core.model import MCNN, digest
-from mcnn_core.preprocess import Store
-from mcnn_core.screen import field_names
-from mcnn_core.train import load_model
+from mcnn_core.machine.scheduler import pool
+from mcnn_core.model import MCNN, digest, read_yaml, write_yaml
+from mcnn_core.preprocessing import Store
 
 PART = 256  #: fields that `embed_screen` keeps together: what a killed run loses at most
 
@@ -63,7 +57,7 @@ def embed(
     batch : int
         Fields at a time, fewer where they are large.
     precision : str
-        As in `mcnn_core.engine.Recipe`.
+        As in `mcnn_core.training.Recipe`.
     progress : bool
 
     Returns
@@ -72,7 +66,9 @@ def embed(
         Activations of the fully connected layer after its ReLU, in the order of `rows`.
     """
     with tqdm(total=len(rows), disable=not progress, desc="features", unit="field") as bar:
-        return engine.embed(model, engine.Fields(store.pixels), rows, batch, bar.update, precision)
+        return training.activations(
+            model, training.Fields(store.pixels), rows, batch, bar.update, precision
+        )
 
 
 def embed_screen(
@@ -92,7 +88,7 @@ def embed_screen(
         part, and ``embedding.json``, which says of which store, weights and precision they are.
         Parts of another embedding are deleted, damaged ones computed again.
     scheduler : str
-        Address of a cluster that does it instead (`mcnn_core.cluster`).
+        Address of a cluster that does it instead (`mcnn_core.machine.scheduler`).
     progress : bool
 
     Returns
@@ -104,8 +100,8 @@ def embed_screen(
     ------
     InputError
         If the folder holds what this function has not written; if another run embeds into it; if
-        pixels of the store are not as they were written (`mcnn_core.preprocess.Store.verify`); and
-        what `mcnn_core.cluster.pool` raises.
+        pixels of the store are not as they were written (`mcnn_core.preprocessing.Store.verify`); and
+        what `mcnn_core.machine.scheduler.pool` raises.
     """
     folder = Path(folder).resolve()
     claim(folder, "embedding")
@@ -132,7 +128,7 @@ def _embed_screen(
     # Measured once for the whole screen, whatever a resumed run or a worker would measure.
     precision = kept.pop("precision", "") if isinstance(kept, dict) else ""
     if kept != identity:
-        precision = "bfloat16" if engine.bfloat16() else "float32"
+        precision = "bfloat16" if bfloat16() else "float32"
         for part in folder.glob("part_*"):
             part.unlink()
     if kept != identity or not _is_sent(folder, weights):  # it may have been lost or damaged since
@@ -221,131 +217,3 @@ def _embed_part(
     )
     with atomic(folder / f"{name}.sha256") as temporary:
         temporary.write_text(f"{sha256(folder / name)}  {name}\n", encoding="ascii")
-
-
-def feature_frame(
-    table: pd.DataFrame, activations: np.ndarray, training: np.ndarray
-) -> pd.DataFrame:
-    """Join Metadata_*, Metadata_Training and MCNN_001 to MCNN_128.
-
-    InputError if rows do not match or are not finite.
-    """
-    if not len(table) == len(activations) == len(training):
-        raise InputError(
-            f"{len(table)} fields need as many rows of features and training marks",
-            [f"{len(activations)} rows of features", f"{len(training)} training marks"],
-        )
-    bad = ~np.isfinite(activations).all(axis=1)
-    if bad.any():
-        raise InputError("Features must be finite numbers", field_names(table[bad]))
-    metadata = table[[column for column in table if column.startswith("Metadata_")]].reset_index(
-        drop=True
-    )
-    features = pd.DataFrame(activations, columns=_numbered("MCNN", activations.shape[1]))
-    return pd.concat(
-        [metadata.assign(Metadata_Training=np.asarray(training, dtype=bool)), features], axis=1
-    )
-
-
-@dataclass(frozen=True)
-class Projection:
-    """Principal axes of the training fields."""
-
-    columns: tuple[str, ...]  #: features, in order
-    #: (d,) float64: mean of the training fields, subtracted first [ours: the paper is silent]
-    mean: np.ndarray
-    components: np.ndarray  #: (k, d) float64: orthonormal axes
-    explained: np.ndarray  #: (k,) float64: part of the variance along each axis
-
-    def transform(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Return Metadata_* columns and principal components (float64).
-
-        They are named MCNN_001 ... as features were.
-        """
-        missing = [
-            f"column {column!r} is missing" for column in self.columns if column not in frame
-        ]
-        if missing:
-            raise InputError("The frame lacks features of the projection", missing)
-        scores = (
-            frame[list(self.columns)].to_numpy(dtype=np.float64) - self.mean
-        ) @ self.components.T
-        names = _numbered(self.columns[0].split("_")[0], len(self.components))
-        metadata = frame[[column for column in frame if column.startswith("Metadata_")]]
-        return pd.concat([metadata, pd.DataFrame(scores, columns=names, index=frame.index)], axis=1)
-
-
-def fit_pca(frame: pd.DataFrame, variance: float = 0.99) -> Projection:
-    """Fit principal components on the non-augmented training fields.
-
-    They keep a part of the variance.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        Rows of `feature_frame` (or other features beside Metadata_*). InputError if a row is not
-        marked as a training field in Metadata_Training, or if no feature varies.
-    variance : float
-        Part of the variance to keep, between 0 and 1 (paper: 0.99).
-    """
-    if "Metadata_Training" not in frame:
-        raise InputError(
-            "PCA is fitted on training fields only: column Metadata_Training must mark them"
-        )
-    marked = frame["Metadata_Training"].fillna(False).astype(bool).to_numpy()
-    if not marked.all():
-        raise InputError(
-            "PCA is fitted on training fields only: pass frame[frame.Metadata_Training]",
-            [f"{name} was not trained on" for name in field_names(frame[~marked])],
-        )
-    columns = [column for column in frame if not column.startswith("Metadata_")]
-    values = frame[columns].to_numpy(dtype=np.float64)
-    if len(values) < 2 or not np.ptp(values, axis=0).any():
-        raise InputError(
-            f"PCA needs features that vary between at least two fields; {len(values)} fields of "
-            f"{len(columns)} features do not: has the network learned anything?"
-        )
-    pca = PCA(n_components=variance, svd_solver="full").fit(values)
-    return Projection(
-        tuple(columns),
-        pca.mean_,
-        np.ascontiguousarray(pca.components_),
-        pca.explained_variance_ratio_,
-    )
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run ``python -m mcnn_core.features --store DIR --model DIR --out DIR``."""
-    parser = argparse.ArgumentParser(
-        description="Send every field of a store through a trained network."
-    )
-    parser.add_argument("--store", required=True, help="folder that pre-processing wrote")
-    parser.add_argument("--model", required=True, help="folder that training has finished")
-    parser.add_argument(
-        "--out",
-        required=True,
-        help="folder of the parts, and of activations.npy: row i for row i of the store",
-    )
-    parser.add_argument(
-        "--scheduler",
-        default="",
-        help="tcp://HOST:PORT of a cluster that does it instead (mcnn_core.cluster)",
-    )
-    given = parser.parse_args(arguments)
-    with reporting():
-        activations = embed_screen(
-            load_model(given.model), Store.open(given.store), given.out, given.scheduler
-        )
-        write_array(Path(given.out) / "activations.npy", activations)
-    print(
-        f"{given.out}/activations.npy: {activations.shape[0]} fields, "
-        f"{activations.shape[1]} activations each"
-    )
-
-
-def _numbered(prefix: str, n: int) -> list[str]:
-    return [f"{prefix}_{number:03d}" for number in range(1, n + 1)]
-
-
-if __name__ == "__main__":
-    main()

@@ -10,15 +10,20 @@ re-implementation ml-jku/hti-cnn (BSD-2); what nobody states is marked [ours].
 """
 
 import hashlib
+import os
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+import yaml
 from torch import nn
 
 from mcnn_core.errors import InputError
+from mcnn_core.machine.files import atomic
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ class NetworkConfig:
 _DEFAULT = NetworkConfig(
     (16, 16, 16, 32, 32), fusion=512, norm=True, pool_between=True, average=True, dropout=0.0
 )
+
+
 CONFIGS = {
     "published": NetworkConfig(),
     "published-gap": NetworkConfig(average=True),
@@ -292,3 +299,49 @@ def _trace(model: MCNN) -> list[tuple[str, nn.Module, tuple[int, ...]]]:
                 )
         shadow(torch.empty(1, *model.spec[2:]))
     return seen
+
+
+#: Weights of the largest network that is built from a file; the published one has 12 million.
+MAX_PARAMETERS = 2**27
+
+
+def write_yaml(path: str | os.PathLike, model: MCNN, solver: dict[str, Any]) -> None:
+    """Write the network and the solver's settings as YAML (Supplementary Software).
+
+    The table of layers comes with them.
+    """
+    network = {**asdict(model.config), "scales": list(model.config.scales)}
+    size = dict(zip(("n_classes", "channels", "height", "width"), model.spec[1:], strict=True))
+    layers = architecture_table(model).to_dict("records")
+    text = yaml.safe_dump(
+        {"network": network, "input": size, "solver": solver, "layers": layers}, sort_keys=False
+    )
+    with atomic(path) as temporary:
+        temporary.write_text(
+            f"# Solver and network (the paper's Supplementary Software)\n{text}", encoding="utf-8"
+        )
+
+
+def read_yaml(path: str | os.PathLike) -> tuple[MCNN, dict[str, Any]]:
+    """Build the network that `write_yaml` described.
+
+    Return it, untrained, and the solver's settings (or InputError).
+    """
+    try:
+        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        network, size = document["network"], document["input"]
+        described = (
+            NetworkConfig(**{**network, "scales": tuple(network["scales"])}),
+            *(size[key] for key in ("n_classes", "channels", "height", "width")),
+        )
+        with torch.device("meta"):  # takes no memory, whatever is claimed
+            weights = parameters(MCNN(*described))
+        if weights > MAX_PARAMETERS:
+            raise ValueError(f"{weights:,} weights; {MAX_PARAMETERS:,} at most are right")
+        return MCNN(*described), document["solver"]
+    # What is no description can fail anywhere in building, with whatever exception that line
+    # raises.
+    except Exception as error:
+        raise InputError(
+            f"{path} does not describe a network; train again to write it", [str(error)]
+        ) from error

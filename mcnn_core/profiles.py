@@ -5,15 +5,22 @@ field of view, well or treatment. Nothing in this module reads ``Metadata_MoA``.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.decomposition import PCA
 
 from mcnn_core.errors import InputError
+from mcnn_core.screen import field_names
 
 DESCRIBING = ("Metadata_", "FileName_", "PathName_")
+
+
 NAMING = ("Metadata_Treatment", "Metadata_Plate", "Metadata_Well", "Metadata_Site")
+
+
 NORMALISATIONS = ("none", "centre", "whiten")
 
 
@@ -144,7 +151,7 @@ def to_anndata(frame: pd.DataFrame, provenance: Mapping[str, str] = {}) -> Any:
     frame : DataFrame
         Fields, wells or treatments.
     provenance : mapping of str to str
-        Where they come from, such as `mcnn_core.workspace.provenance`.
+        Where they come from, such as `mcnn_book.workspace.provenance`.
 
     Returns
     -------
@@ -255,3 +262,176 @@ def whiten(frame: pd.DataFrame, regularisation: float = 0.01) -> pd.DataFrame:
         raise InputError("whitening needs negcon rows that differ from each other")
     scale = 1 / np.sqrt(variances.clip(min=0) + regularisation * variances.mean())
     return _replaced(frame, (values - mean) @ (axes * scale) @ axes.T)
+
+
+def feature_frame(
+    table: pd.DataFrame, activations: np.ndarray, training: np.ndarray
+) -> pd.DataFrame:
+    """Join Metadata_*, Metadata_Training and MCNN_001 to MCNN_128.
+
+    InputError if rows do not match or are not finite.
+    """
+    if not len(table) == len(activations) == len(training):
+        raise InputError(
+            f"{len(table)} fields need as many rows of features and training marks",
+            [f"{len(activations)} rows of features", f"{len(training)} training marks"],
+        )
+    bad = ~np.isfinite(activations).all(axis=1)
+    if bad.any():
+        raise InputError("Features must be finite numbers", field_names(table[bad]))
+    metadata = table[[column for column in table if column.startswith("Metadata_")]].reset_index(
+        drop=True
+    )
+    features = pd.DataFrame(activations, columns=_numbered("MCNN", activations.shape[1]))
+    return pd.concat(
+        [metadata.assign(Metadata_Training=np.asarray(training, dtype=bool)), features], axis=1
+    )
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Principal axes of the training fields."""
+
+    columns: tuple[str, ...]  #: features, in order
+    #: (d,) float64: mean of the training fields, subtracted first [ours: the paper is silent]
+    mean: np.ndarray
+    components: np.ndarray  #: (k, d) float64: orthonormal axes
+    explained: np.ndarray  #: (k,) float64: part of the variance along each axis
+
+    def transform(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return Metadata_* columns and principal components (float64).
+
+        They are named MCNN_001 ... as features were.
+        """
+        missing = [
+            f"column {column!r} is missing" for column in self.columns if column not in frame
+        ]
+        if missing:
+            raise InputError("The frame lacks features of the projection", missing)
+        scores = (
+            frame[list(self.columns)].to_numpy(dtype=np.float64) - self.mean
+        ) @ self.components.T
+        names = _numbered(self.columns[0].split("_")[0], len(self.components))
+        metadata = frame[[column for column in frame if column.startswith("Metadata_")]]
+        return pd.concat([metadata, pd.DataFrame(scores, columns=names, index=frame.index)], axis=1)
+
+
+def fit_pca(frame: pd.DataFrame, variance: float = 0.99) -> Projection:
+    """Fit principal components on the non-augmented training fields.
+
+    They keep a part of the variance.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Rows of `feature_frame` (or other features beside Metadata_*). InputError if a row is not
+        marked as a training field in Metadata_Training, or if no feature varies.
+    variance : float
+        Part of the variance to keep, between 0 and 1 (paper: 0.99).
+    """
+    if "Metadata_Training" not in frame:
+        raise InputError(
+            "PCA is fitted on training fields only: column Metadata_Training must mark them"
+        )
+    marked = frame["Metadata_Training"].fillna(False).astype(bool).to_numpy()
+    if not marked.all():
+        raise InputError(
+            "PCA is fitted on training fields only: pass frame[frame.Metadata_Training]",
+            [f"{name} was not trained on" for name in field_names(frame[~marked])],
+        )
+    columns = [column for column in frame if not column.startswith("Metadata_")]
+    values = frame[columns].to_numpy(dtype=np.float64)
+    if len(values) < 2 or not np.ptp(values, axis=0).any():
+        raise InputError(
+            f"PCA needs features that vary between at least two fields; {len(values)} fields of "
+            f"{len(columns)} features do not: has the network learned anything?"
+        )
+    pca = PCA(n_components=variance, svd_solver="full").fit(values)
+    return Projection(
+        tuple(columns),
+        pca.mean_,
+        np.ascontiguousarray(pca.components_),
+        pca.explained_variance_ratio_,
+    )
+
+
+def _numbered(prefix: str, n: int) -> list[str]:
+    return [f"{prefix}_{number:03d}" for number in range(1, n + 1)]
+
+
+def possible_normalisations(table: pd.DataFrame) -> list[str]:
+    """Return the names in `NORMALISATIONS` that the controls of a screen allow.
+
+    Centring needs some on every plate.
+    """
+    controls = table[table["Metadata_control_type"] == "negcon"]
+    lacking = (
+        {"centre"} if set(table["Metadata_Plate"]) - set(controls["Metadata_Plate"]) else set()
+    )
+    lacking |= set(NORMALISATIONS) - {"none"} if len(controls) < 2 else set()
+    return [name for name in NORMALISATIONS if name not in lacking]
+
+
+def has_controls(wells: pd.DataFrame) -> bool:
+    """Whether every plate has negative controls and the screen two or more.
+
+    Potency and novelty need them.
+    """
+    return {"centre", "whiten"} <= set(possible_normalisations(wells))
+
+
+def standardise(fields: pd.DataFrame) -> pd.DataFrame:
+    """Scale features to mean 0 and standard deviation 1 over the training fields.
+
+    For features of different units; the activations of one layer share theirs and stay as they
+    are. A feature that is constant over the training fields is dropped.
+    """
+    names = feature_columns(fields)
+    values = pd.DataFrame(feature_matrix(fields), columns=names, index=fields.index)
+    training = values[fields["Metadata_Training"].to_numpy(dtype=bool)]
+    if len(training) < 2:
+        raise InputError(
+            f"standardisation needs two training fields or more, found {len(training)}"
+        )
+    spread = training.std()
+    varying = spread.index[spread > 1e-9 * training.abs().max()]
+    scaled = (values[varying] - training[varying].mean()) / spread[varying]
+    return pd.concat([fields.drop(columns=names), scaled], axis=1)
+
+
+def profile(
+    fields: pd.DataFrame, normalisation: str = "none", units_differ: bool = False
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Take one method's fields to well and treatment profiles (steps 1 to 6).
+
+    Parameters
+    ----------
+    fields : DataFrame
+        ``Metadata_*`` columns with ``Metadata_Training``, and the features.
+    normalisation : {"none", "centre", "whiten"}
+        Nothing, `mcnn_core.profiles.centre` on the wells or `mcnn_core.profiles.whiten` on the
+        fields.
+    units_differ : bool
+        Standardise first; for handcrafted features.
+
+    Returns
+    -------
+    wells, treatments : DataFrame
+        Principal components, with the metadata that is constant within a well or a treatment.
+    """
+    if normalisation not in NORMALISATIONS:
+        raise InputError(
+            f"normalisation must be one of {', '.join(NORMALISATIONS)}, got {normalisation!r}"
+        )
+    if "Metadata_Training" not in fields:
+        raise InputError("the fields need Metadata_Training, which says what PCA may be fitted on")
+    if units_differ:
+        fields = standardise(fields)
+    feature_matrix(fields)  # names every field with a missing value before scikit-learn meets it
+    if normalisation == "whiten":
+        fields = whiten(fields)
+    projection = fit_pca(fields[fields["Metadata_Training"].to_numpy(dtype=bool)])
+    wells = well_profiles(projection.transform(fields))
+    if normalisation == "centre":
+        wells = centre(wells)
+    return wells, treatment_profiles(wells)

@@ -166,3 +166,17 @@ def _text(column: pd.Series) -> pd.Series:
     if pd.api.types.is_float_dtype(column):
         return column.map(lambda value: "" if pd.isna(value) else f"{value:.10g}").astype(str)
     return column.fillna("").astype(str)
+
+
+def training_fields(table: pd.DataFrame, controls: bool = False) -> np.ndarray:
+    """Return the mask of the fields that the network trains on.
+
+    As in the paper those of annotated treatments (*Results*: "exclusively with the pixel data
+    of annotated images"); where nothing is annotated, all treatments. Negative controls are added
+    for the analysis of the whole screen (`controls`), positive ones never.
+    Whether a field has an annotation is used, what it says is not.
+    """
+    treatment = (table["Metadata_control_type"] == "trt").to_numpy()
+    annotated = treatment & (table["Metadata_MoA"] != "").to_numpy()
+    chosen = annotated if annotated.any() else treatment
+    return chosen | (table["Metadata_control_type"] == "negcon").to_numpy() if controls else chosen

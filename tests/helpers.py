@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 import tifffile
 
+from mcnn_book.screens import open_screen
 from mcnn_core.errors import InputError
-from mcnn_core.files import write_json
-from mcnn_core.images import check_headers
-from mcnn_core.pipeline import open_screen, training_fields
-from mcnn_core.preprocess import Store, _identity, auto_bin, preprocess
+from mcnn_core.machine.files import write_json
+from mcnn_core.preprocessing import Store, _identity, auto_bin, preprocess
+from mcnn_core.readers.images import check_headers
 from mcnn_core.screen import treatment_key
-from mcnn_core.surrogate import default_columns, surrogate_classes
+from mcnn_core.surrogate import default_columns, surrogate_classes, training_fields
 
 ROOT = Path(__file__).resolve().parents[1]
 CHANNELS = ("DNA", "Actin")
@@ -178,7 +178,7 @@ def small_repository(root: Path, first: str, second: str, intro: str, profiles: 
 
     It has two notebooks (each a filled-in `NOTEBOOK`) and three modules.
     """
-    for folder in ("notebooks", "mcnn_core", "book/api"):
+    for folder in ("notebooks", "mcnn_core/machine", "mcnn_book", "book/api"):
         (root / folder).mkdir(parents=True)
     for name in (
         "_config.yml",
@@ -190,8 +190,16 @@ def small_repository(root: Path, first: str, second: str, intro: str, profiles: 
         shutil.copy(ROOT / name, root / name)
     for folder in ("tools", "book/_ext", "book/_static"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("__init__", "errors", "files", "workspace"):
-        shutil.copy(ROOT / "mcnn_core" / f"{name}.py", root / "mcnn_core")
+    for name in (
+        "mcnn_core/__init__",
+        "mcnn_core/errors",
+        "mcnn_core/machine/__init__",
+        "mcnn_core/machine/files",
+        "mcnn_book/__init__",
+        "mcnn_book/__main__",
+        "mcnn_book/workspace",
+    ):
+        shutil.copy(ROOT / f"{name}.py", root / f"{name}.py")
     (root / "book/references.bib").touch()
     for name, text in {
         "book/intro": intro,
@@ -203,7 +211,7 @@ def small_repository(root: Path, first: str, second: str, intro: str, profiles: 
     chapters = [
         {"file": "notebooks/01_first"},
         {"file": "notebooks/02_second"},
-        {"file": "book/api/index", "sections": [{"glob": "book/api/[a-z]*"}]},
+        {"file": "book/api/index", "sections": [{"glob": "book/api/mcnn*"}]},
     ]
     (root / "_toc.yml").write_text(
         json.dumps({"format": "jb-book", "root": "book/intro", "chapters": chapters}),

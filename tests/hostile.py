@@ -6,8 +6,8 @@ They are markup, formulas, paths, mathematics, other scripts, length, line break
 import shutil
 from pathlib import Path
 
-from mcnn_core.screen import read_bbbc021
-from mcnn_core.simulate import LAYOUTS, simulate_screen
+from mcnn_book.simulate.bbbc021 import LAYOUTS, simulate_screen
+from mcnn_core.readers.bbbc021 import read_bbbc021
 
 SCRIPT = "<script>alert(1)</script>"
 NAMES = [

@@ -35,7 +35,7 @@ import pandas as pd
 import tifffile
 
 from mcnn_core.errors import InputError, reporting
-from mcnn_core.files import atomic
+from mcnn_core.machine.files import atomic
 
 CHANNELS = ("DAPI", "Actin", "Tubulin")
 SIDE = 64

@@ -12,10 +12,10 @@ import pytest
 import tifffile
 from helpers import stopped, tiny_rows, write_screen
 
-from mcnn_core import doctor
-from mcnn_core.doctor import check
-from mcnn_core.images import image_paths
-from mcnn_core.screen import read_loaddata
+from mcnn_book.check import examine
+from mcnn_book.check.examine import check
+from mcnn_core.readers.images import image_paths
+from mcnn_core.readers.loaddata import read_loaddata
 
 
 def agreed(name: str, data: str, out: Path) -> str:
@@ -24,7 +24,7 @@ def agreed(name: str, data: str, out: Path) -> str:
     A check that says otherwise fails.
     """
     report, stop = check(name, data, out), stopped(name, data, out)
-    errors = [one for one in report.problems if doctor._KNOWN[one.code]["severity"] == "error"]
+    errors = [one for one in report.problems if examine._KNOWN[one.code]["severity"] == "error"]
     assert bool(errors) == bool(stop), f"the check says {errors[:3]}, the book {stop or 'nothing'}"
     return stop
 
@@ -32,7 +32,7 @@ def agreed(name: str, data: str, out: Path) -> str:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Leave out the estimate, which builds a network each time."""
-    monkeypatch.setattr(doctor, "_cost", lambda *arguments: None)
+    monkeypatch.setattr(examine, "_cost", lambda *arguments: None)
 
 
 @pytest.mark.parametrize("name", odd_screens.SCREENS)

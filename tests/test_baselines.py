@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from mcnn_core import baselines
+from mcnn_core.analysis import baselines
 
 CHANNELS = ("DAPI", "Actin", "Tubulin")
 

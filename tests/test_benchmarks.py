@@ -17,18 +17,17 @@ from scipy.spatial.distance import squareform
 
 from benchmarks import __main__ as suite
 from benchmarks import cases, made, plain_network, textbook
-from mcnn_core import cost
-from mcnn_core.clusters import tree
-from mcnn_core.distances import cosine_distances
-from mcnn_core.engine import RECIPES
-from mcnn_core.enrichment import enrich
+from mcnn_book.check import cost
+from mcnn_book.simulate.bbbc021 import simulate_screen
+from mcnn_core.analysis.clusters import tree
+from mcnn_core.analysis.distances import cosine_distances
+from mcnn_core.analysis.enrichment import enrich
 from mcnn_core.features import embed
-from mcnn_core.images import read_field
 from mcnn_core.model import CONFIGS, MCNN
-from mcnn_core.preprocess import Store, preprocess
-from mcnn_core.screen import read_bbbc021
-from mcnn_core.simulate import simulate_screen
-from mcnn_core.train import untrained_model
+from mcnn_core.preprocessing import Store, preprocess
+from mcnn_core.readers.bbbc021 import read_bbbc021
+from mcnn_core.readers.images import read_field
+from mcnn_core.training import RECIPES, untrained_model
 
 ROOT = Path(__file__).resolve().parents[1]
 

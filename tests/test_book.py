@@ -13,7 +13,7 @@ import pytest
 from helpers import NOTEBOOK, small_repository
 
 from mcnn_core.errors import InputError
-from mcnn_core.files import claim, discard, write_json
+from mcnn_core.machine.files import claim, discard, write_json
 from tools import book
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,7 +22,7 @@ FIRST = NOTEBOOK.format(
     title="First",
     parameters='screen = ""',
     prose="It kept {glue:text}`first.n` and {result}`first.n:.1f`.",
-    code="from mcnn_core.files import atomic\nfrom mcnn_core.workspace import Workspace\n\n"
+    code="from mcnn_core.machine.files import atomic\nfrom mcnn_book.workspace import Workspace\n\n"
     'space = Workspace(out, "01_first")\n'
     'space.record(n=seed + 1)\nwith atomic(space.path("kept.txt")) as temporary:\n'
     '    temporary.write_text("a" * (seed + 1))\n'
@@ -248,7 +248,7 @@ def test_key_follows_what_a_module_does_and_not_how_it_is_told(small):
     def keys():
         return [book.execution_key(options(small), name) for name in ("01_first", "02_second")]
 
-    files, before = small / "mcnn_core/files.py", keys()
+    files, before = small / "mcnn_core/machine/files.py", keys()
     edit(files, '"""Writing files so that', '"""Writing of files so that')
     edit(files, "import errno\n", "import errno  # another comment\n\n")
     assert keys() == before
@@ -264,11 +264,12 @@ def test_key_follows_sub_modules_and_data_of_the_package(small):
 
     package = small / "mcnn_core" / "analysis"
     package.mkdir()
+    layout = small / "mcnn_book/layout.csv"
     (package / "__init__.py").write_text("from mcnn_core.analysis import deep\n")
     (package / "deep.py").write_text("n = 1\n")
-    (small / "mcnn_core/layout.csv").write_text("a\n")
+    layout.write_text("a\n")
     edit(
-        small / "mcnn_core/workspace.py",
+        small / "mcnn_book/workspace.py",
         "import math\n",
         "import math\nimport mcnn_core.analysis\n",
     )
@@ -276,7 +277,7 @@ def test_key_follows_sub_modules_and_data_of_the_package(small):
     for path, text in (
         (package / "deep.py", "n = 2\n"),
         (package / "__init__.py", "from mcnn_core.analysis import deep\nm = 1\n"),
-        (small / "mcnn_core/layout.csv", "b\n"),
+        (layout, "b\n"),
         (small / "mcnn_core/__init__.py", "k = 1\n"),
     ):
         path.write_text(text)
@@ -290,19 +291,27 @@ def test_recorded_files_count_where_a_module_names_them(small):
     (small / "book/recorded").mkdir()
     for name in ("bench.json", "other.json"):
         (small / "book/recorded" / name).write_text("{}")
-    (small / "mcnn_core/cost.py").write_text('NAME = "bench.json"\n')
-    found = book.recorded_files(small, [["from mcnn_core import cost", False]], {"cost"})
+    (small / "mcnn_book/cost.py").write_text('NAME = "bench.json"\n')
+    found = book.recorded_files(small, [["from mcnn_book import cost", False]], {"mcnn_book.cost"})
     assert [path.name for path in found] == ["bench.json"]
 
 
 def test_modules_are_followed_through_imports(small):
-    (small / "mcnn_core/deep.py").write_text("import mcnn_core.files\n")
-    assert book.imported_directly("from mcnn_core import deep, __version__", small) == ["deep"]
+    (small / "mcnn_core/deep.py").write_text("import mcnn_core.machine.files\n")
+    assert book.imported_directly("from mcnn_core import deep, __version__", small) == [
+        "mcnn_core",
+        "mcnn_core.deep",
+    ]
     assert book.imported_modules("from mcnn_core.deep import x\nimport numpy", small) == {
-        "deep",
-        "files",
-        "errors",
+        "mcnn_core",
+        "mcnn_core.deep",
+        "mcnn_core.errors",
+        "mcnn_core.machine",
+        "mcnn_core.machine.files",
     }
+    assert book.imported_directly("from mcnn_core import InputError", small)[-1] == (
+        "mcnn_core.errors"
+    )
 
 
 def real_screen(small: Path) -> Path:
@@ -420,8 +429,8 @@ def test_key_follows_installed_versions_and_threads(small, monkeypatch):
 RESUMING = NOTEBOOK.format(
     title="First", parameters="stop = False", prose="",
     code="""\
-from mcnn_core.files import atomic
-from mcnn_core.workspace import Workspace
+from mcnn_core.machine.files import atomic
+from mcnn_book.workspace import Workspace
 
 space = Workspace(out, "01_first")
 for name in ("a.bin", "b.bin"):
@@ -475,8 +484,8 @@ def test_files_whose_record_is_lost_go_to_who_writes_them(small):
         parameters="",
         prose="",
         code="""\
-from mcnn_core.files import write_json
-from mcnn_core.workspace import Workspace
+from mcnn_core.machine.files import write_json
+from mcnn_book.workspace import Workspace
 
 space = Workspace(out, "02_second")
 write_json(space.path("mine.json"), [])
@@ -507,7 +516,7 @@ def test_a_notebook_that_changes_an_earlier_one_s_file_is_refused(small):
     edit(
         small / "notebooks/02_second.md",
         "space.record(",
-        "from mcnn_core.files import write_json\n"
+        "from mcnn_core.machine.files import write_json\n"
         "write_json(space.path('kept.txt'), 1)\nspace.record(",
     )
     build = claimed(small, PARAMS="epochs=1")
@@ -520,7 +529,7 @@ def test_a_notebook_that_changes_an_earlier_one_s_file_is_refused(small):
 
 def test_what_others_write_into_the_output_folder_meanwhile_is_nobodys(small):
     foreign = (
-        "import pathlib\nfrom mcnn_core.files import atomic\n"
+        "import pathlib\nfrom mcnn_core.machine.files import atomic\n"
         "with open(pathlib.Path(out, 'log.txt'), 'a') as log:\n    log.write('a line')\n"
     )
     foreign += (
@@ -575,7 +584,7 @@ import sys
 import matplotlib.pyplot as plt
 
 import mcnn_core
-from mcnn_core.workspace import Workspace
+from mcnn_book.workspace import Workspace
 
 space = Workspace(out, "01_first")
 space.record(package=mcnn_core.__file__, started="started" in globals(), interpreter=sys.executable)
@@ -764,20 +773,23 @@ def test_stage_mirrors_and_forgets(small):
     staged = build.out / "src"
     assert (
         "Used in {doc}`/notebooks/01_first`, {doc}`/notebooks/02_second`."
-        in (staged / "book/api/workspace.md").read_text()
+        in (staged / "book/api/mcnn_book.workspace.md").read_text()
     )
-    assert "No chapter imports this module" in (staged / "book/api/errors.md").read_text()
-    assert "| {doc}`files` | Writing files" in (staged / "book/api/index.md").read_text()
+    assert "No chapter imports this module" in (staged / "book/api/mcnn_core.errors.md").read_text()
+    assert (
+        "| {doc}`mcnn_core.machine.files` | Writing files"
+        in (staged / "book/api/index.md").read_text()
+    )
     before = (staged / "book/intro.md").stat().st_mtime_ns
     (small / "mcnn_core/errors.py").unlink()
     book.stage(build)
     assert (staged / "book/intro.md").stat().st_mtime_ns == before
-    assert not (staged / "book/api/errors.md").exists()
+    assert not (staged / "book/api/mcnn_core.errors.md").exists()
 
 
 def test_every_module_has_a_page():
-    pages = {path.stem for path in book.api_pages()} - {"index"}
-    assert pages == {path.stem for path in (ROOT / "mcnn_core").glob("*.py")} - {"__init__"}
+    pages = {path.name.removesuffix(".md") for path in book.api_pages()} - {"index"}
+    assert pages == set(book.module_names()) and len(pages) > 40
 
 
 def test_every_page_is_in_the_contents():
@@ -833,7 +845,9 @@ def test_a_small_book_from_end_to_end(small, tmp_path):
     assert results["first.n"] == 1 and results["second.length"] == 2
     assert {"run.commit", "run.seed", "run.seconds.01_first", "run.version.torch"} <= set(results)
     page = (out / "html/notebooks/01_first.html").read_text()
-    assert "1.0" in page and "book/api/workspace.html#mcnn_core.workspace.Workspace" in page
+    assert (
+        "1.0" in page and "book/api/mcnn_book.workspace.html#mcnn_book.workspace.Workspace" in page
+    )
     assert "THEBE_JS_URL" not in page
     assert "noise" not in (out / "html/notebooks/02_second.html").read_text()
     assert "url=book/intro.html" in (out / "html/index.html").read_text()

@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from hostile import COMPOUNDS, NAMES, RENAMED, SCRIPT, write_hostile
 
-from mcnn_core.files import read_table
+from mcnn_core.machine.files import read_table
 
 ROOT = Path(__file__).resolve().parents[1]
 ASK = (ROOT / "tests" / "browser.js").read_text(encoding="utf-8")

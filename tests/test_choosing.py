@@ -11,8 +11,9 @@ import pytest
 from helpers import well_table
 from scipy.spatial.distance import cosine
 
-from mcnn_core import choosing
-from mcnn_core.choosing import (
+from mcnn_book.screens import open_screen
+from mcnn_book.study import choosing
+from mcnn_book.study.choosing import (
     COLUMNS,
     GROUPINGS,
     Plan,
@@ -26,13 +27,13 @@ from mcnn_core.choosing import (
     set_aside,
     train_rounds,
 )
+from mcnn_core import training
 from mcnn_core.errors import InputError
 from mcnn_core.model import CONFIGS
-from mcnn_core.pipeline import open_screen
-from mcnn_core.preprocess import preprocess
+from mcnn_core.preprocessing import preprocess
 from mcnn_core.profiles import feature_columns
 from mcnn_core.screen import load_screen, save_screen
-from mcnn_core.train import RECIPES, load_model
+from mcnn_core.training import RECIPES, load_model
 
 PLATES = ["P1", "P2", "P3"]
 FEATURES = 20
@@ -294,7 +295,7 @@ def test_ways_of_choosing_are_asked_alike_and_what_is_set_aside_is_never_a_class
 ):
     table, store = tiny
     trained = []
-    real = choosing.train
+    real = training.train
     monkeypatch.setattr(
         choosing,
         "train",

@@ -5,6 +5,7 @@ One of them is killed by the system in the middle of its work.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -17,11 +18,12 @@ import pytest
 import torch
 from helpers import tiny_rows, write_screen, write_store
 
-from mcnn_core import cluster, features, preprocess
-from mcnn_core.cluster import pool
+from mcnn_core import features, preprocessing
 from mcnn_core.errors import InputError
+from mcnn_core.machine import scheduler as scheduler_module
+from mcnn_core.machine.scheduler import pool
 from mcnn_core.model import CONFIGS, MCNN
-from mcnn_core.screen import read_loaddata
+from mcnn_core.readers.loaddata import read_loaddata
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -180,11 +182,17 @@ def while_one_of_two_is_killed(address, folder, preload, task, *arguments, **opt
 
 
 def test_a_worker_killed_in_preprocessing_leaves_no_trace(address, screen, tmp_path, monkeypatch):
-    monkeypatch.setattr(preprocess, "BLOCK", 2)
-    here = preprocess.preprocess(screen, tmp_path / "here", multiple=10, progress=False)
+    monkeypatch.setattr(preprocessing, "BLOCK", 2)
+    here = preprocessing.preprocess(screen, tmp_path / "here", multiple=10, progress=False)
     preload = PRELOAD.format(module="preprocess", function="_write", half=HALF_A_BLOCK)
     there = while_one_of_two_is_killed(
-        address, tmp_path, preload, preprocess.preprocess, screen, tmp_path / "there", multiple=10
+        address,
+        tmp_path,
+        preload,
+        preprocessing.preprocess,
+        screen,
+        tmp_path / "there",
+        multiple=10,
     )
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
     assert (there.pixels == here.pixels).all()
@@ -234,12 +242,12 @@ def refused(address, folder, files=()) -> InputError:
 
 @pytest.mark.parametrize("wrong", ["tcp://127.0.0.1:1", "127.0.0.1:1", "nonsense", "ftp://x:1"])
 def test_a_scheduler_that_does_not_answer(monkeypatch, tmp_path, wrong):
-    monkeypatch.setattr(cluster, "PATIENCE", 1.0)
+    monkeypatch.setattr(scheduler_module, "PATIENCE", 1.0)
     assert f"no scheduler answers at {wrong!r}; start one" in str(refused(wrong, tmp_path))
 
 
 def test_a_scheduler_without_workers(monkeypatch, address, tmp_path):
-    monkeypatch.setattr(cluster, "PATIENCE", 10.0)
+    monkeypatch.setattr(scheduler_module, "PATIENCE", 10.0)
     assert "has no workers; start workers (dask worker ADDRESS)" in str(refused(address, tmp_path))
 
 
@@ -247,10 +255,9 @@ def test_workers_that_cannot_take_part_are_named_together(address, tmp_path):
     """One has another source of the package, one has none, one is right but does not see a file."""
     for name in ("other", "none"):
         (tmp_path / name / "mcnn_core").mkdir(parents=True)
-    for path in (ROOT / "mcnn_core").glob("*.*"):
-        (tmp_path / "other" / "mcnn_core" / path.name).write_bytes(
-            path.read_bytes() + b"\n# changed\n" * (path.name == "errors.py")
-        )
+    shutil.copytree(ROOT / "mcnn_core", tmp_path / "other" / "mcnn_core", dirs_exist_ok=True)
+    with (tmp_path / "other" / "mcnn_core" / "errors.py").open("a") as errors:
+        errors.write("\n# changed\n")
     (tmp_path / "none" / "mcnn_core" / "__init__.py").write_text(
         "raise ModuleNotFoundError('as where it is not installed')\n"
     )
@@ -259,7 +266,7 @@ def test_workers_that_cannot_take_part_are_named_together(address, tmp_path):
     ):
         problems = refused(address, tmp_path, [str(tmp_path / "a.tif")]).problems
         late = late_task(address)
-    own = cluster.software()["mcnn_core"]
+    own = scheduler_module.software()["mcnn_core"]
     assert len(problems) == 4 and all(
         problem.startswith("worker tcp://127.0.0.1:") for problem in problems
     )
@@ -288,7 +295,11 @@ def late_task(address) -> str:
         told = client.run(lambda: __import__("mcnn_core").__file__, on_error="return")
         other = next(worker for worker, path in told.items() if "/other/" in str(path))
         client.submit(
-            cluster._task, cluster.software(), os.getcwd, workers=[other], pure=False
+            scheduler_module._task,
+            scheduler_module.software(),
+            os.getcwd,
+            workers=[other],
+            pure=False,
         ).result()
     return str(error.value)
 
@@ -300,7 +311,7 @@ def test_no_worker_is_left(monkeypatch, address, tmp_path):
         pool(address, 1, tmp_path) as tasks,
     ):
         pending = {tasks.submit(time.sleep, 60): "long"}
-        monkeypatch.setattr(cluster, "PATIENCE", 1.0)
+        monkeypatch.setattr(scheduler_module, "PATIENCE", 1.0)
         kill(worker)
         list(tasks.finished(pending))
 
@@ -310,7 +321,7 @@ def test_a_task_that_kills_every_worker(monkeypatch, address, tmp_path):
 
     The nanny starts the worker again, and the scheduler gives up in the end.
     """
-    monkeypatch.setattr(cluster, "PATIENCE", 300.0)
+    monkeypatch.setattr(scheduler_module, "PATIENCE", 300.0)
     with (
         working(address, {"NANNY": "--nanny"}),
         pytest.raises(InputError, match="several workers died of one task"),

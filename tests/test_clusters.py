@@ -6,8 +6,8 @@ from scipy.cluster.hierarchy import fcluster, leaves_list, linkage, optimal_leaf
 from scipy.spatial.distance import pdist, squareform
 from sklearn.cluster import AgglomerativeClustering
 
-from mcnn_core.clusters import CUT, _shortest, cut_tree, tree, turn_forks
-from mcnn_core.distances import cosine_distances
+from mcnn_core.analysis.clusters import CUT, _shortest, cut_tree, tree, turn_forks
+from mcnn_core.analysis.distances import cosine_distances
 from mcnn_core.errors import InputError
 
 

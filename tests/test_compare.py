@@ -4,9 +4,10 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from mcnn_core import compare
+from mcnn_core import profiles
+from mcnn_core.analysis import mechanisms, methods
+from mcnn_core.analysis.mechanisms import answerable
 from mcnn_core.errors import InputError
-from mcnn_core.neighbors import answerable
 from mcnn_core.profiles import feature_columns, feature_matrix
 
 HANDCRAFTED = [f"HC_{i:03d}" for i in range(1, 7)]
@@ -54,17 +55,17 @@ def fields():
     )
 
 
-@pytest.mark.parametrize("normalisation", compare.NORMALISATIONS)
+@pytest.mark.parametrize("normalisation", profiles.NORMALISATIONS)
 @pytest.mark.parametrize("units_differ", [False, True])
 def test_profiles_read_no_mechanism_and_fit_on_training_fields_only(
     fields, normalisation, units_differ
 ):
-    wells, treatments = compare.profile(fields, normalisation, units_differ)
+    wells, treatments = profiles.profile(fields, normalisation, units_differ)
     shuffled = fields.assign(
         Metadata_MoA=fields.Metadata_MoA.sample(frac=1, random_state=0).to_numpy()
     )
     for got, again in zip(
-        (wells, treatments), compare.profile(shuffled, normalisation, units_differ), strict=True
+        (wells, treatments), profiles.profile(shuffled, normalisation, units_differ), strict=True
     ):
         np.testing.assert_array_equal(feature_matrix(got), feature_matrix(again))
     # a new well that is no training field must leave every other profile as it was
@@ -72,7 +73,7 @@ def test_profiles_read_no_mechanism_and_fit_on_training_fields_only(
         Metadata_Training=False, Metadata_Well="G11", Metadata_Treatment="held | 1"
     )
     extra[HANDCRAFTED] = 1e4
-    more, _ = compare.profile(
+    more, _ = profiles.profile(
         pd.concat([fields, extra], ignore_index=True), normalisation, units_differ
     )
     np.testing.assert_array_equal(
@@ -83,13 +84,13 @@ def test_profiles_read_no_mechanism_and_fit_on_training_fields_only(
 def test_agrees_with_scikit_learn_and_numpy(fields):
     training = fields.Metadata_Training
     scaler = StandardScaler().fit(fields.loc[training, HANDCRAFTED])
-    scaled = compare.standardise(fields.assign(HC_007=3.0))
+    scaled = profiles.standardise(fields.assign(HC_007=3.0))
     assert feature_columns(scaled) == HANDCRAFTED
     n = training.sum()
     expected = scaler.transform(fields[HANDCRAFTED]) * np.sqrt((n - 1) / n)
     np.testing.assert_allclose(scaled[HANDCRAFTED], expected, rtol=1e-9, atol=1e-12)
     pca = PCA(0.99, svd_solver="full").fit(expected[training])
-    wells, treatments = compare.profile(fields, units_differ=True)
+    wells, treatments = profiles.profile(fields, units_differ=True)
     scores = (
         pd.DataFrame(pca.transform(expected))
         .groupby([fields.Metadata_Plate, fields.Metadata_Well])
@@ -102,8 +103,8 @@ def test_agrees_with_scikit_learn_and_numpy(fields):
 
 
 def test_predictions_and_the_table(fields):
-    _, treatments = compare.profile(fields, "centre", units_differ=True)
-    predictions = compare.evaluate(treatments, "handcrafted, centred", seed=3)
+    _, treatments = profiles.profile(fields, "centre", units_differ=True)
+    predictions = methods.evaluate(treatments, "handcrafted, centred", seed=3)
     assert list(predictions.columns) == [
         "compound",
         "concentration",
@@ -115,7 +116,7 @@ def test_predictions_and_the_table(fields):
         "method",
         "seed",
     ]
-    table = compare.comparison(predictions, treatments).set_index(["method", "protocol"])
+    table = methods.comparison(predictions, treatments).set_index(["method", "protocol"])
     best = table.loc[("handcrafted, centred", "NSC")]
     assert (
         best.overall == 1
@@ -137,24 +138,24 @@ def test_predictions_and_the_table(fields):
 
 
 def test_screens_without_batches_or_annotation(fields):
-    _, treatments = compare.profile(fields)
-    assert compare.protocols(treatments) == ["NSC", "NSCB"]
-    assert compare.protocols(treatments.drop(columns="Metadata_Batch")) == ["NSC"]
-    assert compare.protocols(treatments.assign(Metadata_Batch="")) == ["NSC"]
+    _, treatments = profiles.profile(fields)
+    assert mechanisms.protocols(treatments) == ["NSC", "NSCB"]
+    assert mechanisms.protocols(treatments.drop(columns="Metadata_Batch")) == ["NSC"]
+    assert mechanisms.protocols(treatments.assign(Metadata_Batch="")) == ["NSC"]
     one_week = treatments.assign(Metadata_Batch="Week1")
-    assert compare.protocols(one_week) == ["NSC"] and not answerable(one_week, "NSCB").any()
+    assert mechanisms.protocols(one_week) == ["NSC"] and not answerable(one_week, "NSCB").any()
     for unannotated in ("", treatments.Metadata_Compound):
         with pytest.raises(InputError, match="nothing to predict"):
-            compare.evaluate(treatments.assign(Metadata_MoA=unannotated), "any", 0)
+            methods.evaluate(treatments.assign(Metadata_MoA=unannotated), "any", 0)
 
 
 def test_refusals(fields):
     with pytest.raises(InputError, match="none, centre, whiten"):
-        compare.profile(fields, "best")
+        profiles.profile(fields, "best")
     with pytest.raises(InputError, match="Metadata_Training"):
-        compare.profile(fields.drop(columns="Metadata_Training"))
+        profiles.profile(fields.drop(columns="Metadata_Training"))
     with pytest.raises(InputError, match="two training fields"):
-        compare.standardise(fields.assign(Metadata_Training=False))
+        profiles.standardise(fields.assign(Metadata_Training=False))
     fields.loc[4, "HC_002"] = np.nan
     with pytest.raises(InputError, match="Week1_1 B04 1: HC_002"):
-        compare.profile(fields)
+        profiles.profile(fields)

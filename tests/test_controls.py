@@ -8,29 +8,35 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mcnn_core import controls, grading
-from mcnn_core.clusters import cut_tree, tree
-from mcnn_core.controls import (
+from mcnn_book.interactive import matrix
+from mcnn_book.sheets import far_clusters, replicate_sheet
+from mcnn_book.simulate import truth
+from mcnn_core.analysis import sirna
+from mcnn_core.analysis.clusters import cut_tree, tree
+from mcnn_core.analysis.enrichment import (
+    count_enriched,
+    enrich_clusters,
+    load_go,
+    permuted,
+    universe,
+)
+from mcnn_core.analysis.mechanisms import wilson
+from mcnn_core.analysis.sirna import (
     VARIANTS,
     accuracy,
     compare_controls,
     control_fields,
     control_grades,
     control_order,
-    far_clusters,
     hold_out,
     plate_clusters,
     read_plate,
-    replicate_sheet,
     sirna_clusters,
     sirna_names,
     sirna_profiles,
     sirna_summary,
 )
-from mcnn_core.enrichment import count_enriched, enrich_clusters, load_go, permuted, universe
 from mcnn_core.errors import InputError
-from mcnn_core.interactive import matrix
-from mcnn_core.neighbors import wilson
 from mcnn_core.screen import Screen
 
 NAMES = ("ubc", "rluc")
@@ -353,7 +359,7 @@ ENRICHED = pd.DataFrame(
 
 def test_best_clusters_by_hand():
     clusters = CLUSTERS[:7].set_index("treatment")["cluster"]
-    found = grading.best_clusters(TRUTH[:5].set_index("compound")["group"], clusters)
+    found = truth.best_clusters(TRUTH[:5].set_index("compound")["group"], clusters)
     assert found.loc["one"].tolist() == [3, 1, 2, 2 / 3] and found.loc["two"].tolist() == [
         2,
         2,
@@ -377,14 +383,14 @@ def test_groups_by_hand():
         ],
         columns=["compound", "p", "q", "r"],
     ).assign(s=7.0)
-    found = grading.grade_groups(CLUSTERS, ENRICHED, TRUTH, effects)
+    found = truth.grade_groups(CLUSTERS, ENRICHED, TRUTH, effects)
     assert (
         found["jaccard"].tolist() == [2 / 3, 1 / 3]
         and found["recovered"].tolist() == [True, False]
         and found["term"].tolist() == ["found", ""]
     )
     assert found["possible"].tolist() == pytest.approx([1, 1 / 2])
-    known = grading.group_grades(found, CLUSTERS, TRUTH)
+    known = truth.group_grades(found, CLUSTERS, TRUTH)
     assert {key: known[key] for key in list(known)[:6]} == {
         "groups": 2,
         "recovered": 1,
@@ -394,13 +400,13 @@ def test_groups_by_hand():
         "terms_found": 1,
     }
     assert -1 <= known["rand"] <= 1
-    blind = grading.grade_groups(CLUSTERS, ENRICHED[1:], TRUTH)
+    blind = truth.grade_groups(CLUSTERS, ENRICHED[1:], TRUTH)
     assert blind["possible"].isna().all() and blind["term"].tolist() == ["missed", ""]
-    assert grading.group_grades(blind, CLUSTERS, TRUTH)["possible"] == "not available"
+    assert truth.group_grades(blind, CLUSTERS, TRUTH)["possible"] == "not available"
 
 
 def test_without_truth_groups_are_not_graded(tmp_path):
-    table = grading.grade_groups(CLUSTERS, ENRICHED, None)
+    table = truth.grade_groups(CLUSTERS, ENRICHED, None)
     assert table.empty and list(table) == [
         "genes",
         "cluster",
@@ -410,21 +416,21 @@ def test_without_truth_groups_are_not_graded(tmp_path):
         "possible",
         "term",
     ]
-    assert set(grading.group_grades(table, CLUSTERS, None).values()) == {"not available"}
+    assert set(truth.group_grades(table, CLUSTERS, None).values()) == {"not available"}
     TRUTH.to_csv(tmp_path / "truth.csv", index=False)
     pd.DataFrame({"compound": ["a"], "p": [1.0]}).to_csv(tmp_path / "effects.csv", index=False)
     drawn, real = (
         Screen("s", pd.DataFrame(), ("DNA",), tmp_path, simulated) for simulated in (True, False)
     )
-    pd.testing.assert_frame_equal(grading.read_truth(drawn, "group"), TRUTH)
-    assert grading.read_truth(drawn) is None and grading.read_truth(real, "group") is None
-    assert grading.read_effects(drawn)["p"].tolist() == [1.0] and grading.read_effects(real) is None
+    pd.testing.assert_frame_equal(truth.read_truth(drawn, "group"), TRUTH)
+    assert truth.read_truth(drawn) is None and truth.read_truth(real, "group") is None
+    assert truth.read_effects(drawn)["p"].tolist() == [1.0] and truth.read_effects(real) is None
 
 
 def test_perfect_clusters_have_a_rand_index_of_one():
     perfect = CLUSTERS.assign(cluster=[1, 1, 1, 2, 2, 3, 3, 9])
-    found = grading.grade_groups(perfect, ENRICHED, TRUTH)
-    assert found["jaccard"].eq(1).all() and grading.group_grades(found, perfect, TRUTH)["rand"] == 1
+    found = truth.grade_groups(perfect, ENRICHED, TRUTH)
+    assert found["jaccard"].eq(1).all() and truth.group_grades(found, perfect, TRUTH)["rand"] == 1
 
 
 # ------------------------------------------------------------------------ real plate 1
@@ -537,11 +543,11 @@ def test_the_real_plate_goes_through_clusters_and_ontology(shared_data, tmp_path
 def test_permuted_clusters_are_counted_over_all_repeats(monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "mcnn_core.enrichment.enrich_clusters",
+        "mcnn_core.analysis.enrichment.enrich_clusters",
         lambda space, clusters, algorithms: seen.append(clusters) or clusters,
     )
     monkeypatch.setattr(
-        "mcnn_core.enrichment.count_enriched",
+        "mcnn_core.analysis.enrichment.count_enriched",
         lambda table, clusters, fdr: pd.DataFrame(
             {"clusters": 3, "any": len(seen) % 2, "multi_gene": 1}, index=["elim"]
         ),
@@ -553,4 +559,4 @@ def test_permuted_clusters_are_counted_over_all_repeats(monkeypatch):
         all(sorted(one) == [1, 1, 2, 3, 3, 3] and list(one.index) == list("abcdef") for one in seen)
         and len({tuple(one) for one in seen}) > 3
     )
-    assert controls.REPEATS == 50 and controls.SHARE == 0.9
+    assert sirna.REPEATS == 50 and sirna.SHARE == 0.9

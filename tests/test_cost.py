@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mcnn_core import cost
+from mcnn_book.check import cost
 from mcnn_core.errors import InputError, MissingStageError
 from mcnn_core.model import CONFIGS, MCNN
 

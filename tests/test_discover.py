@@ -11,33 +11,26 @@ import pytest
 from helpers import well_table
 from matplotlib.figure import Figure
 
-from mcnn_core import figures
-from mcnn_core.discover import (
+from mcnn_book import figures
+from mcnn_book.sheets import fields_of, novel_sheet, shown_compounds, suspect_sheet, thumbnails
+from mcnn_book.study.study import discover
+from mcnn_core.analysis.clusters import cluster_names, cluster_summary, cluster_table
+from mcnn_core.analysis.mechanisms import SUSPECT_COLUMNS, suspicions
+from mcnn_core.analysis.novelty import COLUMNS, novelties
+from mcnn_core.analysis.response import (
+    NO_FIT,
     agreement_of_choices,
-    cluster_names,
-    cluster_summary,
-    cluster_table,
-    discover,
-    fields_of,
-    has_controls,
-    novel_sheet,
-    novelties,
     potencies,
+    potency,
     potency_summary,
-    shown_compounds,
+    similarities,
     similarity_columns,
     similarity_table,
-    suspect_sheet,
-    suspicions,
-    thumbnails,
     unannotated_tops,
 )
 from mcnn_core.errors import InputError
-from mcnn_core.files import write_table
-from mcnn_core.neighbors import SUSPECT_COLUMNS
-from mcnn_core.novelty import COLUMNS
-from mcnn_core.profiles import feature_columns, feature_matrix, treatment_profiles
-from mcnn_core.response import NO_FIT, potency, similarities
+from mcnn_core.machine.files import write_table
+from mcnn_core.profiles import feature_columns, feature_matrix, has_controls, treatment_profiles
 from mcnn_core.screen import CONTROL
 
 EVIL = "<script>alert('a' + \"b\")</script>"

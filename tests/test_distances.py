@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import cdist
 from sklearn.metrics.pairwise import cosine_distances as sklearn_distances
 
-from mcnn_core.distances import cosine_distances, order_by, similarity
+from mcnn_core.analysis.distances import cosine_distances, order_by, similarity
 from mcnn_core.errors import InputError
 
 

@@ -20,9 +20,9 @@ from helpers import stopped
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from mcnn_core import doctor, screen, simulate
-from mcnn_core.cost import predict
-from mcnn_core.doctor import (
+from mcnn_book.check import examine
+from mcnn_book.check.cost import predict
+from mcnn_book.check.examine import (
     candidates,
     check,
     codes,
@@ -36,9 +36,11 @@ from mcnn_core.doctor import (
     visible,
     write,
 )
+from mcnn_book.simulate import bbbc021 as simulated_module
+from mcnn_book.workspace import find_root
+from mcnn_core import screen
 from mcnn_core.errors import InputError, MissingStageError
-from mcnn_core.screen import read_loaddata
-from mcnn_core.workspace import find_root
+from mcnn_core.readers.loaddata import read_loaddata
 
 CHANNELS = ("DNA", "Actin")
 SHAPE = (48, 64)
@@ -117,7 +119,7 @@ def quick(monkeypatch):
             "disk_bytes": [10**7, 10**6],
         }
     )
-    monkeypatch.setattr(doctor, "predict", lambda *sizes, **more: cost)
+    monkeypatch.setattr(examine, "predict", lambda *sizes, **more: cost)
 
 
 def set_cell(column, value, row=0):
@@ -529,7 +531,7 @@ def test_a_clean_screen_shows_none_of_the_codes(clean):
         and report.frame().empty
         and report.counts() == {"error": 0, "warning": 0, "note": 0}
     )
-    assert doctor.verdict(report)[0] == "Ready" and "Nothing wrong" in page(report)
+    assert examine.verdict(report)[0] == "Ready" and "Nothing wrong" in page(report)
     read_loaddata(clean / "screen.csv")
 
 
@@ -555,7 +557,7 @@ def test_every_code_has_a_test_that_plants_it():
     assert set(PLANTS) | ELSEWHERE == set(table["code"]) and not set(PLANTS) & ELSEWHERE
     assert (
         table["code"].is_unique
-        and set(table["severity"]) == set(doctor.SEVERITIES)
+        and set(table["severity"]) == set(examine.SEVERITIES)
         and (table != "").all(axis=None)
     )
 
@@ -601,11 +603,11 @@ def test_errors_of_all_kinds_come_together_and_good_rows_are_still_checked(copy)
     ]  # a row with a bad well: its file is looked for all the same
     assert list(frame[frame["code"] == "file-unreadable"]["row"]) == [62]
     assert any("rows, which have errors" in message for message in frame["message"])
-    assert (frame["severity"].map(doctor.SEVERITIES.index).diff().dropna() >= 0).all()
+    assert (frame["severity"].map(examine.SEVERITIES.index).diff().dropna() >= 0).all()
 
 
 def test_beyond_a_limit_problems_are_counted_and_not_listed(copy, monkeypatch):
-    monkeypatch.setattr(doctor, "KEPT", 5)
+    monkeypatch.setattr(examine, "KEPT", 5)
     monkeypatch.setattr(screen, "KEPT", 5)
     bad = with_rows(lambda rows: rows.assign(Metadata_Well="2B", PathName_Actin="elsewhere"))
     report = examined(
@@ -613,7 +615,7 @@ def test_beyond_a_limit_problems_are_counted_and_not_listed(copy, monkeypatch):
         bad,
         text(lambda lines: lines.__setitem__(slice(1, 9), [line + ",x" for line in lines[1:9]])),
     )
-    frame, groups = report.frame(), {group["code"]: group for group in doctor.grouped(report)}
+    frame, groups = report.frame(), {group["code"]: group for group in examine.grouped(report)}
     assert {code: groups[code]["n"] for code in ("row-too-long", "not-a-well", "file-missing")} == {
         "row-too-long": 8,
         "not-a-well": 112,
@@ -676,7 +678,9 @@ def test_layout_wrong(name, data):
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("simulated") / "screen"
-    simulate.simulate_screen(folder, 0, simulate.LAYOUTS["tiny"], workers=1, progress=False)
+    simulated_module.simulate_screen(
+        folder, 0, simulated_module.LAYOUTS["tiny"], workers=1, progress=False
+    )
     return folder
 
 
@@ -728,18 +732,18 @@ def test_annotation_of_nothing_and_file_of_another_field_and_plate_not_fetched(s
 
 def test_disk_small(clean, monkeypatch):
     monkeypatch.setattr(
-        doctor.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**6, 10**6, 0)
+        examine.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**6, 10**6, 0)
     )
     assert found(check(str(clean / "screen.csv"))) == {"disk-small"}
 
 
 def test_memory_small(clean, monkeypatch):
-    monkeypatch.setattr(doctor.os, "sysconf", lambda name: 1_000)
+    monkeypatch.setattr(examine.os, "sysconf", lambda name: 1_000)
     assert found(check(str(clean / "screen.csv"))) == {"memory-small"}
 
 
 def test_the_estimate_is_that_of_the_recorded_rates(clean, monkeypatch):
-    monkeypatch.setattr(doctor, "predict", predict)
+    monkeypatch.setattr(examine, "predict", predict)
     report = check(str(clean / "screen.csv"))
     assert list(report.tables["cost"]) == [
         "stage",
@@ -751,16 +755,16 @@ def test_the_estimate_is_that_of_the_recorded_rates(clean, monkeypatch):
         report.tables["cost"]["stage"]
     )
     own = report.tables["cost"]["seconds"].iloc[:-1].sum()
-    assert report.tables["cost"]["stage"].iloc[-1] == doctor.REST[
+    assert report.tables["cost"]["stage"].iloc[-1] == examine.REST[
         "stage"
-    ] and f"Estimated: {doctor.duration(own + doctor.REST['seconds'])}" in terminal(report)
+    ] and f"Estimated: {examine.duration(own + examine.REST['seconds'])}" in terminal(report)
 
 
 def test_without_recorded_rates_it_says_so(clean, monkeypatch):
     def absent():
         raise MissingStageError("run make bench first")
 
-    monkeypatch.setattr(doctor, "read_bench", absent)
+    monkeypatch.setattr(examine, "read_bench", absent)
     report = check(str(clean / "screen.csv"))
     assert found(report) == {"check-not-made"} and "run make bench first" in terminal(report)
 
@@ -917,7 +921,15 @@ def test_the_command_survives_a_shell_and_make(tmp_path, clean):
 
 
 def test_exit_status_and_files(clean, copy):
-    command = [sys.executable, "-m", "mcnn_core.doctor", "--out", str(copy / "out"), "--screen"]
+    command = [
+        sys.executable,
+        "-m",
+        "mcnn_book",
+        "check",
+        "--out",
+        str(copy / "out"),
+        "--screen",
+    ]
 
     def run(folder):
         return subprocess.run(
@@ -983,9 +995,9 @@ def test_the_sample_is_seeded_and_spread_over_plates(clean):
 
 def test_of_small_fields_more_are_sampled_up_to_a_limit(clean, monkeypatch):
     fields = len(read_loaddata(clean / "screen.csv").table)
-    monkeypatch.setattr(doctor, "SAMPLE", 2)
+    monkeypatch.setattr(examine, "SAMPLE", 2)
     assert check(str(clean / "screen.csv"), sample=2).facts["sample"].startswith(f"{fields} fields")
-    monkeypatch.setattr(doctor, "MOST", 5)
+    monkeypatch.setattr(examine, "MOST", 5)
     assert check(str(clean / "screen.csv"), sample=2).facts["sample"].startswith("5 fields")
 
 
@@ -1005,7 +1017,7 @@ def test_real_fields_out_of_focus_are_found(shared_data):
     ]
     sharp = [sharpness(image) for image in fields]
     blurred = [sharpness(gaussian_filter(image.astype(np.float32), 5)) for image in fields]
-    assert max(blurred) < min(sharp) / doctor.FACTOR and max(sharp) < doctor.FACTOR * min(sharp)
+    assert max(blurred) < min(sharp) / examine.FACTOR and max(sharp) < examine.FACTOR * min(sharp)
 
 
 @pytest.mark.parametrize(

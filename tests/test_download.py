@@ -24,8 +24,9 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcnn_core import download
-from mcnn_core.download import (
+from mcnn_book import download
+from mcnn_book.__main__ import main
+from mcnn_book.download import (
     ARCHIVE,
     GO_FILES,
     IMAGE_BYTES,
@@ -33,13 +34,12 @@ from mcnn_core.download import (
     TABLES,
     fetch_bbbc021,
     fetch_go,
-    main,
 )
+from mcnn_book.screens import open_screen
 from mcnn_core.errors import InputError
-from mcnn_core.files import read_json, sha256
-from mcnn_core.images import check_headers, read_field
-from mcnn_core.pipeline import open_screen
-from mcnn_core.screen import read_bbbc021
+from mcnn_core.machine.files import read_json, sha256
+from mcnn_core.readers.bbbc021 import read_bbbc021
+from mcnn_core.readers.images import check_headers, read_field
 
 ROOT = Path(__file__).resolve().parents[1]
 PLATES = ("Week10_40111", "Week1_22123", "Week1_22141")
@@ -833,6 +833,7 @@ def test_the_real_table_names_fifty_five_plates(shared_data):
 def test_the_command_fetches_and_says_what_it_cannot_know(publisher, tmp_path, capsys):
     main(
         [
+            "data",
             "--screen",
             "bbbc021",
             "--data",
@@ -878,7 +879,7 @@ def test_the_command_fetches_and_says_what_it_cannot_know(publisher, tmp_path, c
 def test_the_command_ends_with_one_error(tmp_path, monkeypatch, arguments, said):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
-        main(arguments)
+        main(["data", *arguments])
     assert ended.value.code.startswith(said)
 
 
@@ -888,7 +889,7 @@ def test_the_command_says_how_to_go_on_after_an_interrupt(tmp_path, monkeypatch,
 
     monkeypatch.setattr(download, "fetch_bbbc021", interrupted)
     with pytest.raises(SystemExit) as ended:
-        main(["--screen", "bbbc021", "--data", str(tmp_path)])
+        main(["data", "--screen", "bbbc021", "--data", str(tmp_path)])
     assert (
         ended.value.code == 130 and capsys.readouterr().err == "stopped; the same command resumes\n"
     )
@@ -906,7 +907,7 @@ def test_make_data_gives_what_it_is_given(publisher, tmp_path):
     given = os.environ | {"SCREEN": "bbbc021", "DATA": "a dir", "ONLY": "Week1"}
     assert (
         subprocess.run(["sh", "-c", line], env=given, capture_output=True, text=True).stdout
-        == "-m|tools.run|mcnn_core.download|--screen|bbbc021|--data|a dir|--only|Week1|"
+        == "-m|tools.run|mcnn_book.download|--screen|bbbc021|--data|a dir|--only|Week1|"
     )
 
 
@@ -919,7 +920,7 @@ def test_the_gene_ontology_is_fetched_once_and_refused_where_it_is_short(
     error = refused(fetch_go, tmp_path, publisher.address, progress=False)
     assert f"{gaf}: 6 bytes expected, 3 received" in str(error) and not (tmp_path / gaf).exists()
     assert (tmp_path / obo).read_bytes() == b"format-version: 1.2"
-    main(["--screen", "kimorph", "--data", str(tmp_path), "--from", publisher.address])
+    main(["data", "--screen", "kimorph", "--data", str(tmp_path), "--from", publisher.address])
     assert (
         (tmp_path / gaf).read_bytes() == b"packed"
         and "1 files of the Gene Ontology are new" in capsys.readouterr().out

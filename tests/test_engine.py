@@ -7,20 +7,22 @@ import numpy as np
 import pytest
 import torch
 
-from mcnn_core import engine
-from mcnn_core.engine import (
+from mcnn_core import training
+from mcnn_core.errors import InputError
+from mcnn_core.machine import device
+from mcnn_core.machine.device import bfloat16
+from mcnn_core.model import CONFIGS, MCNN
+from mcnn_core.training import (
     RECIPES,
     Fields,
+    activations,
     augment,
-    bfloat16,
     crop_size,
     draw,
-    embed,
     learning_rate,
+    train,
+    untrained_model,
 )
-from mcnn_core.errors import InputError
-from mcnn_core.model import CONFIGS, MCNN
-from mcnn_core.train import train, untrained_model
 from tests.test_train import RECIPE, TINY, toy
 
 
@@ -124,17 +126,17 @@ def test_precision():
 
 def test_bfloat16_only_where_it_is_clearly_faster(monkeypatch):
     for native, seconds, chosen in ((True, 0.5, True), (True, 0.9, False), (False, 0.1, False)):
-        engine._bfloat16_is_faster.cache_clear()
+        device._bfloat16_is_faster.cache_clear()
         monkeypatch.setattr(
             torch.cpu, "get_capabilities", lambda native=native: {"avx512_bf16": native}
         )
         monkeypatch.setattr(
-            engine,
+            device,
             "_product_seconds",
             lambda dtype, seconds=seconds: seconds if dtype is torch.bfloat16 else 1.0,
         )
-        assert engine._bfloat16_is_faster("cpu") is chosen
-    engine._bfloat16_is_faster.cache_clear()
+        assert device._bfloat16_is_faster("cpu") is chosen
+    device._bfloat16_is_faster.cache_clear()
 
 
 #: What two precisions, or two devices, may differ by on the same seed: loss of an epoch, and cosine
@@ -163,7 +165,7 @@ def test_devices_agree(tmp_path, monkeypatch):
     store, labels = toy(48, size=32)
     recipe = replace(RECIPE, epochs=4, batch=12, precision="float32")
     losses = [train(store, labels, TINY, recipe, tmp_path / "gpu", progress=False)["loss"]]
-    for module in ("mcnn_core.engine", "mcnn_core.train", "mcnn_core.parallel"):
+    for module in ("mcnn_core.training", "mcnn_core.training", "mcnn_core.machine.parallel"):
         monkeypatch.setattr(f"{module}.device", lambda: torch.device("cpu"))
     losses.append(train(store, labels, TINY, recipe, tmp_path / "cpu", progress=False)["loss"])
     np.testing.assert_allclose(*losses, rtol=LOSS_TOLERANCE)
@@ -173,18 +175,18 @@ def test_embedding_does_not_depend_on_the_batch():
     torch.manual_seed(0)
     pixels = np.random.default_rng(0).integers(0, 256, (7, 32, 32, 2), dtype=np.uint8)
     model, done = MCNN(CONFIGS["default"], 2, 2, 32, 32), []
-    several = embed(model, Fields(pixels), range(7), batch=3, seen=done.append)
+    several = activations(model, Fields(pixels), range(7), batch=3, seen=done.append)
     assert several.shape == (7, 128) and several.dtype == np.float32 and done == [3, 3, 1]
     np.testing.assert_allclose(
-        embed(model, Fields(pixels), [6, 0])[::-1], several[[0, 6]], rtol=1e-3, atol=1e-4
+        activations(model, Fields(pixels), [6, 0])[::-1], several[[0, 6]], rtol=1e-3, atol=1e-4
     )
 
 
 def test_items_are_made_ahead_in_order_and_errors_come_through(monkeypatch):
-    monkeypatch.setattr(engine, "device", lambda: torch.device("cuda"))
-    assert list(engine._ahead(iter(range(5)))) == list(range(5))
+    monkeypatch.setattr(device, "device", lambda: torch.device("cuda"))
+    assert list(training._ahead(iter(range(5)))) == list(range(5))
     with pytest.raises(ZeroDivisionError):
-        list(engine._ahead(1 // n for n in (1, 0)))
+        list(training._ahead(1 // n for n in (1, 0)))
 
 
 def test_the_engine_needs_only_torch_numpy_and_pandas():
@@ -192,6 +194,6 @@ def test_the_engine_needs_only_torch_numpy_and_pandas():
 import sys
 sys.modules.update(dict.fromkeys(["safetensors", "tqdm", "yaml", "tifffile", "pandera", "sklearn",
                                   "scipy", "PIL", "pyarrow", "matplotlib"]))
-import mcnn_core.engine
+import mcnn_core.training
 """
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from scipy.stats import hypergeom
 
-from mcnn_core import enrichment, files
-from mcnn_core.enrichment import (
+from mcnn_core.analysis import enrichment
+from mcnn_core.analysis.enrichment import (
     ALGORITHMS,
     count_enriched,
     enrich,
@@ -18,6 +18,7 @@ from mcnn_core.enrichment import (
     universe,
 )
 from mcnn_core.errors import InputError
+from mcnn_core.machine import files
 
 TOY = """format-version: 1.2
 default-namespace: biological_process

@@ -12,11 +12,15 @@ import torch
 from helpers import write_store
 from sklearn.decomposition import PCA
 
-from mcnn_core import features, files
+from mcnn_book.__main__ import main
+from mcnn_core import features as features_module
+from mcnn_core import model as model_module
 from mcnn_core.errors import InputError
-from mcnn_core.features import embed, embed_screen, feature_frame, fit_pca, main
+from mcnn_core.features import embed, embed_screen
+from mcnn_core.machine import files
 from mcnn_core.model import CONFIGS, MCNN
-from mcnn_core.train import Recipe, load_model, train
+from mcnn_core.profiles import feature_frame, fit_pca
+from mcnn_core.training import Recipe, load_model, train
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +70,7 @@ def test_embedding_does_not_depend_on_order_or_state(store, model):
 
 def test_large_fields_go_one_by_one(store, model, monkeypatch):
     sizes = []
-    monkeypatch.setattr("mcnn_core.engine.PIXELS_AT_ONCE", 32 * 64 * 3)
+    monkeypatch.setattr("mcnn_core.training.PIXELS_AT_ONCE", 32 * 64 * 3)
     embedding = model.embed
     monkeypatch.setattr(model, "embed", lambda x, bf16: sizes.append(len(x)) or embedding(x, bf16))
     embed(model, store, range(10), progress=False)
@@ -81,10 +85,10 @@ PARTS = ["part_00000000.npy", "part_00000004.npy", "part_00000008.npy"]
 @pytest.fixture
 def in_fours(monkeypatch):
     """Parts of four fields; returns the list that the rows of each part computed are added to."""
-    computed, plain = [], features.embed
-    monkeypatch.setattr(features, "PART", 4)
+    computed, plain = [], features_module.embed
+    monkeypatch.setattr(features_module, "PART", 4)
     monkeypatch.setattr(
-        features,
+        features_module,
         "embed",
         lambda model, store, rows, **rest: (
             computed.append(list(rows)) or plain(model, store, rows, **rest)
@@ -120,14 +124,14 @@ def test_a_screen_in_parts_is_the_screen(store, model, in_fours, tmp_path):
 
 def test_what_is_done_is_not_done_again(store, model, in_fours, monkeypatch, tmp_path):
     expected = embed_screen(model, store, tmp_path / "once", progress=False)
-    counted = features.embed
+    counted = features_module.embed
 
     def stops(model, store, rows, **rest):
         if rows[0] == 8:
             raise KeyboardInterrupt
         return counted(model, store, rows, **rest)
 
-    monkeypatch.setattr(features, "embed", stops)
+    monkeypatch.setattr(features_module, "embed", stops)
     with pytest.raises(KeyboardInterrupt):
         embed_screen(model, store, tmp_path / "twice", progress=False)
     assert sorted(path.name for path in (tmp_path / "twice").iterdir()) == sorted(
@@ -141,7 +145,7 @@ def test_what_is_done_is_not_done_again(store, model, in_fours, monkeypatch, tmp
             "weights.safetensors",
         ]
     )
-    monkeypatch.setattr(features, "embed", counted)
+    monkeypatch.setattr(features_module, "embed", counted)
     del in_fours[:]
     np.testing.assert_array_equal(
         embed_screen(model, store, tmp_path / "twice", progress=False), expected
@@ -158,7 +162,7 @@ import sys, time
 import torch
 from mcnn_core import features
 from mcnn_core.model import CONFIGS, MCNN
-from mcnn_core.preprocess import Store
+from mcnn_core.preprocessing import Store
 
 torch.set_num_threads(int(sys.argv[2]))
 torch.manual_seed(0)
@@ -181,7 +185,7 @@ def test_a_killed_run_goes_on_where_it_was(store, model, in_fours, tmp_path):
         str(torch.get_num_threads()),
         store.folder,
     ]
-    process = subprocess.Popen(command, cwd=Path(features.__file__).parents[1])
+    process = subprocess.Popen(command, cwd=Path(features_module.__file__).parents[1])
     try:
         while not (folder / f"{PARTS[1]}.sha256").exists():
             assert process.poll() is None
@@ -226,7 +230,7 @@ def test_parts_of_anything_else_are_discarded(
     if changed == "store":
         again = write_store(tmp_path / "store", 255 - store.pixels)
     if changed == "part":
-        monkeypatch.setattr(features, "PART", 5)
+        monkeypatch.setattr(features_module, "PART", 5)
     got = embed_screen(other, again, tmp_path, progress=False)
     assert [rows[0] for rows in in_fours] == (
         [0, 5] if changed == "part" else [0, 4, 8]
@@ -257,22 +261,22 @@ def test_the_precision_of_the_first_run_is_kept(store, model, monkeypatch, tmp_p
 
     The parts of one screen must be alike.
     """
-    used, plain = [], features.embed
-    monkeypatch.setattr(features, "PART", 4)
+    used, plain = [], features_module.embed
+    monkeypatch.setattr(features_module, "PART", 4)
     monkeypatch.setattr(
-        features,
+        features_module,
         "embed",
         lambda *given, precision, **rest: (
             used.append(precision) or plain(*given, precision=precision, **rest)
         ),
     )
     monkeypatch.setattr(
-        "mcnn_core.engine.bfloat16", lambda precision="auto": precision != "float32"
+        "mcnn_core.machine.device.bfloat16", lambda precision="auto": precision != "float32"
     )
     first = embed_screen(model, store, tmp_path, progress=False)
     (tmp_path / PARTS[1]).unlink()
     monkeypatch.setattr(
-        "mcnn_core.engine.bfloat16", lambda precision="auto": precision == "bfloat16"
+        "mcnn_core.machine.device.bfloat16", lambda precision="auto": precision == "bfloat16"
     )
     np.testing.assert_array_equal(embed_screen(model, store, tmp_path, progress=False), first)
     assert used == ["bfloat16"] * 4
@@ -297,9 +301,9 @@ def test_altered_weights_are_not_used_and_written_anew(store, model, tmp_path, i
     whole = bytearray(path.read_bytes())
     whole[-1] ^= 1
     path.write_bytes(whole)
-    features._sent.cache_clear()
+    features_module._sent.cache_clear()
     with pytest.raises(InputError, match=r"weights\.safetensors is not what was written"):
-        features._sent(tmp_path, features.digest(model))
+        features_module._sent(tmp_path, model_module.digest(model))
     for lost in (PARTS[1], "network.yml"):
         (tmp_path / lost).unlink()
     assert np.array_equal(embed_screen(model, store, tmp_path, progress=False), before)
@@ -311,7 +315,7 @@ def test_what_an_embedding_has_lost_comes_back(store, model, tmp_path, in_fours,
     there = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     (tmp_path / lost).unlink()
     (tmp_path / PARTS[1]).unlink()
-    features._sent.cache_clear()
+    features_module._sent.cache_clear()
     assert np.array_equal(embed_screen(model, store, tmp_path, progress=False), before)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == there
 
@@ -429,6 +433,7 @@ def test_the_command_line(store, tmp_path, capsys, in_fours):
     train(store, labels, CONFIGS["default"], recipe, tmp_path / "model", progress=False)
     main(
         [
+            "embed",
             "--store",
             str(store.folder),
             "--model",
@@ -444,11 +449,20 @@ def test_the_command_line(store, tmp_path, capsys, in_fours):
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "activations.npy"), expected)
     with pytest.raises(SystemExit, match=r"^error: .* holds no trained network"):
         main(
-            ["--store", str(store.folder), "--model", str(tmp_path), "--out", str(tmp_path / "out")]
+            [
+                "embed",
+                "--store",
+                str(store.folder),
+                "--model",
+                str(tmp_path),
+                "--out",
+                str(tmp_path / "out"),
+            ]
         )
     with pytest.raises(SystemExit, match=r"^error: .* holds no whole store"):
         main(
             [
+                "embed",
                 "--store",
                 str(tmp_path),
                 "--model",

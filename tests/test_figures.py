@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mcnn_core import figures
-from mcnn_core.distances import cosine_distances
-from mcnn_core.novelty import COLUMNS
-from mcnn_core.response import NO_FIT, hill
+from mcnn_book import figures
+from mcnn_core.analysis.distances import cosine_distances
+from mcnn_core.analysis.novelty import COLUMNS
+from mcnn_core.analysis.response import NO_FIT, hill
 from mcnn_core.screen import CONTROL
 
 GENERATOR = np.random.default_rng(0)

@@ -13,7 +13,7 @@ import pytest
 from hostile import NAMES
 
 from mcnn_core.errors import InputError
-from mcnn_core.files import (
+from mcnn_core.machine.files import (
     MARKER,
     atomic,
     claim,
@@ -101,7 +101,7 @@ def test_leftovers_of_processes_that_are_gone_are_removed(tmp_path):
     The next that writes the same path clears up, and touches nothing else.
     """
     code = (
-        "import os, signal, sys; from mcnn_core.files import atomic; writing = []\n"
+        "import os, signal, sys; from mcnn_core.machine.files import atomic; writing = []\n"
         "for name in ('a.json', 'folder', 'b.json'):\n"
         "    kind = 'test' if name == 'folder' else ''\n"
         "    writing.append(atomic(os.path.join(sys.argv[1], name), kind))\n"

@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image
 
 from mcnn_core.errors import InputError
-from mcnn_core.imagehts import (
+from mcnn_core.readers.imagehts import (
     KIMORPH_CHANNELS,
     KIMORPH_FIELD,
     read_annotation,
@@ -18,7 +18,7 @@ from mcnn_core.imagehts import (
     read_imagehts,
     read_wells,
 )
-from mcnn_core.images import check_headers, read_field
+from mcnn_core.readers.images import check_headers, read_field
 from mcnn_core.screen import fetched, load_screen, save_screen, summary
 
 IMAGECONF = {

@@ -5,7 +5,7 @@ from helpers import tiny_rows, write_screen
 from PIL import Image
 
 from mcnn_core.errors import InputError
-from mcnn_core.images import (
+from mcnn_core.readers.images import (
     check_headers,
     image_header,
     image_paths,
@@ -13,7 +13,7 @@ from mcnn_core.images import (
     read_field,
     read_image,
 )
-from mcnn_core.screen import read_loaddata
+from mcnn_core.readers.loaddata import read_loaddata
 
 IMAGE = np.arange(12 * 16, dtype=np.uint16).reshape(12, 16)
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mcnn_core import interactive
+from mcnn_book import interactive
 from mcnn_core.errors import InputError
 
 EVIL = "<script>alert('a' + \"b\")</script>"

@@ -11,13 +11,23 @@ import pytest
 from PIL import Image
 from test_simulate import digest
 
-from mcnn_core import kimorph, pipeline
+from mcnn_book import screens
+from mcnn_book.__main__ import main
+from mcnn_book.simulate import cells as cells_module
+from mcnn_book.simulate import kimorph
+from mcnn_book.simulate.field_statistics import field_statistics
+from mcnn_book.simulate.kimorph import (
+    ARTEFACT,
+    CONTROLS,
+    LAYOUTS,
+    PHENOTYPES,
+    Layout,
+    simulate_kimorph,
+)
 from mcnn_core.errors import InputError
-from mcnn_core.imagehts import KIMORPH_FIELD, read_imagehts, read_wells
-from mcnn_core.images import check_headers, read_field
-from mcnn_core.kimorph import ARTEFACT, CONTROLS, LAYOUTS, PHENOTYPES, Layout, simulate_kimorph
-from mcnn_core.preprocess import preprocess
-from mcnn_core.statistics import field_statistics
+from mcnn_core.preprocessing import preprocess
+from mcnn_core.readers.imagehts import KIMORPH_FIELD, read_imagehts, read_wells
+from mcnn_core.readers.images import check_headers, read_field
 from mcnn_core.surrogate import surrogate_classes
 
 
@@ -213,9 +223,12 @@ def test_effects_are_mean_shifts_in_units_of_spread(tiny):
     truth, sirnas = kimorph.truth_table(0, LAYOUTS["tiny"])
     table = pd.read_csv(tiny / "effects.csv", keep_default_na=False).set_index("compound")
     assert table.index.tolist() == list(sirnas) and set(table.index) == set(truth["compound"])
-    assert list(table) == list(kimorph.PARAMETERS)[: list(kimorph.PARAMETERS).index("stain_dna")]
-    _, cells, fields, *_ = kimorph.PARAMETERS["radius"]
-    place = list(kimorph.PARAMETERS).index("radius")
+    assert (
+        list(table)
+        == list(cells_module.PARAMETERS)[: list(cells_module.PARAMETERS).index("stain_dna")]
+    )
+    _, cells, fields, *_ = cells_module.PARAMETERS["radius"]
+    place = list(cells_module.PARAMETERS).index("radius")
     for name, one in sirnas.items():
         expected = (one.penetrance * one.effect[place] + one.side[place]) / (
             cells**2 + fields**2
@@ -299,7 +312,7 @@ def test_terms_match_their_groups():
 
 
 def test_open_screen_simulates_kimorph(tmp_path):
-    screen = pipeline.open_screen(
+    screen = screens.open_screen(
         "kimorph", "", tmp_path, seed=4, layout="tiny", height=64, width=96, workers=1
     )
     assert (screen.name, screen.simulated, len(screen.table)) == (
@@ -307,19 +320,17 @@ def test_open_screen_simulates_kimorph(tmp_path):
         True,
         96,
     )
-    assert (
-        pipeline.pixel_size(screen, 64) == 1.0 and pipeline.control_statistics(screen, 64) is None
-    )
+    assert screens.pixel_size(screen, 64) == 1.0 and screens.control_statistics(screen, 64) is None
     with pytest.raises(InputError, match="layout must be one of default, tiny"):
-        pipeline.open_screen("kimorph", "", tmp_path, layout="huge")
+        screens.open_screen("kimorph", "", tmp_path, layout="huge")
 
 
 def test_open_screen_reads_the_real_kimorph(shared_data, tmp_path, capsys):
-    screen = pipeline.open_screen("kimorph", shared_data / "kimorph", tmp_path)
+    screen = screens.open_screen("kimorph", shared_data / "kimorph", tmp_path)
     assert (
         not screen.simulated
         and check_headers(screen) == KIMORPH_FIELD
-        and pipeline.pixel_size(screen, 510) is None
+        and screens.pixel_size(screen, 510) is None
     )
     assert capsys.readouterr().out == "768 wells: 756 are empty and 0 failed; they are left out\n"
     store = preprocess(screen, tmp_path / "store", bin=2, progress=False)
@@ -335,8 +346,11 @@ def test_failure_leaves_nothing_behind(tmp_path, monkeypatch):
 
 def test_command_line_and_other_layouts(tmp_path, monkeypatch):
     monkeypatch.setitem(LAYOUTS, "tiny", Layout({"essential": 1}, (3,), 4, (2, 2)))
-    kimorph.main(
+    main(
         [
+            "simulate",
+            "--screen",
+            "kimorph",
             "--out",
             str(tmp_path / "s"),
             "--seed",

@@ -118,7 +118,7 @@ def test_a_value_arrives_as_it_was_given(make):
         assert arguments[arguments.index(option) + 1] == "a  b$$c$(d)'\"#%"
     assert (
         "--screen" not in make("study")[0]
-        and "mcnn_core.kimorph" in make("simulate", "SCREEN=kimorph", "OUT=x")[0]
+        and "mcnn_book.simulate.kimorph" in make("simulate", "SCREEN=kimorph", "OUT=x")[0]
     )
 
 

@@ -3,7 +3,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mcnn_core.checkpoint import read_yaml, write_yaml
 from mcnn_core.errors import InputError
 from mcnn_core.model import (
     CONFIGS,
@@ -13,6 +12,8 @@ from mcnn_core.model import (
     macs,
     multiple_of,
     parameters,
+    read_yaml,
+    write_yaml,
 )
 
 

@@ -4,13 +4,13 @@ import pytest
 from sklearn.metrics import confusion_matrix, pairwise_distances, silhouette_samples
 from sklearn.neighbors import NearestNeighbors
 
-from mcnn_core import neighbors
-from mcnn_core.discover import discover
-from mcnn_core.distances import cosine_distances
+from mcnn_book.study.study import discover
+from mcnn_core.analysis import mechanisms as mechanisms_module
+from mcnn_core.analysis.distances import cosine_distances
+from mcnn_core.analysis.novelty import activity
+from mcnn_core.analysis.response import NO_FIT
 from mcnn_core.errors import InputError
-from mcnn_core.novelty import activity
 from mcnn_core.profiles import feature_columns, treatment_profiles
-from mcnn_core.response import NO_FIT
 
 COLUMNS = ["Metadata_Compound", "Metadata_Concentration", "Metadata_MoA", "Metadata_Batch"]
 
@@ -71,10 +71,12 @@ def independent(frame, protocol):
     return found
 
 
-@pytest.mark.parametrize("protocol", neighbors.PROTOCOLS)
+@pytest.mark.parametrize("protocol", mechanisms_module.PROTOCOLS)
 def test_agrees_with_scikit_learn(random_profiles, protocol):
     expected = independent(random_profiles, protocol)
-    got = neighbors.nearest_neighbours(random_profiles.sample(frac=1, random_state=1), protocol)
+    got = mechanisms_module.nearest_neighbours(
+        random_profiles.sample(frac=1, random_state=1), protocol
+    )
     assert list(got.columns) == [
         "compound",
         "concentration",
@@ -84,11 +86,13 @@ def test_agrees_with_scikit_learn(random_profiles, protocol):
         "distance",
         "protocol",
     ]
-    assert len(got) == len(expected) == neighbors.answerable(random_profiles, protocol).sum()
+    assert (
+        len(got) == len(expected) == mechanisms_module.answerable(random_profiles, protocol).sum()
+    )
     for row in got.itertuples():
         neighbour, distance = expected[f"{row.compound} | {row.concentration:g}"]
         assert row.neighbour == neighbour and row.distance == pytest.approx(distance, abs=1e-12)
-    table = neighbors.confusion(got)
+    table = mechanisms_module.confusion(got)
     np.testing.assert_array_equal(
         table, confusion_matrix(got.MoA, got.predicted, labels=list(table.columns))
     )
@@ -104,26 +108,26 @@ def test_queries_without_an_answer_are_left_out_but_stay_neighbours():
         ],
         [[1, 0.1], [1, 0.25], [1, 0.0], [0, 1]],
     )
-    nsc = neighbors.nearest_neighbours(frame)
+    nsc = mechanisms_module.nearest_neighbours(frame)
     assert nsc.compound.tolist() == ["a", "b", "d"] and nsc.neighbour.tolist() == [
         "c | 1",
         "a | 1",
         "b | 1",
     ]
-    assert neighbors.answerable(frame, "NSC").to_dict() == {
+    assert mechanisms_module.answerable(frame, "NSC").to_dict() == {
         "a | 1": True,
         "b | 1": True,
         "c | 1": False,
         "d | 1": True,
     }
-    assert neighbors.confusion(nsc, ["x", "y", "z"]).to_numpy().tolist() == [
+    assert mechanisms_module.confusion(nsc, ["x", "y", "z"]).to_numpy().tolist() == [
         [2, 1, 0],
         [0, 0, 0],
         [0, 0, 0],
     ]
-    assert neighbors.scores(nsc)["overall"] == pytest.approx(2 / 3)
+    assert mechanisms_module.scores(nsc)["overall"] == pytest.approx(2 / 3)
     with pytest.raises(InputError, match="no answerable query"):
-        neighbors.scores(neighbors.nearest_neighbours(frame.iloc[[0, 2]]))
+        mechanisms_module.scores(mechanisms_module.nearest_neighbours(frame.iloc[[0, 2]]))
 
 
 def test_ties_go_to_the_first_name_whatever_the_row_order():
@@ -132,7 +136,7 @@ def test_ties_go_to_the_first_name_whatever_the_row_order():
         [[3.0, 1], [6, 2], [0.3, 0.1]],
     )
     for order in ([0, 1, 2], [2, 1, 0], [1, 0, 2]):
-        got = neighbors.nearest_neighbours(frame.iloc[order]).set_index("compound")
+        got = mechanisms_module.nearest_neighbours(frame.iloc[order]).set_index("compound")
         assert got.neighbour.to_dict() == {"b": "a | 1", "q": "a | 1"}
 
 
@@ -149,34 +153,36 @@ def test_several_batches_controls_and_unannotated():
     control = frame.iloc[:1].assign(
         Metadata_Treatment="DMSO", Metadata_control_type="negcon", Metadata_MoA="DMSO"
     )
-    got = neighbors.nearest_neighbours(pd.concat([frame, control]), "NSCB")
+    got = mechanisms_module.nearest_neighbours(pd.concat([frame, control]), "NSCB")
     assert got.set_index("compound").neighbour.to_dict() == {
         "a": "c | 1",
         "b": "c | 1",
         "c": "a | 1",
     }
     with pytest.raises(InputError, match="Metadata_Batch in the screen"):
-        neighbors.nearest_neighbours(frame.drop(columns="Metadata_Batch"), "NSCB")
+        mechanisms_module.nearest_neighbours(frame.drop(columns="Metadata_Batch"), "NSCB")
     with pytest.raises(InputError) as error:
-        neighbors.nearest_neighbours(frame.assign(Metadata_Batch=["", "W1", "", ""]), "NSCB")
+        mechanisms_module.nearest_neighbours(
+            frame.assign(Metadata_Batch=["", "W1", "", ""]), "NSCB"
+        )
     assert error.value.problems == ["a | 1", "c | 1"]
-    assert "batch_only" not in neighbors.floors(frame.drop(columns="Metadata_Batch"))
+    assert "batch_only" not in mechanisms_module.floors(frame.drop(columns="Metadata_Batch"))
     with pytest.raises(InputError, match="NSC, NSCB"):
-        neighbors.nearest_neighbours(frame, "LOCO")
+        mechanisms_module.nearest_neighbours(frame, "LOCO")
     with pytest.raises(InputError, match="one profile each"):
-        neighbors.annotated(pd.concat([frame, frame]))
+        mechanisms_module.annotated(pd.concat([frame, frame]))
 
 
 def test_wilson_interval_and_scores():
     # Newcombe 1998, Table I: 81 of 263 gives 0.2553 to 0.3662
-    assert neighbors.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert mechanisms_module.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
     assert (
-        neighbors.wilson(0, 20)[0] == 0
-        and neighbors.wilson(20, 20)[1] == 1
-        and neighbors.wilson(0, 0) == (0, 1)
+        mechanisms_module.wilson(0, 20)[0] == 0
+        and mechanisms_module.wilson(20, 20)[1] == 1
+        and mechanisms_module.wilson(0, 0) == (0, 1)
     )
     answers = pd.DataFrame({"MoA": list("aaaabbc"), "predicted": list("aaabbbz")})
-    assert neighbors.scores(answers) | {"low": 0, "high": 0} == {
+    assert mechanisms_module.scores(answers) | {"low": 0, "high": 0} == {
         "overall": 5 / 7,
         "class_median": 0.75,
         "n": 7,
@@ -203,19 +209,19 @@ def test_average_precision_by_hand():
         (compound, dose, "M" if compound in "abc" else "N", "Week1") for compound, dose in angles
     ]
     frame = profiles(rows, [[np.cos(angle), np.sin(angle)] for angle in angles.values()])
-    found = neighbors.average_precisions(frame)
+    found = mechanisms_module.average_precisions(frame)
     assert found["a | 1"] == pytest.approx((1 + 2 / 3) / 2) and found["x | 1"] == pytest.approx(
         1 / 5
     )
-    assert [name.split(" | ")[0] for name in found.index] == neighbors.nearest_neighbours(frame)[
-        "compound"
-    ].tolist()
+    assert [name.split(" | ")[0] for name in found.index] == mechanisms_module.nearest_neighbours(
+        frame
+    )["compound"].tolist()
 
 
 @pytest.mark.parametrize("protocol", ["NSC", "NSCB"])
 def test_average_precision_agrees_with_loops(random_profiles, protocol):
     found, columns = (
-        neighbors.average_precisions(random_profiles, protocol),
+        mechanisms_module.average_precisions(random_profiles, protocol),
         feature_columns(random_profiles),
     )
     for _, query in random_profiles.iterrows():
@@ -242,9 +248,9 @@ def test_average_precision_agrees_with_loops(random_profiles, protocol):
 
 def test_floors_agree_with_simulation(random_profiles):
     generator = np.random.default_rng(2)
-    rows = neighbors.annotated(random_profiles)
-    for protocol in neighbors.PROTOCOLS:
-        asked = neighbors.answerable(random_profiles, protocol).to_numpy()
+    rows = mechanisms_module.annotated(random_profiles)
+    for protocol in mechanisms_module.PROTOCOLS:
+        asked = mechanisms_module.answerable(random_profiles, protocol).to_numpy()
         right = []
         for query in rows[asked].itertuples():
             allowed = rows[rows.Metadata_Compound != query.Metadata_Compound]
@@ -253,7 +259,7 @@ def test_floors_agree_with_simulation(random_profiles):
             right.append(
                 (generator.choice(allowed.Metadata_MoA, 2000) == query.Metadata_MoA).mean()
             )
-        assert neighbors.floors(random_profiles, protocol).chance.mean() == pytest.approx(
+        assert mechanisms_module.floors(random_profiles, protocol).chance.mean() == pytest.approx(
             np.mean(right), abs=0.01
         )
 
@@ -269,7 +275,7 @@ def test_subgroups_find_compounds_within_a_mechanism():
     values = np.array([centres.get(row[0], [1, 1, 1]) for row in rows]) + generator.normal(
         0, 0.05, (20, 3)
     )
-    table = neighbors.subgroups(profiles(rows, values))
+    table = mechanisms_module.subgroups(profiles(rows, values))
     assert table.loc["split", "silhouette"] > 0.8 > 0.3 > table.loc["mixed", "silhouette"]
     assert table.loc["split", "between"] > 10 * table.loc["split", "within"]
     assert (
@@ -310,9 +316,10 @@ def test_suspects_agree_with_loops(random_profiles):
     assert set(frame.Metadata_Treatment) - set(expected) == set(
         frame.Metadata_Treatment[frame.Metadata_MoA == "alone"]
     )
-    got = neighbors.suspects(frame.sample(frac=1, random_state=3))
+    got = mechanisms_module.suspects(frame.sample(frac=1, random_state=3))
     assert (
-        got.columns.tolist() == neighbors.SUSPECT_COLUMNS and got.silhouette.is_monotonic_increasing
+        got.columns.tolist() == mechanisms_module.SUSPECT_COLUMNS
+        and got.silhouette.is_monotonic_increasing
     )
     assert got.treatment.tolist() == sorted(expected, key=lambda name: expected[name][-1])
     for row in got.itertuples():
@@ -326,7 +333,7 @@ def test_suspects_agree_with_loops(random_profiles):
 
 def test_suspects_of_single_doses_are_scikit_learns_silhouettes(random_profiles):
     single = random_profiles.drop_duplicates("Metadata_Compound")
-    got = neighbors.suspects(single).set_index("compound")
+    got = mechanisms_module.suspects(single).set_index("compound")
     expected = silhouette_samples(
         single[feature_columns(single)].to_numpy(), single.Metadata_MoA.to_numpy(), metric="cosine"
     )
@@ -340,7 +347,9 @@ def test_a_planted_wrong_label_is_the_first_suspect():
     values = np.repeat(np.eye(5)[:3], 12, axis=0) + generator.normal(0, 0.1, (36, 5))
     values[[3, 4, 5]] += np.eye(5)[2] - np.eye(5)[0]
     controls = profiles([("DMSO", 0.0, "", "W")], values[:1]).assign(Metadata_control_type="negcon")
-    got = neighbors.suspects(pd.concat([profiles(rows, values), controls], ignore_index=True))
+    got = mechanisms_module.suspects(
+        pd.concat([profiles(rows, values), controls], ignore_index=True)
+    )
     assert set(got.compound[:3]) == {"x1"} and set(got.nearest_other[:3]) == {"z"}
     assert (got.silhouette[:3] < -0.5).all() and (got.silhouette[3:] > 0.3).all() and len(got) == 36
 
@@ -348,11 +357,11 @@ def test_a_planted_wrong_label_is_the_first_suspect():
 def test_nothing_to_suspect():
     one = profiles([("a", 1.0, "x", "W"), ("b", 1.0, "x", "W")], np.eye(2) + 0.1)
     assert (
-        neighbors.suspects(one).empty
-        and neighbors.suspects(one).columns.tolist() == neighbors.SUSPECT_COLUMNS
+        mechanisms_module.suspects(one).empty
+        and mechanisms_module.suspects(one).columns.tolist() == mechanisms_module.SUSPECT_COLUMNS
     )
     with pytest.raises(InputError, match="annotated treatments"):
-        neighbors.suspects(one.assign(Metadata_MoA=""))
+        mechanisms_module.suspects(one.assign(Metadata_MoA=""))
 
 
 @pytest.fixture(scope="module")
@@ -400,12 +409,12 @@ def ljosa(shared_data):
 
 def test_floors_on_the_real_layout(ljosa):
     treatments = treatment_profiles(ljosa)
-    nsc, nscb = neighbors.floors(treatments), neighbors.floors(treatments, "NSCB")
+    nsc, nscb = mechanisms_module.floors(treatments), mechanisms_module.floors(treatments, "NSCB")
     assert (len(nsc), len(nscb), nsc.MoA.nunique()) == (103, 92, 12)
     assert round(nsc.chance.mean(), 3) == 0.060 and round(nsc.label_frequency.mean(), 3) == 0.092
     assert nsc.batch_only.mean() == pytest.approx(0.13, abs=0.01)
     assert nsc.batch_only[nsc.MoA == "Kinase inhibitors"].mean() == pytest.approx(0.39, abs=0.01)
-    lost = set(nsc.MoA[~neighbors.answerable(treatments, "NSCB")])
+    lost = set(nsc.MoA[~mechanisms_module.answerable(treatments, "NSCB")])
     assert {"Kinase inhibitors", "Cholesterol-lowering"} == lost
 
 
@@ -440,11 +449,11 @@ def test_real_profiles_reach_the_known_range(ljosa, moments, overall):
     They are known to reach 68.0-81.6 % (NSC) and 65.2-76.1 % (NSCB).
     """
     treatments = treatment_profiles(scaled(ljosa, moments))
-    for protocol, n, expected in zip(neighbors.PROTOCOLS, (103, 92), overall, strict=True):
-        got = neighbors.nearest_neighbours(treatments, protocol)
-        result = neighbors.scores(got)
+    for protocol, n, expected in zip(mechanisms_module.PROTOCOLS, (103, 92), overall, strict=True):
+        got = mechanisms_module.nearest_neighbours(treatments, protocol)
+        result = mechanisms_module.scores(got)
         assert result["n"] == n and result["overall"] == pytest.approx(expected, abs=5e-4)
-        independently = independent(neighbors.annotated(treatments), protocol)
+        independently = independent(mechanisms_module.annotated(treatments), protocol)
         assert got.neighbour.tolist() == [neighbour for neighbour, _ in independently.values()]
 
 
@@ -460,7 +469,7 @@ def test_real_profiles_go_through_every_analysis(ljosa, capsys):
     treatments = treatment_profiles(wells)
     tables = discover(wells, treatments)
     assert capsys.readouterr() == ("", "")
-    annotated = neighbors.annotated(treatments)
+    annotated = mechanisms_module.annotated(treatments)
     mechanisms = sorted(set(annotated.Metadata_MoA))
     assert (len(annotated), annotated.Metadata_Compound.nunique(), len(mechanisms)) == (103, 38, 12)
     similarity = tables["similarity"]

@@ -8,8 +8,8 @@ from scipy.spatial.distance import cosine
 from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import NearestNeighbors
 
+from mcnn_core.analysis.novelty import COLUMNS, activity, baselines, known, novelty, unannotated
 from mcnn_core.errors import InputError
-from mcnn_core.novelty import COLUMNS, activity, baselines, known, novelty, unannotated
 from mcnn_core.profiles import feature_columns, feature_matrix, treatment_profiles
 
 PLATES = [f"P{number}" for number in range(1, 7)]

@@ -8,20 +8,13 @@ from pathlib import Path
 import pytest
 from helpers import NOTEBOOK, small_repository
 
-from mcnn_core import (
-    engine,
-    enrichment,
-    kimorph,
-    model,
-    pipeline,
-    preprocess,
-    profiles,
-    response,
-    screen,
-    simulate,
-    train,
-)
+from mcnn_book.__main__ import main
+from mcnn_book.simulate import bbbc021 as simulated
+from mcnn_book.simulate import kimorph
+from mcnn_core import model, preprocessing, profiles, training
+from mcnn_core.analysis import enrichment, methods, response
 from mcnn_core.errors import InputError
+from mcnn_core.readers import bbbc021
 from tools import book
 
 PARAMETERS = """\
@@ -166,21 +159,21 @@ def test_a_parameters_cell_that_cannot_be_read_is_an_input_error(root):
 
 
 def test_the_names_are_those_of_the_package(tmp_path):
-    assert book.RANGES["height"] == book.RANGES["width"] == simulate.SIDES
-    assert book.CHOICES["layout"] == tuple(simulate.LAYOUTS) == tuple(kimorph.LAYOUTS)
+    assert book.RANGES["height"] == book.RANGES["width"] == (64, 10_000)
+    assert book.CHOICES["layout"] == tuple(simulated.LAYOUTS) == tuple(kimorph.LAYOUTS)
     assert {
         key: set(names) for key, names in book.CHOICES.items() if key not in ("layout", "taxol")
     } == {
-        "reference": set(preprocess.REFERENCES),
+        "reference": set(preprocessing.REFERENCES),
         "network": set(model.CONFIGS),
-        "recipe": set(engine.RECIPES),
-        "normalisation": set(pipeline.SUFFIXES),
+        "recipe": set(training.RECIPES),
+        "normalisation": set(methods.SUFFIXES),
         "choice": set(response.CHOICES),
         "gaf_column": set(enrichment.GENE_COLUMNS),
     }
     assert set(profiles.NORMALISATIONS) == set(book.CHOICES["normalisation"])
     with pytest.raises(InputError, match=" or ".join(map(repr, book.CHOICES["taxol"]))):
-        screen.examine_bbbc021(tmp_path, taxol="typo")
+        bbbc021.examine_bbbc021(tmp_path, taxol="typo")
 
 
 def test_every_rule_is_of_a_parameter_and_the_defaults_and_profiles_keep_them():
@@ -196,16 +189,16 @@ def test_every_rule_is_of_a_parameter_and_the_defaults_and_profiles_keep_them():
 
 
 @pytest.mark.parametrize("command, wrong, low", [
-    (simulate, ["--out", "x", "--seed", "²"], 0), (kimorph, ["--out", "x", "--seed", "-1"], 0),
-    (simulate, ["--out", "x", "--seed", "0", "--height", "10"], 64),
-    (simulate, ["--out", "x", "--seed", "0", "--workers", "0"], 1),
-    (train, ["--out", "x", "--epochs", "0"], 1), (train, ["--out", "x", "--seed", "1.5"], 0),
-    (preprocess, ["--screen", "x", "--out", "x", "--bin", "-1"], 0),
+    ("simulate", ["--out", "x", "--seed", "²"], 0), ("simulate", ["--screen", "kimorph", "--out", "x", "--seed", "-1"], 0),
+    ("simulate", ["--out", "x", "--seed", "0", "--height", "10"], 64),
+    ("simulate", ["--out", "x", "--seed", "0", "--workers", "0"], 1),
+    ("train", ["--out", "x", "--epochs", "0"], 1), ("train", ["--out", "x", "--seed", "1.5"], 0),
+    ("preprocess", ["--screen", "x", "--out", "x", "--bin", "-1"], 0),
 ])  # fmt: skip
 def test_a_number_of_a_command_line_is_one(tmp_path, monkeypatch, capsys, command, wrong, low):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
-        command.main(wrong)
+        main([command, *wrong])
     assert (
         ended.value.code == 2
         and f"{wrong[-2]}: expected a whole number, {low} or more" in capsys.readouterr().err

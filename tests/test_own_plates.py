@@ -18,13 +18,14 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.text import Text
 
-from mcnn_core.doctor import check
+from mcnn_book.check.examine import check
+from mcnn_book.sheets import copy_fields, example_rows
+from mcnn_book.words import answers, facts
+from mcnn_book.workspace import Workspace
 from mcnn_core.errors import InputError
-from mcnn_core.files import read_json
-from mcnn_core.images import check_headers, read_field
-from mcnn_core.pipeline import answers, example_rows, facts
-from mcnn_core.screen import copy_fields, read_loaddata
-from mcnn_core.workspace import Workspace
+from mcnn_core.machine.files import read_json
+from mcnn_core.readers.images import check_headers, read_field
+from mcnn_core.readers.loaddata import read_loaddata
 from tools import book
 
 FACTS = (

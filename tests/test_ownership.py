@@ -13,13 +13,17 @@ import pandas as pd
 import pytest
 from helpers import tiny_rows, write_screen
 
-from mcnn_core import doctor, download, features, kimorph, preprocess, simulate, train
+from mcnn_book import download
+from mcnn_book.__main__ import main
+from mcnn_book.sheets import copy_fields
+from mcnn_book.workspace import Workspace, claim_output
+from mcnn_core import features, preprocessing, training
 from mcnn_core.errors import InputError
-from mcnn_core.files import MARKER, atomic, discard, sha256, write_table
+from mcnn_core.machine import files
+from mcnn_core.machine.files import MARKER, atomic, discard, sha256, write_table
 from mcnn_core.model import NetworkConfig
-from mcnn_core.screen import copy_fields, read_loaddata
+from mcnn_core.readers.loaddata import read_loaddata
 from mcnn_core.surrogate import surrogate_classes
-from mcnn_core.workspace import Workspace, claim_output
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Names that this project itself writes, in places where it writes them: a user's file may bear any
@@ -102,7 +106,7 @@ def data(tmp_path_factory) -> Path:
     for name, seed in (("one", 0), ("two", 1)):
         write_screen(folder / name, tiny_rows(sites=3), shape=(16, 16), seed=seed)
     screen = read_loaddata(folder / "one" / "screen.csv")
-    preprocess.preprocess(screen, folder / "store", multiple=4, workers=1, progress=False)
+    preprocessing.preprocess(screen, folder / "store", multiple=4, workers=1, progress=False)
     return folder
 
 
@@ -110,8 +114,8 @@ NETWORK = NetworkConfig((4, 4), fusion=8, hidden=16, norm=True, pool_between=Tru
 SIZE = ("--layout", "tiny", "--height", "64", "--width", "96", "--workers", "1")
 
 
-def _store(data: Path) -> preprocess.Store:
-    return preprocess.Store.open(data / "store")
+def _store(data: Path) -> preprocessing.Store:
+    return preprocessing.Store.open(data / "store")
 
 
 def _trained(data: Path, folder: Path, run: int) -> None:
@@ -119,30 +123,35 @@ def _trained(data: Path, folder: Path, run: int) -> None:
     classes = surrogate_classes(
         table, ["Metadata_Plate", "Metadata_Well"], np.ones(len(table), bool)
     )
-    recipe = train.replace(train.RECIPES["default"], epochs=1, batch=4, seed=run)
-    train.train(_store(data), classes["label"].to_numpy(), NETWORK, recipe, folder, progress=False)
+    recipe = training.replace(training.RECIPES["default"], epochs=1, batch=4, seed=run)
+    training.train(
+        _store(data), classes["label"].to_numpy(), NETWORK, recipe, folder, progress=False
+    )
 
 
 def _recorded(data: Path, folder: Path, run: int) -> None:
     work = Workspace(str(folder), "08_mechanisms")
     write_table(work.path("predictions.csv"), pd.DataFrame({"a": [run]}))
     work.glue_figure = None
-    doctor.write_json(work.path("results") / "08_mechanisms.json", {"run": run})
+    files.write_json(work.path("results") / "08_mechanisms.json", {"run": run})
 
 
 def _checked(data: Path, folder: Path, run: int) -> None:
-    doctor.main(["--screen", str(data / ("one", "two")[run] / "screen.csv"), "--out", str(folder)])
+    main(
+        ["check", "--screen", str(data / ("one", "two")[run] / "screen.csv"), "--out", str(folder)]
+    )
 
 
 COMMANDS: dict[str, Callable[[Path, Path, int], None]] = {
-    "simulate": lambda data, folder, run: simulate.main(
-        ["--out", str(folder), "--seed", str(run), *SIZE]
+    "simulate": lambda data, folder, run: main(
+        ["simulate", "--out", str(folder), "--seed", str(run), *SIZE]
     ),
-    "simulate kimorph": lambda data, folder, run: kimorph.main(
-        ["--out", str(folder), "--seed", str(run), *SIZE]
+    "simulate kimorph": lambda data, folder, run: main(
+        ["simulate", "--screen", "kimorph", "--out", str(folder), "--seed", str(run), *SIZE]
     ),
-    "preprocess": lambda data, folder, run: preprocess.main(
+    "preprocess": lambda data, folder, run: main(
         [
+            "preprocess",
             "--screen",
             str(data / ("one", "two")[run] / "screen.csv"),
             "--out",
@@ -151,7 +160,7 @@ COMMANDS: dict[str, Callable[[Path, Path, int], None]] = {
             "1",
         ]
     ),
-    "preprocess below": lambda data, folder, run: preprocess.preprocess(
+    "preprocess below": lambda data, folder, run: preprocessing.preprocess(
         read_loaddata(data / ("one", "two")[run] / "screen.csv"),
         folder / "store",
         workers=1,
@@ -160,7 +169,7 @@ COMMANDS: dict[str, Callable[[Path, Path, int], None]] = {
     "train": _trained,
     "train below": lambda data, folder, run: _trained(data, folder / "model", run),
     "embed": lambda data, folder, run: features.embed_screen(
-        train.untrained_model(_store(data), np.arange(12) % 2, NETWORK, run),
+        training.untrained_model(_store(data), np.arange(12) % 2, NETWORK, run),
         _store(data),
         folder,
         progress=False,
@@ -171,11 +180,11 @@ COMMANDS: dict[str, Callable[[Path, Path, int], None]] = {
     ),
     "notebook": _recorded,
     "output folder": lambda data, folder, run: claim_output(folder, ROOT),
-    "data bbbc021": lambda data, folder, run: download.main(
-        ["--screen", "bbbc021", "--data", str(folder), "--from", "http://127.0.0.1:9/"]
+    "data bbbc021": lambda data, folder, run: main(
+        ["data", "--screen", "bbbc021", "--data", str(folder), "--from", "http://127.0.0.1:9/"]
     ),
-    "data kimorph": lambda data, folder, run: download.main(
-        ["--screen", "kimorph", "--data", str(folder), "--from", "http://127.0.0.1:9/"]
+    "data kimorph": lambda data, folder, run: main(
+        ["data", "--screen", "kimorph", "--data", str(folder), "--from", "http://127.0.0.1:9/"]
     ),
     "clean": lambda data, folder, run: discard(folder),
 }

@@ -19,9 +19,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from mcnn_core import parallel
+from mcnn_book.__main__ import main
 from mcnn_core.errors import LostProcessError
-from mcnn_core.train import main, train
+from mcnn_core.machine import parallel
+from mcnn_core.training import train
 from tests.test_train import RECIPE, TINY, toy
 
 TWO = replace(TINY, dropout=0.0)  # the one thing that processes draw for themselves
@@ -30,8 +31,8 @@ SCRIPT = """
 import os, signal, sys
 from dataclasses import replace
 import torch
-from mcnn_core.parallel import Team
-from mcnn_core.train import train
+from mcnn_core.machine.parallel import Team
+from mcnn_core.training import train
 from tests.test_train import RECIPE, TINY, toy
 torch.set_num_threads(1)
 store, labels = toy(26, size=32)  # batches of 6 and 7 fields: parts of unequal size
@@ -51,9 +52,7 @@ train(store, labels, replace(TINY, dropout=0.0), recipe, sys.argv[1], progress=F
 """
 
 
-LAUNCHER = (
-    "import sys; from mcnn_core.parallel import launch; launch([sys.executable, *sys.argv[1:]], 2)"
-)
+LAUNCHER = "import sys; from mcnn_core.machine.parallel import launch; launch([sys.executable, *sys.argv[1:]], 2)"
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
@@ -273,13 +272,14 @@ def test_more_processes_than_there_are_places_are_refused(tmp_path, monkeypatch)
     with pytest.raises(
         SystemExit, match="error: --processes takes 1 to 4 here, one per core of the CPU, got 5"
     ):
-        main(["--out", str(tmp_path), "--processes", "5"])
+        main(["train", "--out", str(tmp_path), "--processes", "5"])
     asked = []
     monkeypatch.setattr(
-        "mcnn_core.train.launch", lambda command, processes: asked.append((command[1:], processes))
+        "mcnn_core.machine.parallel.launch",
+        lambda command, processes: asked.append((command[1:], processes)),
     )
-    main(given := ["--out", str(tmp_path), "--processes", "2"])
-    assert asked == [(["-m", "mcnn_core.train", *given], 2)]
+    main(given := ["train", "--out", str(tmp_path), "--processes", "2"])
+    assert asked == [(["-m", "mcnn_book", *given], 2)]
 
 
 def test_shared_norm_is_batch_norm(monkeypatch):

@@ -15,18 +15,24 @@ import pandas as pd
 import pytest
 from helpers import tiny_rows, write_screen
 
-from mcnn_core import pipeline, simulate
-from mcnn_core.compare import evaluate, profile
+from mcnn_book import screens, sheets, words
+from mcnn_book.simulate import bbbc021 as simulated
+from mcnn_book.simulate import cells
+from mcnn_core import profiles as profiles_module
+from mcnn_core import surrogate, training
+from mcnn_core.analysis import methods as methods_module
+from mcnn_core.analysis.methods import evaluate
 from mcnn_core.errors import InputError
-from mcnn_core.features import embed, feature_frame
-from mcnn_core.files import read_json, write_table
-from mcnn_core.images import check_headers
+from mcnn_core.features import embed
+from mcnn_core.machine.files import read_json, write_table
 from mcnn_core.model import CONFIGS
-from mcnn_core.preprocess import Store, preprocess
-from mcnn_core.profiles import feature_columns, feature_matrix
-from mcnn_core.screen import in_words, read_loaddata
+from mcnn_core.preprocessing import Store, preprocess
+from mcnn_core.profiles import feature_columns, feature_frame, feature_matrix, profile
+from mcnn_core.readers.images import check_headers
+from mcnn_core.readers.loaddata import read_loaddata
+from mcnn_core.screen import in_words
 from mcnn_core.surrogate import BalancedBatches, default_columns, surrogate_classes
-from mcnn_core.train import RECIPES, load_model, train
+from mcnn_core.training import RECIPES, load_model, train
 from tools import book
 
 RECIPE = dataclasses.replace(RECIPES["default"], epochs=2, batch=16)
@@ -37,7 +43,7 @@ def road(screen, folder, recipe):
     """Take a screen to the features of its fields, as the notebooks do."""
     store = preprocess(screen, folder / "store", multiple=32, workers=1, progress=False)
     labels = surrogate_classes(
-        screen.table, default_columns(screen.table), pipeline.training_fields(screen.table)
+        screen.table, default_columns(screen.table), surrogate.training_fields(screen.table)
     )["label"].to_numpy()
     train(store, labels, CONFIGS["default"], recipe, folder / "model", progress=False)
     features = feature_frame(
@@ -50,7 +56,7 @@ def road(screen, folder, recipe):
 
 @pytest.fixture(scope="module")
 def screen(tmp_path_factory):
-    return pipeline.open_screen(
+    return screens.open_screen(
         "simulated", "", tmp_path_factory.mktemp("screen"), seed=5, layout="tiny", **SIZE, workers=1
     )
 
@@ -60,7 +66,7 @@ def run(screen, tmp_path_factory):
     """Return the tiny screen with everything up to its predictions."""
     folder = tmp_path_factory.mktemp("run")
     store, labels, features = road(screen, folder, RECIPE)
-    predictions = pipeline.compare_methods(
+    predictions = methods_module.compare_methods(
         screen.table,
         labels,
         store,
@@ -71,7 +77,7 @@ def run(screen, tmp_path_factory):
         progress=False,
     )
     treatments = profile(features)[1]
-    comparison, numbers = pipeline.mechanism_results(predictions, treatments)
+    comparison, numbers = methods_module.mechanism_results(predictions, treatments)
     return {
         "folder": folder,
         "store": store,
@@ -93,7 +99,7 @@ def test_open_screen_simulates(screen):
         and screen.name == "the simulated screen (seed 5)"
         and len(screen.table) == 128
     )
-    assert pipeline.pixel_size(screen, 64) == simulate.pixel_size(64)
+    assert screens.pixel_size(screen, 64) == cells.pixel_size(64)
     assert (screen.root / "truth.csv").exists()
 
 
@@ -106,17 +112,16 @@ def test_open_screen_simulates(screen):
 )
 def test_open_screen_refuses(tmp_path, name, layout, said):
     with pytest.raises(InputError, match=said):
-        pipeline.open_screen(name, "", tmp_path, layout=layout)
+        screens.open_screen(name, "", tmp_path, layout=layout)
     assert not list(tmp_path.iterdir())
 
 
 def test_open_screen_reads_what_is_there(tmp_path):
     path = write_screen(tmp_path)
-    loaded = pipeline.open_screen(str(path), "", tmp_path)
+    loaded = screens.open_screen(str(path), "", tmp_path)
     pd.testing.assert_frame_equal(loaded.table, read_loaddata(path).table)
     assert (
-        pipeline.pixel_size(loaded, 1024) is None
-        and pipeline.control_statistics(loaded, 12) is None
+        screens.pixel_size(loaded, 1024) is None and screens.control_statistics(loaded, 12) is None
     )
 
 
@@ -126,11 +131,11 @@ def test_open_screen_leaves_out_plates_of_bbbc021_that_are_not_there(screen, tmp
     with pytest.raises(
         InputError, match="holds no image of BBBC021: fetch plates with make data SCREEN=bbbc021"
     ):
-        pipeline.open_screen("bbbc021", tmp_path, tmp_path)
+        screens.open_screen("bbbc021", tmp_path, tmp_path)
     plates = sorted(set(screen.table["Metadata_Plate"]))
     place = screen.table.loc[screen.table["Metadata_Plate"] == plates[1], "PathName_DAPI"].iloc[0]
     shutil.copytree(screen.root / place, tmp_path / place)
-    part = pipeline.open_screen("bbbc021", tmp_path, tmp_path)
+    part = screens.open_screen("bbbc021", tmp_path, tmp_path)
     assert set(part.table["Metadata_Plate"]) == {plates[1]} and check_headers(part) == (64, 96)
     others = [plate for plate in plates if plate != plates[1]]
     assert (
@@ -138,19 +143,19 @@ def test_open_screen_leaves_out_plates_of_bbbc021_that_are_not_there(screen, tmp
         == f"{len(others)} plates of BBBC021 are not in {tmp_path} and are left out: "
         f"{', '.join(others)}\n"
     )
-    assert pipeline.pixel_size(part, 1024, bin=2) == 2 * simulate.MICROSCOPE_PIXEL
-    whole = pipeline.open_screen("bbbc021", screen.root, tmp_path)
+    assert screens.pixel_size(part, 1024, bin=2) == 2 * cells.MICROSCOPE_PIXEL
+    whole = screens.open_screen("bbbc021", screen.root, tmp_path)
     assert len(whole.table) == len(screen.table) and not capsys.readouterr().out
 
 
 def test_training_fields_are_annotated_treatments_else_all(screen):
     table = screen.table
-    chosen = table[pipeline.training_fields(table)]
+    chosen = table[surrogate.training_fields(table)]
     assert set(chosen["Metadata_control_type"]) == {"trt"} and (chosen["Metadata_MoA"] != "").all()
     assert 0 < len(chosen) < (table["Metadata_control_type"] == "trt").sum()
     bare = table.assign(Metadata_MoA="")
     np.testing.assert_array_equal(
-        pipeline.training_fields(bare), table["Metadata_control_type"] == "trt"
+        surrogate.training_fields(bare), table["Metadata_control_type"] == "trt"
     )
 
 
@@ -160,25 +165,25 @@ def test_negative_controls_train_only_where_asked(screen):
     kinds = table["Metadata_control_type"]
     assert set(kinds) == {"negcon", "poscon", "trt"}
     annotated = (kinds == "trt") & (table["Metadata_MoA"] != "")
-    np.testing.assert_array_equal(pipeline.training_fields(table), annotated)
+    np.testing.assert_array_equal(surrogate.training_fields(table), annotated)
     np.testing.assert_array_equal(
-        pipeline.training_fields(table, controls=True), annotated | (kinds == "negcon")
+        surrogate.training_fields(table, controls=True), annotated | (kinds == "negcon")
     )
     np.testing.assert_array_equal(
-        pipeline.training_fields(table.assign(Metadata_MoA=""), controls=True), kinds != "poscon"
+        surrogate.training_fields(table.assign(Metadata_MoA=""), controls=True), kinds != "poscon"
     )
     without = table[kinds != "negcon"]
     np.testing.assert_array_equal(
-        pipeline.training_fields(without, controls=True), annotated[without.index]
+        surrogate.training_fields(without, controls=True), annotated[without.index]
     )
 
 
 def test_controls_are_one_class_of_all_plates(screen):
     table = screen.table
     labels = surrogate_classes(
-        table, default_columns(table), pipeline.training_fields(table, controls=True)
+        table, default_columns(table), surrogate.training_fields(table, controls=True)
     )["label"]
-    plain = surrogate_classes(table, default_columns(table), pipeline.training_fields(table))[
+    plain = surrogate_classes(table, default_columns(table), surrogate.training_fields(table))[
         "label"
     ]
     control = table["Metadata_control_type"] == "negcon"
@@ -194,12 +199,12 @@ def test_controls_make_epochs_longer_and_fewer(screen):
     table = screen.table
     labels = {
         controls: surrogate_classes(
-            table, default_columns(table), pipeline.training_fields(table, controls)
+            table, default_columns(table), surrogate.training_fields(table, controls)
         )["label"].to_numpy()
         for controls in (False, True)
     }
     plain = dataclasses.replace(RECIPES["default"], epochs=100)
-    recipe = pipeline.with_controls(plain, table)
+    recipe = training.with_controls(plain, table)
     fields = {controls: (found >= 0).sum() for controls, found in labels.items()}
     assert fields[True] > fields[False] and recipe.epochs == round(
         100 * fields[False] / fields[True]
@@ -211,12 +216,12 @@ def test_controls_make_epochs_longer_and_fewer(screen):
     }
     classes = {controls: found.max() + 1 for controls, found in labels.items()}
     assert seen[True] == pytest.approx(seen[False] * classes[False] / classes[True], rel=0.15)
-    assert pipeline.with_controls(dataclasses.replace(plain, epochs=1), table).epochs == 1
-    assert pipeline.with_controls(plain, table[table["Metadata_control_type"] != "negcon"]) == plain
+    assert training.with_controls(dataclasses.replace(plain, epochs=1), table).epochs == 1
+    assert training.with_controls(plain, table[table["Metadata_control_type"] != "negcon"]) == plain
 
 
 def test_examples_show_each_mechanism_once_and_a_control(screen):
-    shown = pipeline.examples(screen.table)
+    shown = sheets.examples(screen.table)
     moa = shown["Metadata_MoA"]
     assert (
         sorted(moa[moa != ""]) == sorted(set(screen.table["Metadata_MoA"]) - {""})
@@ -231,27 +236,27 @@ def test_examples_show_each_mechanism_once_and_a_control(screen):
             row.Metadata_Concentration == same["Metadata_Concentration"].max()
             or same["Metadata_Compound"].nunique() > 1
         )
-    few = pipeline.examples(screen.table.assign(Metadata_MoA=""), most=4)
+    few = sheets.examples(screen.table.assign(Metadata_MoA=""), most=4)
     assert len(few) == 4 and few["Metadata_Treatment"].is_unique
 
 
 def test_stretched_fills_eight_bits_per_channel(screen):
-    field = pipeline.stretched(screen, 3)
+    field = screens.stretched(screen, 3)
     assert field.dtype == np.uint8 and field.shape == (64, 96, 3)
     assert (field.min((0, 1)) == 0).all() and (field.max((0, 1)) == 255).all()
 
 
 def test_normalisations_follow_the_controls(screen):
     table = screen.table
-    assert pipeline.possible_normalisations(table) == ["none", "centre", "whiten"]
+    assert profiles_module.possible_normalisations(table) == ["none", "centre", "whiten"]
     control = table["Metadata_control_type"] == "negcon"
     one_plate = table[~control | (table["Metadata_Plate"] == table["Metadata_Plate"].iloc[0])]
-    assert pipeline.possible_normalisations(one_plate) == ["none", "whiten"]
-    assert pipeline.possible_normalisations(table[~control]) == ["none"]
+    assert profiles_module.possible_normalisations(one_plate) == ["none", "whiten"]
+    assert profiles_module.possible_normalisations(table[~control]) == ["none"]
 
 
 def test_nesting_counts_batches_of_compounds(screen):
-    counts = pipeline.nesting(screen.table)
+    counts = words.nesting(screen.table)
     batches = defaultdict(set)
     for compound, batch in zip(
         screen.table["Metadata_Compound"], screen.table["Metadata_Batch"], strict=True
@@ -262,18 +267,16 @@ def test_nesting_counts_batches_of_compounds(screen):
         "compounds_in_one_batch": sizes.count(1),
         "compounds_in_more": len(sizes) - sizes.count(1),
     }
-    assert set(pipeline.nesting(screen.table.assign(Metadata_Batch="")).values()) == {
-        "not available"
-    }
+    assert set(words.nesting(screen.table.assign(Metadata_Batch="")).values()) == {"not available"}
 
 
 def test_control_statistics_measure_simulated_controls(screen):
-    found = pipeline.control_statistics(screen, 64, most=4)
+    found = screens.control_statistics(screen, 64, most=4)
     assert found["n_fields"] == 4 and found["nuclei_per_mm2"] > 0
     uncontrolled = dataclasses.replace(
         screen, table=screen.table[screen.table["Metadata_control_type"] == "trt"]
     )
-    assert pipeline.control_statistics(uncontrolled, 64) is None
+    assert screens.control_statistics(uncontrolled, 64) is None
 
 
 # -------------------------------------------------------------------------- the road
@@ -345,7 +348,7 @@ def test_nothing_to_predict_is_said(run):
     """Without mechanisms, or with one compound for each, keys are there and say so."""
     for moa in ("", run["features"]["Metadata_Compound"]):
         features = run["features"].assign(Metadata_MoA=moa)
-        predictions = pipeline.compare_methods(
+        predictions = methods_module.compare_methods(
             features,
             run["labels"],
             run["store"],
@@ -354,7 +357,7 @@ def test_nothing_to_predict_is_said(run):
             RECIPE,
             run["folder"] / "none",
         )
-        comparison, numbers = pipeline.mechanism_results(predictions, profile(features)[1])
+        comparison, numbers = methods_module.mechanism_results(predictions, profile(features)[1])
         assert predictions.empty and comparison.empty and not (run["folder"] / "none").exists()
         assert numbers.pop("answered").startswith("neither") and set(numbers.values()) == {
             "not available",
@@ -369,13 +372,13 @@ def test_supervision_learns_every_mechanism_of_a_screen_of_treatments_only(run, 
     rows = np.flatnonzero(run["labels"] >= 0)
     part = dataclasses.replace(store, pixels=store.pixels[rows])
     seen = []
-    monkeypatch.setattr(pipeline, "train", lambda store, labels, *rest: seen.append(labels))
+    monkeypatch.setattr(screens, "train", lambda store, labels, *rest: seen.append(labels))
     monkeypatch.setattr(
-        pipeline,
+        screens,
         "load_model",
-        lambda folder: pipeline.untrained_model(part, seen[0], CONFIGS["default"]),
+        lambda folder: training.untrained_model(part, seen[0], CONFIGS["default"]),
     )
-    pipeline.compare_methods(
+    methods_module.compare_methods(
         table.iloc[rows].reset_index(drop=True),
         run["labels"][rows],
         part,
@@ -389,12 +392,12 @@ def test_supervision_learns_every_mechanism_of_a_screen_of_treatments_only(run, 
 
 
 def test_overview_shows_classes_and_treatments(run):
-    groups, profiles, distances, names = pipeline.overview(
+    groups, profiles, distances, names = sheets.overview(
         run["store"], run["features"], run["labels"], run["treatments"]
     )
     assert len(names) == len(profiles) == len(distances) == min(16, len(run["treatments"]))
     trained = run["treatments"][run["treatments"]["Metadata_Training"]]
-    groups, profiles, distances, names = pipeline.overview(
+    groups, profiles, distances, names = sheets.overview(
         run["store"], run["features"], run["labels"], trained
     )
     for name, fields in groups.items():
@@ -408,7 +411,7 @@ def test_overview_shows_classes_and_treatments(run):
 
 def test_samples_show_each_compound_once(run):
     trained = run["treatments"][run["treatments"]["Metadata_Training"]]
-    rows, titles = pipeline.samples(run["features"], run["labels"], trained)
+    rows, titles = sheets.samples(run["features"], run["labels"], trained)
     shown = run["features"].iloc[rows]
     assert (
         list(shown["Metadata_Compound"]) == list(dict.fromkeys(trained["Metadata_Compound"]))
@@ -422,12 +425,12 @@ def test_samples_show_each_compound_once(run):
 
 def test_replicate_distances_part_all_pairs(run):
     wells = profile(run["features"])[0]
-    pairs = pipeline.replicate_distances(wells)
+    pairs = sheets.replicate_distances(wells)
     sizes = wells["Metadata_Treatment"].value_counts()
     assert len(pairs["same treatment"]) == (sizes * (sizes - 1) // 2).sum()
     assert sum(map(len, pairs.values())) == len(wells) * (len(wells) - 1) // 2
     assert not len(
-        pipeline.replicate_distances(wells.assign(Metadata_Treatment=""))["same treatment"]
+        sheets.replicate_distances(wells.assign(Metadata_Treatment=""))["same treatment"]
     )
 
 
@@ -438,7 +441,7 @@ def test_no_analysis_reads_the_truth(tmp_path):
     """
     found = []
     for name in ("with", "without"):
-        one = pipeline.open_screen(
+        one = screens.open_screen(
             "simulated", "", tmp_path / name, seed=9, layout="tiny", **SIZE, workers=1
         )
         truth = one.root / "truth.csv"
@@ -490,14 +493,14 @@ def test_paper_profile_runs_the_published_network_on_full_fields(tmp_path, monke
 
     But with eight fields, of two treatments and two controls, and two steps.
     """
-    facts = simulate.LAYOUTS["default"].compounds.set_index("compound", drop=False)
+    facts = simulated.LAYOUTS["default"].compounds.set_index("compound", drop=False)
     two = facts.loc[["taxol", "epothilone B"]].assign(
         week=1, layout=1, replicates=1, row=["D", "E"]
     )
     monkeypatch.setitem(
-        simulate.LAYOUTS,
+        simulated.LAYOUTS,
         "tiny",
-        simulate.Layout(two.reset_index(drop=True), columns=(4,), controls=1, sites=2),
+        simulated.Layout(two.reset_index(drop=True), columns=(4,), controls=1, sites=2),
     )
     build = book.Build(profile="paper", out=tmp_path, params="layout=tiny max_steps=2 batch=2")
     left = run_notebooks(build, [name for name in book.notebook_names() if name < "09"])

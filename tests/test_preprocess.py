@@ -17,11 +17,11 @@ from helpers import tiny_rows, write_screen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcnn_core import preprocess as module
+from mcnn_book.__main__ import main
+from mcnn_core import preprocessing as module
 from mcnn_core.errors import InputError
-from mcnn_core.files import write_json
-from mcnn_core.images import image_paths, read_field
-from mcnn_core.preprocess import (
+from mcnn_core.machine.files import write_json
+from mcnn_core.preprocessing import (
     COUNTS,
     PERCENTILES,
     REFERENCES,
@@ -34,7 +34,9 @@ from mcnn_core.preprocess import (
     padding,
     preprocess,
 )
-from mcnn_core.screen import read_loaddata, save_screen
+from mcnn_core.readers.images import image_paths, read_field
+from mcnn_core.readers.loaddata import read_loaddata
+from mcnn_core.screen import save_screen
 
 
 @pytest.fixture
@@ -581,8 +583,9 @@ def test_a_damaged_store_is_refused(screen, tmp_path):
 
 
 def test_the_command_line(screen, tmp_path, capsys):
-    module.main(
+    main(
         [
+            "preprocess",
             "--screen",
             str(tmp_path / "screen.csv"),
             "--out",
@@ -598,8 +601,9 @@ def test_the_command_line(screen, tmp_path, capsys):
         == f"{tmp_path / 'store'}: 8 x 10 x 10 x 2 (fields, height, width, channels)\n"
     )
     save_screen(screen, tmp_path / "out")
-    module.main(
+    main(
         [
+            "preprocess",
             "--screen",
             str(tmp_path / "out"),
             "--out",
@@ -622,10 +626,17 @@ def test_the_command_line(screen, tmp_path, capsys):
     ],
 )
 def test_a_wrong_command_line_ends_in_one_message(screen, tmp_path, monkeypatch, given, message):
-    monkeypatch.setattr("mcnn_core.cluster.PATIENCE", 1.0)
+    monkeypatch.setattr("mcnn_core.machine.scheduler.PATIENCE", 1.0)
     with pytest.raises(SystemExit, match=r"^error: ") as error:
-        module.main(
-            ["--screen", str(tmp_path / "screen.csv"), "--out", str(tmp_path / "store"), *given]
+        main(
+            [
+                "preprocess",
+                "--screen",
+                str(tmp_path / "screen.csv"),
+                "--out",
+                str(tmp_path / "store"),
+                *given,
+            ]
         )
     assert message in str(error.value)
 

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import median_abs_deviation
 
 from mcnn_core.errors import InputError
-from mcnn_core.files import write_table
+from mcnn_core.machine.files import write_table
 from mcnn_core.profiles import (
     aggregate,
     centre,

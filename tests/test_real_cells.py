@@ -7,8 +7,8 @@ import tifffile
 from real_cells import CHANNELS, MARGIN, SIDE, lay_out, read_crops, table
 
 from mcnn_core.errors import InputError
-from mcnn_core.preprocess import preprocess
-from mcnn_core.screen import read_loaddata
+from mcnn_core.preprocessing import preprocess
+from mcnn_core.readers.loaddata import read_loaddata
 
 ROWS = slice(0, 120)
 

@@ -4,16 +4,14 @@ import re
 
 import pytest
 
-from mcnn_core.study import (
-    CHOICE_SEEDS,
-    FRESH_SEEDS,
-    PLAN,
+from mcnn_book.study.recorded import (
     recorded,
     recorded_choices,
     recorded_comparison,
     recorded_grades,
 )
-from mcnn_core.workspace import find_root
+from mcnn_book.study.study import CHOICE_SEEDS, FRESH_SEEDS, PLAN
+from mcnn_book.workspace import find_root
 
 FRESH = recorded("simulated-")
 CELLS = recorded("real-cells")

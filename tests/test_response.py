@@ -11,9 +11,7 @@ from scipy.spatial.distance import cosine
 from scipy.stats import f as f_distribution
 from scipy.stats import median_abs_deviation
 
-from mcnn_core.errors import InputError
-from mcnn_core.profiles import feature_columns
-from mcnn_core.response import (
+from mcnn_core.analysis.response import (
     CHOICES,
     HILLS,
     NO_FIT,
@@ -25,6 +23,8 @@ from mcnn_core.response import (
     potency,
     similarities,
 )
+from mcnn_core.errors import InputError
+from mcnn_core.profiles import feature_columns
 from mcnn_core.screen import CONTROL
 
 DOSES = 3.0 ** np.arange(-5, 3)

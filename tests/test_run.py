@@ -27,7 +27,7 @@ while _met:
         pass
 """
 FIRST = """\
-from mcnn_core.workspace import Workspace
+from mcnn_book.workspace import Workspace
 
 Workspace(out, "01_first").record(n=1)"""
 MET = "\n".join(
@@ -36,7 +36,7 @@ MET = "\n".join(
 #: With a child that heeds nothing but kill -9, and deaf itself.
 SECOND = f"""\
 import subprocess, sys
-from mcnn_core.workspace import Workspace
+from mcnn_book.workspace import Workspace
 
 deaf = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
@@ -174,7 +174,7 @@ def test_a_build_stops_wherever_it_is(small, tmp_path, place, signals):
 
 def test_a_simulation_stops_with_its_processes(tmp_path):
     process = begin(
-        "mcnn_core.simulate",
+        "mcnn_book.simulate.cells",
         "--out",
         str(tmp_path / "screen"),
         "--seed",

@@ -9,18 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcnn_core.errors import InputError
-from mcnn_core.pipeline import training_fields
+from mcnn_core.readers.bbbc021 import read_bbbc021
+from mcnn_core.readers.loaddata import read_loaddata
 from mcnn_core.screen import (
     _well,
     concentration_key,
     fetched,
     load_screen,
-    read_bbbc021,
-    read_loaddata,
     save_screen,
     summary,
     treatment_key,
 )
+from mcnn_core.surrogate import training_fields
 
 
 def refused(call, *arguments, **named) -> str:

@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted(
     [
-        *(ROOT / "mcnn_core").glob("*.py"),
+        *(ROOT / "mcnn_book").rglob("*.py"),
+        *(ROOT / "mcnn_core").rglob("*.py"),
         *(ROOT / "tools").glob("*.py"),
         *(ROOT / "book" / "_ext").glob("*.py"),
         *(ROOT / "benchmarks").glob("*.py"),

@@ -12,10 +12,13 @@ import pandas as pd
 import pytest
 import tifffile
 
-from mcnn_core import simulate
-from mcnn_core.files import read_json
-from mcnn_core.simulate import LAYOUTS, Layout, hill_response, simulate_screen
-from mcnn_core.statistics import field_statistics
+from mcnn_book.__main__ import main
+from mcnn_book.simulate import bbbc021 as simulated
+from mcnn_book.simulate import cells
+from mcnn_book.simulate.bbbc021 import LAYOUTS, Layout, simulate_screen
+from mcnn_book.simulate.cells import hill_response
+from mcnn_book.simulate.field_statistics import field_statistics
+from mcnn_core.machine.files import read_json
 
 RECORDED = Path(__file__).resolve().parents[1] / "book" / "recorded" / "cell_statistics.json"
 
@@ -159,7 +162,7 @@ def test_weeks_doses_and_annotation_are_those_of_the_real_tables(shared_data):
 
 
 def test_truth_names_what_was_planted():
-    wells, compounds = simulate.truth_table(0, LAYOUTS["default"])
+    wells, compounds = simulated.truth_table(0, LAYOUTS["default"])
     by = wells.drop_duplicates("compound").set_index("compound")
     assert by["planted"].value_counts().to_dict() == {
         "": 38,
@@ -170,7 +173,7 @@ def test_truth_names_what_was_planted():
     }
     assert by.loc["colchicine", "mechanism"] == "Kinase inhibitors"
     assert not compounds["SX-03"].effect.any() and compounds["SX-03"].side.any()
-    other, _ = simulate.truth_table(1, LAYOUTS["default"])
+    other, _ = simulated.truth_table(1, LAYOUTS["default"])
     assert (wells["well"] == other["well"]).all() and (wells["ec50"] != other["ec50"]).any()
 
 
@@ -186,7 +189,7 @@ def test_hill_response_rises_from_nothing_through_half_at_the_ec50():
 
 
 def test_every_annotated_treatment_but_the_wrong_label_acts_as_annotated():
-    wells, _ = simulate.truth_table(0, LAYOUTS["default"])
+    wells, _ = simulated.truth_table(0, LAYOUTS["default"])
     named = wells.merge(LAYOUTS["default"].annotation(), on=["compound", "concentration"]).query(
         "moa != 'DMSO'"
     )
@@ -195,14 +198,14 @@ def test_every_annotated_treatment_but_the_wrong_label_acts_as_annotated():
 
 
 def test_a_field_does_not_depend_on_the_rest_of_the_screen(tiny):
-    wells, compounds = simulate.truth_table(0, LAYOUTS["tiny"])
+    wells, compounds = simulated.truth_table(0, LAYOUTS["tiny"])
     well = wells.query("compound == 'AZ-C'").iloc[0].to_dict()
-    again = simulate.field(0, well, compounds["AZ-C"], 2)
+    again = cells.field(0, well, compounds["AZ-C"], 2)
     table = pd.read_csv(tiny / "BBBC021_v1_image.csv").set_index(
         ["Image_Metadata_Plate_DAPI", "Image_Metadata_Well_DAPI"]
     )
     row = table.loc[(well["plate"], well["well"])].iloc[1]
-    for image, channel in zip(again, simulate.CHANNELS, strict=True):
+    for image, channel in zip(again, simulated.CHANNELS, strict=True):
         assert (
             image
             == tifffile.imread(
@@ -219,8 +222,9 @@ def test_failure_leaves_nothing_behind(tmp_path, monkeypatch):
 
 
 def test_command_line_writes_a_screen_of_any_size(tmp_path):
-    simulate.main(
+    main(
         [
+            "simulate",
             "--out",
             str(tmp_path / "s"),
             "--seed",
@@ -237,10 +241,10 @@ def test_command_line_writes_a_screen_of_any_size(tmp_path):
 
 
 def test_untreated_cells_measure_like_the_real_ones():
-    wells, compounds = simulate.truth_table(0, LAYOUTS["default"])
+    wells, compounds = simulated.truth_table(0, LAYOUTS["default"])
     control = wells.query("compound == 'DMSO'").iloc[::6].to_dict("records")
     fields = np.array(
-        [simulate.field(0, well, compounds["DMSO"], 1).transpose(1, 2, 0) for well in control]
+        [cells.field(0, well, compounds["DMSO"], 1).transpose(1, 2, 0) for well in control]
     )
     ours, real = field_statistics(fields, 1.0), read_json(RECORDED)["small"]
     assert ours["coverage"] == pytest.approx(real["coverage"], rel=0.2)
@@ -254,23 +258,26 @@ def test_untreated_cells_measure_like_the_real_ones():
 
 
 def test_full_field_is_drawn_at_the_microscopes_pixel():
-    compound = simulate.truth_table(0, LAYOUTS["tiny"])[1]["DMSO"]
-    image = simulate.render_field(
-        simulate.generator(0), compound, 0.0, np.zeros(len(simulate.PARAMETERS)), 1024, 1280
+    compound = simulated.truth_table(0, LAYOUTS["tiny"])[1]["DMSO"]
+    image = cells.render_field(
+        cells.generator(0), compound, 0.0, np.zeros(len(cells.PARAMETERS)), 1024, 1280
     )
-    measured = field_statistics(image.transpose(1, 2, 0)[None], simulate.MICROSCOPE_PIXEL)
+    measured = field_statistics(image.transpose(1, 2, 0)[None], cells.MICROSCOPE_PIXEL)
     real = read_json(RECORDED)["full"]
     assert measured["nuclei_per_mm2"] == pytest.approx(real["nuclei_per_mm2"], rel=0.35)
     assert measured["nucleus_area_um2"][1] == pytest.approx(real["nucleus_area_um2"][1], rel=0.2)
 
 
-@pytest.mark.parametrize("program", ["simulate", "kimorph"])
-def test_a_folder_that_holds_something_else_is_refused_before_anything_is_drawn(tmp_path, program):
+@pytest.mark.parametrize("screen", ["simulated", "kimorph"])
+def test_a_folder_that_holds_something_else_is_refused_before_anything_is_drawn(tmp_path, screen):
     (tmp_path / "notes.txt").write_text("mine")
     command = [
         sys.executable,
         "-m",
-        f"mcnn_core.{program}",
+        "mcnn_book",
+        "simulate",
+        "--screen",
+        screen,
         "--out",
         tmp_path,
         "--seed",

@@ -11,10 +11,10 @@ import pytest
 from helpers import NOTEBOOK, small_repository
 
 from mcnn_core.errors import InputError
-from mcnn_core.files import claim
+from mcnn_core.machine.files import claim
 from tools import book
 
-CODE = 'from mcnn_core.workspace import Workspace\n\nWorkspace(out, "{name}").record(n=1)'
+CODE = 'from mcnn_book.workspace import Workspace\n\nWorkspace(out, "{name}").record(n=1)'
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,13 @@ import pandas as pd
 import pytest
 from helpers import tiny_rows, write_screen
 
-from mcnn_core import study
-from mcnn_core.files import MARKER, read_json
-from mcnn_core.pipeline import open_screen, training_fields
-from mcnn_core.train import RECIPES
+from mcnn_book.__main__ import main
+from mcnn_book.screens import open_screen
+from mcnn_book.study import choosing, recorded, study
+from mcnn_core import training
+from mcnn_core.machine.files import MARKER, read_json
+from mcnn_core.surrogate import training_fields
+from mcnn_core.training import RECIPES
 
 FACTS = {
     "command",
@@ -29,7 +32,7 @@ def root(tmp_path, monkeypatch):
     """Make a repository root of this test's own, and trainings of one epoch on tiny fields."""
     short = dataclasses.replace(RECIPES["default"], epochs=1, batch=16)
     monkeypatch.setattr(study, "find_root", lambda: tmp_path)
-    monkeypatch.setitem(study.RECIPES, "default", short)
+    monkeypatch.setitem(training.RECIPES, "default", short)
     monkeypatch.setattr(study, "CELLS", short)
     monkeypatch.setattr(
         study,
@@ -79,7 +82,7 @@ def test_a_screen_with_the_name_of_one_of_the_books_records_is_refused(root, nam
         SystemExit,
         match=f"the book has a record {name}.json of its own; give the table another name",
     ):
-        study.main(["--screen", f"somewhere/{name}.csv"])
+        main(["study", "--screen", f"somewhere/{name}.csv"])
 
 
 def test_the_working_folder_is_one_of_its_own(root, monkeypatch):
@@ -89,8 +92,8 @@ def test_the_working_folder_is_one_of_its_own(root, monkeypatch):
     with pytest.raises(
         SystemExit, match=r"holds 'notes\.txt' and was not made by this program as a study"
     ):
-        study.main(["--out", str(root / "mine")])
-    study.main([])
+        main(["study", "--out", str(root / "mine")])
+    main(["study"])
     assert (root / "_build" / "study" / MARKER).exists() and (
         root / "_build" / MARKER
     ).exists()  # or make book would refuse it
@@ -106,7 +109,7 @@ def test_a_record_says_what_it_comes_from_and_is_made_once(root, monkeypatch, ca
             "two": ([5], lambda seed: asked.append(seed) or {}),
         },
     )
-    study.main(["--only", "one"])
+    main(["study", "--only", "one"])
     made = record(root, "one")
     assert (
         set(made) >= FACTS
@@ -115,11 +118,11 @@ def test_a_record_says_what_it_comes_from_and_is_made_once(root, monkeypatch, ca
         and made["seconds"] >= 0
     )
     assert made["runs"] == {"3": {"value": 6}, "4": {"value": 8}} and asked == [3, 4]
-    study.main([])
+    main(["study"])
     assert asked == [3, 4, 5] and "one: recorded already in one.json" in capsys.readouterr().out
     assert (
-        study.recorded("t", root / "book" / "recorded")
-        == study.recorded("two")
+        recorded.recorded("t", root / "book" / "recorded")
+        == recorded.recorded("two")
         == {"two": record(root, "two")}
     )
 
@@ -129,16 +132,16 @@ def test_a_study_that_fails_leaves_no_record(root, monkeypatch):
         study, "studies", lambda work, screen: {"one": ([1, 2], lambda seed: 1 / (2 - seed))}
     )
     with pytest.raises(ZeroDivisionError):
-        study.main([])
+        main(["study"])
     assert not list(root.rglob("*.json"))
 
 
 def test_simulated_comparison(root):
-    study.main(["--only", "simulated-101", "--out", str(root / "work")])
+    main(["study", "--only", "simulated-101", "--out", str(root / "work")])
     made = record(root, "simulated-101")
     run = made["runs"]["101"]
     assert run["screen"]["n_fields"] == 128 and run["recipe"]["seed"] == 101
-    table = study.recorded_comparison(study.recorded("simulated-"))
+    table = recorded.recorded_comparison(recorded.recorded("simulated-"))
     assert {
         "trained",
         "untrained",
@@ -159,14 +162,14 @@ def test_a_screen_is_recorded_under_its_name(root):
     rows = tiny_rows(plates=2, wells=("B02", "B03", "B04", "B05", "B06"))
     rows.loc[rows["Metadata_Well"].isin(["B05", "B06"]), "Metadata_MoA"] = "actin"
     path = write_screen(root, rows, shape=(64, 64)).rename(root / "my cells.csv")
-    study.main(["--screen", str(path), "--out", str(root / "work")])
+    main(["study", "--screen", str(path), "--out", str(root / "work")])
     made = record(root, "my cells")
     assert made["command"] == "make study SCREEN=my cells.csv" and list(made["runs"]) == [
         "101",
         "102",
         "103",
     ]
-    table = study.recorded_comparison({"my cells": made})
+    table = recorded.recorded_comparison({"my cells": made})
     assert set(table["protocol"]) == {"NSC"} and set(table["seed"].dropna()) == {101, 102, 103}
     # what does not learn does not depend on the seed of the network
     assert table[table["method"] == "handcrafted"]["overall"].nunique() == 1
@@ -187,7 +190,7 @@ def test_the_whole_screen_is_analysed_and_graded(root, monkeypatch):
             labels.append((table, given)) or trained(table, store, given, *rest)
         ),
     )
-    study.main(["--only", "whole-102", "--out", str(root / "work")])
+    main(["study", "--only", "whole-102", "--out", str(root / "work")])
     made = record(root, "whole-102")
     run = made["runs"]["102"]
     assert (
@@ -249,7 +252,7 @@ def test_controls_are_a_class_of_the_whole_screen(root):
 
 
 def test_variants_say_their_size_and_cost(root):
-    study.main(["--only", "variant-default-three-scales", "--out", str(root / "work")])
+    main(["study", "--only", "variant-default-three-scales", "--out", str(root / "work")])
     run = record(root, "variant-default-three-scales-default")["runs"]["0"]
     assert (
         run["network"] == "default-three-scales"
@@ -292,8 +295,8 @@ def test_held_out_compounds_are_in_no_training(root, monkeypatch):
 
 
 def test_ways_of_choosing_classes_are_compared(root, monkeypatch):
-    monkeypatch.setattr(study, "PLAN", study.Plan(first=4, add=2, steps=(1, 2)))
-    study.main(["--only", "choosing-105", "--out", str(root / "work")])
+    monkeypatch.setattr(study, "PLAN", choosing.Plan(first=4, add=2, steps=(1, 2)))
+    main(["study", "--only", "choosing-105", "--out", str(root / "work")])
     run = record(root, "choosing-105")["runs"]["105"]
     assert run["recipe"]["seed"] == 105 and run["plan"] == {"first": 4, "add": 2, "steps": [1, 2]}
     assert (
@@ -301,7 +304,7 @@ def test_ways_of_choosing_classes_are_compared(root, monkeypatch):
         and len(run["classes"]) == 7
     )
     assert set(run["taught"]) == {"chosen", "random 1", "random 2", "every treatment", "annotated"}
-    table = study.recorded_choices(study.recorded("choosing-"))
+    table = recorded.recorded_choices(recorded.recorded("choosing-"))
     assert (
         set(table["way"]) == set(run["classes"])
         and set(table["seed"]) == {105}
@@ -312,7 +315,7 @@ def test_ways_of_choosing_classes_are_compared(root, monkeypatch):
         .apply(lambda one: one.between(0, 1))
         .all(axis=None)
     )
-    gains = study.choice_gains(table)
+    gains = recorded.choice_gains(table)
     everything = table[(table["protocol"] == "NSC") & (table["part"] == "all")].set_index("way")[
         "overall"
     ]
@@ -320,7 +323,7 @@ def test_ways_of_choosing_classes_are_compared(root, monkeypatch):
     assert (
         gains["nsc.random.lowest"] == gains["nsc.random.highest"] == pytest.approx(100 * expected)
     )
-    counts = study.choice_counts(study.recorded("choosing-"))
+    counts = recorded.choice_counts(recorded.recorded("choosing-"))
     assert counts["asked.all"] == str(
         int(table.query("protocol == 'NSC' and part == 'all'")["n"].iloc[0])
     )
@@ -330,11 +333,11 @@ def test_ways_of_choosing_classes_are_compared(root, monkeypatch):
         "b": {"runs": {"2": {**run, "classes": {"every well": 5, "every compound": 2}}}},
     }
     assert (
-        study.choice_counts(twice)["classes.every_well"] == "3 to 5"
-        and study.choice_counts(twice)["classes.every_compound"] == "2"
+        recorded.choice_counts(twice)["classes.every_well"] == "3 to 5"
+        and recorded.choice_counts(twice)["classes.every_compound"] == "2"
     )
-    assert set(study.choice_counts({}).values()) == {"not available"}
-    assert set(study.choice_gains(study.recorded_choices({})).values()) == {"not available"}
+    assert set(recorded.choice_counts({}).values()) == {"not available"}
+    assert set(recorded.choice_gains(recorded.recorded_choices({})).values()) == {"not available"}
 
 
 def test_gains_are_those_of_the_worst_and_the_best_seed():
@@ -361,7 +364,7 @@ def test_gains_are_those_of_the_worst_and_the_best_seed():
         for protocol in ("NSC", "NSCB")
         for part in ("all", "set aside")
     ]
-    found = study.choice_gains(
+    found = recorded.choice_gains(
         pd.DataFrame(
             rows, columns=["seed", "way", "protocol", "part", "overall", "average_precision"]
         )
@@ -376,8 +379,8 @@ def test_gains_are_those_of_the_worst_and_the_best_seed():
 
 
 def test_nothing_recorded_is_an_empty_table(root):
-    assert study.recorded("simulated-") == {}
-    table = study.recorded_comparison({})
+    assert recorded.recorded("simulated-") == {}
+    table = recorded.recorded_comparison({})
     assert table.empty and {
         "method",
         "protocol",
@@ -401,9 +404,9 @@ def test_margins_compare_with_the_best_handcrafted_row_of_each_seed():
         ("handcrafted_whitened", 2, 0.5),
     ]
     table = pd.DataFrame(rows, columns=["method", "seed", "overall"]).assign(protocol="NSC")
-    found = study.margins(pd.concat([table, table.assign(protocol="NSCB", overall=0.1)]))
+    found = recorded.margins(pd.concat([table, table.assign(protocol="NSCB", overall=0.1)]))
     assert found == pytest.approx({"trained": 0.7, "lead_smallest": -0.02, "lead_largest": 0.1})
-    assert set(study.margins(table.head(0)).values()) == {"not available"}
+    assert set(recorded.margins(table.head(0)).values()) == {"not available"}
 
 
 GRADES = {
@@ -422,19 +425,19 @@ def test_grades_of_all_seeds_in_one_table():
         }
         for place, seed in enumerate((101, 102, 103))
     }
-    table = study.recorded_grades(records)
+    table = recorded.recorded_grades(records)
     assert (
         table.columns.tolist() == ["101", "102", "103"]
         and {key: row.tolist() for key, row in table.iterrows()} == GRADES
     )
-    assert study.recorded_grades({}).empty
+    assert recorded.recorded_grades({}).empty
 
 
 def test_ranges_of_grades_say_where_a_seed_has_none():
     table = pd.DataFrame(GRADES, index=["101", "102", "103"]).T
-    found = study.worst_and_best(table)
+    found = recorded.worst_and_best(table)
     assert set(found) == {
-        f"{grade}.{end}" for grade in study.RANGES for end in ("lowest", "highest")
+        f"{grade}.{end}" for grade in recorded.RANGES for end in ("lowest", "highest")
     }
     known = {
         "potency.median_error.lowest": 0.1,
@@ -445,13 +448,13 @@ def test_ranges_of_grades_say_where_a_seed_has_none():
         "clusters.recovered.highest": 2,
     }
     assert {key: value for key, value in found.items() if value != "not available"} == known
-    assert study.worst_and_best(table[["101"]])["suspects.rank.highest"] == 1
-    assert set(study.worst_and_best(study.recorded_grades({})).values()) == {"not available"}
+    assert recorded.worst_and_best(table[["101"]])["suspects.rank.highest"] == 1
+    assert set(recorded.worst_and_best(recorded.recorded_grades({})).values()) == {"not available"}
 
 
 @pytest.mark.parametrize("name, classes", [("kimorph-101", 8), ("kimorph96-101", 16)])
 def test_kimorph_is_analysed_and_graded(root, name, classes):
-    study.main(["--only", name, "--out", str(root / "work")])
+    main(["study", "--only", name, "--out", str(root / "work")])
     run = record(root, name)["runs"]["101"]
     assert (
         run["classes"] == classes
@@ -460,7 +463,7 @@ def test_kimorph_is_analysed_and_graded(root, name, classes):
     )
     grades = run["grades"]
     assert (
-        set(study.KIMORPH_RANGES) <= set(grades)
+        set(recorded.KIMORPH_RANGES) <= set(grades)
         and grades["groups.groups"] == 4
         and len(run["groups"]) == 4
     )
@@ -469,13 +472,15 @@ def test_kimorph_is_analysed_and_graded(root, name, classes):
         and set(run["permuted"]) == {"classic", "elim"}
         and run["permuted"]["elim"]["clusters"] == 20 * grades["clusters.clusters"]
     )
-    ends = study.worst_and_best(study.recorded_grades(study.recorded(name)), study.KIMORPH_RANGES)
+    ends = recorded.worst_and_best(
+        recorded.recorded_grades(recorded.recorded(name)), recorded.KIMORPH_RANGES
+    )
     assert (
         ends["random.trained.lowest"] == ends["random.trained.highest"] == grades["random.trained"]
     )
 
 
 def test_kimorph_without_a_record_is_not_available():
-    assert set(study.worst_and_best(study.recorded_grades({}), study.KIMORPH_RANGES).values()) == {
-        "not available"
-    }
+    assert set(
+        recorded.worst_and_best(recorded.recorded_grades({}), recorded.KIMORPH_RANGES).values()
+    ) == {"not available"}

@@ -14,16 +14,16 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from mcnn_core import checkpoint, engine
-from mcnn_core import train as module
-from mcnn_core.checkpoint import read_yaml
-from mcnn_core.engine import RECIPES, Recipe
+from mcnn_book.__main__ import main
+from mcnn_core import model, training
+from mcnn_core import training as module
 from mcnn_core.errors import InputError, MissingStageError
-from mcnn_core.model import CONFIGS, NetworkConfig
-from mcnn_core.preprocess import preprocess
-from mcnn_core.screen import read_loaddata
+from mcnn_core.machine import checkpoint, files
+from mcnn_core.model import CONFIGS, NetworkConfig, read_yaml
+from mcnn_core.preprocessing import preprocess
+from mcnn_core.readers.loaddata import read_loaddata
 from mcnn_core.surrogate import surrogate_classes
-from mcnn_core.train import load_model, train, untrained_model
+from mcnn_core.training import RECIPES, Recipe, load_model, train, untrained_model
 from tests.helpers import write_screen
 
 TINY = NetworkConfig(
@@ -171,7 +171,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
 from test_train import RECIPE, TINY, toy
-from mcnn_core.train import train
+from mcnn_core.training import train
 torch.set_num_threads(1)
 
 class Pixels:
@@ -230,7 +230,7 @@ def test_finished_training_returns_at_once(tmp_path, monkeypatch):
     store, labels = toy()
     history = train(store, labels, TINY, RECIPE, tmp_path, progress=False)
     before = weights(tmp_path)
-    monkeypatch.setattr(engine, "augment", lambda *_: pytest.fail("it trains again"))
+    monkeypatch.setattr(training, "augment", lambda *_: pytest.fail("it trains again"))
     pd.testing.assert_frame_equal(
         train(store, labels, TINY, RECIPE, tmp_path, progress=False), history
     )
@@ -315,7 +315,7 @@ def test_what_a_finished_training_has_lost_comes_back(tmp_path, lost):
 def test_checkpoint_with_a_right_digest_and_wrong_contents_is_refused(tmp_path):
     path = tmp_path / "epoch_001.safetensors"
     path.write_bytes(b"not tensors")
-    path.with_suffix(".sha256").write_text(f"{checkpoint.sha256(path)}  {path.name}\n")
+    path.with_suffix(".sha256").write_text(f"{files.sha256(path)}  {path.name}\n")
     with pytest.raises(InputError, match="is no checkpoint"):
         load_model(tmp_path)
     path.unlink()
@@ -337,10 +337,10 @@ def test_load_needs_a_finished_training(tmp_path, monkeypatch):
     with pytest.raises(MissingStageError, match="no trained network"):
         load_model(tmp_path)
     store, labels = toy()
-    sampled = engine.augment
+    sampled = training.augment
     calls = iter(range(100))
     monkeypatch.setattr(
-        engine, "augment", lambda *args: sampled(*args) if next(calls) < 6 else 1 / 0
+        training, "augment", lambda *args: sampled(*args) if next(calls) < 6 else 1 / 0
     )
     with pytest.raises(ZeroDivisionError):
         train(store, labels, TINY, RECIPE, tmp_path, progress=False)
@@ -351,14 +351,14 @@ def test_load_needs_a_finished_training(tmp_path, monkeypatch):
 def test_loss_that_is_not_finite_names_the_fields(tmp_path, monkeypatch):
     store, labels = toy()
     names = [f"plate P, well B{row:02d}, site 1" for row in range(24)]
-    augment, calls = engine.augment, iter(range(100))
+    augment, calls = training.augment, iter(range(100))
     monkeypatch.setattr(
-        engine, "augment", lambda *args: augment(*args) * (1 if next(calls) < 5 else np.nan)
+        training, "augment", lambda *args: augment(*args) * (1 if next(calls) < 5 else np.nan)
     )
     with pytest.raises(InputError, match="not a finite number in epoch 2") as error:
         train(store, labels, TINY, RECIPE, tmp_path, names=names, progress=False)
     assert len(error.value.problems) == 6 and set(error.value.problems) <= set(names)
-    monkeypatch.setattr(engine, "augment", augment)
+    monkeypatch.setattr(training, "augment", augment)
     # Goes on from epoch 1.
     assert len(train(store, labels, TINY, RECIPE, tmp_path, progress=False)) == 3
 
@@ -452,7 +452,7 @@ def test_what_a_command_trained_is_kept_and_all_that_differs_is_named(tmp_path, 
         with pytest.raises(InputError, match=text) as error:
             function(*other, tmp_path)
         assert error.value.problems == problems and "PARAMS" not in str(error.value)
-    monkeypatch.setitem(module.CONFIGS, "small", TINY)
+    monkeypatch.setitem(model.CONFIGS, "small", TINY)
     for network, recipe, use in (
         (TINY, replace(RECIPE, epochs=4), "epochs=3"),
         (replace(TINY, fusion=16), RECIPE, "network=small"),
@@ -506,7 +506,7 @@ def test_a_checkpoint_of_before_counts_as_trained_by_a_command(tmp_path):
     path.write_bytes(
         checkpoint.packed({"x": torch.zeros(1)}, metadata={"state": json.dumps(state)})
     )
-    path.with_suffix(".sha256").write_text(f"{checkpoint.sha256(path)}  {path.name}\n")
+    path.with_suffix(".sha256").write_text(f"{files.sha256(path)}  {path.name}\n")
     assert checkpoint.read(path)[1] == {**state, "by": "command"}
 
 
@@ -561,9 +561,9 @@ def test_gpu_gives_a_model_that_the_cpu_reads(tmp_path):
 
 def test_precision_is_measured_once_for_a_whole_training(tmp_path, monkeypatch):
     store, labels = toy()
-    kept, calls = engine.augment, iter(range(6))
+    kept, calls = training.augment, iter(range(6))
     monkeypatch.setattr(
-        engine,
+        training,
         "augment",
         lambda *args: kept(*args) if next(calls, None) is not None else 1 / 0,
     )
@@ -579,17 +579,17 @@ def test_precision_is_measured_once_for_a_whole_training(tmp_path, monkeypatch):
 
 def test_command_line_trains_what_the_chapters_left(tmp_path, capsys):
     with pytest.raises(SystemExit, match="run the notebooks 01 to 03 first"):
-        module.main(["--out", str(tmp_path)])
+        main(["train", "--out", str(tmp_path)])
     (tmp_path / "surrogate.parquet").write_text("no table")
     with pytest.raises(SystemExit, match=r"^error: .*surrogate\.parquet is not a readable table"):
-        module.main(["--out", str(tmp_path)])
+        main(["train", "--out", str(tmp_path)])
     screen = read_loaddata(write_screen(tmp_path, shape=(32, 32)))
     preprocess(screen, tmp_path / "store", progress=False)
     labels = surrogate_classes(screen.table, ["Metadata_Well"], np.ones(len(screen.table), bool))
     labels.to_parquet(tmp_path / "surrogate.parquet")
-    module.main(["--out", str(tmp_path), "--epochs", "1", "--batch", "4"])
+    main(["train", "--out", str(tmp_path), "--epochs", "1", "--batch", "4"])
     assert load_model(tmp_path / "model").spec[1:] == (2, 2, 32, 32)
     capsys.readouterr()
-    module.main(["--out", str(tmp_path), "--epochs", "1", "--batch", "4"])  # finished: at once
+    main(["train", "--out", str(tmp_path), "--epochs", "1", "--batch", "4"])  # finished: at once
     with pytest.raises(SystemExit, match="belongs to another training"):
-        module.main(["--out", str(tmp_path), "--epochs", "2", "--batch", "4"])
+        main(["train", "--out", str(tmp_path), "--epochs", "2", "--batch", "4"])

@@ -1,4 +1,4 @@
-"""`mcnn_core.workspace`: places, missing stages and recorded numbers."""
+"""`mcnn_book.workspace`: places, missing stages and recorded numbers."""
 
 import json
 import os
@@ -11,10 +11,8 @@ import pytest
 from helpers import NOTEBOOK, small_repository
 from matplotlib.figure import Figure
 
-from mcnn_core import workspace as module
-from mcnn_core.errors import InputError, MissingStageError
-from mcnn_core.files import MARKER, atomic, claim, exclusive, write_json
-from mcnn_core.workspace import (
+from mcnn_book import workspace as module
+from mcnn_book.workspace import (
     Workspace,
     claim_output,
     clean,
@@ -23,6 +21,8 @@ from mcnn_core.workspace import (
     format_number,
     provenance,
 )
+from mcnn_core.errors import InputError, MissingStageError
+from mcnn_core.machine.files import MARKER, atomic, claim, exclusive, write_json
 from tools import book
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -112,7 +112,7 @@ def test_without_out_the_book_is_read_and_stays_as_it_is(tmp_path, monkeypatch, 
 
 def test_the_readmes_papermill_leaves_the_book_alone(tmp_path):
     code = (
-        'from mcnn_core.workspace import Workspace\n\nspace = Workspace(out, "02_second")\n'
+        'from mcnn_book.workspace import Workspace\n\nspace = Workspace(out, "02_second")\n'
         'space.path("table.csv").write_text('
         'space.need("kept.txt", notebook="01_first").read_text() + str(seed))'
     )

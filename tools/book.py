@@ -38,8 +38,9 @@ import nbformat
 import yaml
 from nbformat import NotebookNode
 
+from mcnn_book.__main__ import LAYOUTS, NETWORKS, RECIPES, REFERENCES, SIDES
 from mcnn_core.errors import WHOLE, InputError, reporting
-from mcnn_core.files import (
+from mcnn_core.machine.files import (
     atomic,
     is_ours,
     read_json,
@@ -55,6 +56,7 @@ from mcnn_core.files import (
 ROOT = Path(__file__).resolve().parents[1]
 SCREENS = ("simulated", "bbbc021", "kimorph")
 FORMATS = "ipynb,md:myst"
+PACKAGES = ("mcnn_core", "mcnn_book")
 #: What the build itself, or `make check`, writes into `out`.
 NOT_OUTPUTS = (
     "exec",
@@ -244,23 +246,37 @@ def known_parameters(notebook: NotebookNode) -> dict:
 
 
 def imported_directly(source: str, root: Path = ROOT) -> list[str]:
-    """Return the modules of ``mcnn_core`` that `source` itself imports, in order.
+    """Return our modules that `source` itself imports, in order, such as ``"mcnn_core.model"``.
 
-    A module of a sub-package comes as ``"package.module"``, after the package, whose own code
-    runs first.
+    A module of a package comes after the package, whose own code runs first. A name that
+    ``mcnn_core`` itself offers stands for the module that defines it.
     """
-    return _in_package(_imports(ast.walk(ast.parse(source))), root)
+    return _ours(_imports(ast.walk(ast.parse(source))), root)
 
 
-def _in_package(imports: Iterable[str], root: Path) -> list[str]:
-    parts = [name.split(".")[1:] for name in imports if name.startswith("mcnn_core.")]
+def _ours(imports: Iterable[str], root: Path) -> list[str]:
+    parts = []
+    for name in imports:
+        package, _, rest = name.partition(".")
+        if package in PACKAGES:
+            home = _public(package, root).get(rest)
+            parts.append((f"{package}.{home}" if home else name).split("."))
     names = [".".join(part[:n]) for part in parts for n in range(1, len(part) + 1)]
     return [name for name in dict.fromkeys(names) if module_file(name, root)]
 
 
+def _public(package: str, root: Path) -> dict[str, str]:
+    """Return the names that a package itself offers, each with the module that defines it."""
+    path = module_file(package, root)
+    for node in ast.parse(_module(path).text).body if path else ():
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "PUBLIC":
+            return ast.literal_eval(node.value) if node.value else {}
+    return {}
+
+
 def module_file(name: str, root: Path = ROOT) -> Path | None:
-    """Return the file of a module or package of ``mcnn_core``, "" being that itself."""
-    place = root.joinpath("mcnn_core", *filter(None, name.split(".")))
+    """Return the file of one of our modules or packages."""
+    place = root.joinpath(*name.split("."))
     places = (place.with_name(f"{place.name}.py"), place / "__init__.py")
     return next((path for path in places if path.is_file()), None)
 
@@ -276,18 +292,16 @@ def _imports(nodes: Iterable[ast.AST]) -> list[str]:
 
 
 def imported_modules(source: str, root: Path = ROOT) -> set[str]:
-    """Return the modules of ``mcnn_core`` that `source` imports, by itself or through others."""
+    """Return our modules that `source` imports, by itself or through others."""
     found: set[str] = set()
-    imports = _imports(ast.walk(ast.parse(source)))
-    waiting = _in_package(imports, root)
-    waiting += [""] if any(name.startswith("mcnn_core") for name in imports) else []
+    waiting = imported_directly(source, root)
     while waiting:
         module = waiting.pop()
         path = module_file(module, root)
         if module not in found and path is not None:
             found.add(module)
-            waiting += _in_package(_module(path).imports, root)
-    return found - {""}
+            waiting += _ours(_module(path).imports, root)
+    return found
 
 
 class Module(NamedTuple):
@@ -323,17 +337,17 @@ def _parsed_module(path: Path, _: tuple[int, ...]) -> Module:
 #: What a parameter may be, beside what the type of its default asks for: one of these names,
 #: which are the package's own (importing them would take seconds; a test compares them),
 CHOICES = {
-    "layout": ("default", "tiny"),
+    "layout": LAYOUTS,
     "taxol": ("ljosa", "all"),
-    "reference": ("plate-percentile", "dmso"),
-    "network": ("published", "published-gap", "default", "default-no-norm", "default-three-scales"),
-    "recipe": ("published", "default"),
+    "reference": REFERENCES,
+    "network": NETWORKS,
+    "recipe": RECIPES,
     "normalisation": ("none", "centre", "whiten"),
     "choice": ("nearest", "median"),
     "gaf_column": ("id", "symbol"),
 }
 #: a number not below and not above these, where it is not simply 0 or more,
-RANGES = {"height": (64, 10_000), "width": (64, 10_000)} | dict.fromkeys(
+RANGES = {"height": SIDES, "width": SIDES} | dict.fromkeys(
     ("workers", "node_size", "n", "fields", "cores", "months", "memory", "training_epochs"),
     (1, math.inf),
 )
@@ -862,16 +876,16 @@ def _files_below(folder: str, out: Path) -> list[str]:
 
 
 def module_files(root: Path, modules: set[str]) -> list[Path]:
-    """Return the files that modules stand on: their code and packages, and the package's data.
+    """Return the files that modules stand on: their code, and the data beside it.
 
     Data that bears the name of a module, such as the page of ``explore``, is that module's alone.
     """
-    package = root / "mcnn_core"
-    code = {path for name in ("", *modules) if (path := module_file(name, root))}
-    others = {path.stem for path in package.rglob("*.py")} - {path.stem for path in code}
+    code = {path for name in modules if (path := module_file(name, root))}
+    beside = [path for folder in {path.parent for path in code} for path in folder.iterdir()]
+    others = {path.stem for path in beside if path.suffix == ".py"} - {path.stem for path in code}
     data = {
         path
-        for path in package.rglob("*")
+        for path in beside
         if path.is_file() and path.suffix not in (".py", ".pyc") and path.stem not in others
     }
     return sorted(code | data)
@@ -888,7 +902,7 @@ def recorded_files(root: Path, cells: list, modules: set[str]) -> list[Path]:
     return [
         path
         for path in files
-        if "study" in modules or any(path.name in source for source in sources)
+        if "mcnn_book.study" in modules or any(path.name in source for source in sources)
     ]
 
 
@@ -1044,7 +1058,7 @@ def execute(build: Build, name: str) -> None:
                 stderr_file=sys.stderr,
                 config=config,
                 shutdown_kernel="immediate",
-                # MCNN_BUILD: `mcnn_core.workspace.in_build`
+                # MCNN_BUILD: `mcnn_core.machine.files.in_build`
                 kernel_manager_class=kernel_manager(
                     environment(build, private) | {"MCNN_BUILD": str(build.out)}
                 ),
@@ -1237,7 +1251,7 @@ def without_place(value: Any, out: Path) -> Any:
 
 def merge_results(build: Build) -> None:
     """Write ``results.json``: every notebook's numbers, and ``run.*`` for what they come from."""
-    from mcnn_core.workspace import provenance
+    from mcnn_book.workspace import provenance
 
     merged: dict = {}
     for name in notebook_names(build.root):
@@ -1254,10 +1268,13 @@ def merge_results(build: Build) -> None:
 
 
 def module_names(root: Path = ROOT) -> list[str]:
-    """Return the package's modules, in alphabetical order."""
-    return sorted(
-        path.stem for path in (root / "mcnn_core").glob("*.py") if not path.stem.startswith("_")
-    )
+    """Return our modules, package after package, in alphabetical order."""
+    return [
+        ".".join(path.relative_to(root).with_suffix("").parts)
+        for package in PACKAGES
+        for path in sorted((root / package).rglob("*.py"))
+        if not path.stem.startswith("_")
+    ]
 
 
 API_PAGE = """\
@@ -1266,7 +1283,7 @@ API_PAGE = """\
 {chapters}
 
 ```{{eval-rst}}
-.. automodule:: mcnn_core.{module}
+.. automodule:: {module}
    :members:
 ```
 """
@@ -1278,11 +1295,16 @@ def chapters_by_module(root: Path = ROOT) -> dict[str, list[str]]:
     Modules come in the order they are met on the road.
     """
     users: dict[str, list[str]] = {}
+    modules = module_names(root)
     for name in notebook_names(root):
         code = "\n".join(python_lines(cell.source) for cell in code_cells(_source(name, root)))
         for module in imported_directly(code, root):
             users.setdefault(module, []).append(name)
-    return users | {module: [] for module in module_names(root) if module not in users}
+    return {
+        module: users.get(module, [])
+        for module in dict.fromkeys([*users, *modules])
+        if module in modules
+    }
 
 
 def api_pages(root: Path = ROOT) -> dict[Path, str]:
@@ -1296,12 +1318,9 @@ def api_pages(root: Path = ROOT) -> dict[Path, str]:
             else "No chapter imports this module itself; other modules build on it."
         )
         pages[Path("book/api", f"{module}.md")] = API_PAGE.format(module=module, chapters=chapters)
-        purpose = (
-            ast.get_docstring(
-                ast.parse((root / "mcnn_core" / f"{module}.py").read_text(encoding="utf-8"))
-            )
-            or ""
-        ).partition("\n")[0]
+        path = module_file(module, root)
+        assert path is not None  # it was listed
+        purpose = (ast.get_docstring(ast.parse(_module(path).text)) or "").partition("\n")[0]
         rows.append(f"| {{doc}}`{module}` | {purpose} | {links} |")
     index = (root / "book/api/index.md").read_text(encoding="utf-8")
     table = "\n".join(["", "| module | in one line | chapters |", "|---|---|---|", *rows, ""])

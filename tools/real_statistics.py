@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from mcnn_core.files import write_json
-from mcnn_core.simulate import CHANNELS, MICROSCOPE_PIXEL
-from mcnn_core.statistics import field_statistics, nucleus_areas
-from mcnn_core.workspace import find_root
+from mcnn_book.simulate.bbbc021 import CHANNELS
+from mcnn_book.simulate.cells import MICROSCOPE_PIXEL
+from mcnn_book.simulate.field_statistics import field_statistics, nucleus_areas
+from mcnn_book.workspace import find_root
+from mcnn_core.machine.files import write_json
 
 ATTRIBUTION = (
     "Real cells: image set BBBC021v1 (Caie et al., Molecular Cancer Therapeutics 2010), "

@@ -15,7 +15,7 @@ from docutils import nodes
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxRole
 
-from mcnn_core.workspace import format_number
+from mcnn_book.workspace import format_number
 
 logger = logging.getLogger(__name__)
 

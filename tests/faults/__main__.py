@@ -12,8 +12,8 @@ import textwrap
 import time
 from pathlib import Path
 
-from mcnn_core.files import atomic, write_json
-from mcnn_core.workspace import commit
+from mcnn_book.workspace import commit
+from mcnn_core.machine.files import atomic, write_json
 from tests.faults.cases import CASES, KINDS, ROOT, Good
 
 RECORD, PAGE = ROOT / "book" / "recorded" / "faults.json", ROOT / "book" / "robustness.md"

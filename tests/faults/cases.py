@@ -26,10 +26,11 @@ import pandas as pd
 import tifffile
 import torch
 
-from mcnn_core import doctor, download, files, preprocess, simulate, train
+from mcnn_book.__main__ import main
+from mcnn_book.workspace import Workspace
 from mcnn_core.errors import InputError
-from mcnn_core.train import load_model
-from mcnn_core.workspace import Workspace
+from mcnn_core.machine import files
+from mcnn_core.training import load_model
 from tests.faults.stages import Disturbance, run, start
 from tests.helpers import NOTEBOOK, small_repository, tiny_rows, write_screen
 
@@ -677,8 +678,8 @@ import os
 import pathlib
 import time
 
-from mcnn_core.files import atomic
-from mcnn_core.workspace import Workspace
+from mcnn_core.machine.files import atomic
+from mcnn_book.workspace import Workspace
 
 space = Workspace(out, "02_second")
 pathlib.Path(os.environ["MET"] + ".here").touch()
@@ -688,7 +689,7 @@ with atomic(space.path("kept.txt")) as temporary:
     temporary.write_text("kept " * 20_000)
 space.record(n=2)"""
 FIRST = """\
-from mcnn_core.workspace import Workspace
+from mcnn_book.workspace import Workspace
 
 space = Workspace(out, "01_first")
 space.record(n=1)"""
@@ -899,13 +900,15 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     screen, store = str(good.folder / "data" / "screen.csv"), out / "store"
     done, refused = [], []
     for name, command in {
-        "check": lambda: doctor.main(["--screen", screen, "--out", str(out)]),
-        "preprocess": lambda: preprocess.main(
-            ["--screen", screen, "--out", str(store), "--multiple", "4"]
+        "check": lambda: main(["check", "--screen", screen, "--out", str(out)]),
+        "preprocess": lambda: main(
+            ["preprocess", "--screen", screen, "--out", str(store), "--multiple", "4"]
         ),
-        "simulate": lambda: simulate.main(["--out", str(out), "--seed", "0", "--layout", "tiny"]),
-        "data": lambda: download.main(["--screen", "kimorph", "--data", str(out)]),
-        "train": lambda: train.main(["--out", str(out)]),
+        "simulate": lambda: main(
+            ["simulate", "--out", str(out), "--seed", "0", "--layout", "tiny"]
+        ),
+        "data": lambda: main(["data", "--screen", "kimorph", "--data", str(out)]),
+        "train": lambda: main(["train", "--out", str(out)]),
         "a notebook by hand": lambda: Workspace(str(out), "02_second"),
         "a second book": lambda: _built(root, out),
     }.items():

@@ -24,14 +24,17 @@ import torch
 from pandera.pandas import Check, Column, DataFrameSchema
 from tqdm import tqdm
 
-from mcnn_core import engine, features, preprocess, simulate
+from mcnn_book.simulate import bbbc021 as simulated
+from mcnn_book.simulate import cells
+from mcnn_core import features, preprocessing
 from mcnn_core.errors import InputError, MissingStageError
 from mcnn_core.features import embed_screen
+from mcnn_core.machine import device
 from mcnn_core.model import MCNN, NetworkConfig
-from mcnn_core.preprocess import Store
-from mcnn_core.screen import read_loaddata
+from mcnn_core.preprocessing import Store
+from mcnn_core.readers.loaddata import read_loaddata
 from mcnn_core.surrogate import surrogate_classes
-from mcnn_core.train import RECIPES, load_model, train
+from mcnn_core.training import RECIPES, load_model, train
 from tests.faults.rights import lower_rights
 
 NETWORK = NetworkConfig(
@@ -45,14 +48,14 @@ RECIPE = replace(RECIPES["default"], epochs=3, batch=6, seed=1)
 
 def screen(folder: Path) -> None:
     """Draw a small screen into ``screen``."""
-    simulate.simulate_screen(
-        folder / "screen", 0, simulate.LAYOUTS["tiny"], 48, 64, workers=1, progress=False
+    simulated.simulate_screen(
+        folder / "screen", 0, simulated.LAYOUTS["tiny"], 48, 64, workers=1, progress=False
     )
 
 
 def store(folder: Path) -> None:
     """Pre-process ``data/screen.csv`` into ``store``."""
-    preprocess.preprocess(
+    preprocessing.preprocess(
         read_loaddata(folder / "data" / "screen.csv"),
         folder / "store",
         multiple=4,
@@ -172,8 +175,8 @@ def disturb(folder: Path, how: Disturbance) -> None:
         return
     act, (point, _, name) = _act(how.act, folder), how.point.partition(" ")
     owner, attribute = {
-        "drawn": (simulate, "_write_well"),
-        "read": (preprocess, "read_image"),
+        "drawn": (cells, "_write_well"),
+        "read": (preprocessing, "read_image"),
         "step": (torch.optim.AdamW, "step"),
         "fields": (MCNN, "embed"),
         "moved": (os, "replace"),
@@ -213,7 +216,7 @@ def _child(stage: str, folder: Path, how: Disturbance, told: Connection) -> None
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     # Measured, it may differ from run to run beside other work.
-    engine._bfloat16_is_faster = lambda kind: False
+    device._bfloat16_is_faster = lambda kind: False
     try:
         disturb(folder, how)
         STAGES[stage](folder)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mcnn_core.files import read_json
+from mcnn_core.machine.files import read_json
 from tests.faults.__main__ import PAGE, RECORD, matrix, table
 from tests.faults.cases import CASES, Good
 

@@ -15,8 +15,8 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-from mcnn_core.files import read_json, write_json
-from mcnn_core.workspace import commit
+from mcnn_book.workspace import commit
+from mcnn_core.machine.files import read_json, write_json
 from tests.fuzz.targets import LONGEST, MEMORY, SECONDS, TARGETS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -28,7 +28,7 @@ with atheris.instrument_imports(
 
     if NAME == "checkpoint":
         # else first imported, without instruments, by its target
-        from mcnn_core import train  # noqa: F401
+        from mcnn_core import training  # noqa: F401
 
 TARGET = targets.TARGETS[NAME]
 CORPUS, FINDINGS = FOLDER / "corpus", FOLDER / "findings.json"

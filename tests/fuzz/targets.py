@@ -19,12 +19,13 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from mcnn_core.enrichment import read_gaf, read_obo
+from mcnn_core.analysis.enrichment import read_gaf, read_obo
 from mcnn_core.errors import InputError, MissingStageError
-from mcnn_core.files import sha256
-from mcnn_core.imagehts import read_wells
-from mcnn_core.images import image_shape, read_image
-from mcnn_core.screen import read_bbbc021, read_loaddata
+from mcnn_core.machine.files import sha256
+from mcnn_core.readers.bbbc021 import read_bbbc021
+from mcnn_core.readers.imagehts import read_wells
+from mcnn_core.readers.images import image_shape, read_image
+from mcnn_core.readers.loaddata import read_loaddata
 
 MEMORY = 2**30  #: bytes of address space that a reader may add
 SECONDS = 10.0  #: seconds of computing that a reader may take
@@ -293,7 +294,7 @@ def _conf_seeds() -> list[bytes]:
 
 
 def _read_checkpoint(folder: Path, data: bytes) -> None:
-    from mcnn_core.train import load_model
+    from mcnn_core.training import load_model
 
     settings, _, tensors = data.partition(BREAK)
     (folder / "network.yml").write_bytes(settings)
@@ -308,7 +309,7 @@ def _checkpoint_seeds() -> list[bytes]:
     import tempfile
 
     from mcnn_core.model import NetworkConfig
-    from mcnn_core.train import RECIPES, train
+    from mcnn_core.training import RECIPES, train
 
     pixels, labels = (
         np.random.default_rng(0).integers(0, 255, (4, 4, 4, 1), dtype=np.uint8),

@@ -1,0 +1,359 @@
+"""The commands of the package and the book: ``python -m mcnn_book VERB ...``.
+
+``make`` calls them; `COMMANDS` lists them. Each reads its own options and then imports what it
+needs, so that a mistyped option is answered at once.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mcnn_core.errors import InputError, MissingStageError, reporting, whole
+
+Parser = argparse.ArgumentParser
+LAYOUTS = ("default", "tiny")
+NETWORKS = ("default", "published", "published-gap", "default-no-norm", "default-three-scales")
+RECIPES = ("default", "published")
+REFERENCES = ("dmso", "plate-percentile")
+SIDES = (64, 10_000)  #: pixels that a side of a simulated field may have
+SCHEDULER = "tcp://HOST:PORT of a cluster that does it instead (mcnn_core.machine.scheduler)"
+
+
+def _check(parser: Parser) -> Callable[[argparse.Namespace], None]:
+    """Examine a screen before the book is built on it; exit status 1 where there is an error."""
+    parser.add_argument(
+        "--screen", required=True, help="path of a LoadData .csv, bbbc021 or kimorph"
+    )
+    parser.add_argument("--data", default="", help="folder of the latter two")
+    parser.add_argument(
+        "--out", default="_build", help="folder to write check.html and check.json to"
+    )
+
+    def run(given: argparse.Namespace) -> None:
+        from mcnn_book.check.examine import check, terminal, visible, write
+        from mcnn_book.workspace import claim_output, find_root
+
+        out = Path(given.out or "_build").expanduser()
+        name, data = (os.path.expanduser(text) for text in (given.screen, given.data))
+        sources = (
+            {"SCREEN": name} if name.lower().endswith(".csv") else {"DATA": data} if data else {}
+        )
+        out = claim_output(out, find_root(), **sources)
+        report = check(name, data, out, progress=sys.stderr.isatty())
+        write(report, out)
+        print(terminal(report))
+        print(
+            f"\nthe whole report: {visible((out / 'check.html').resolve(), 10_000)}"
+            f"\nas a list: {visible((out / 'check.json').resolve(), 10_000)}"
+        )
+        sys.exit(1 if report.counts()["error"] else 0)
+
+    return run
+
+
+def _data(parser: Parser) -> Callable[[argparse.Namespace], None]:
+    """Fetch a public screen."""
+    parser.add_argument(
+        "--screen", required=True, help="bbbc021: plates and tables; kimorph: the Gene Ontology"
+    )
+    parser.add_argument("--data", required=True, help="folder to fetch into")
+    parser.add_argument(
+        "--only", default="", help="weeks and plates, as in Week1,Week2_24381; all by default"
+    )
+    parser.add_argument(
+        "--from", default="", dest="address", help="address of a copy of the publisher's files"
+    )
+
+    def run(given: argparse.Namespace) -> None:
+        from mcnn_book import download
+
+        if given.screen not in ("bbbc021", "kimorph"):
+            raise InputError(
+                "what can be fetched is bbbc021, and for kimorph the Gene Ontology",
+                [f"screen {given.screen!r} cannot"],
+            )
+        if not given.data:
+            raise InputError(
+                f"name the folder to fetch into: make data SCREEN={given.screen} DATA=DIR"
+            )
+        print(
+            "The publisher gives no checksums: the SHA-256 of each file is recorded in "
+            f"{download.RECORD} when it is first seen, and compared from then on."
+        )
+        folder = Path(given.data).expanduser()
+        only = [name.strip() for name in given.only.split(",") if name.strip()]
+        if given.screen == "bbbc021":
+            new = download.fetch_bbbc021(folder, only, given.address or download.BBBC021)
+        else:
+            new = download.fetch_go(folder, given.address or download.GO)
+        kind = "plates" if given.screen == "bbbc021" else "files of the Gene Ontology"
+        print(f"{len(new)} {kind} are new in {given.data}")
+
+    return run
+
+
+def _simulate(parser: Parser) -> Callable[[argparse.Namespace], None]:
+    """Write a simulated screen in the file layout of BBBC021 or KiMorph."""
+    parser.add_argument(
+        "--out",
+        required=True,
+        help="folder to write: new, empty, or such a screen, which is replaced",
+    )
+    parser.add_argument("--seed", type=whole(), required=True)
+    parser.add_argument(
+        "--screen", default="simulated", help="kimorph: the siRNA screen, in the layout of imageHTS"
+    )
+    parser.add_argument("--layout", choices=LAYOUTS, default="default")
+    parser.add_argument("--height", type=whole(*SIDES), default=128)
+    parser.add_argument("--width", type=whole(*SIDES), default=160)
+    parser.add_argument(
+        "--workers", type=whole(1), default=2, help="processes; the pixels do not depend on it"
+    )
+
+    def run(given: argparse.Namespace) -> None:
+        from mcnn_book.simulate import bbbc021, kimorph
+
+        screen, write = (
+            (kimorph, kimorph.simulate_kimorph)
+            if given.screen == "kimorph"
+            else (bbbc021, bbbc021.simulate_screen)
+        )
+        layout = screen.LAYOUTS[given.layout]
+        write(given.out, given.seed, layout, given.height, given.width, given.workers)
+
+    return run
+
+
+def _preprocess(parser: Parser) -> Callable[[argparse.Namespace], None]:
+    """Write the 8-bit store of a screen."""
+    parser.add_argument(
+        "--screen", required=True, help="a LoadData .csv, or the output folder of the first chapter"
+    )
+    parser.add_argument(
+        "--out",
+        required=True,
+        help="folder of the store: new, empty, or a store, which is replaced",
+    )
+    parser.add_argument("--reference", choices=REFERENCES, default="plate-percentile")
+    parser.add_argument(
+        "--bin",
+        type=whole(),
+        default=0,
+        help="join bin x bin pixels; 0: chosen from the size and number of fields",
+    )
+    parser.add_argument(
+        "--multiple", type=whole(1), default=32, help="pad the sides to multiples of this"
+    )
+    parser.add_argument("--workers", type=whole(1), default=2, help="threads")
+    parser.add_argument("--scheduler", default="", help=SCHEDULER)
+
+    def run(given: argparse.Namespace) -> None:
+        from mcnn_core.preprocessing import auto_bin, preprocess
+        from mcnn_core.readers.images import check_headers
+        from mcnn_core.readers.loaddata import read_loaddata
+        from mcnn_core.screen import load_screen
+
+        table = given.screen.lower().endswith(".csv")
+        if not table and not (Path(given.screen) / "screen.json").is_file():
+            raise InputError(
+                f"screen {given.screen!r} is neither a LoadData .csv nor a folder in which the "
+                "first chapter left screen.json"
+            )
+        screen = read_loaddata(given.screen) if table else load_screen(given.screen)
+        size = given.bin or auto_bin(check_headers(screen), len(screen.table))
+        store = preprocess(
+            screen, given.out, given.reference, size, given.multiple, given.workers, given.scheduler
+        )
+        print(f"{given.out}: {' x '.join(map(str, store.shape))} (fields, height, width, channels)")
+
+    return run
+
+
+def _train(parser: Parser) -> Callable[[argparse.Namespace], None]:
+    """Train on the surrogate classes of an output folder, as chapter 5 does.
+
+    It trains alone, in several processes, or in each of those that torchrun started.
+    """
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="folder with store/ and surrogate.parquet (chapters 1 to 3); receives model/",
+    )
+    parser.add_argument("--network", choices=NETWORKS, default="default")
+    parser.add_argument("--recipe", choices=RECIPES, default="default")
+    parser.add_argument("--seed", type=whole(), default=0)
+    parser.add_argument("--epochs", type=whole(1), help="the recipe's where not given")
+    parser.add_argument(
+        "--batch",
+        type=whole(1),
+        help="fields per step of all processes together; the recipe's where not given",
+    )
+    parser.add_argument("--max-steps", type=whole(1), help="stop after so many steps")
+    parser.add_argument(
+        "--processes",
+        type=whole(1),
+        default=1,
+        help="of this machine, one per GPU, that train together",
+    )
+
+    def run(given: argparse.Namespace) -> None:
+        import pandas as pd
+
+        from mcnn_core import training
+        from mcnn_core.machine import parallel
+        from mcnn_core.model import CONFIGS
+        from mcnn_core.preprocessing import Store
+        from mcnn_core.screen import field_names
+
+        table = given.out / "surrogate.parquet"
+        if not table.is_file():
+            raise MissingStageError(
+                f"{given.out} holds no surrogate.parquet: run the notebooks 01 to 03 first"
+            )
+        if given.processes != 1 and parallel.MEETING not in os.environ:
+            parallel.check_processes(given.processes)
+            command = [sys.executable, "-m", "mcnn_book", *given.arguments]
+            parallel.launch(command, given.processes)
+            return
+        try:
+            classes = pd.read_parquet(table)
+        except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
+            raise InputError(
+                f"{table} is not a readable table ({error}): run the notebook "
+                "03_surrogate_classes again"
+            ) from error
+        chosen = {
+            key: getattr(given, key)
+            for key in ("epochs", "batch", "max_steps")
+            if getattr(given, key) is not None
+        }
+        training.train(
+            Store.open(given.out / "store"),
+            classes["label"].to_numpy(),
+            CONFIGS[given.network],
+            replace(training.RECIPES[given.recipe], seed=given.seed, **chosen),
+            given.out / "model",
+            field_names(classes),
+        )
+
+    return run
+
+
+def _embed(parser: Parser) -> Callable[[argparse.Namespace], None]:
+    """Send every field of a store through a trained network."""
+    parser.add_argument("--store", required=True, help="folder that pre-processing wrote")
+    parser.add_argument("--model", required=True, help="folder that training has finished")
+    parser.add_argument(
+        "--out",
+        required=True,
+        help="folder of the parts, and of activations.npy: row i for row i of the store",
+    )
+    parser.add_argument("--scheduler", default="", help=SCHEDULER)
+
+    def run(given: argparse.Namespace) -> None:
+        from mcnn_core.features import embed_screen
+        from mcnn_core.machine.files import write_array
+        from mcnn_core.preprocessing import Store
+        from mcnn_core.training import load_model
+
+        activations = embed_screen(
+            load_model(given.model), Store.open(given.store), given.out, given.scheduler
+        )
+        write_array(Path(given.out) / "activations.npy", activations)
+        print(
+            f"{given.out}/activations.npy: {activations.shape[0]} fields, "
+            f"{activations.shape[1]} activations each"
+        )
+
+    return run
+
+
+def _study(parser: Parser) -> Callable[[argparse.Namespace], None]:
+    """Run every declared study of seeds, variants and baselines that has no record yet."""
+    parser.add_argument(
+        "--screen",
+        default="",
+        help="a LoadData .csv: record the comparison on that screen alone, "
+        "under the name of its file",
+    )
+    parser.add_argument("--out", type=Path, help="working folder; _build/study by default")
+    parser.add_argument("--only", default="", help="names that contain this text")
+
+    def run(given: argparse.Namespace) -> None:
+        from mcnn_book.study import study
+        from mcnn_book.workspace import claim_output, find_root, provenance
+        from mcnn_core.machine.files import claim, write_json
+
+        root = find_root()
+        out = given.out or claim_output(root / "_build", root) / "study"
+        named = study.studies(out, given.screen)
+        claim(out, "study")
+        for name, (seeds, function) in named.items():
+            path = root / "book" / "recorded" / f"{name}.json"
+            if given.only not in name:
+                continue
+            if path.exists():
+                print(f"{name}: recorded already in {path.name}; delete it to measure anew")
+                continue
+            start, runs = time.monotonic(), {}
+            for seed in seeds:
+                print(f"{name}: seed {seed}", flush=True)
+                runs[str(seed)] = function(seed)
+            command = "make study" + (f" SCREEN={Path(given.screen).name}" if given.screen else "")
+            record = {
+                "command": command,
+                "seeds": seeds,
+                "seconds": round(time.monotonic() - start, 1),
+                **provenance(),
+                "runs": runs,
+            }
+            write_json(path, record)
+            print(f"{name}: written to {path}", flush=True)
+
+    return run
+
+
+def _clean(parser: Parser) -> Callable[[argparse.Namespace], None]:
+    """Delete what was written to _build and _rerun; what others put there stays."""
+
+    def run(given: argparse.Namespace) -> None:
+        from mcnn_book.workspace import clean
+
+        clean()
+
+    return run
+
+
+COMMANDS = {
+    "check": _check,
+    "data": _data,
+    "simulate": _simulate,
+    "preprocess": _preprocess,
+    "train": _train,
+    "embed": _embed,
+    "study": _study,
+    "clean": _clean,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one of `COMMANDS`, named first among the arguments."""
+    arguments = [*(sys.argv[1:] if arguments is None else arguments)]
+    parser = Parser(prog="python -m mcnn_book", description="The commands of the book.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb, declare in COMMANDS.items():
+        text = (declare.__doc__ or "").strip()
+        part = verbs.add_parser(verb, help=text.partition("\n")[0], description=text)
+        part.set_defaults(run=declare(part), arguments=arguments)
+    given = parser.parse_args(arguments)
+    with reporting():
+        given.run(given)
+
+
+if __name__ == "__main__":
+    main()

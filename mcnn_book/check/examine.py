@@ -1,0 +1,1513 @@
+"""`make check`: what is wrong with a screen, what is confounded in it, and what it will cost.
+
+It also says how to go on. Headers of all files are opened, pixels of a sample. The measures of
+focus, saturation and emptiness are ours and simple: they say which fields to look at, not which to
+drop. Names from tables are not trusted: in the page they are text, and characters that would steer
+a terminal are shown as escapes.
+"""
+
+import hashlib
+import os
+import re
+import shlex
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import jinja2
+import numpy as np
+import pandas as pd
+from scipy.ndimage import gaussian_filter, gaussian_laplace
+from tqdm import tqdm
+
+from mcnn_book.check.cost import predict, read_bench
+from mcnn_core.errors import KEPT, InputError, MissingStageError, Problem
+from mcnn_core.machine.files import atomic, write_json
+from mcnn_core.preprocessing import COUNTS, REFERENCES, auto_bin, bin_counts
+from mcnn_core.profiles import possible_normalisations
+from mcnn_core.readers.bbbc021 import examine_bbbc021
+from mcnn_core.readers.imagehts import KIMORPH_FIELD, examine_imagehts
+from mcnn_core.readers.images import (
+    DTYPES,
+    _field_shape,
+    image_header,
+    image_paths,
+    image_tiles,
+    read_image,
+)
+from mcnn_core.readers.loaddata import examine_loaddata
+from mcnn_core.screen import REQUIRED, Screen, fetched, joint_codes, summary
+from mcnn_core.surrogate import class_names, default_columns, training_fields, unnamed
+
+#: Fields whose pixels are read, spread over the plates: so many, or up to the second where they are
+#: so small that the pixels are no more than those of the first at 1024 x 1280.
+SAMPLE, MOST = 64, 2_000
+
+
+#: Side of the central square in which focus is measured, and the blur before it that takes off
+#: single-pixel noise.
+SQUARE, BLUR = 512, 2.0
+
+
+#: A field is out of focus when its sharpness lies this many robust standard deviations, and this
+#: factor, below the sample's median.
+DEVIATIONS, FACTOR = 4.0, 2.5
+
+
+#: A field is empty when no channel spans more than this share of what is usual in the sample.
+EMPTY_SHARE = 0.1
+
+
+#: A plate is counted whole, as pre-processing does, where this share of a sampled image's pixels
+#: has one value: a plate without spread has such images.
+ONE_VALUE = 0.998
+
+
+#: A field is saturated when more than this share of a channel's pixels lies at a camera's or file's
+#: ceiling.
+SATURATED, CEILINGS = 0.01, (255, 1_023, 4_095, 16_383, 65_535)
+
+
+#: What does not depend on the screen, measured on two cores: chapters 13 and 14 simulate and learn
+#: a screen of siRNAs, programs start, pages are made.
+REST = {
+    "stage": "the rest of the book",
+    "seconds": 360.0,
+    "memory_bytes": 900_000_000,
+    "disk_bytes": 700_000_000,
+}
+
+
+#: Plate maps drawn at most, and wells in them altogether.
+MAPS, MAP_WELLS = 24, 12_000
+
+
+#: Doses that a potency needs.
+DOSES = 3
+
+
+#: Items of one code that the page and the terminal name; check.json has up to
+#: `mcnn_core.errors.KEPT`.
+SHOWN, TOLD = 50, 3
+
+
+LONGEST = 160
+
+
+#: Files whose headers one thread opens before it takes the next ones.
+HEADERS_AT_ONCE = 256
+
+
+SEVERITIES = ("error", "warning", "note")
+
+
+def codes() -> pd.DataFrame:
+    """Return every code that a check can give, as ``codes.csv`` has it.
+
+    Of each: code, severity, meaning, consequence, chapter (its title), remedy.
+    """
+    return pd.read_csv(Path(__file__).with_name("codes.csv"), dtype=str, keep_default_na=False)
+
+
+_KNOWN = {
+    row["code"]: row | {"place": (SEVERITIES.index(row["severity"]), number)}
+    for number, row in enumerate(codes().to_dict("records"))
+}
+
+
+@dataclass
+class Report:
+    """What a check has found.
+
+    Attributes
+    ----------
+    name, source : str
+        Of the screen, and what was opened.
+    root : str
+        Folder of its images.
+    problems : list of Problem
+        Every finding, with file, row (line of the table, the header being line 1), column and code;
+        up to `KEPT` of one code.
+    added : Counter
+        How many findings of each code `add` was given.
+    facts : dict of str to str
+        The screen in numbers, for people.
+    maps : list of dict
+        Plate layouts, for the page.
+    tables : dict of str to DataFrame
+        Those among ``classes``, ``fields``, ``intensities``, ``cost`` that could be made.
+    command : str
+        How to go on; "" where there is no way.
+    plates : int
+    lines : bool
+        Whether the screen's fields are lines of a table.
+    """
+
+    name: str
+    source: str
+    root: str = ""
+    problems: list[Problem] = field(default_factory=list)
+    added: Counter[str] = field(default_factory=Counter)
+    facts: dict[str, str] = field(default_factory=dict)
+    maps: list[dict] = field(default_factory=list)
+    plates: int = 0
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    command: str = ""
+    lines: bool = True
+
+    def add(
+        self, code: str, text: str, file: str = "", row: int | None = None, column: str = ""
+    ) -> None:
+        """Add one finding; beyond `KEPT` of a code it is only counted."""
+        self.added[code] += 1
+        if self.added[code] <= KEPT:
+            self.problems.append(Problem(text, code, file, row, column))
+
+    def everything(self) -> list[Problem]:
+        """Return all findings, and one per code that stands for those which were only counted."""
+        return self.problems + [
+            Problem(f"{n - KEPT:,} more, which are not listed", code, n=n - KEPT)
+            for code, n in self.added.items()
+            if n > KEPT
+        ]
+
+    def line(self, index: int) -> int | None:
+        """Return the line of a row in the table; the imageHTS layout has no such table."""
+        return int(index) + 1 if self.lines else None
+
+    def frame(self) -> pd.DataFrame:
+        """Return the findings as check.json has them, errors first, then in order of `codes`."""
+        rows = [
+            (
+                one.file,
+                one.row,
+                one.column,
+                one.code,
+                *(_KNOWN[one.code][name] for name in ("severity", "consequence", "remedy")),
+                str(one),
+            )
+            for one in sorted(
+                self.everything(),
+                key=lambda one: (_KNOWN[one.code]["place"], one.n > 1, one.row or 0),
+            )
+        ]
+        frame = pd.DataFrame(
+            rows,
+            columns=[
+                "file",
+                "row",
+                "column",
+                "code",
+                "severity",
+                "consequence",
+                "to_do",
+                "message",
+            ],
+        )
+        return frame[
+            ["file", "row", "column", "code", "severity", "message", "consequence", "to_do"]
+        ]
+
+    def by_code(self) -> Counter[str]:
+        """Return the number of findings of each code."""
+        found: Counter[str] = Counter()
+        for one in self.everything():
+            found[one.code] += one.n
+        return found
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of findings of each severity."""
+        found: Counter[str] = Counter()
+        for code, n in self.by_code().items():
+            found[_KNOWN[code]["severity"]] += n
+        return {name: found[name] for name in SEVERITIES}
+
+
+def visible(text: object, longest: int = LONGEST) -> str:
+    """Return text that no terminal obeys.
+
+    What is not printable is an escape, and there are at most `longest` characters.
+    """
+    text = str(text)
+    cut = text if len(text) <= longest else f"{text[: longest - 40]}… ({len(text):,} characters)"
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in cut
+    )
+
+
+# ------------------------------------------------------------------------------ opening
+
+
+def _open(report: Report, name: str, data: str) -> tuple[Screen, pd.DataFrame]:
+    """Return the screen of all right rows and the files of every row.
+
+    Raise what makes both impossible.
+    """
+    if name.lower().endswith(".csv"):
+        screen, problems, files = examine_loaddata(name)
+        report.problems += problems
+        return screen, files
+    if name not in ("bbbc021", "kimorph") or not data:
+        raise InputError(
+            "make check needs SCREEN=PATH.csv, or SCREEN=bbbc021 or kimorph with DATA=DIR, the "
+            "folder of the screen; one that make simulate wrote is opened in the same way",
+            [Problem(f"SCREEN={name} DATA={data}", "layout-wrong")],
+        )
+    if name == "bbbc021":
+        screen, problems, files = examine_bbbc021(data)
+    else:
+        screen, problems = examine_imagehts(data, KIMORPH_FIELD)
+        report.lines = False
+        problems = [
+            problem for problem in problems if problem.code != "file-missing"
+        ]  # the headers tell
+        files = pd.DataFrame(image_paths(screen), screen.table.index, screen.channels, dtype=str)
+        files = files.astype(pd.CategoricalDtype(np.unique(files))).where(
+            ~files.isin([problem.file for problem in problems])
+        )
+    report.problems += problems
+    here, absent = fetched(screen)
+    for plate in absent:
+        report.add("plate-not-fetched", f"plate {plate}")
+    lines = screen.table.index[~screen.table["Metadata_Plate"].isin(absent)]
+    gone = screen.table.index.difference(lines)
+    return replace(here, table=here.table.set_axis(lines)), files.drop(index=gone)
+
+
+def _called(table: pd.DataFrame, index: int) -> str:
+    return ", ".join(f"{name[9:].lower()} {table.at[index, name]}" for name in REQUIRED)
+
+
+# ------------------------------------------------------------------------------- headers
+
+
+def _header(path: str) -> tuple[int, int, str] | tuple[str, str]:
+    """Return height, width and type of a file, or code and message of what is wrong with it."""
+    if not os.path.exists(path):
+        return "file-missing", f"{path}: the file does not exist"
+    try:
+        return image_header(path)
+    except InputError as error:
+        said = error.what.removeprefix(path)
+        return (
+            "file-unreadable"
+            if said.startswith((": is no", ": not a readable", ": truncated"))
+            else "file-unsuitable"
+        ), error.what
+
+
+def _headers(
+    report: Report, screen: Screen, files: pd.DataFrame, workers: int, progress: bool
+) -> tuple[np.ndarray, tuple[int, int] | None]:
+    """Open every file's header; return which files can be used and the size of their fields.
+
+    The first is the mask of the rows of `files` that can be used, the second the common height and
+    width of the fields.
+    """
+    names, codes = (
+        files.iloc[:, 0].cat.categories,
+        np.column_stack([files[channel].cat.codes for channel in files]),
+    )
+    flat = codes.ravel(order="F")
+    first = np.flatnonzero(~pd.Series(flat).duplicated() & (flat >= 0))  # channel by channel
+    table = pd.DataFrame(
+        {
+            "name": flat[first],
+            "row": files.index[first % len(files)],
+            "channel": np.array(files.columns)[first // len(files)],
+        }
+    )
+    parts = [
+        names[table["name"].iloc[start : start + HEADERS_AT_ONCE]]
+        for start in range(0, len(table), HEADERS_AT_ONCE)
+    ]
+    sizes, kinds = np.zeros((len(table), 2), np.int64), np.zeros(len(table), np.int8)
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        tqdm(total=len(table), unit="file", desc="headers", disable=not progress) as bar,
+    ):
+        for part, found in enumerate(
+            pool.map(lambda paths: [_header(path) for path in paths], parts)
+        ):
+            for at, facts in enumerate(found, part * HEADERS_AT_ONCE):
+                if len(facts) == 2:
+                    report.add(
+                        facts[0],
+                        facts[1],
+                        names[flat[first[at]]],
+                        report.line(table.at[at, "row"]),
+                        f"FileName_{table.at[at, 'channel']}",
+                    )
+                else:
+                    sizes[at], kinds[at] = facts[:2], 1 + DTYPES.index(facts[2])
+            bar.update(len(found))
+    table = table.assign(
+        height=sizes[:, 0], width=sizes[:, 1], type=np.array(["", *DTYPES])[kinds]
+    )[kinds > 0]
+    if table.empty:
+        report.add(
+            "check-not-made", "size, depth and pixels of the images: no file could be opened"
+        )
+        return np.zeros(len(files), bool), None
+    # The smallest of equally frequent ones.
+    common = tuple(table.groupby(["height", "width"]).size().idxmax())
+    usual = table.groupby("channel")["type"].agg(lambda types: types.mode().iat[0])
+    fits = (table["height"] == common[0]) & (table["width"] == common[1])
+    for code, odd, say in (
+        (
+            "file-size-differs",
+            table[~fits],
+            lambda one: (
+                f"{one.height} x {one.width} pixels; {common[0]} x {common[1]} as in most files is "
+                "right"
+            ),
+        ),
+        (
+            "file-bits-differ",
+            table[table["type"] != table["channel"].map(usual)],
+            lambda one: f"{one.type}; most files of {one.channel} are {usual[one.channel]}",
+        ),
+    ):
+        for one in odd.itertuples():
+            report.add(
+                code,
+                f"{names[one.name]}: {say(one)}",
+                names[one.name],
+                report.line(one.row),
+                f"FileName_{one.channel}",
+            )
+    report.facts["images"] = (
+        f"{len(first):,} files, {len(table):,} with a good header; "
+        + ", ".join(
+            f"{channel} {usual[channel].removeprefix('uint')} bit" for channel in usual.index
+        )
+    )
+    usable = np.zeros(len(names) + 1, bool)  # the last place is that of a missing name, -1
+    usable[table.loc[fits, "name"]] = True
+    return usable[codes].all(axis=1), _tiles(report, screen, common)
+
+
+def _tiles(report: Report, screen: Screen, size: tuple[int, int]) -> tuple[int, int]:
+    """Check each ``Metadata_Tile`` once; return the common height and width of fields.
+
+    The files are of `size`.
+    """
+    tiles = pd.Series(image_tiles(screen), screen.table.index).drop_duplicates()
+    sizes: dict[int, tuple[int, int]] = {}
+    for index in tiles.index:
+        try:
+            fit, problems = _field_shape(replace(screen, table=screen.table.loc[[index]]), size)
+        except InputError as error:
+            fit, problems = size, [error.what]
+        sizes |= {} if problems else {index: fit}
+        for problem in problems:
+            report.add(
+                "tile-wrong",
+                problem.removesuffix(" (row 0 of the table)"),
+                row=report.line(index),
+                column="Metadata_Tile",
+            )
+    common = pd.Series(list(sizes.values())).mode().iat[0] if sizes else size
+    for index, found in sizes.items():
+        if found != common:
+            text = (
+                f"Metadata_Tile {tiles[index] or 'empty'}: {found[0]} x {found[1]} pixels; "
+                f"{common[0]} x {common[1]} as in most parts is right"
+            )
+            report.add("tile-wrong", text, row=report.line(index), column="Metadata_Tile")
+    return common
+
+
+# -------------------------------------------------------------------------------- pixels
+
+
+def sample_rows(table: pd.DataFrame, most: int, seed: int) -> list[int]:
+    """Return the index of up to `most` fields drawn at random.
+
+    They come from all plates as equally as these allow.
+    """
+    order = pd.Series(
+        np.random.default_rng(seed).permutation(len(table)), table.index
+    ).sort_values()
+    plates = table["Metadata_Plate"].loc[order.index]
+    turn = plates.groupby(plates).cumcount()
+    return sorted(turn.sort_values(kind="stable").index[:most])
+
+
+def sharpness(image: np.ndarray) -> float:
+    """Return how much of an image's variance is fine.
+
+    That is the variance of its Laplacian, over that of itself, both blurred by `BLUR` pixels. The
+    measure of Pertuz, Puig & Garcia (2013, Pattern Recognition 46, 1415) called energy of the
+    Laplacian, here over the variance, so that brightness and contrast do not count. In the central
+    `SQUARE` pixels; NaN for a constant image.
+    """
+    top, left = (max(0, (side - SQUARE) // 2) for side in image.shape)
+    part = image[top : top + SQUARE, left : left + SQUARE].astype(np.float32)
+    spread = gaussian_filter(part, BLUR).var()
+    return float(gaussian_laplace(part, BLUR).var() / spread) if spread > 0 else float("nan")
+
+
+def measure(image: np.ndarray) -> dict[str, float | str]:
+    """Return the grey values, the share at the ceiling, the sharpness and the digest of an image.
+
+    The image is (H, W) uint16.
+    """
+    low, median, high = np.percentile(image, (1, 50, 99.9))
+    top = int(image.max())
+    return {
+        "minimum": int(image.min()),
+        "low": low,
+        "median": median,
+        "high": high,
+        "maximum": top,
+        "at_top": float((image == top).mean()),
+        "sharpness": sharpness(image),
+        "digest": hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest(),
+    }
+
+
+def _pixels(
+    report: Report,
+    screen: Screen,
+    usable: pd.Series,
+    most: int,
+    seed: int,
+    workers: int,
+    progress: bool,
+) -> None:
+    """Measure a sample of fields whose headers are good."""
+    whole = screen.table.loc[usable[screen.table.index], ["Metadata_Plate"]]
+    rows = sample_rows(whole, most, seed) if len(whole) else []
+    if not rows:
+        report.add("check-not-made", "grey values, focus and copies: no field has all its images")
+        return
+    sample = replace(screen, table=screen.table.loc[rows])
+    paths = dict(zip(rows, image_paths(sample), strict=True))
+    tiles = dict(zip(rows, image_tiles(sample), strict=True))
+
+    def one(index: int) -> list[dict]:
+        found = []
+        for path, channel in zip(paths[index], screen.channels, strict=True):
+            try:
+                image = read_image(path, tiles[index])
+                small = bin_counts(image, auto_bin(image.shape, len(screen.table)))
+                facts = measure(image) | {
+                    "dull": bool((small == np.median(small)).mean() >= ONE_VALUE)
+                }
+            except InputError as error:
+                facts = {"wrong": error.what}
+            found.append({"index": index, "channel": channel, "path": path} | facts)
+        return found
+
+    with ThreadPoolExecutor(workers) as pool:
+        parts = tqdm(
+            pool.map(one, rows), total=len(rows), unit="field", desc="pixels", disable=not progress
+        )
+        table = pd.DataFrame([facts for part in parts for facts in part])
+
+    def add(code: str, facts: pd.Series, text: str) -> None:
+        report.add(
+            code,
+            f"{_called(screen.table, facts['index'])}, {facts['channel']}: {text}",
+            facts["path"],
+            report.line(facts["index"]),
+            f"FileName_{facts['channel']}",
+        )
+
+    if "wrong" in table:
+        for _, facts in table[table["wrong"].notna()].iterrows():
+            add("file-unreadable", facts, facts["wrong"])
+        table = table[table["wrong"].isna()]
+    if table.empty or "digest" not in table:
+        report.add(
+            "check-not-made",
+            "grey values, focus and copies: no field of the sample could be decoded",
+        )
+        return
+    dull = table[table["dull"].astype(bool)]
+    for plate, channel in dict.fromkeys(
+        zip(screen.table.loc[dull["index"], "Metadata_Plate"], dull["channel"], strict=True)
+    ):
+        _spread(
+            report,
+            replace(
+                screen,
+                table=screen.table[screen.table["Metadata_Plate"] == plate],
+                channels=(channel,),
+            ),
+            len(screen.table),
+        )
+    report.tables["intensities"] = _judge(report, screen, table, add)
+    report.facts["sample"] = (
+        f"{len(rows)} fields drawn with seed {seed}, from "
+        f"{whole.loc[rows, 'Metadata_Plate'].nunique()} plates"
+    )
+
+
+def _spread(report: Report, plate: Screen, fields: int) -> None:
+    """Say whether pre-processing would find no grey values to tell apart.
+
+    This is asked of one channel of a plate, in a screen of so many fields.
+    """
+    histogram = np.zeros(COUNTS, np.int64)
+    for (path,), tile in zip(image_paths(plate), image_tiles(plate), strict=True):
+        try:
+            image = read_image(path, tile)
+        except InputError:
+            continue  # has been told, or is not in the sample
+        histogram += np.bincount(
+            bin_counts(image, auto_bin(image.shape, fields)).ravel(), minlength=COUNTS
+        )
+    low, high = REFERENCES["plate-percentile"](histogram)
+    if low >= high:
+        name, channel = plate.table["Metadata_Plate"].iat[0], plate.channels[0]
+        report.add(
+            "plate-without-spread",
+            f"plate {name}, {channel}: nearly every pixel is {histogram.argmax()}",
+            row=report.line(plate.table.index[0]),
+            column=f"FileName_{channel}",
+        )
+
+
+def _judge(
+    report: Report,
+    screen: Screen,
+    table: pd.DataFrame,
+    add: Callable[[str, pd.Series, str], None],
+) -> pd.DataFrame:
+    """Name the fields of a measured sample that should be looked at.
+
+    Return the grey values per channel.
+    """
+    flat = table["minimum"] == table["maximum"]
+    for _, facts in table[flat].iterrows():
+        add("field-constant", facts, f"every pixel is {facts['minimum']}")
+    copies = table[~flat & table["digest"].duplicated(keep=False)]
+    for _, group in copies.groupby("digest", sort=False):
+        other = group.iloc[0]
+        for _, facts in group.iloc[1:].iterrows():
+            add(
+                "pixels-identical",
+                facts,
+                f"the same pixels as {_called(screen.table, other['index'])}, {other['channel']} "
+                f"({other['path']})",
+            )
+    top = table.groupby("channel")["maximum"].transform("max")
+    saturated = (
+        (table["maximum"] == top) & top.isin(CEILINGS) & (table["at_top"] > SATURATED) & ~flat
+    )
+    for _, facts in table[saturated].iterrows():
+        add("field-saturated", facts, f"{facts['at_top']:.1%} of the pixels are {facts['maximum']}")
+    span = table["high"] - table["low"]
+    share = span / span.groupby(table["channel"]).transform("median").clip(lower=1)
+    fields = (
+        pd.DataFrame({"share": share, "sharp": np.log(table["sharpness"])})
+        .groupby(table["index"])
+        .agg({"share": "max", "sharp": "mean"})
+    )
+    empty = fields["share"] < EMPTY_SHARE
+    one = table.drop_duplicates("index").set_index("index", drop=False)
+    still = ~flat.groupby(table["index"]).all()
+    for index in fields.index[empty & still]:
+        add(
+            "field-empty",
+            one.loc[index],
+            f"no channel spans more than {fields.at[index, 'share']:.1%} of the usual range",
+        )
+    sharp = fields.loc[~empty, "sharp"].dropna()
+    middle = sharp.median()
+    reach = max(DEVIATIONS * 1.4826 * (sharp - middle).abs().median(), np.log(FACTOR))
+    for index in sharp.index[sharp < middle - reach]:
+        add(
+            "field-out-of-focus",
+            one.loc[index],
+            f"sharpness {np.exp(sharp[index] - middle):.2f} of the median of the sample",
+        )
+    grouped = table.groupby("channel", sort=False)
+    return (
+        pd.DataFrame(
+            {
+                "darkest": grouped["minimum"].min(),
+                "1 %": grouped["low"].median().round(),
+                "median": grouped["median"].median().round(),
+                "99.9 %": grouped["high"].median().round(),
+                "brightest": grouped["maximum"].max(),
+                "saturated fields": saturated.groupby(table["channel"], sort=False).sum(),
+            }
+        )
+        .astype(int)
+        .rename_axis("channel")
+        .reset_index()
+    )
+
+
+# -------------------------------------------------------------------------------- layout
+
+
+def plate_format(wells: Iterable[str]) -> tuple[int, int]:
+    """Return rows and columns of the smallest usual plate that has all `wells`.
+
+    Usual plates have 24, 96, 384 or 1,536 wells.
+    """
+    places = [place(well) for well in set(wells)]
+    row, column = max(r for r, _ in places), max(c for _, c in places)
+    return next(
+        size for size in ((4, 6), (8, 12), (16, 24), (32, 48)) if row < size[0] and column < size[1]
+    )
+
+
+def place(well: str) -> tuple[int, int]:
+    """Return row and column of a well from 0: (1, 1) for B02."""
+    letters = well.rstrip("0123456789")
+    return sum((ord(letter) - 64) * 26**k for k, letter in enumerate(reversed(letters))) - 1, int(
+        well[len(letters) :]
+    ) - 1
+
+
+def _layout(report: Report, screen: Screen) -> None:
+    """Report what the layout of the screen confounds, and what its table does not say."""
+    table = screen.table.assign(line=screen.table.index)
+    wells = table.drop_duplicates(["Metadata_Plate", "Metadata_Well"]).copy()
+    for axis, there in (("y", 0), ("x", 1)):
+        wells[axis] = wells["Metadata_Well"].map(
+            {well: place(well)[there] for well in wells["Metadata_Well"].unique()}
+        )
+    for check in (_fields_per_well, _controls, _treatments, _mechanisms, _doses, _names, _unknown):
+        check(report, table, wells)
+
+
+def _tell(
+    report: Report, code: str, column: str, rows: pd.DataFrame, what: pd.Series | str
+) -> None:
+    """Add one finding per row of `rows`, whose index is the name of a group.
+
+    A row has the first line of its group; `what` is said after the name.
+    """
+    said = [what] * len(rows) if isinstance(what, str) else what.loc[rows.index]
+    for name, line, text in zip(rows.index, rows["line"], said, strict=True):
+        report.add(
+            code,
+            f"{name if isinstance(name, str) else ', '.join(name)}: {text}",
+            row=report.line(line),
+            column=column,
+        )
+
+
+def _fields_per_well(report: Report, table: pd.DataFrame, wells: pd.DataFrame) -> None:
+    counts = table.groupby(["Metadata_Plate", "Metadata_Well"]).agg(
+        n=("line", "size"), line=("line", "first")
+    )
+    usual = counts["n"].mode().iat[0]
+    odd = counts[counts["n"] != usual]
+    _tell(
+        report,
+        "fields-per-well",
+        "Metadata_Site",
+        odd,
+        odd["n"].map(lambda n: f"{n} fields, {usual} as in most wells are usual"),
+    )
+    report.facts["fields per well"] = f"{usual}" + (
+        f", but {counts['n'].min()} to {counts['n'].max()} in {len(odd)} wells" if len(odd) else ""
+    )
+
+
+def _controls(report: Report, table: pd.DataFrame, wells: pd.DataFrame) -> None:
+    controls = wells[wells["Metadata_control_type"] == "negcon"]
+    if controls.empty:
+        report.add(
+            "controls-none",
+            "no row has control type negcon (or the compound DMSO)",
+            column="Metadata_control_type",
+        )
+        return
+    bare = (
+        wells[~wells["Metadata_Plate"].isin(controls["Metadata_Plate"])]
+        .groupby("Metadata_Plate")
+        .agg(line=("line", "first"))
+    )
+    _tell(report, "controls-not-on-plate", "Metadata_control_type", bare, "no negative control")
+    inner = {
+        axis: wells[axis].between(wells[axis].min(), wells[axis].max(), inclusive="neither").any()
+        for axis in "yx"
+    }
+    for axis, name in (("x", "columns"), ("y", "rows")):
+        if inner[axis] and controls[axis].isin([wells[axis].min(), wells[axis].max()]).all():
+            report.add(
+                "controls-at-edge",
+                f"all {len(controls)} wells with negative controls stand in the outermost {name} "
+                "that are used",
+                row=report.line(controls["line"].iloc[0]),
+                column="Metadata_Well",
+            )
+
+
+def _treatments(report: Report, table: pd.DataFrame, wells: pd.DataFrame) -> None:
+    named = wells[wells["Metadata_Treatment"] != ""]
+    kinds = named.drop_duplicates(["Metadata_Treatment", "Metadata_control_type"])
+    kinds = kinds[kinds["Metadata_Treatment"].duplicated(keep=False)]
+    mixed = kinds.groupby("Metadata_Treatment").agg(
+        line=("line", "first"),
+        types=("Metadata_control_type", lambda types: ", ".join(sorted(types))),
+    )
+    _tell(report, "control-type-mixed", "Metadata_control_type", mixed, mixed["types"])
+    treated = named[named["Metadata_control_type"] == "trt"]
+    if treated.empty:
+        return
+    rows, columns = plate_format(wells["Metadata_Well"])
+    treated = treated.assign(
+        rim=treated["y"].isin([0, rows - 1]) | treated["x"].isin([0, columns - 1])
+    )
+    groups = treated.groupby("Metadata_Treatment").agg(
+        wells=("line", "size"),
+        line=("line", "first"),
+        plates=("Metadata_Plate", "nunique"),
+        batches=("Metadata_Batch", "nunique"),
+        places=("Metadata_Well", "nunique"),
+        plate=("Metadata_Plate", "first"),
+        batch=("Metadata_Batch", "first"),
+        well=("Metadata_Well", "first"),
+        y=("y", "nunique"),
+        x=("x", "nunique"),
+        rim=("rim", "all"),
+    )
+    several = {
+        "plates": wells["Metadata_Plate"].nunique() > 1,
+        "batches": wells.loc[wells["Metadata_Batch"] != "", "Metadata_Batch"].nunique() > 1,
+    }
+    single = groups["wells"] == 1
+    plate = ~single & (groups["plates"] == 1) & several["plates"]
+    batch = (
+        ~single & ~plate & (groups["batches"] == 1) & (groups["batch"] != "") & several["batches"]
+    )
+    fixed = ~single & (groups["places"] == 1)
+    for code, column, chosen, said in (
+        (
+            "treatment-in-one-well",
+            "Metadata_Well",
+            single,
+            "plate " + groups["plate"] + ", " + groups["well"],
+        ),
+        (
+            "treatment-on-one-plate",
+            "Metadata_Plate",
+            plate,
+            groups["wells"].astype(str) + " wells, all on plate " + groups["plate"],
+        ),
+        (
+            "treatment-in-one-batch",
+            "Metadata_Batch",
+            batch,
+            groups["plates"].astype(str) + " plates, all of batch " + groups["batch"],
+        ),
+        (
+            "position-fixed",
+            "Metadata_Well",
+            fixed,
+            "in " + groups["well"] + " on all of " + groups["plates"].astype(str) + " plates",
+        ),
+        (
+            "line-fixed",
+            "Metadata_Well",
+            (groups["places"] >= 3) & ((groups["y"] == 1) | (groups["x"] == 1)),
+            groups["places"].astype(str)
+            + " wells, all in the "
+            + np.where(groups["y"] == 1, "row", "column")
+            + " of "
+            + groups["well"],
+        ),
+        (
+            "edge-only",
+            "Metadata_Well",
+            groups["rim"] & ~treated["rim"].all(),
+            "at the rim, as in " + groups["well"],
+        ),
+    ):
+        _tell(report, code, column, groups[chosen], said)
+    usual = groups["wells"].mode().iat[0]
+    odd = groups[(groups["wells"] != usual) & ~single]
+    _tell(
+        report,
+        "replicates-uneven",
+        "Metadata_Replicate",
+        odd,
+        odd["wells"].map(lambda n: f"{n} wells; {usual} are usual"),
+    )
+    least, most = groups["wells"].min(), groups["wells"].max()
+    report.facts["wells per treatment"] = f"{usual}" + (
+        f", but {least} to {most} elsewhere" if least < most else ""
+    )
+
+
+def _mechanisms(report: Report, table: pd.DataFrame, wells: pd.DataFrame) -> None:
+    known = wells[(wells["Metadata_MoA"] != "") & (wells["Metadata_control_type"] == "trt")]
+    groups = known.groupby("Metadata_MoA").agg(
+        compounds=("Metadata_Compound", "nunique"),
+        batches=("Metadata_Batch", "nunique"),
+        batch=("Metadata_Batch", "first"),
+        line=("line", "first"),
+        compound=("Metadata_Compound", "first"),
+    )
+    lone = groups[groups["compounds"] == 1]
+    _tell(report, "mechanism-of-one-compound", "Metadata_MoA", lone, "only " + lone["compound"])
+    if wells["Metadata_Batch"].nunique() > 1:
+        nested = groups[(groups["batches"] == 1) & (groups["batch"] != "")]
+        _tell(
+            report,
+            "mechanism-in-one-batch",
+            "Metadata_MoA",
+            nested,
+            "only in batch " + nested["batch"],
+        )
+    batches = (
+        wells[wells["Metadata_Batch"] != ""]
+        .groupby("Metadata_Plate")
+        .agg(n=("Metadata_Batch", "nunique"), line=("line", "first"))
+    )
+    _tell(
+        report,
+        "plate-in-batches",
+        "Metadata_Batch",
+        batches[batches["n"] > 1],
+        batches["n"].astype(str) + " batches",
+    )
+
+
+def _doses(report: Report, table: pd.DataFrame, wells: pd.DataFrame) -> None:
+    dosed = wells[
+        (wells["Metadata_control_type"] == "trt")
+        & wells["Metadata_Concentration"].notna()
+        & (wells["Metadata_Compound"] != "")
+    ]
+    groups = dosed.groupby("Metadata_Compound").agg(
+        doses=("Metadata_Concentration", "nunique"), line=("line", "first")
+    )
+    few = groups[groups["doses"] < DOSES]
+    _tell(
+        report,
+        "doses-few",
+        "Metadata_Concentration",
+        few,
+        few["doses"].map(lambda n: f"{n} concentration{'s' * (n > 1)}"),
+    )
+    for axis, name in (("x", "columns"), ("y", "rows")):
+        lines = (
+            dosed.groupby(["Metadata_Compound", "Metadata_Concentration"])[axis]
+            .agg(["nunique", "first"])
+            .sort_index()
+        )
+        step = lines["first"].groupby("Metadata_Compound").diff()  # missing at the first dose
+        lines = lines.assign(up=step.isna() | (step > 0), down=step.isna() | (step < 0))
+        along = lines.groupby("Metadata_Compound").agg(
+            once=("nunique", "max"), n=("first", "size"), up=("up", "all"), down=("down", "all")
+        )
+        along = along[(along["once"] == 1) & (along["n"] >= DOSES) & (along["up"] | along["down"])]
+        _tell(
+            report,
+            "dose-along-line",
+            "Metadata_Concentration",
+            groups.loc[along.index],
+            along["up"].map({True: "rises", False: "falls"}) + f" along the {name}",
+        )
+
+
+def _names(report: Report, table: pd.DataFrame, wells: pd.DataFrame) -> None:
+    for column in [
+        name
+        for name in table
+        if name.startswith("Metadata_") and name not in ("Metadata_Treatment", "Metadata_Tile")
+    ]:
+        values = table[column].drop_duplicates()
+        values = values[values.map(lambda value: isinstance(value, str) and value != "")]
+        for index, value in values.items():
+            if not value.isprintable() or len(value) > LONGEST:
+                report.add(
+                    "name-strange", f"{column[9:]} {value!r}", row=report.line(index), column=column
+                )
+        if column in ("Metadata_Compound", "Metadata_MoA", "Metadata_Plate", "Metadata_Batch"):
+            plain = values.map(lambda value: re.sub(r"[\s_-]", "", value).casefold())
+            for _, group in values[plain.duplicated(keep=False)].groupby(plain):
+                report.add(
+                    "names-alike",
+                    f"{column[9:]} {', '.join(map(repr, group))}",
+                    row=report.line(group.index[1]),
+                    column=column,
+                )
+
+
+def _unknown(report: Report, table: pd.DataFrame, wells: pd.DataFrame) -> None:
+    if (table["Metadata_Compound"] == "").all():
+        report.add(
+            "compounds-unknown", "every row is without a compound", column="Metadata_Compound"
+        )
+    if table["Metadata_Concentration"].isna()[table["Metadata_control_type"] == "trt"].all():
+        report.add(
+            "doses-unknown",
+            "every treated row is without a concentration",
+            column="Metadata_Concentration",
+        )
+    if (table["Metadata_MoA"] == "").all():
+        report.add("mechanisms-unknown", "every row is without a mechanism", column="Metadata_MoA")
+    without = table[table["Metadata_Batch"] == ""]
+    if len(without):
+        report.add(
+            "batches-unknown",
+            f"{len(without):,} of {len(table):,} fields name no batch",
+            row=report.line(without.index[0]),
+            column="Metadata_Batch",
+        )
+
+
+# ------------------------------------------------------------------------------- classes
+
+
+def candidates(table: pd.DataFrame) -> pd.DataFrame:
+    """Return what could define surrogate classes, one row per choice of columns.
+
+    The book's own choice comes first. Columns: ``columns`` (comma-separated, as SURROGATE takes
+    them), ``classes``, ``fewest``, ``median``, ``most`` (fields per class), ``single`` (classes of
+    one field), ``unnamed`` (fields to train on without a value), ``usable`` (bool), ``instead``
+    (what the network could learn in place of the biology).
+    """
+    known = [
+        "Metadata_Plate",
+        "Metadata_Well",
+        "Metadata_Site",
+        "Metadata_Compound",
+        "Metadata_Concentration",
+        "Metadata_Treatment",
+        "Metadata_MoA",
+        "Metadata_Replicate",
+        "Metadata_Batch",
+        "Metadata_control_type",
+        "Metadata_Tile",
+    ]
+    training = table.loc[
+        training_fields(table), [name for name in table if name.startswith("Metadata_")]
+    ]
+    others = [[name] for name in table if name.startswith("Metadata_") and name not in known]
+    tried, rows = [], []
+    for by in [
+        default_columns(table),
+        ["Metadata_Compound"],
+        ["Metadata_Compound", "Metadata_Concentration"],
+        ["Metadata_Plate", "Metadata_Well"],
+        ["Metadata_Well"],
+        ["Metadata_MoA"],
+        ["Metadata_Plate"],
+        ["Metadata_Batch"],
+        *others,
+    ]:
+        named = ~unnamed(training, by)
+        if by in tried or not named.any():
+            continue
+        tried.append(by)
+        names = class_names(training, by)[named]
+        sizes = np.bincount(names.cat.codes)
+        sizes = sizes[sizes > 0]
+        rows.append(
+            {
+                "columns": ",".join(by),
+                "classes": len(sizes),
+                "fewest": sizes.min(),
+                "median": int(np.median(sizes)),
+                "most": sizes.max(),
+                "single": int((sizes == 1).sum()),
+                "unnamed": int((~named).sum()),
+                "usable": len(sizes) > 1 and named.all() and sizes.min() > 1,
+                "instead": _instead(training[named], names, by),
+            }
+        )
+    return pd.DataFrame(
+        rows,
+        columns=[
+            "columns",
+            "classes",
+            "fewest",
+            "median",
+            "most",
+            "single",
+            "unnamed",
+            "usable",
+            "instead",
+        ],
+    )
+
+
+def _instead(training: pd.DataFrame, names: pd.Series, by: list[str]) -> str:
+    """Say what else tells the classes apart."""
+    if by in (["Metadata_Plate"], ["Metadata_Batch"]):
+        return "nothing but the plate or batch: no biology, a check of how strong its mark is"
+    said = ["the answer itself: a supervised network, its figures are optimistic"] * (
+        by == ["Metadata_MoA"]
+    )
+    for column, what in (
+        ("Metadata_Plate", "plate"),
+        ("Metadata_Batch", "batch"),
+        ("Metadata_Well", "well position"),
+    ):
+        values = training[column]
+        if column not in by and values.nunique() > 1:
+            _, pairs = joint_codes(names, values)
+            of_class = np.bincount(names.cat.codes.iloc[pairs])
+            nested = float((of_class[of_class > 0] == 1).mean())
+            said += [f"the {what} ({nested:.0%} of classes have one)"] * (nested > 0)
+    if "Metadata_Well" in by and "Metadata_Plate" in by:
+        said.append("the well itself: its plate and its place")
+    return "; ".join(said) or "nothing that this table shows"
+
+
+def _classes(report: Report, screen: Screen) -> str:
+    """Add the table of candidates and what is wrong with the first.
+
+    Return the SURROGATE to propose, "" for the book's own.
+    """
+    table = screen.table
+    if not training_fields(table).any():
+        report.add(
+            "classes-too-few",
+            "every field is a control: there is nothing to train on",
+            column="Metadata_control_type",
+        )
+        return ""
+    found = report.tables["classes"] = candidates(table)
+    first, by = (
+        (found.iloc[0], default_columns(table)) if len(found) else (None, default_columns(table))
+    )
+    if first is None or first["columns"] != ",".join(by) or first["classes"] < 2:
+        report.add(
+            "classes-too-few",
+            f"{', '.join(by)} gives {0 if first is None else first['classes']} classes",
+            column=by[0],
+        )
+    else:
+        _members(report, table, by)
+    choices = found[
+        found["usable"]
+        & ~found["columns"].isin(["Metadata_MoA", "Metadata_Plate", "Metadata_Batch"])
+    ]
+    return "" if choices.empty or choices.index[0] == 0 else choices["columns"].iloc[0]
+
+
+def _members(report: Report, table: pd.DataFrame, by: list[str]) -> None:
+    """Name the fields that are alone in their class by these columns, or in none."""
+    lone: dict[int, str] = {}
+    empty: dict[int, None] = {}
+    # The chapter on the whole screen trains with the negative controls, too.
+    for controls in (
+        False,
+        True,
+    ):
+        training = table.loc[training_fields(table, controls), by]
+        names = class_names(training, by)
+        lone |= dict(names[~names.duplicated(keep=False)])
+        empty |= dict.fromkeys(training.index[unnamed(training, by)])
+    for index in sorted(lone):
+        report.add(
+            "class-of-one-field",
+            f"class {lone[index]!r} by {', '.join(by)}",
+            row=report.line(index),
+            column=by[0],
+        )
+    for index in sorted(empty)[:KEPT]:
+        report.add(
+            "cell-empty",
+            f"{_called(table, index)}: a field to train on names no {', '.join(by)}",
+            row=report.line(index),
+            column=by[0],
+        )
+    report.added["cell-empty"] += max(0, len(empty) - KEPT)
+
+
+# ----------------------------------------------------------------------------- the report
+
+
+def plate_maps(screen: Screen) -> list[dict]:
+    """Return each distinct plate layout once, with the names of its plates.
+
+    There are up to `MAPS` layouts and `MAP_WELLS` wells.
+    """
+    wells = screen.table.drop_duplicates(["Metadata_Plate", "Metadata_Well"])
+    rows, columns = plate_format(wells["Metadata_Well"])
+    layouts: dict[tuple, list[str]] = {}
+    for plate, group in wells.groupby("Metadata_Plate", sort=False):
+        layout = tuple(
+            sorted(
+                zip(
+                    group["Metadata_Well"],
+                    group["Metadata_control_type"],
+                    group["Metadata_Treatment"],
+                    strict=True,
+                )
+            )
+        )
+        layouts.setdefault(layout, []).append(plate)
+    maps: list[dict] = []
+    drawn = 0
+    for layout, plates in list(layouts.items())[:MAPS]:
+        drawn += len(layout)
+        if maps and drawn > MAP_WELLS:
+            break
+        spots = [
+            {
+                "well": well,
+                "y": place(well)[0],
+                "x": place(well)[1],
+                "kind": kind,
+                "what": treatment,
+            }
+            for well, kind, treatment in layout
+        ]
+        kinds = pd.Series([spot["kind"] for spot in spots]).value_counts()
+        names = {"trt": "treated", "negcon": "negative control", "poscon": "positive control"}
+        words = ", ".join(f"{kinds[kind]} {name}" for kind, name in names.items() if kind in kinds)
+        maps.append(
+            {
+                "plates": plates,
+                "rows": rows,
+                "columns": columns,
+                "spots": spots,
+                "said": f"{words}, {rows * columns - len(spots)} empty",
+            }
+        )
+    return maps
+
+
+def _facts(report: Report, screen: Screen, shape: tuple[int, int] | None) -> None:
+    counts = summary(screen.table)
+    kinds = screen.table.drop_duplicates(["Metadata_Plate", "Metadata_Well"])[
+        "Metadata_control_type"
+    ].value_counts()
+    report.plates = counts["n_plates"]
+    report.facts = {
+        "fields": f"{counts['n_fields']:,}",
+        "wells": f"{counts['n_wells']:,} wells on {counts['n_plates']} "
+        f"plate{'s' * (counts['n_plates'] > 1)}"
+        + (
+            f" of {counts['n_batches']} batch{'es' * (counts['n_batches'] > 1)}"
+            if (screen.table["Metadata_Batch"] != "").any()
+            else ""
+        ),
+        "channels": ", ".join(screen.channels),
+        "size of a field": f"{shape[0]} x {shape[1]} pixels" if shape else "unknown",
+        "treated wells": f"{kinds.get('trt', 0):,}",
+        "negative controls": f"{kinds.get('negcon', 0):,} wells",
+        "positive controls": f"{kinds.get('poscon', 0):,} wells",
+        "treatments": f"{counts['n_treatments']:,}, of which {counts['n_annotated']:,} have a "
+        f"mechanism ({counts['n_mechanisms']:,} mechanisms)",
+    } | report.facts
+
+
+def _cost(report: Report, screen: Screen, shape: tuple[int, int] | None, out: Path) -> None:
+    """Add what the book will cost on this machine, and say where it has too little."""
+    classes = report.tables.get("classes")
+    if shape is None or classes is None or classes.empty:
+        report.add(
+            "check-not-made",
+            "run time, memory and disk: size of fields or number of classes is unknown",
+        )
+        return
+    try:
+        cost = predict(
+            read_bench(),
+            len(screen.table),
+            *shape,
+            len(screen.channels),
+            int(classes["classes"].iloc[0]),
+            cores=os.cpu_count() or 1,
+            training=int(training_fields(screen.table).sum()),
+        )
+    except MissingStageError as error:
+        report.add("check-not-made", f"run time, memory and disk: {error}")
+        return
+    # One on treatments, one with the controls as a class for the whole screen, one on the
+    # mechanisms for comparison.
+    networks = (
+        1
+        + (screen.table["Metadata_control_type"] == "negcon").any()
+        + (screen.table["Metadata_MoA"] != "").any()
+    )
+    cost = cost[cost["stage"] != "simulate"].reset_index(drop=True)
+    cost["seconds"] *= np.where(cost["stage"].isin(["train", "embed"]), networks, 1)
+    cost["stage"] = cost["stage"].replace(
+        {"train": f"train {networks} network{'s' * int(networks > 1)}"}
+    )
+    report.tables["cost"] = cost = pd.concat([cost, pd.DataFrame([REST])], ignore_index=True)
+    folder = next(parent for parent in (out.resolve(), *out.resolve().parents) if parent.is_dir())
+    needed, free = cost["disk_bytes"].sum(), shutil.disk_usage(folder).free
+    if free < needed:
+        report.add(
+            "disk-small",
+            f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free",
+            str(folder),
+        )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for stage in cost[cost["memory_bytes"] > memory].itertuples():
+        report.add(
+            "memory-small",
+            f"{stage.stage}: {stage.memory_bytes / 1e9:.1f} GB are needed, the machine has "
+            f"{memory / 1e9:.1f} GB",
+        )
+
+
+def _quoted(variable: str, value: str) -> str:
+    """Return VARIABLE=value for a shell that runs make; make itself wants each dollar doubled."""
+    return f"{variable}={shlex.quote(value.replace('$', '$$'))}"
+
+
+def check(
+    name: str,
+    data: str = "",
+    out: str | os.PathLike = "_build",
+    sample: int = SAMPLE,
+    seed: int = 0,
+    workers: int = 8,
+    progress: bool = False,
+) -> Report:
+    """Examine a screen: its table, every file's header, the pixels of a sample, its layout.
+
+    Parameters
+    ----------
+    name : str
+        Path of a LoadData .csv, "bbbc021" or "kimorph".
+    data : str
+        Folder of the latter two.
+    out : path
+        Where the book will be written: the room there is compared with what is needed.
+    sample, seed : int
+        Fields whose pixels are read, more where they are small, and how they are drawn.
+    workers : int
+        Threads.
+    progress : bool
+        Show bars.
+
+    Returns
+    -------
+    Report
+        Nothing that is wrong with the screen raises.
+    """
+    report = Report(Path(name).name, name if not data else f"{name} in {data}")
+    try:
+        screen, files = _open(report, name, data)
+    except InputError as error:
+        found = [
+            one if isinstance(one, Problem) else Problem(one, "layout-wrong")
+            for one in error.problems
+        ] or [Problem(error.what, "layout-wrong")]
+        report.problems += [one for one in found if one not in report.problems]
+        report.add("check-not-made", f"files, layout, classes and cost: {error.what}")
+        return report
+    report.name, report.root = screen.name, os.path.join(screen.root, "")
+    stand_ins = sorted(
+        {one.column for one in report.problems if one.code == "column-missing"} & set(REQUIRED)
+    )
+    usable, shape = _headers(report, screen, files, workers, progress)
+    wrong = len(files) - len(screen.table)
+    if wrong:
+        report.add(
+            "check-not-made",
+            f"layout, classes and pixels of {wrong:,} of {len(files):,} rows, which have errors; "
+            "counts are of the others",
+        )
+    surrogate = ""
+    if len(screen.table):
+        small = min(MOST, SAMPLE * 1024 * 1280 // (shape[0] * shape[1])) if shape else 0
+        _pixels(
+            report,
+            screen,
+            pd.Series(usable, files.index),
+            max(sample, small),
+            seed,
+            workers,
+            progress,
+        )
+        if stand_ins:
+            report.add("check-not-made", f"layout and classes: {', '.join(stand_ins)} is missing")
+        else:
+            surrogate = _classes(report, screen)
+            _layout(report, screen)
+            report.maps = plate_maps(screen)
+        _facts(report, screen, shape)
+    _cost(report, screen, shape, Path(out))
+    reference = "plate-percentile"
+    dmso = "centre" in possible_normalisations(screen.table) and not stand_ins
+    report.facts["references"] = reference + (
+        ", or dmso: every plate has controls"
+        if dmso
+        else "; dmso needs negative controls on every plate"
+    )
+    parts = [
+        _quoted("SCREEN", name if data else str(Path(name).resolve())),
+        _quoted("DATA", str(Path(data).resolve())) if data else "",
+        _quoted("OUT", str(Path(out).resolve())),
+        _quoted("SURROGATE", surrogate) if surrogate else "",
+        _quoted("PARAMS", f"reference={reference}"),
+    ]
+    report.command = "make book " + " ".join(part for part in parts if part)
+    return report
+
+
+# -------------------------------------------------------------------------------- telling
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words that promise no more than an estimate holds: "about 40 minutes"."""
+    for size, name in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"about {float(f'{seconds / size:.2g}'):g} {name}"
+    return f"about {max(1, round(seconds))} seconds"
+
+
+def verdict(report: Report) -> tuple[str, str]:
+    """Return the verdict in one line, and what to do in another."""
+    counts = report.counts()
+    kinds = report.frame().groupby("severity")["code"].nunique().to_dict()
+    if counts["error"]:
+        plural = "s" * (counts["error"] > 1)
+        return (
+            f"Not ready: {counts['error']:,} error{plural} of {kinds['error']} "
+            f"kind{'s' * (kinds['error'] > 1)}",
+            f"Mend the error{plural} below, and run make check again. The book would stop at "
+            f"{'them' if plural else 'it'}.",
+        )
+    if counts["warning"]:
+        return (
+            f"Ready, with {kinds['warning']} kind{'s' * (kinds['warning'] > 1)} of warning",
+            "The book can be built. Read the warnings first: they limit what its results mean.",
+        )
+    return "Ready", "Nothing wrong was found."
+
+
+def grouped(report: Report) -> list[dict]:
+    """Return the findings by code, errors first.
+
+    Of each code: the entry of `codes`, ``n``, and the first ``items``.
+    """
+    frame, counts = report.frame(), report.by_code()
+    return [
+        {
+            **_KNOWN[code],
+            "n": counts[code],
+            "items": part.head(SHOWN).to_dict("records"),
+            "rest": max(0, counts[code] - SHOWN),
+        }
+        for code, part in frame.groupby("code", sort=False)
+    ]
+
+
+def terminal(report: Report) -> str:
+    """Return the report in some lines of text."""
+    head, advice = verdict(report)
+    parts = {
+        "fields": "{} fields",
+        "wells": "{}",
+        "channels": "channels {}",
+        "size of a field": "{}",
+    }
+    told = ", ".join(
+        words.format(report.facts[key]) for key, words in parts.items() if key in report.facts
+    )
+    lines = [visible(report.name + (f": {told}" if told else ""), 400), "", head, advice]
+    everything = grouped(report)
+    for severity in SEVERITIES:
+        groups = [group for group in everything if group["severity"] == severity]
+        lines += ["", f"{severity}s"] if groups else []
+        for group in groups:
+            lines.append(f"  {group['code']} ({group['n']:,}): {group['meaning']}")
+            if severity != "note" or group["code"] == "check-not-made":
+                shown = group["items"][
+                    : TOLD if severity == "error" or group["code"] == "check-not-made" else 1
+                ]
+                lines += [f"      {visible(said(report, item))}" for item in shown]
+                lines += (
+                    [f"      ... and {group['n'] - len(shown):,} more"]
+                    if group["n"] > len(shown)
+                    else []
+                )
+                lines.append(f"    -> {group['remedy']}")
+    if "cost" in report.tables:
+        lines += ["", visible(_cost_line(report))]
+    if report.command:
+        lines += [
+            "",
+            "when the errors are mended:" if report.counts()["error"] else "to go on:",
+            f"  {visible(report.command, 10_000)}",
+        ]
+    return "\n".join(lines)
+
+
+def said(report: Report, item: dict) -> str:
+    """Return a finding as people read it: its place, and the message with short paths.
+
+    The place is left out where the message names it.
+    """
+    message = item["message"].replace(f"{report.source}, ", "")
+    message = message.replace(report.root, "") if len(report.root) > 1 else message
+    row = (
+        ""
+        if pd.isna(item["row"]) or f"line {item['row']:.0f}" in message
+        else f"line {item['row']:.0f}"
+    )
+    column = item["column"] if item["column"] not in message else ""
+    return ", ".join(part for part in (row, column) if part) + ": " * bool(row or column) + message
+
+
+def _cost_line(report: Report) -> str:
+    cost = report.tables["cost"]
+    return (
+        f"Estimated: {duration(cost['seconds'].sum())} on {os.cpu_count()} processor cores, "
+        f"{cost['memory_bytes'].max() / 1e9:.1f} GB of memory, "
+        f"{cost['disk_bytes'].sum() / 1e9:.2f} GB of disk"
+    )
+
+
+def page(report: Report) -> str:
+    """Return the report as one HTML page that needs nothing else."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "visible": visible,
+        "said": lambda item: said(report, item),
+        "duration": duration,
+    }
+    template = environment.from_string(
+        Path(__file__).with_name("check.html.jinja").read_text(encoding="utf-8")
+    )
+    head, advice = verdict(report)
+    sizes = {
+        "sample": SAMPLE,
+        "most": MOST,
+        "square": SQUARE,
+        "blur": BLUR,
+        "deviations": DEVIATIONS,
+        "factor": FACTOR,
+        "empty": EMPTY_SHARE,
+        "saturated": SATURATED,
+        "maps": MAPS,
+        "shown": SHOWN,
+    }
+    return template.render(
+        report=report,
+        head=head,
+        advice=advice,
+        groups=grouped(report),
+        counts=report.counts(),
+        sizes=sizes,
+        cost=_cost_line(report) if "cost" in report.tables else "",
+        cores=os.cpu_count(),
+    )
+
+
+def write(report: Report, out: str | os.PathLike) -> None:
+    """Write ``check.html`` and ``check.json`` into the folder `out`."""
+    with atomic(Path(out) / "check.html") as temporary:
+        temporary.write_text(page(report), encoding="utf-8")
+    rows = report.frame().to_dict("records")
+    write_json(
+        Path(out) / "check.json",
+        [row | {"row": None if pd.isna(row["row"]) else int(row["row"])} for row in rows],
+    )

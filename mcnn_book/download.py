@@ -1,0 +1,672 @@
+"""Fetch a public screen: one archive per plate, several at a time, checked and then unpacked.
+
+``make data`` runs it. BBBC021v1 (Ljosa, Sokolnicki & Carpenter 2012, Nature Methods 9, 637) is
+three tables and 55 archives. Only the image table says where an image is written; the paths inside
+an archive have no say. An archive, and the folder of a plate, exists whole or not at all, so that a
+stopped run goes on with what is not there. The publisher gives no checksums: the SHA-256 of each
+file is recorded in ``fetched.json`` when it is first seen, and a file that differs later is
+refused. Nothing comes from another address than the one that was named, nothing that is there is
+replaced, and what somebody else has put into the folder stays.
+"""
+
+import os
+import queue
+import re
+import shutil
+import stat
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path, PureWindowsPath
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import requests
+import urllib3
+from tqdm import tqdm
+
+from mcnn_core.errors import InputError
+from mcnn_core.machine.files import (
+    MARKER,
+    atomic,
+    claim,
+    exclusive,
+    read_json,
+    refuse_foreign,
+    register,
+    sha256,
+    write_json,
+)
+from mcnn_core.readers.bbbc021 import read_bbbc021
+from mcnn_core.screen import Screen
+
+BBBC021 = "https://data.broadinstitute.org/bbbc/BBBC021/"
+
+
+#: The Gene Ontology Consortium's current release: graph, and human genes by UniProt accession and
+#: symbol.
+GO, GO_FILES = (
+    "https://current.geneontology.org/",
+    ("ontology/go.obo", "annotations/goa_human.gaf.gz"),
+)
+
+
+TABLES = ("BBBC021_v1_image.csv", "BBBC021_v1_moa.csv", "BBBC021_v1_compound.csv")
+
+
+ARCHIVE = "BBBC021_v1_images_{}.zip"
+
+
+RECORD, FOUND = "fetched.json", "found in the folder"
+
+
+#: Most bytes that an image may unpack to, and what each counts for on the disk: 1024 x 1280 pixels
+#: of 16 bit are 2.6 MB.
+IMAGE_BYTES = 3 * 2**20
+
+
+#: How often a file is asked for, seconds between, seconds that a server may be silent, bytes at a
+#: time.
+ATTEMPTS, WAIT, TIMEOUT, CHUNK = 3, 5.0, 30, 2**18
+
+
+#: Least bytes per second, over so many seconds, in which an answer must also have begun: a byte now
+#: and then is no silence.
+SLOWEST, PERIOD = 1000, 60.0
+
+
+#: How often a server may send on to another of its addresses.
+REDIRECTS = 5
+
+
+#: Sizes are compared, so nothing may be compressed on the way.
+HEADERS = {"Accept-Encoding": "identity"}
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the threads of one run share."""
+
+    folder: Path
+    address: str
+    workers: int
+    bar: tqdm
+    records: dict[str, Any]
+    lock: Any = field(default_factory=threading.Lock)
+    stop: threading.Event = field(default_factory=threading.Event)
+    answers: set[requests.Response] = field(default_factory=set)
+
+    def advance(self, count: int) -> None:
+        with self.lock:
+            self.bar.update(count)
+
+    def end(self) -> None:
+        """End what the threads wait for."""
+        self.stop.set()
+        with self.lock:
+            for answer in self.answers:
+                with suppress(ValueError, RuntimeError, OSError):  # it has ended
+                    answer.raw.shutdown()
+
+
+@contextmanager
+def _taken(folder: Path, known: str) -> Iterator[dict[str, Any]]:
+    """Hold a folder for what is fetched and yield its records.
+
+    The folder is new, ours, or has nothing in it but files of this screen.
+    """
+    kind, known, before = (
+        "folder of fetched files",
+        f"{known}|{re.escape(RECORD)}",
+        (folder / MARKER).exists(),
+    )
+    refuse_foreign(folder, kind, known)
+    records = _records(folder)  # before anything is written
+    claim(folder, kind, known)
+    if not before:  # by make data before it marked its folders
+        register(folder / RECORD)
+    with exclusive(folder):
+        yield records
+
+
+def _records(folder: Path) -> dict[str, Any]:
+    path = folder / RECORD
+    if not os.path.lexists(path):
+        return {}
+    try:
+        records: Any = read_json(path) if path.is_file() else None
+        whole = isinstance(records, dict) and all(
+            isinstance(entry["bytes"], int)
+            and re.fullmatch("[0-9a-f]{64}", entry["sha256"])
+            and isinstance(entry["address"], str)
+            for entry in records.values()
+        )
+    except (ValueError, TypeError, KeyError):
+        whole = False
+    if not whole:
+        raise InputError(
+            f"{path} does not hold bytes, sha256 and address of each file: if it is from make "
+            "data, delete it to record anew; if not, name another folder"
+        )
+    return records
+
+
+def _checked(run: _Run, name: str, path: Path) -> str:
+    """Return the SHA-256 of `path`; refuse it where another one was recorded under `name`.
+
+    One that was recorded of an archive that was never unpacked does not count.
+    """
+    digest, known = sha256(path), run.records.get(name)
+    if known and "packed" not in known and known["sha256"] != digest:
+        raise InputError(
+            f"{name}: SHA-256 {digest}, but {known['sha256']} when it was first seen: the file is "
+            "damaged (delete it if it lies in the folder), or the publisher replaced it (then "
+            f"delete its entry in {RECORD})"
+        )
+    return digest
+
+
+def _remember(run: _Run, name: str, digest: str, source: str, **packed: bool) -> None:
+    with run.lock:
+        today = datetime.now(UTC).date().isoformat()
+        if "packed" in run.records.get(name, {"packed": True}):
+            run.records[name] = {
+                "bytes": (run.folder / name).stat().st_size,
+                "sha256": digest,
+                "first_seen": today,
+                "address": source,
+                **packed,
+            }
+        write_json(run.folder / RECORD, run.records)
+
+
+def _cause(error: BaseException) -> str:
+    """Return the innermost reason, as "[Errno 111] Connection refused".
+
+    What lies around it repeats the address.
+    """
+    while error.__context__ is not None:
+        error = error.__context__
+    return str(error) or type(error).__name__
+
+
+def _soon(run: _Run, call: Callable[[], requests.Response]) -> requests.Response:
+    """Return what `call` returns, in a thread.
+
+    The thread is left alone where the answer does not begin within `PERIOD`, however it drips.
+    """
+    got: queue.SimpleQueue = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            got.put(call())
+        except Exception as error:  # raised again below
+            got.put(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    result, until = None, time.monotonic() + PERIOD
+    while result is None and time.monotonic() < until:
+        if run.stop.is_set():
+            raise CancelledError
+        with suppress(queue.Empty):
+            result = got.get(timeout=min(0.2, PERIOD))
+    if result is None:
+        raise requests.Timeout(f"no whole answer within {PERIOD:g} seconds")
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+@contextmanager
+def _answer(
+    run: _Run, session: requests.Session, method: str, name: str
+) -> Iterator[requests.Response]:
+    """Ask for a file and yield the answer, its body yet to be read.
+
+    Refuse to be sent to another host, or from https to http.
+    """
+    address = run.address + name
+    for _ in range(REDIRECTS + 1):
+        answer = _soon(
+            run,
+            partial(
+                session.request,
+                method,
+                address,
+                stream=True,
+                allow_redirects=False,
+                timeout=TIMEOUT,
+                headers=HEADERS,
+            ),
+        )
+        with answer:
+            if not answer.is_redirect:
+                answer.raise_for_status()
+                with run.lock:
+                    run.answers.add(answer)
+                try:
+                    if run.stop.is_set():  # too late to be ended by `end`
+                        raise CancelledError
+                    yield answer
+                finally:
+                    with run.lock:
+                        run.answers.discard(answer)
+                return
+            target = urljoin(address, answer.headers["Location"])
+        if not _same_place(address, target):
+            raise InputError(
+                f"{name}: {address} sends on to {target!r}, which is another host or not https; if "
+                "you trust that one, name it with python -m mcnn_book.download --from"
+            )
+        address = target
+    raise InputError(
+        f"{name}: {run.address + name} sends on more than {REDIRECTS} times, last to {address}"
+    )
+
+
+def _same_place(address: str, target: str) -> bool:
+    """Whether a redirect stays with its host and port; from http it may go to https."""
+    old, new, usual = urlsplit(address), urlsplit(target), {"http": 80, "https": 443}
+    try:
+        same = (old.scheme, old.port or usual.get(old.scheme)) == (
+            new.scheme,
+            new.port or usual.get(new.scheme),
+        )
+    except ValueError:  # a port that is no number
+        return False
+    return old.hostname == new.hostname and (same or (old.scheme, new.scheme) == ("http", "https"))
+
+
+def _sizes(run: _Run, names: Sequence[str]) -> dict[str, int | str]:
+    """Return the bytes of each file at the address, or why it cannot be had."""
+    sizes: dict[str, int | str] = {}
+    with requests.Session() as session:
+        for name in names:
+            try:
+                with _answer(run, session, "HEAD", name) as answer:
+                    length = answer.headers.get("Content-Length", "")
+                sizes[name] = (
+                    int(length) if length.isdecimal() else "the server does not tell its size"
+                )
+            except InputError as error:
+                sizes[name] = error.what.removeprefix(f"{name}: ")
+            except requests.HTTPError as error:
+                sizes[name] = str(error)
+            except requests.RequestException as error:  # nor would the next file be reached
+                return dict.fromkeys(names, _cause(error)) | sizes
+    return sizes
+
+
+def _stream(run: _Run, name: str, size: int, path: Path) -> None:
+    received, reason = 0, ""
+    try:
+        with (
+            requests.Session() as session,
+            _answer(run, session, "GET", name) as answer,
+            open(path, "wb") as file,
+        ):
+            answer.raw.enforce_content_length = (
+                False  # it would drop the last bytes of a short answer, which are counted here
+            )
+            since, before = time.monotonic(), 0
+            # What has come, without waiting for more.
+            while received <= size and (chunk := answer.raw.read1(CHUNK)) and not run.stop.is_set():
+                file.write(chunk)
+                received += len(chunk)
+                run.advance(len(chunk))
+                if (seconds := time.monotonic() - since) >= PERIOD:
+                    if received - before < SLOWEST * seconds:
+                        reason = (
+                            f" (less than {SLOWEST:,} bytes per second for {seconds:.0f} seconds)"
+                        )
+                        break
+                    since, before = time.monotonic(), received
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        reason = f" ({_cause(error)})"
+    if run.stop.is_set():
+        raise CancelledError
+    if received != size:
+        run.advance(-received)
+        raise InputError(f"{name}: {size:,} bytes expected, {received:,} received{reason}")
+
+
+def _transfer(run: _Run, name: str, size: int | str) -> str:
+    """Bring a file into the folder and return its SHA-256.
+
+    `size` is its bytes, or why there are none.
+    """
+    if isinstance(size, str):
+        raise InputError(f"{name}: {size}")
+    _refuse_existing(run.folder / name)
+    with atomic(run.folder / name) as temporary:
+        for left in reversed(range(ATTEMPTS)):
+            try:
+                _stream(run, name, size, temporary)
+                break
+            except InputError:
+                if not left:
+                    raise
+                if run.stop.wait(WAIT):
+                    raise CancelledError from None
+        digest = _checked(run, name, temporary)
+        _refuse_existing(run.folder / name)  # hours may have passed
+        return digest
+
+
+def _refuse_existing(path: Path) -> None:
+    if os.path.lexists(path):
+        raise InputError(
+            f"{path.name}: {path} is there already and is not replaced: run this again to use it, "
+            "or move it away"
+        )
+
+
+def _members(
+    archive: str, members: Sequence[zipfile.ZipInfo], images: set[str]
+) -> dict[str, zipfile.ZipInfo]:
+    """Return the member that holds each image.
+
+    Refuse an archive that lacks one, or has members that are no plain files.
+    """
+    found, problems = {}, []
+    for member in members:
+        path = PureWindowsPath(member.filename)  # knows / and \ and drives
+        wanted = path.name in images and not member.is_dir()
+        wrong = {
+            "leads out of the folder": bool(path.anchor) or ".." in path.parts,
+            "is a link or a device": stat.S_IFMT(member.external_attr >> 16)
+            not in (0, stat.S_IFREG, stat.S_IFDIR),
+            "is encrypted": bool(member.flag_bits & 1),
+            # zipfile unpacks the other methods without a bound on memory.
+            "is not stored or deflated": member.compress_type
+            not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED),
+            f"has {member.file_size:,} bytes; {IMAGE_BYTES:,} at most are right": wanted
+            and member.file_size > IMAGE_BYTES,
+            "occurs twice": wanted and path.name in found,
+        }
+        problems += [
+            f"{archive}: {member.filename!r} {reason}" for reason, so in wrong.items() if so
+        ]
+        if wanted:
+            found[path.name] = member
+    problems += [f"{archive}: {name!r} is missing" for name in sorted(images - set(found))]
+    if problems:
+        raise InputError(
+            f"{archive}: refused for {len(problems)} problems; delete it to have it fetched again",
+            problems,
+        )
+    return found
+
+
+def _unpack(archive: Path, place: Path, images: Sequence[str]) -> int:
+    """Write the images of a plate into the new folder `place`.
+
+    Return the number of other files, which are left out.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = _members(archive.name, opened.infolist(), set(images))
+            with atomic(place, "fetched plate") as temporary:
+                temporary.mkdir()
+                for name, member in members.items():
+                    with opened.open(member) as source:
+                        content = source.read(IMAGE_BYTES + 1)
+                    if len(content) != member.file_size:
+                        raise zipfile.BadZipFile(
+                            f"{member.filename!r} has {len(content):,} bytes and says "
+                            f"{member.file_size:,}"
+                        )
+                    (temporary / name).write_bytes(content)
+            return sum(not member.is_dir() for member in opened.infolist()) - len(members)
+    except InputError:
+        raise
+    # A damaged archive can fail anywhere in zipfile, with whatever exception that line raises.
+    except Exception as error:
+        raise InputError(
+            f"{archive.name}: cannot be unpacked: {type(error).__name__}: {error}; delete it to "
+            "have it fetched again"
+        ) from error
+
+
+def _place(plate: str) -> str:
+    return f"{plate.partition('_')[0]}/{plate}"
+
+
+def _plates(screen: Screen, only: Sequence[str]) -> dict[str, list[str]]:
+    """Return the names of the images of each plate in `only`.
+
+    Refuse a table whose plates have no folder of their own.
+    """
+    images, problems = {}, []
+    for plate, rows in screen.table.groupby("Metadata_Plate"):
+        places = {place for channel in screen.channels for place in rows[f"PathName_{channel}"]}
+        images[plate] = [
+            name for channel in screen.channels for name in rows[f"FileName_{channel}"]
+        ]
+        if not re.fullmatch("Week[0-9]+_[0-9]+", plate) or places != {_place(plate)}:
+            problems.append(f"plate {plate!r} in {', '.join(map(repr, sorted(places)))}")
+    if problems:
+        raise InputError(
+            f"{screen.root}: a plate of BBBC021 is named as Week1_22123 and lies in "
+            "Week1/Week1_22123",
+            problems,
+        )
+    weeks = {plate: plate.partition("_")[0] for plate in images}
+    known = [*dict.fromkeys(weeks.values()), *images]
+    if not set(only) <= set(known):
+        raise InputError(
+            f"a part of BBBC021 is a week or a plate: {', '.join(known)}",
+            [name for name in only if name not in known],
+        )
+    return {
+        plate: names
+        for plate, names in images.items()
+        if not only or {plate, weeks[plate]} & set(only)
+    }
+
+
+def _all(
+    run: _Run, job: Callable[[str], Any], names: Collection[str], also: Sequence[str] = ()
+) -> None:
+    """Do several jobs at a time, then raise all that went wrong.
+
+    If this is interrupted, transfers end at their next chunk.
+    """
+
+    def tried(name: str) -> InputError | None:
+        try:
+            job(name)
+        except InputError as error:
+            return error
+        except OSError as error:
+            return InputError(f"{name}: {error}")
+        return None
+
+    with ThreadPoolExecutor(run.workers) as pool:
+        try:
+            errors = [error for error in pool.map(tried, names) if error]
+        except BaseException:
+            run.end()
+            raise
+    if errors:
+        raise InputError(
+            f"{len(errors)} of {len(names)} files could not be fetched or used. What "
+            f"{run.address} does not give can be downloaded by hand: put it, as it is, into "
+            f"{run.folder.resolve()} and run this again (an archive that you put there is kept)",
+            [
+                *(error.what for error in errors),
+                *also,
+                *(problem for error in errors for problem in error.problems),
+            ],
+        )
+
+
+def _tables(run: _Run) -> Screen:
+    """Fetch the tables that are not there and read the screen."""
+    sizes = _sizes(
+        run,
+        [
+            name
+            for name in TABLES
+            if not any((run.folder / f"{name}{end}").is_file() for end in ("", ".gz"))
+        ],
+    )
+    digests: dict[str, str] = {}
+    _all(
+        run,
+        lambda name: digests.update({name: _transfer(run, name, sizes[name])}),
+        sizes,
+        [f"{ARCHIVE.format('<plate>')} of each plate"],
+    )
+    try:
+        screen = read_bbbc021(run.folder)
+    except InputError as error:
+        raise InputError(
+            f"{error.what} (a table that you delete is fetched again)", error.problems
+        ) from error
+    for name, digest in digests.items():
+        _remember(run, name, digest, run.address + name)
+    return screen
+
+
+def _plate(run: _Run, plate: str, images: Sequence[str], size: int | str | None) -> None:
+    """Fetch the archive of a plate unless it is there (`size` None), unpack it and record it.
+
+    It is deleted if it was fetched, now or by a run that was stopped.
+    """
+    archive = run.folder / ARCHIVE.format(plate)
+    if size is None:
+        digest, known = _checked(run, archive.name, archive), run.records.get(archive.name, {})
+        source = known["address"] if "packed" in known and known["sha256"] == digest else FOUND
+    else:
+        digest, source = _transfer(run, archive.name, size), run.address + archive.name
+        _remember(run, archive.name, digest, source, packed=True)
+    others = _unpack(archive, run.folder / _place(plate), images)
+    _remember(run, archive.name, digest, source)
+    if source != FOUND:
+        archive.unlink()
+    if not run.bar.disable:
+        run.bar.write(
+            f"{plate}: {len(images)} images"
+            + f"; {others} files that the image table does not name are left out" * bool(others)
+            + f"; {archive.name}, found in the folder, is kept" * (source == FOUND)
+        )
+
+
+def fetch_bbbc021(
+    folder: str | os.PathLike,
+    only: Sequence[str] = (),
+    address: str = BBBC021,
+    workers: int = 4,
+    progress: bool = True,
+) -> list[str]:
+    """Fetch what is not there yet of BBBC021v1, for `mcnn_core.readers.bbbc021.read_bbbc021`.
+
+    Parameters
+    ----------
+    folder : path
+        Gets the tables, ``Week1/Week1_22123`` and so on, and ``fetched.json`` (of each file: bytes,
+        SHA-256, day first seen, address). Tables (also .csv.gz) and archives that lie here are
+        used, not fetched, and stay; an archive that was fetched is deleted once unpacked.
+    only : sequence of str
+        Weeks ("Week1") and plates ("Week2_24381"); all by default.
+    address : str
+        The publisher's, or that of a copy with the same files.
+    workers : int
+        Archives that are fetched and unpacked at the same time.
+    progress : bool
+
+    Returns
+    -------
+    list of str
+        Plates that were not there before.
+
+    Raises
+    ------
+    InputError
+        Before any plate is fetched, for an unknown name in `only` or a disk too small; else at the
+        end, with every file that could not be fetched or was refused. The other plates stay.
+    """
+    folder = Path(folder)
+    with (
+        _taken(folder, r"Week[0-9]+|BBBC021_v1_.*\.(csv|csv\.gz|zip)") as records,
+        tqdm(unit="B", unit_scale=True, desc="fetch", disable=not progress) as bar,
+    ):
+        run = _Run(folder, address.rstrip("/") + "/", workers, bar, records)
+        images = _plates(_tables(run), only)
+        absent = {
+            plate: ARCHIVE.format(plate)
+            for plate in images
+            if not (folder / _place(plate)).is_dir()
+        }
+        sizes = _sizes(run, [name for name in absent.values() if not (folder / name).is_file()])
+        known = sorted(size for size in sizes.values() if isinstance(size, int))
+        needed, free = (
+            IMAGE_BYTES * sum(len(images[plate]) for plate in absent) + sum(known[-workers:]),
+            shutil.disk_usage(folder).free,
+        )
+        if free < needed:
+            raise InputError(
+                f"{folder.resolve()}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are "
+                "free; make room, or fetch a part (ONLY=Week1)"
+            )
+        bar.reset(total=sum(known))
+        _all(run, lambda plate: _plate(run, plate, images[plate], sizes.get(absent[plate])), absent)
+    return list(absent)
+
+
+def fetch_go(folder: str | os.PathLike, address: str = GO, progress: bool = True) -> list[str]:
+    """Fetch the Gene Ontology and its human annotation.
+
+    They are for `mcnn_core.analysis.enrichment.load_go` with ``column="symbol"``.
+
+    Parameters
+    ----------
+    folder : path
+        Gets `GO_FILES` and ``fetched.json``, as for `fetch_bbbc021`. A file that lies here is used,
+        not fetched.
+    address : str
+        The publisher's, or that of a copy with the same files.
+    progress : bool
+
+    Returns
+    -------
+    list of str
+        Files that were not there before.
+
+    Raises
+    ------
+    InputError
+        With every file that could not be fetched; a disk too small.
+    """
+    folder = Path(folder)
+    with (
+        _taken(folder, "ontology|annotations") as records,
+        tqdm(unit="B", unit_scale=True, desc="fetch", disable=not progress) as bar,
+    ):
+        run = _Run(folder, address.rstrip("/") + "/", len(GO_FILES), bar, records)
+        sizes = _sizes(run, [name for name in GO_FILES if not (folder / name).is_file()])
+        needed, free = (
+            sum(size for size in sizes.values() if isinstance(size, int)),
+            shutil.disk_usage(folder).free,
+        )
+        if free < needed:
+            raise InputError(
+                f"{folder.resolve()}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are "
+                "free"
+            )
+        bar.reset(total=needed)
+        _all(
+            run,
+            lambda name: _remember(
+                run, name, _transfer(run, name, sizes[name]), run.address + name
+            ),
+            sizes,
+        )
+    return list(sizes)

@@ -1,0 +1,324 @@
+"""Which fields, treatments and wells the pages show."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mcnn_book.figures import composite
+from mcnn_core.analysis.distances import cosine_distances
+from mcnn_core.machine.files import atomic
+from mcnn_core.profiles import feature_matrix, row_names
+from mcnn_core.screen import Screen, in_words
+
+
+def far_clusters(
+    clusters: pd.DataFrame, names: Sequence[str], nearest: bool = False, most: int = 4
+) -> list[str]:
+    """Return one library siRNA each of the `most` clusters farthest from every control.
+
+    With `nearest`, return one each of the clusters that hold the controls `names`.
+    """
+    library = clusters[~clusters["content"].isin(list(names))]
+    if nearest:
+        homes = [clusters.loc[clusters["content"] == name, "cluster"].iloc[0] for name in names]
+        return (
+            library[library["cluster"].isin(homes)]
+            .drop_duplicates("cluster")["treatment"]
+            .head(most)
+            .tolist()
+        )
+    return (
+        library[library["holds"] == ""]
+        .sort_values("far", ascending=False, kind="stable")
+        .drop_duplicates("cluster")["treatment"]
+        .head(most)
+        .tolist()
+    )
+
+
+def replicate_sheet(
+    table: pd.DataFrame, treatments: Sequence[str], most: int = 4
+) -> tuple[list[int], list[str]]:
+    """Return rows and titles of a contact sheet.
+
+    It shows the first replicate of up to `most` siRNAs in a line, the second below.
+    """
+    rows, titles = [], []
+    for replicate in sorted(table["Metadata_Replicate"].unique())[:2]:
+        for name in list(treatments)[:most]:
+            here = np.flatnonzero(
+                (table["Metadata_Treatment"] == name) & (table["Metadata_Replicate"] == replicate)
+            )
+            rows += here[:1].tolist()
+            titles += [f"{name}, replicate {replicate}"] * len(here[:1])
+    return rows, titles
+
+
+THUMBNAIL = 64  #: rows of a thumbnail, pixels
+
+
+def shown_compounds(points: pd.DataFrame, wanted: Sequence[str], most: int = 4) -> list[str]:
+    """Return the compounds of a small figure.
+
+    Those wanted that the screen has, then those with most annotated doses, then the rest.
+    """
+    annotated = (
+        points.groupby("compound")["annotated"].sum().sort_values(ascending=False, kind="stable")
+    )
+    return [
+        *dict.fromkeys([*(name for name in wanted if name in annotated.index), *annotated.index])
+    ][:most]
+
+
+def fields_of(table: pd.DataFrame, treatment: str, plate: str = "", most: int = 1) -> list[int]:
+    """Return the first rows of the screen's table that show a treatment.
+
+    Those of positive controls last; on one plate if named.
+    """
+    here = np.flatnonzero(
+        (table["Metadata_Treatment"] == treatment)
+        & ((table["Metadata_Plate"] == plate) | (plate == ""))
+    )
+    control = (table["Metadata_control_type"] == "poscon").to_numpy()[here]
+    return here[np.argsort(control, kind="stable")][:most].tolist()
+
+
+def thumbnails(store, table: pd.DataFrame, clusters: pd.DataFrame) -> list[np.ndarray]:
+    """Return one small picture, (h, w, 3) uint8, of each treatment in `cluster_table`."""
+    rows = [
+        fields_of(table, one.treatment, one.plate)[0]
+        if one.treatment
+        else int(
+            np.flatnonzero(
+                (table["Metadata_Plate"] == one.plate) & (table["Metadata_Well"] == one.well)
+            )[0]
+        )
+        for one in clusters.itertuples()
+    ]
+    step = max(1, round(store.pixels.shape[1] / THUMBNAIL))
+    return [(composite(store.pixels[row][::step, ::step]) * 255).astype(np.uint8) for row in rows]
+
+
+def novel_sheet(
+    table: pd.DataFrame, novel: pd.DataFrame, most: int = 3, columns: int = 4
+) -> tuple[list[int], list[str]]:
+    """Return rows and titles of a contact sheet of the first novel clusters (Fig. 4b).
+
+    Each cluster has two lines: fields of its treatments, highest score first, and under each one
+    field of the negative control of the same plate.
+    """
+    rows, titles = [], []
+    found = novel[novel["novel"]]
+    for cluster in found["cluster"].unique()[:most]:
+        names = found.loc[found["cluster"] == cluster, "treatment"].tolist()
+        shown = [
+            (name, row)
+            for nth in range(columns)
+            for name in names
+            for row in fields_of(table, name, most=columns)[nth : nth + 1]
+        ][:columns]
+        shown += [shown[-1]] * (columns - len(shown))
+        controls = table["Metadata_control_type"] == "negcon"
+        beside = [
+            np.flatnonzero(
+                controls & (table["Metadata_Plate"] == table["Metadata_Plate"].iloc[row])
+            )
+            for _, row in shown
+        ]
+        under = [int(fields[place % len(fields)]) for place, fields in enumerate(beside)]
+        rows += [row for _, row in shown] + under
+        titles += [f"cluster {cluster}:\n{in_words(name)}" for name, _ in shown] + [
+            "control, same plate"
+        ] * columns
+    return rows, titles
+
+
+def suspect_sheet(
+    table: pd.DataFrame, suspects: pd.DataFrame, columns: int = 4
+) -> tuple[list[int], list[str]]:
+    """Return rows and titles of a contact sheet of the first suspect.
+
+    Its compound at each dose (Supplementary Fig. 2), then both mechanisms. Of its own and of the
+    nearest other mechanism `columns` fields of other compounds follow, of as many compounds as
+    there are. Empty without suspects.
+    """
+    if suspects.empty:
+        return [], []
+    suspect = suspects.iloc[0]
+    here = table[
+        (table["Metadata_Compound"] == suspect["compound"])
+        & (table["Metadata_control_type"] == "trt")
+    ]
+    doses = here.drop_duplicates("Metadata_Treatment").sort_values("Metadata_Concentration")
+    rows = [fields_of(table, name)[0] for name in doses["Metadata_Treatment"]]
+    titles = [f"{in_words(name)}\n" for name in doses["Metadata_Treatment"]]
+    for mechanism in (suspect["MoA"], suspect["nearest_other"]):
+        others = table[
+            (table["Metadata_MoA"] == mechanism)
+            & (table["Metadata_Compound"] != suspect["compound"])
+            & (table["Metadata_control_type"] == "trt")
+        ]
+        nth = others.groupby("Metadata_Compound").cumcount()
+        others = others.loc[nth.sort_values(kind="stable").index[:columns]]
+        rows += others.index.tolist()
+        titles += [f"{in_words(name)}\n{mechanism}" for name in others["Metadata_Treatment"]]
+    return rows, titles
+
+
+#: What a contact sheet of `examples` shows one field of, by the column that decides.
+EXAMPLES = {
+    "Metadata_MoA": "mechanism at its highest annotated dose",
+    "Metadata_Treatment": "treatment",
+    "Metadata_Well": "well",
+}
+
+
+def examples(table: pd.DataFrame, most: int = 13) -> pd.DataFrame:
+    """Return one field per mechanism at its highest annotated dose, and one negative control.
+
+    Without mechanisms it is one per treatment, else per well.
+    """
+    column, tested = _example_column(table), table[table["Metadata_control_type"] == "trt"]
+    chosen = (
+        tested[tested[column] != ""]
+        .sort_values([column, "Metadata_Concentration"], kind="stable")
+        .drop_duplicates(column, keep="last")
+    )
+    control = table[table["Metadata_control_type"] == "negcon"].head(1)
+    return pd.concat([chosen.head(most - len(control)), control])
+
+
+def example_rows(table: pd.DataFrame, most: int = 20, each: int = 4) -> list[int]:
+    """Return rows for a small example of a screen.
+
+    These are up to `each` fields of the negative control, then of one treatment (else well) after
+    another. Annotated treatments come first; of each at least two fields are taken, as a surrogate
+    class needs.
+    """
+    group = table["Metadata_Treatment"].mask(
+        table["Metadata_Treatment"] == "", table["Metadata_Plate"] + " " + table["Metadata_Well"]
+    )
+    first = (table["Metadata_control_type"] != "negcon").astype(int) * 2 - (
+        table["Metadata_MoA"] != ""
+    )
+    kept = group[table["Metadata_control_type"] != "poscon"]
+    rows: list[int] = []
+    for _, name in sorted(set(zip(first[kept.index], kept, strict=True))):
+        part = kept.index[kept == name][:each].tolist()
+        rows += part if len(part) > 1 and len(rows) + 2 <= most else []
+    rows = rows[:most]
+    alone = group.iloc[rows].value_counts()
+    return [row for row in rows if alone[group.iloc[row]] > 1]
+
+
+def _example_column(table: pd.DataFrame) -> str:
+    tested = table[table["Metadata_control_type"] == "trt"]
+    return next(name for name in EXAMPLES if (tested[name] != "").any() or name == "Metadata_Well")
+
+
+def replicate_distances(wells: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Return the cosine distances between pairs of wells, of one treatment and of two.
+
+    Their keys are "same treatment" and "different treatments". A well without a treatment is like
+    no other. Either may be empty.
+    """
+    pairs = np.triu_indices(len(wells), k=1)
+    names, distances = (
+        wells["Metadata_Treatment"].to_numpy(),
+        cosine_distances(feature_matrix(wells))[pairs],
+    )
+    same = (names[pairs[0]] == names[pairs[1]]) & (names[pairs[0]] != "")
+    return {"same treatment": distances[same], "different treatments": distances[~same]}
+
+
+def training_rows(
+    table: pd.DataFrame, labels: np.ndarray, profile: pd.Series, most: int
+) -> list[int]:
+    """Return the first rows of the table that belong to one treatment profile.
+
+    Only rows that were trained on count.
+    """
+    here = (np.asarray(labels) >= 0) & (
+        table["Metadata_Treatment"] == profile["Metadata_Treatment"]
+    )
+    for place in ("Metadata_Plate", "Metadata_Well"):  # empty where wells were pooled
+        here &= (table[place] == profile[place]) | (profile[place] == "")
+    return np.flatnonzero(here)[:most].tolist()
+
+
+def samples(
+    table: pd.DataFrame, labels: np.ndarray, treatments: pd.DataFrame
+) -> tuple[list[int], list[str]]:
+    """Return one training field, and its title, of each compound in some profiles.
+
+    It is at the dose that comes last.
+    """
+    compound = treatments["Metadata_Compound"]
+    chosen = treatments[~compound.duplicated(keep="last") | (compound == "")]
+    dosed = chosen["Metadata_Concentration"].notna()
+    titles = [
+        f"{in_words(name) if dose else name}\n{moa}".strip()
+        for name, dose, moa in zip(row_names(chosen), dosed, chosen["Metadata_MoA"], strict=True)
+    ]
+    return [training_rows(table, labels, profile, 1)[0] for _, profile in chosen.iterrows()], titles
+
+
+def overview(
+    store: Any, table: pd.DataFrame, labels: np.ndarray, treatments: pd.DataFrame
+) -> tuple[dict[str, list[np.ndarray]], np.ndarray, np.ndarray, list[str]]:
+    """Return what `mcnn_book.figures.method_overview` draws.
+
+    That is three classes of two fields, and up to 16 treatments.
+    """
+    spread = treatments.iloc[np.unique(np.linspace(0, len(treatments) - 1, 16).astype(int))]
+    names, profiles = row_names(spread), feature_matrix(spread)
+    groups = {
+        names[i]: [store.pixels[row] for row in training_rows(table, labels, spread.iloc[i], 2)]
+        for i in (0, len(spread) // 2, -1)
+    }
+    return groups, profiles, cosine_distances(profiles), names
+
+
+def copy_fields(screen: Screen, folder: str | os.PathLike, rows: Sequence[int]) -> Path:
+    """Write some fields of a screen as a small screen of its own.
+
+    Return the path of its LoadData table.
+
+    Parameters
+    ----------
+    folder : path
+        Receives ``example.csv`` and a copy of each image in ``images``: absent, empty, or one that
+        this function has made.
+    rows : sequence of int
+        Rows of the table.
+
+    Returns
+    -------
+    Path
+        What `read_loaddata` reads, with the same ``Metadata_*`` columns.
+    """
+    table = screen.table.iloc[list(rows)].drop(columns="Metadata_Treatment")
+    with atomic(folder, "copy of fields") as temporary:
+        (temporary / "images").mkdir(parents=True)
+        for number, channel in enumerate(screen.channels, 1):
+            places = (
+                table[[f"PathName_{channel}", f"FileName_{channel}"]]
+                .agg("/".join, axis=1)
+                .str.lstrip("/")
+            )
+            names = {
+                place: f"{n:03d}_channel{number}{Path(place).suffix}"
+                for n, place in enumerate(dict.fromkeys(places), 1)
+            }
+            for place, name in names.items():
+                shutil.copyfile(screen.root / place, temporary / "images" / name)
+            table = table.assign(
+                **{f"FileName_{channel}": places.map(names), f"PathName_{channel}": "images"}
+            )
+        table.to_csv(temporary / "example.csv", index=False)
+    return Path(folder) / "example.csv"

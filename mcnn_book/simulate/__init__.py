@@ -1,0 +1,1 @@
+"""Simulated screens with known truth, in the real file formats."""

@@ -1,0 +1,1 @@
+"""Declared runs over seeds, variants and baselines, and their records."""

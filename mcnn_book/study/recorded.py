@@ -1,0 +1,203 @@
+"""What declared runs have recorded, as the tables of the book."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mcnn_book.workspace import find_root
+from mcnn_core.analysis.methods import COLUMNS
+from mcnn_core.machine.files import read_json
+from mcnn_core.screen import NOT_AVAILABLE
+
+RANGES = [
+    "potency.median_error",
+    "potency.coverage",
+    "potency.no_fit",
+    "potency.median_width",
+    "clusters.recovered",
+    "clusters.hidden",
+    "novel.precision.clusters",
+    "novel.recall.clusters",
+    "novel.precision.chance",
+    "novel.precision.nearest_neighbour",
+    "suspects.rank",
+]  #: grades the prose quotes
+
+
+KIMORPH_RANGES = [
+    "random.trained",
+    "random.handcrafted",
+    "random.handcrafted_whitened",
+    "random.untrained",
+    "random.lead",
+    "apart.trained",
+    "apart.lead",
+    "groups.groups",
+    "groups.recovered",
+    "groups.possible",
+    "groups.possible_recovered",
+    "groups.terms_planted",
+    "groups.terms_found",
+    "clusters.multi_gene",
+    "clusters.multi_gene_two_terms",
+    "permuted.classic.share",
+    "permuted.elim.share",
+    "permuted.elim.limit",
+]
+
+
+def recorded(prefix: str, folder: Path | None = None) -> dict[str, dict[str, Any]]:
+    """Return the records in ``book/recorded`` whose name begins with `prefix`, by name."""
+    folder = folder or find_root() / "book" / "recorded"
+    return {path.stem: read_json(path) for path in sorted(folder.glob(f"{prefix}*.json"))}
+
+
+def recorded_comparison(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """Return the comparison tables of all runs in `records` as one.
+
+    They are marked ``recorded`` for the figures.
+    """
+    rows = [
+        row
+        for record in records.values()
+        for run in record["runs"].values()
+        for row in run["comparison"]
+    ]
+    return (
+        pd.DataFrame(rows, columns=COLUMNS)
+        .astype({"seed": "Int64", "low": float, "high": float})
+        .assign(recorded=True)
+    )
+
+
+def recorded_grades(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """Return the grades of the runs of `whole_screen`, one column per seed, one row per grade."""
+    runs = {
+        seed: run["grades"] for record in records.values() for seed, run in record["runs"].items()
+    }
+    return pd.DataFrame(runs, columns=list(runs))
+
+
+def recorded_choices(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """Return the scores of the runs of `choosing` as one table.
+
+    Columns: ``seed``, ``way``, ``protocol``, ``part`` and the scores.
+    """
+    rows = [
+        {"seed": int(seed), **row}
+        for record in records.values()
+        for seed, run in record["runs"].items()
+        for row in run["scores"]
+    ]
+    columns = [
+        "seed",
+        "way",
+        "protocol",
+        "part",
+        "overall",
+        "class_median",
+        "n",
+        "low",
+        "high",
+        "average_precision",
+        "chance",
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def worst_and_best(found: pd.DataFrame, wanted: list[str] = RANGES) -> dict[str, float | str]:
+    """Return the lowest and the highest value of each grade `wanted` over the seeds.
+
+    "not available" where a seed has none.
+    """
+    table = found.apply(pd.to_numeric, errors="coerce").reindex(wanted)
+    ends = {"lowest": table.min(axis=1, skipna=False), "highest": table.max(axis=1, skipna=False)}
+    return {
+        f"{grade}.{end}": NOT_AVAILABLE if pd.isna(values[grade]) else values[grade]
+        for end, values in ends.items()
+        for grade in wanted
+    }
+
+
+def choice_gains(table: pd.DataFrame) -> dict[str, float | str]:
+    """Return by how much the ``chosen`` classes of `recorded_choices` are better than others.
+
+    It is the lowest and the highest over the seeds. Keys ``<measure>.<rival>.lowest`` and
+    ``.highest``. Measures: accuracy under NSC (``nsc``) and NSCB (``nscb``), that under NSC on the
+    compounds set aside (``aside``), all in percentage points, and their mean average precision
+    (``aside_precision``). Rivals: the mean of both ``random`` draws, ``every_treatment`` and
+    ``annotated``. "not available" where nothing is recorded.
+    """
+    measures = {
+        "nsc": ("overall", "NSC", "all"),
+        "nscb": ("overall", "NSCB", "all"),
+        "aside": ("overall", "NSC", "set aside"),
+        "aside_precision": ("average_precision", "NSC", "set aside"),
+    }
+    rivals = {
+        "random": ["random 1", "random 2"],
+        "every_treatment": ["every treatment"],
+        "annotated": ["annotated"],
+    }
+    found = {}
+    for measure, (column, protocol, part) in measures.items():
+        wide = table[(table["protocol"] == protocol) & (table["part"] == part)].pivot(
+            index="seed", columns="way", values=column
+        )
+        for rival, ways in rivals.items():
+            gain = (
+                (wide["chosen"] - wide[ways].mean(axis=1)) * (100 if column == "overall" else 1)
+                if len(wide)
+                else []
+            )
+            for end, value in (("lowest", min), ("highest", max)):
+                found[f"{measure}.{rival}.{end}"] = (
+                    float(value(gain)) if len(gain) else NOT_AVAILABLE
+                )
+    return found
+
+
+def choice_counts(records: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Return numbers of the runs of `choosing` over the seeds, as "31" or "30 to 34".
+
+    "not available" where nothing is recorded. Keys: treatments asked under NSC (``asked.all``,
+    ``asked.aside``); classes (``classes.every_well``, ``classes.every_compound``).
+    """
+    runs, scores = (
+        [run for record in records.values() for run in record["runs"].values()],
+        recorded_choices(records),
+    )
+    nsc = scores[scores["protocol"] == "NSC"]
+    found = {
+        f"asked.{key}": nsc.loc[nsc["part"] == part, "n"]
+        for key, part in (("all", "all"), ("aside", "set aside"))
+    }
+    found |= {
+        f"classes.{way.replace(' ', '_')}": [run["classes"][way] for run in runs]
+        for way in ("every well", "every compound")
+    }
+    ends = {
+        key: sorted({min(values), max(values)}) if len(values) else [NOT_AVAILABLE]
+        for key, values in found.items()
+    }
+    return {key: " to ".join(map(str, values)) for key, values in ends.items()}
+
+
+def margins(comparison: pd.DataFrame) -> dict[str, float | str]:
+    """Return the trained network's mean accuracy and its lead over the best handcrafted row.
+
+    They are over all seeds, under NSC. Keys ``trained``, ``lead_smallest`` and ``lead_largest``;
+    fractions, or "not available" where nothing is recorded.
+    """
+    wide = comparison[comparison["protocol"] == "NSC"].pivot_table("overall", "seed", "method")
+    if "trained" not in wide:
+        return dict.fromkeys(("trained", "lead_smallest", "lead_largest"), NOT_AVAILABLE)
+    lead = wide["trained"] - wide[[name for name in wide if name.startswith("handcrafted")]].max(
+        axis=1
+    )
+    return {
+        "trained": float(wide["trained"].mean()),
+        "lead_smallest": float(lead.min()),
+        "lead_largest": float(lead.max()),
+    }

@@ -1,0 +1,401 @@
+"""What a live build has no time for, recorded for the book (``make study``).
+
+Seeds, variants and baselines. Each study writes one file in ``book/recorded`` and is skipped where
+that file exists, so a stopped run goes on where it was; delete a file to measure anew. Training
+resumes from its own checkpoints. Seeds 101 to 103 are those on which the frozen simulator and
+recipe are judged; seeds 104 to 106 those on which ways of choosing surrogate classes are.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mcnn_book.screens import open_screen
+from mcnn_book.simulate.kimorph import ARTEFACT, CONTROLS
+from mcnn_book.simulate.truth import (
+    grade_choice,
+    grade_clusters,
+    grade_groups,
+    grades,
+    group_grades,
+    read_effects,
+    read_truth,
+)
+from mcnn_book.study.choosing import Plan, compare_choices, graded
+from mcnn_core.analysis.clusters import cluster_table
+from mcnn_core.analysis.enrichment import (
+    count_enriched,
+    enrich_clusters,
+    load_go,
+    permuted,
+    universe,
+)
+from mcnn_core.analysis.mechanisms import scores, suspicions
+from mcnn_core.analysis.methods import compare_methods, evaluate, mechanism_results
+from mcnn_core.analysis.novelty import novelties
+from mcnn_core.analysis.response import curves, potencies, similarities, similarity_table
+from mcnn_core.analysis.sirna import (
+    compare_controls,
+    control_fields,
+    control_frames,
+    control_grades,
+    sirna_clusters,
+    sirna_profiles,
+)
+from mcnn_core.errors import InputError
+from mcnn_core.features import embed_screen
+from mcnn_core.model import CONFIGS, NetworkConfig, multiple_of, parameters
+from mcnn_core.preprocessing import Store, auto_bin, preprocess
+from mcnn_core.profiles import feature_frame, profile
+from mcnn_core.readers.images import check_headers
+from mcnn_core.screen import field_names, load_screen, save_screen, summary
+from mcnn_core.surrogate import default_columns, surrogate_classes, training_fields
+from mcnn_core.training import RECIPES, Recipe, load_model, train, with_controls
+
+FRESH_SEEDS = (101, 102, 103)
+
+
+CHOICE_SEEDS = (104, 105, 106)
+
+
+TUNED_SEED = 0
+
+
+PLAN = Plan()
+
+
+FOLDS = 4
+
+
+OTHER_RECORDS = {
+    "bench",
+    "bench-large",
+    "cell_statistics",
+    "faults",
+    "fuzz",
+    "tuning",
+}  #: in book/recorded, by other commands than this
+
+
+CELLS = replace(RECIPES["default"], batch=64, crop=0.75)
+
+
+"""For crops of one cell each: a quarter of a cell says little, so the views are larger."""
+
+
+def prepared(
+    name: str, folder: Path, seed: int, network: NetworkConfig = CONFIGS["default"]
+) -> tuple[pd.DataFrame, Store]:
+    """Return table and store of a screen, made once per folder."""
+    if not (folder / "store" / "store.json").exists():
+        screen = open_screen(name, "", folder, seed)
+        save_screen(screen, folder)
+        shape = check_headers(screen)
+        preprocess(
+            screen,
+            folder / "store",
+            bin=auto_bin(shape, len(screen.table)),
+            multiple=multiple_of(network),
+        )
+    return load_screen(folder).table, Store.open(folder / "store")
+
+
+def labelled(
+    table: pd.DataFrame, left_out: np.ndarray | bool = False, controls: bool = False
+) -> np.ndarray:
+    """Return the surrogate class of each field by the default columns.
+
+    `controls` are one class too; -1 where not trained on or `left_out`.
+    """
+    training = training_fields(table, controls) & np.logical_not(left_out)
+    return surrogate_classes(table, default_columns(table), training)["label"].to_numpy()
+
+
+def features_of(
+    table: pd.DataFrame,
+    store: Store,
+    labels: np.ndarray,
+    network: NetworkConfig,
+    recipe: Recipe,
+    folder: Path,
+) -> pd.DataFrame:
+    """Train (or go on) in `folder` and return the features of every field."""
+    train(store, labels, network, recipe, folder, field_names(table))
+    return feature_frame(
+        table, embed_screen(load_model(folder), store, folder / "activations"), labels >= 0
+    )
+
+
+def full_comparison(name: str, folder: Path, seed: int, recipe: Recipe) -> dict[str, Any]:
+    """Compare all methods on one screen with one seed, as chapter 8 does."""
+    table, store = prepared(name, folder, seed)
+    labels, recipe = labelled(table), replace(recipe, seed=seed)
+    features = features_of(
+        table, store, labels, CONFIGS["default"], recipe, folder / f"model-{seed}"
+    )
+    predictions = compare_methods(
+        table, labels, store, features, CONFIGS["default"], recipe, folder / f"supervised-{seed}"
+    )
+    comparison, _ = mechanism_results(predictions, profile(features)[1])
+    rows = comparison.astype(object).where(comparison.notna(), None).to_dict("records")
+    return {"screen": summary(table), "recipe": asdict(recipe), "comparison": rows}
+
+
+def whole_screen(folder: Path, seed: int) -> dict[str, Any]:
+    """Train with DMSO as a class, apply to every field and grade what follows.
+
+    These are potency, clusters, novelty and suspects, as in chapters 9 to 12.
+    """
+    table, store = prepared("simulated", folder, seed)
+    recipe, labels = (
+        with_controls(replace(RECIPES["default"], seed=seed), table),
+        labelled(table, controls=True),
+    )
+    features = features_of(
+        table, store, labels, CONFIGS["default"], recipe, folder / f"whole-{seed}"
+    )
+    wells, treatments = profile(features)
+    tables, truth = discover(wells, treatments), read_truth(load_screen(folder))
+    return {
+        "screen": summary(table),
+        "recipe": asdict(recipe),
+        "grades": grades(tables, treatments, truth),
+        "clusters": grade_clusters(tables["clusters"], truth).to_dict("index"),
+    }
+
+
+def kimorph(
+    folder: Path, seed: int, by: tuple[str, ...] = ("Metadata_Position",)
+) -> dict[str, Any]:
+    """Train on the control wells of a simulated KiMorph, each value of `by` a class.
+
+    Grade controls, clusters and terms, as chapters 13 and 14 do.
+    """
+    table, store = prepared("kimorph", folder, seed)
+    classes = surrogate_classes(table, by, control_fields(table, CONTROLS))
+    labels, recipe = classes["label"].to_numpy(), replace(RECIPES["default"], seed=seed)
+    features = features_of(
+        table,
+        store,
+        labels,
+        CONFIGS["default"],
+        recipe,
+        folder / f"model-{'-'.join(by).replace('Metadata_', '').lower()}",
+    )
+    comparison = compare_controls(
+        control_frames(table, store, features, labels, CONFIGS["default"], seed)
+    )
+    clusters, _ = sirna_clusters(sirna_profiles(profile(features)[0]), CONTROLS)
+    screen, library = load_screen(folder), clusters[clusters["entrez"] != ""]
+    space = universe(
+        load_go(screen.root / "go.obo", screen.root / "go.gaf", folder / "go"),
+        library.set_index("treatment")["entrez"],
+    )
+    members = library.set_index("entrez")["cluster"]
+    enriched = enrich_clusters(space, members)
+    counts, dealt, truth = (
+        count_enriched(enriched, members),
+        permuted(space, members),
+        read_truth(screen, "group"),
+    )
+    groups, sizes = (
+        grade_groups(clusters, enriched, truth, read_effects(screen)),
+        clusters["cluster"].value_counts(),
+    )
+    spoilt = sizes[clusters.loc[clusters["treatment"] == ARTEFACT, "cluster"]]
+    found = {
+        **control_grades(comparison),
+        **{f"groups.{key}": value for key, value in group_grades(groups, clusters, truth).items()},
+        "clusters.n": len(sizes),
+        "clusters.of_artefact": int(spoilt.iloc[0]),
+        **{f"clusters.{key}": int(value) for key, value in counts.loc["elim"].items()},
+        **{
+            f"permuted.{name}.{key}": float(row[key])
+            for name, row in dealt.iterrows()
+            for key in ("share", "limit")
+        },
+    }
+    return {
+        "screen": summary(table),
+        "recipe": asdict(recipe),
+        "classes": int(labels.max()) + 1,
+        "grades": found,
+        "groups": groups.to_dict("index"),
+        "comparison": comparison.to_dict("records"),
+        "enriched": counts.to_dict("index"),
+        "permuted": dealt.to_dict("index"),
+    }
+
+
+def choosing(folder: Path, seed: int) -> dict[str, Any]:
+    """Compare ways of choosing surrogate classes.
+
+    Each is trained for the same number of batches, fewer than in the other chapters.
+    """
+    table, store = prepared("simulated", folder, seed)
+    recipe = replace(RECIPES["default"], seed=seed)
+    answers, classes = compare_choices(
+        table, store, PLAN, CONFIGS["default"], recipe, folder / "choosing"
+    )
+    taught = grade_choice(classes, read_truth(load_screen(folder)))
+    return {
+        "screen": summary(table),
+        "recipe": asdict(recipe),
+        "plan": asdict(PLAN),
+        "scores": graded(answers).to_dict("records"),
+        "classes": {way: len(names) for way, names in classes.items()},
+        "taught": taught.to_dict("index"),
+        "chosen": classes["chosen"],
+        "set_aside": sorted(set(answers.loc[answers["part"] == "set aside", "compound"])),
+    }
+
+
+def variant(folder: Path, network: str, recipe: str) -> dict[str, Any]:
+    """Train one named network with one named recipe on the screen that was tuned on.
+
+    Each for the paper's 27 epochs.
+    """
+    config, chosen = (
+        CONFIGS[network],
+        replace(RECIPES[recipe], epochs=RECIPES["published"].epochs, seed=TUNED_SEED),
+    )
+    base = folder / f"screen-{multiple_of(config)}"
+    table, store = prepared("simulated", base, TUNED_SEED, config)
+    labels, place = labelled(table), folder / f"{network}-{recipe}"
+    features = features_of(table, store, labels, config, chosen, place)
+    history = pd.read_csv(place / "history.csv")
+    predictions = evaluate(profile(features)[1], "trained", TUNED_SEED)
+    return {
+        "network": network,
+        "recipe": asdict(chosen),
+        "parameters": parameters(load_model(place)),
+        "loss": history["loss"].iloc[-1],
+        "accuracy": history["accuracy"].iloc[-1],
+        "training_seconds": history["seconds"].sum(),
+        **_accuracies(predictions),
+    }
+
+
+def held_out_compounds(folder: Path, seed: int) -> dict[str, Any]:
+    """Judge treatments by networks that never saw their compound.
+
+    The compounds of each mechanism are dealt to `FOLDS` folds. A network trains without a fold's
+    compounds, principal components included; only that fold's treatments are then asked.
+    """
+    table, store = prepared("simulated", folder / "screen-32", seed)
+    annotated = training_fields(table)
+    compounds = (
+        table.loc[annotated, ["Metadata_MoA", "Metadata_Compound"]]
+        .drop_duplicates()
+        .sort_values(["Metadata_MoA", "Metadata_Compound"])
+    )
+    fold_of = dict(
+        zip(compounds["Metadata_Compound"], np.arange(len(compounds)) % FOLDS, strict=True)
+    )
+    parts = []
+    for fold in range(FOLDS):
+        asked = annotated & (table["Metadata_Compound"].map(fold_of) == fold).to_numpy()
+        features = features_of(
+            table,
+            store,
+            labelled(table, asked),
+            CONFIGS["default"],
+            replace(RECIPES["default"], seed=seed),
+            folder / f"fold-{fold}-of-seed-{seed}",
+        )
+        predictions = evaluate(profile(features)[1], "held out", seed)
+        parts.append(predictions[predictions["compound"].map(fold_of) == fold])
+    return {"folds": FOLDS, **_accuracies(pd.concat(parts))}
+
+
+def _accuracies(predictions: pd.DataFrame) -> dict[str, Any]:
+    return {protocol.lower(): scores(part) for protocol, part in predictions.groupby("protocol")}
+
+
+def studies(
+    work: Path, screen: str
+) -> dict[str, tuple[list[int], Callable[[int], dict[str, Any]]]]:
+    """Return the seeds and the function of each study, by the name of its file.
+
+    Raises
+    ------
+    InputError
+        If `screen` has the name of one of the book's own records.
+    """
+    if screen:
+        name = Path(screen).stem
+        if name in OTHER_RECORDS | studies(work, "").keys():
+            raise InputError(
+                f"{screen}: the book has a record {name}.json of its own; "
+                "give the table another name"
+            )
+        return {
+            name: (
+                list(FRESH_SEEDS),
+                lambda seed: full_comparison(screen, work / name, seed, CELLS),
+            )
+        }
+
+    def one_variant(network: str, recipe: str) -> Callable[[int], dict[str, Any]]:
+        return lambda _: variant(work / "tuned", network, recipe)
+
+    named = {
+        f"simulated-{seed}": (
+            [seed],
+            lambda seed: full_comparison(
+                "simulated", work / f"seed-{seed}", seed, RECIPES["default"]
+            ),
+        )
+        for seed in FRESH_SEEDS
+    }
+    named |= {
+        f"whole-{seed}": ([seed], lambda seed: whole_screen(work / f"seed-{seed}", seed))
+        for seed in FRESH_SEEDS
+    }
+    named |= {
+        f"kimorph-{seed}": ([seed], lambda seed: kimorph(work / f"kimorph-{seed}", seed))
+        for seed in FRESH_SEEDS
+    }
+    named |= {
+        f"kimorph96-{seed}": (
+            [seed],
+            lambda seed: kimorph(
+                work / f"kimorph-{seed}", seed, ("Metadata_Plate", "Metadata_Well")
+            ),
+        )
+        for seed in FRESH_SEEDS
+    }
+    for network, recipe in [
+        ("default", "default"),
+        ("default-no-norm", "default"),
+        ("default-three-scales", "default"),
+        ("published-gap", "default"),
+        ("published", "published"),
+    ]:
+        named[f"variant-{network}-{recipe}"] = (
+            [TUNED_SEED],
+            one_variant(network, recipe),
+        )
+    named |= {
+        f"choosing-{seed}": ([seed], lambda seed: choosing(work / f"seed-{seed}", seed))
+        for seed in CHOICE_SEEDS
+    }
+    named["held-out"] = ([TUNED_SEED], lambda seed: held_out_compounds(work / "tuned", seed))
+    return named
+
+
+def discover(wells: pd.DataFrame, treatments: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return every table by name: ``similarity, curves, potency, clusters, novel, suspects``."""
+    like, (clusters, _) = similarities(wells), cluster_table(treatments)
+    return {
+        "similarity": similarity_table(wells, like),
+        "curves": curves(wells, like),
+        "potency": potencies(wells),
+        "clusters": clusters,
+        "novel": novelties(wells, treatments, clusters),
+        "suspects": suspicions(treatments),
+    }

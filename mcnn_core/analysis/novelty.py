@@ -1,0 +1,203 @@
+"""Phenotypes that nobody annotated (paper: *BBBC021 analysis and results*, Fig. 4b).
+
+The paper looks at the clusters that hold no annotated treatment. A cluster of treatments without
+any effect also holds none, so here a treatment must first be told from the negative control: its
+replicates must agree better than control wells do among themselves. No function reads what an
+annotation says, only whether there is one.
+"""
+
+import numpy as np
+import pandas as pd
+from sklearn.ensemble import IsolationForest
+
+from mcnn_core.analysis.distances import cosine_distances
+from mcnn_core.profiles import centre, feature_matrix, has_controls, row_names
+
+DRAWS = 1000  #: sets of control wells that say how well wells without an effect agree
+
+
+QUANTILE = 0.95  #: of them that a treatment must exceed
+
+
+TYPES = {
+    "treatment": str,
+    "score": float,
+    "cluster": int,
+    "agreement": float,
+    "threshold": float,
+    "active": bool,
+    "novel": bool,
+    "cluster_score": float,
+}
+
+
+COLUMNS = list(TYPES)
+
+
+#: ``novel.csv`` of a screen that cannot answer
+NOTHING = pd.DataFrame(columns=COLUMNS).astype(TYPES)
+
+
+def _agreement(profiles: np.ndarray, plates: np.ndarray | None = None) -> float:
+    """Return the median cosine between the pairs of rows of (n, d); NaN without a pair.
+
+    Pairs are of different plates if `plates` are given.
+    """
+    pairs = np.triu(np.ones((len(profiles), len(profiles)), bool), 1)
+    if plates is not None:
+        pairs &= plates[:, None] != plates
+    return 1 - float(np.median(cosine_distances(profiles)[pairs])) if pairs.any() else np.nan
+
+
+def activity(wells: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Say of each treatment whether its replicates agree better than negative controls do.
+
+    Every well is taken relative to the negative controls of its plate; agreement is the median
+    cosine between pairs of a treatment's wells on different plates. Wells of one plate share the
+    chance of their plate's controls, and would agree without any effect. The yardstick is the
+    agreement of as many control wells, drawn at random `DRAWS` times (cf. "percent replicating",
+    Way et al. 2022, Cell Systems 13, 911).
+
+    Parameters
+    ----------
+    wells : DataFrame
+        Well profiles with negative controls on every plate, two or more.
+    seed : int
+        Of the draws.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by treatment (controls left out): ``wells``, ``agreement`` (-1 to 1; NaN for a
+        single plate), ``threshold`` and ``active``. A treatment on a single plate cannot be tested
+        and counts as active.
+    """
+    centred = centre(wells)
+    values, kind = feature_matrix(centred), centred["Metadata_control_type"].to_numpy()
+    named = (kind == "trt") & (centred["Metadata_Treatment"] != "").to_numpy()
+    # the only control of a plate is its own median: it is all zero and has no direction
+    controls = np.flatnonzero((kind == "negcon") & values.any(axis=1))
+    rng, thresholds, rows = np.random.default_rng(seed), {}, {}
+    for treatment, part in centred[named].groupby("Metadata_Treatment"):
+        n = len(part)
+        size = min(n, len(controls))
+        if size > 1 and n not in thresholds:
+            drawn = [
+                _agreement(values[rng.choice(controls, size, replace=False)]) for _ in range(DRAWS)
+            ]
+            thresholds[n] = float(np.quantile(drawn, QUANTILE))
+        agreement = _agreement(feature_matrix(part), part["Metadata_Plate"].to_numpy())
+        limit = thresholds.get(n, np.nan)
+        rows[treatment] = {
+            "wells": n,
+            "agreement": agreement,
+            "threshold": limit,
+            "active": not agreement <= limit,
+        }
+    return pd.DataFrame.from_dict(
+        rows, orient="index", columns=["wells", "agreement", "threshold", "active"]
+    ).rename_axis("treatment")
+
+
+def known(treatments: pd.DataFrame) -> np.ndarray:
+    """Return the mask of the profiles that are known.
+
+    Annotated treatments and negative controls; positive ones are none.
+    """
+    kind = treatments["Metadata_control_type"]
+    return (((treatments["Metadata_MoA"] != "") & (kind == "trt")) | (kind == "negcon")).to_numpy()
+
+
+def unannotated(treatments: pd.DataFrame) -> np.ndarray:
+    """Return the mask of the treatments that nobody annotated; controls of either kind are none."""
+    return (
+        (treatments["Metadata_MoA"] == "") & (treatments["Metadata_control_type"] == "trt")
+    ).to_numpy()
+
+
+def _names(treatments: pd.DataFrame) -> list[str]:
+    """Return each row's treatment; a well without one is named by its place."""
+    return [
+        treatment or name
+        for treatment, name in zip(
+            treatments["Metadata_Treatment"], row_names(treatments), strict=True
+        )
+    ]
+
+
+def novelty(treatments: pd.DataFrame, clusters: pd.Series, tested: pd.DataFrame) -> pd.DataFrame:
+    """Rank the treatments that nobody annotated by how far they lie from everything known.
+
+    This is ``novel.csv``.
+
+    Parameters
+    ----------
+    treatments : DataFrame
+        Treatment profiles.
+    clusters : Series of int
+        Cluster of each row of `treatments`.
+    tested : DataFrame
+        What `activity` returned for their wells.
+
+    Returns
+    -------
+    DataFrame
+        One row per treatment without annotation: ``treatment``, ``score`` (cosine distance to the
+        nearest known profile, 0 to 2), ``cluster``, ``agreement``, ``threshold`` and ``active`` as
+        in `activity`, ``novel`` (active, in a cluster without any known profile) and
+        ``cluster_score`` (median score of the cluster's novel treatments, NaN if it has none).
+        Novel ones first, by cluster score, then score.
+    """
+    is_known, is_new, x = known(treatments), unannotated(treatments), feature_matrix(treatments)
+    if not is_new.any():
+        return NOTHING
+    distances = cosine_distances(x[is_new], x[is_known], names=row_names(treatments[is_new]))
+    table = pd.DataFrame(
+        {
+            "treatment": _names(treatments[is_new]),
+            "score": distances.min(axis=1),
+            "cluster": np.asarray(clusters)[is_new],
+        }
+    )
+    table = table.join(tested[["agreement", "threshold"]], on="treatment")
+    table["active"] = ~table["treatment"].isin(tested.index[~tested["active"].astype(bool)])
+    table["novel"] = table["active"] & ~table["cluster"].isin(set(np.asarray(clusters)[is_known]))
+    table["cluster_score"] = table["cluster"].map(
+        table[table["novel"]].groupby("cluster")["score"].median()
+    )
+    return table[COLUMNS].sort_values(
+        ["novel", "cluster_score", "score"], ascending=False, kind="stable", ignore_index=True
+    )
+
+
+def baselines(treatments: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Score the same treatments by two general detectors of outliers, fitted on the known profiles.
+
+    Returns
+    -------
+    DataFrame
+        ``treatment``, ``nearest neighbour`` (Euclidean distance to the nearest known profile) and
+        ``isolation forest`` (Liu et al. 2008; 300 trees); larger is stranger.
+    """
+    is_new, x = unannotated(treatments), feature_matrix(treatments)
+    new, old = x[is_new], x[known(treatments)]
+    nearest = np.sqrt(
+        np.maximum(np.square(new).sum(1)[:, None] + np.square(old).sum(1) - 2 * new @ old.T, 0)
+    ).min(axis=1)
+    forest = IsolationForest(n_estimators=300, random_state=seed).fit(old)
+    return pd.DataFrame(
+        {
+            "treatment": _names(treatments[is_new]),
+            "nearest neighbour": nearest,
+            "isolation forest": -forest.score_samples(new),
+        }
+    )
+
+
+def novelties(
+    wells: pd.DataFrame, treatments: pd.DataFrame, clusters: pd.DataFrame
+) -> pd.DataFrame:
+    """Return ``novel.csv``, `mcnn_core.analysis.novelty.novelty`, on the clusters of `cluster_table`."""
+    if not has_controls(wells):
+        return NOTHING
+    return novelty(treatments, clusters["cluster"].sort_index(), activity(wells))

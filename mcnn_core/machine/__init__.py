@@ -1,0 +1,1 @@
+"""What the method runs on: files, checkpoints, devices, processes, a cluster."""

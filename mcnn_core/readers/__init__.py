@@ -1,0 +1,1 @@
+"""Screens as they come: image files and the tables that name them."""

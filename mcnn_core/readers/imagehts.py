@@ -1,0 +1,704 @@
+"""KiMorph's own layout: a folder per plate barcode and well, a file per channel, conf files.
+
+The conf files are tab-separated. The layout is that of imageHTS (Pau, Zhang, Boutros & Huber,
+Bioconductor), in which KiMorph (Fuchs et al. 2010, Molecular Systems Biology 6, 370) is published:
+``imageconf.txt`` says where the pictures lie, ``plateconf.txt`` what is in the wells,
+``screenlog.txt`` which wells failed and ``annotation.txt`` which gene a siRNA silences.
+"""
+
+import math
+import os
+import re
+from collections.abc import Sequence
+from functools import cache
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mcnn_core.errors import InputError, Problem
+from mcnn_core.machine.files import read_text
+from mcnn_core.readers.images import image_shape
+from mcnn_core.readers.loaddata import MAX_CHANNELS, _read_csv
+from mcnn_core.screen import Screen, _well, repeated, treatment_key
+
+#: Height and width in pixels of one field in KiMorph's sample files, 510 x 1024: the background
+#: steps by 0.45 grey levels at column 672 (by 0.2 at most elsewhere) and each side has its own
+#: vignetting, so that a file holds one whole field and the left half of the next one to its right.
+#: There is no seam between rows.
+KIMORPH_FIELD = (510, 672)
+
+
+#: DNA, actin, tubulin: the order of our channels where a screen has just these.
+KIMORPH_CHANNELS = ("Hoechst", "Tritc", "FITC")
+
+
+#: Contents that are negative controls; all others but these two are positive ones.
+NEGATIVE = ("rluc", "neg")
+
+
+SAMPLE, EMPTY = "sample", "empty"
+
+
+#: Wells of all plates and replicates; genome-wide screens have some 200,000.
+MAX_WELLS = 2**19
+
+
+#: Characters of a wildcard, and repetitions in it: its time grows with a power of both.
+MAX_WILDCARD, MAX_REPEATS = 64, 4
+
+
+#: Text that stands for nothing in an annotation.
+NOTHING = ("", "na", "empty")
+
+
+def read_conf(path: str | os.PathLike) -> dict[str, list[str]]:
+    """Read the ``Name: value, value`` lines of a conf file; other lines are passed over."""
+    lines = (
+        line.partition(":")
+        for line in read_text(path).splitlines()
+        if ":" in line.partition("\t")[0]
+    )
+    return {
+        name.strip(): [value.strip() for value in values.split(",") if value.strip()]
+        for name, _, values in lines
+    }
+
+
+def _read_tab(path: Path, required: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+    """Read a tab-separated table as text, after its ``Name: value`` lines.
+
+    The row with index k is line k + 1 of the file. Also returns one problem per missing column and
+    per line that has other cells than the header.
+    """
+    lines = [
+        (at, line.split("\t"))
+        for at, line in enumerate(read_text(path).splitlines())
+        if line.strip()
+    ]
+    lines = [
+        (at, [cell.strip() for cell in cells])
+        for at, cells in lines
+        if not (len(cells) == 1 and ":" in cells[0])
+    ]
+    header, rows = (lines[0][1], lines[1:]) if lines else ([], [])
+    problems = [f"{path}: column {name} is missing" for name in required if name not in header]
+    problems += [f"{path}: column {name} occurs twice" for name in repeated(header)]
+    if problems:
+        return pd.DataFrame(columns=list(required), dtype=str), problems
+    problems = [
+        f"{path}, line {at + 1}: {len(cells)} cells where the header has {len(header)}"
+        for at, cells in rows
+        if len(cells) != len(header)
+    ]
+    rows = [(at, cells) for at, cells in rows if len(cells) == len(header)]
+    return pd.DataFrame(
+        [cells for _, cells in rows], index=[at for at, _ in rows], columns=header, dtype=str
+    ), problems
+
+
+# ------------------------------------------------------------------------- conf files
+
+
+def _image_conf(path: Path) -> tuple[dict[str, list[str]], list[str]]:
+    """Return the fields of ``imageconf.txt`` and the wells in order.
+
+    Refuse it with all that is wrong.
+    """
+    conf = read_conf(path)
+    names = {
+        "plate": "PlateNames",
+        "replicate": "ReplicateNames",
+        "row": "RowNames",
+        "col": "ColNames",
+        "channel": "ChannelNames",
+    }
+    problems = [
+        f"field {name} is missing"
+        for name in ("SourceFilenamePattern", *names.values())
+        if not conf.get(name)
+    ]
+    if not problems:
+        pattern = ", ".join(conf["SourceFilenamePattern"])
+        problems += [
+            f"{value!r} has a character that no file name has"
+            for value in (pattern, *(each for name in names.values() for each in conf[name]))
+            if not value.isprintable()
+        ]
+        problems += [
+            f"{name} has {len(conf[name])} values and SourceFilenamePattern lacks {{{part}}}"
+            for part, name in names.items()
+            if len(conf[name]) > 1 and f"{{{part}}}" not in pattern
+        ]
+        problems += [
+            f"SourceFilenamePattern: {{{part}}} is not one of "
+            f"{', '.join(f'{{{name}}}' for name in names)}"
+            for part in re.findall(r"\{([^}]*)\}", pattern)
+            if part not in names
+        ]
+        problems += [
+            f"{name}: {value!r} occurs twice"
+            for name in names.values()
+            for value in repeated(conf[name])
+        ]
+        wells = math.prod(
+            len(conf[name]) for name in ("PlateNames", "ReplicateNames", "RowNames", "ColNames")
+        )
+        if wells > MAX_WELLS:
+            raise InputError(f"{path}: {wells:,} wells in all; {MAX_WELLS:,} at most are right")
+        problems += [
+            f"RowNames and ColNames: {row + column!r} is not a well"
+            for row, column in product(conf["RowNames"], conf["ColNames"])
+            if not _well(row + column)
+        ]
+        if len(conf["ChannelNames"]) > MAX_CHANNELS:
+            problems.append(f"{len(conf['ChannelNames'])} channels, 1 to {MAX_CHANNELS} are right")
+    if "Montage" in conf and not (
+        len(conf["Montage"]) == 2
+        and all(re.fullmatch("[1-9][0-9]?", count) for count in conf["Montage"])
+    ):
+        problems.append(
+            f"Montage: {', '.join(conf['Montage'])!r}: columns and rows of fields are right, as in "
+            "2, 2"
+        )
+    if problems:
+        raise InputError(f"{path}: this is not the image conf of a screen", problems)
+    return conf, [
+        _well(row + column) for row, column in product(conf["RowNames"], conf["ColNames"])
+    ]
+
+
+def _matcher(pattern: str) -> re.Pattern:
+    """Return what a wildcard such as ``*`` or ``[AB]05`` matches; a star stands for any text."""
+    if not re.fullmatch(r"[\w\[\]\-*.?|()]+", pattern, re.ASCII):
+        raise re.error("letters, digits and [ ] - * . ? | ( ) are right")
+    if len(pattern) > MAX_WILDCARD or len(re.findall("[*?]", pattern)) > MAX_REPEATS:
+        raise re.error(
+            f"{MAX_WILDCARD} characters and {MAX_REPEATS} of * and ? at most are right; take "
+            "several rows"
+        )
+    return re.compile(re.sub(r"(?<!\.)\*", ".*", pattern), re.IGNORECASE | re.ASCII)
+
+
+def _contents(
+    path: Path, plates: int, wells: list[str], negative: Sequence[str]
+) -> tuple[dict[tuple[int, str], str], list[str]]:
+    """Return the content of every plate and well, and all problems of ``plateconf.txt``.
+
+    The last matching row decides.
+    """
+    conf, row_of = read_conf(path), np.full((plates, len(wells)), -1)
+    numbers = list(map(str, range(1, plates + 1)))
+    matching = cache(
+        lambda wildcard, of_plates: np.array(
+            [bool(_matcher(wildcard).fullmatch(name)) for name in (numbers if of_plates else wells)]
+        )
+    )
+    rows, problems = _read_tab(path, ("Plate", "Well", "Content"))
+    for name, right in (("Wells", len(wells)), ("Plates", plates)):
+        if conf.get(name, [str(right)]) != [str(right)]:
+            problems.append(
+                f"{path}, {name}: {', '.join(conf[name])} where imageconf.txt has {right}"
+            )
+    for row, (at, plate, well, content) in enumerate(
+        zip(rows.index, rows["Plate"], rows["Well"], rows["Content"], strict=True)
+    ):
+        try:
+            on, here = matching(plate, True), matching(well, False)
+        except re.error as error:
+            problems.append(
+                f"{path}, line {at + 1}: {plate!r}, {well!r} is not a wildcard: {error}"
+            )
+            continue
+        if not on.any() or not here.any():
+            problems.append(
+                f"{path}, line {at + 1}: plate {plate!r}, well {well!r} is no well of this screen"
+            )
+        if not content:
+            problems.append(f"{path}, line {at + 1}: Content is empty")
+        row_of[np.ix_(on, here)] = row
+    open_ = np.argwhere(row_of < 0)
+    if len(open_) and len(rows):
+        problems.append(
+            f"{path}: no row says what is in {len(open_)} wells, such as plate {open_[0][0] + 1}, "
+            f"well {wells[open_[0][1]]}"
+        )
+    contents = list(rows["Content"].str.lower())
+    found = {
+        (plate + 1, wells[place]): contents[row_of[plate, place]]
+        for plate, place in np.argwhere(row_of >= 0)
+    }
+    if len(rows) and not {name.lower() for name in negative} & set(found.values()):
+        problems.append(
+            f"{path}: names no negative control: a row with the Content {' or '.join(negative)} is "
+            "right"
+        )
+    return found, problems
+
+
+def _flagged(
+    path: Path, plates: int, replicates: int, wells: list[str]
+) -> tuple[set[tuple[int, int, str]], list[str]]:
+    """Return plate, replicate and well of every failed measurement, and problems.
+
+    Both are those of ``screenlog.txt``.
+    """
+    rows, problems = _read_tab(path, ("Plate", "Replicate", "Well", "Flag"))
+    flagged, known = set(), set(wells)
+    for at, row in zip(rows.index, rows.to_dict("records"), strict=True):
+        place = (
+            f"{path}, line {at + 1}: plate {row['Plate']!r}, replicate {row['Replicate']!r}, well "
+            f"{row['Well']!r}"
+        )
+        plate, replicate = (
+            int(row[name]) if re.fullmatch("[0-9]{1,4}", row[name], re.ASCII) else 0
+            for name in ("Plate", "Replicate")
+        )
+        if not (
+            1 <= plate <= plates and 1 <= replicate <= replicates and _well(row["Well"]) in known
+        ):
+            problems.append(f"{place} is no well of this screen")
+        elif row["Flag"] != "NA":
+            problems.append(f"{place}: Flag {row['Flag']!r}; NA (the well failed) is right")
+        flagged.add((plate, replicate, _well(row["Well"])))
+    return flagged, problems
+
+
+def read_annotation(path: str | os.PathLike) -> pd.DataFrame:
+    """Read which siRNA and gene are in which well.
+
+    They are in ``annotation.txt`` or a CSV such as ``kimorph_featureData.csv``.
+
+    Parameters
+    ----------
+    path : path
+        Tab-separated, or a CSV where it ends in .csv (or .csv.gz), with the columns Plate, Well,
+        siRNAID, GeneID (the symbol), LocusID (the Entrez id) and Content (sample, control or
+        empty); controlStatus, where there is one, names the control. Column names count in upper
+        and lower case alike.
+
+    Returns
+    -------
+    DataFrame
+        One row per plate (int) and well ("A03"), its index the line in the file less one:
+        ``content`` ("sample", "empty" or the control in lower case), ``sirna``, ``gene``,
+        ``entrez`` ("" where there is none).
+
+    Raises
+    ------
+    InputError
+        With every missing column, unknown well, well that occurs twice and sample without siRNA,
+        gene or Entrez id.
+    """
+    table, problems = _annotation(Path(path))
+    if problems:
+        raise InputError(f"{path}: {len(problems)} problems in the annotation", problems)
+    return table
+
+
+def _annotation(path: Path) -> tuple[pd.DataFrame, list[str]]:
+    names = {
+        "plate": "Plate",
+        "well": "Well",
+        "sirnaid": "siRNAID",
+        "geneid": "GeneID",
+        "locusid": "LocusID",
+        "content": "Content",
+    }
+    problems: list[str] = []
+    if path.name.lower().endswith((".csv", ".csv.gz")):
+        rows = _read_csv(path)
+    else:
+        rows, problems = _read_tab(path, ())
+    rows = rows.rename(columns=str.lower).rename(columns=names)
+    problems += [f"{path}: column {name} is missing" for name in names.values() if name not in rows]
+    columns = ["plate", "well", "content", "sirna", "gene", "entrez"]
+    if problems:
+        return pd.DataFrame(columns=columns), problems
+    rows = rows.apply(lambda cells: cells.str.strip()).apply(
+        lambda cells: cells.mask(cells.str.lower().isin(NOTHING), "")
+    )
+    kind = rows["Content"].str.lower()
+    status = (
+        rows["controlstatus"].str.lower()
+        if "controlstatus" in rows
+        else kind.mask(kind == "control", rows["GeneID"].str.lower())
+    )
+    table = pd.DataFrame(
+        {
+            "plate": pd.to_numeric(rows["Plate"], errors="coerce"),
+            "well": rows["Well"].map(_well),
+            "content": status.mask(status == "", EMPTY),
+            "sirna": rows["siRNAID"],
+            "gene": rows["GeneID"],
+            "entrez": rows["LocusID"],
+        }
+    )
+    places = rows["Plate"] + " " + table["well"]
+    wrong = {
+        "is no plate and well: a number and a name such as A03 are right": ~(table["plate"] >= 1)
+        | (table["plate"] % 1 != 0)
+        | (table["well"] == ""),
+        "occurs more than once": places.duplicated(keep=False) & (table["well"] != ""),
+        "is a sample without a siRNA: name it in siRNAID": (table["content"] == SAMPLE)
+        & (table["sirna"] == ""),
+        "is a sample without a gene: name it in GeneID": (table["content"] == SAMPLE)
+        & (table["gene"] == ""),
+        "has a gene without an Entrez id: a whole number in LocusID is right": (
+            table["content"] == SAMPLE
+        )
+        & (table["gene"] != "")
+        & ~table["entrez"].str.fullmatch("[0-9]+"),
+    }
+    problems = [
+        f"{path}, line {at + 1}: plate {rows['Plate'][at]!r}, well {rows['Well'][at]!r} {what}"
+        for what, mask in wrong.items()
+        for at in table.index[mask]
+    ]
+    return (table, problems) if problems else (table.astype({"plate": "int64"}), [])
+
+
+# ------------------------------------------------------------------------------ wells
+
+
+def _patterns(folder: Path, conf: dict[str, list[str]]) -> tuple[str, str]:
+    """Return the pattern of the image files, and that of the barcode.
+
+    That of the barcode is the folders of it that name plate and replicate.
+    """
+    pattern = ", ".join(conf["SourceFilenamePattern"])
+    first, _, rest = pattern.partition("/")
+    # The sample of KiMorph has lost its first folder's name: conf says source/ where it is images/.
+    if rest and "{" not in first and not (folder / first).is_dir() and (folder / "images").is_dir():
+        pattern = f"images/{rest}"
+    barcode = "/".join(
+        part
+        for part in pattern.split("/")
+        if re.search("{(plate|replicate)}", part) and not re.search("{(row|col|channel)}", part)
+    )
+    several = [
+        part
+        for part, name in (("{plate}", "PlateNames"), ("{replicate}", "ReplicateNames"))
+        if len(conf[name]) > 1
+    ]
+    return pattern, barcode if barcode and all(
+        part in barcode for part in several
+    ) else "{plate}-{replicate}"
+
+
+def _filled(pattern: str, names: dict[str, str]) -> str:
+    """Return a pattern of `_patterns` with the names of one well, its channel left open."""
+    return re.sub(r"\{(plate|replicate|row|col)\}", lambda found: names[found[1]], pattern)
+
+
+def read_wells(
+    folder: str | os.PathLike,
+    annotation: str | os.PathLike | None = None,
+    negative: Sequence[str] = NEGATIVE,
+) -> pd.DataFrame:
+    """Return every well of a screen in the imageHTS layout, the empty and the failed ones too.
+
+    Parameters
+    ----------
+    folder : path
+        Holds ``conf/imageconf.txt``, ``conf/plateconf.txt``, ``conf/annotation.txt`` and, if any
+        well failed, ``conf/screenlog.txt``.
+    annotation : path, optional
+        As for `read_annotation`, in place of ``conf/annotation.txt``.
+    negative : sequence of str
+        Contents that are negative controls.
+
+    Returns
+    -------
+    DataFrame
+        One row per plate, replicate and well: ``barcode`` (of the physical plate), ``plate`` and
+        ``replicate`` (from 1), ``well``, ``content``, ``failed`` (bool), ``sirna``, ``gene``,
+        ``entrez``, and one column per channel with the path of its image below `folder`.
+
+    Raises
+    ------
+    InputError
+        With every problem of the conf files: a well that no plate has, a plate conf without
+        negative control, a gene without id, a content that conf and annotation see differently.
+    """
+    home = Path(folder) / "conf"
+    conf, wells = _image_conf(home / "imageconf.txt")
+    plates, replicates = len(conf["PlateNames"]), len(conf["ReplicateNames"])
+    contents, problems = _contents(home / "plateconf.txt", plates, wells, negative)
+    log = home / "screenlog.txt"
+    flagged, wrong = _flagged(log, plates, replicates, wells) if log.is_file() else (set(), [])
+    source = home / "annotation.txt" if annotation is None else Path(annotation)
+    genes, unread = _annotation(source)
+    problems += [*wrong, *unread]
+    if not unread:
+        problems += _disagreements(source, genes, contents, plates, set(wells))
+    if problems:
+        raise InputError(
+            f"{folder}: {len(problems)} problems in the conf files of this screen", problems
+        )
+    pattern, barcode = _patterns(Path(folder), conf)
+    known, rows = (
+        genes.set_index(["plate", "well"])[["sirna", "gene", "entrez"]].to_dict("index"),
+        [],
+    )
+    for plate, replicate, (row, column) in product(
+        range(plates), range(replicates), product(conf["RowNames"], conf["ColNames"])
+    ):
+        well = _well(row + column)
+        names = {
+            "plate": conf["PlateNames"][plate],
+            "replicate": conf["ReplicateNames"][replicate],
+            "row": row,
+            "col": column,
+        }
+        image, label = (_filled(text, names) for text in (pattern, barcode))
+        rows.append(
+            {
+                "barcode": label,
+                "plate": plate + 1,
+                "replicate": replicate + 1,
+                "well": well,
+                "content": contents[plate + 1, well],
+                "failed": (plate + 1, replicate + 1, well) in flagged,
+                **known.get((plate + 1, well), dict.fromkeys(("sirna", "gene", "entrez"), "")),
+                **{
+                    channel: image.replace("{channel}", channel) for channel in conf["ChannelNames"]
+                },
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _disagreements(
+    path: Path,
+    genes: pd.DataFrame,
+    contents: dict[tuple[int, str], str],
+    plates: int,
+    wells: set[str],
+) -> list[str]:
+    """Return where annotation and conf disagree.
+
+    The annotation names a well that is not there, lacks one, or sees a sample where conf sees a
+    control.
+    """
+    problems = [
+        f"{path}, line {at + 1}: plate {plate}, well {well} is no well of this screen"
+        for at, plate, well in zip(genes.index, genes["plate"], genes["well"], strict=True)
+        if plate <= plates and well not in wells
+    ]
+    annotated = dict(
+        zip(
+            zip(genes["plate"], genes["well"], strict=True),
+            zip(genes["content"], genes.index, strict=True),
+            strict=True,
+        )
+    )
+    for place, content in contents.items():
+        told, at = annotated.get(place, ("", -1))
+        if content == SAMPLE and at < 0:
+            problems.append(
+                f"{path}: plate {place[0]}, well {place[1]} is a sample in plateconf.txt and "
+                "absent here"
+            )
+        elif at >= 0 and content != EMPTY and (content == SAMPLE) != (told == SAMPLE):
+            problems.append(
+                f"{path}, line {at + 1}: plate {place[0]}, well {place[1]} is {content} in "
+                f"plateconf.txt and {told} here"
+            )
+    return problems
+
+
+# ------------------------------------------------------------------------------ fields
+
+
+def _files(
+    folder: Path, wells: pd.DataFrame, channels: Sequence[str]
+) -> tuple[list[str], list[Problem]]:
+    """Return the image files that are there, and one problem per file that is absent or outside.
+
+    Only files of a plate that is there count as absent.
+    """
+    inside, there, problems = os.path.join(os.path.realpath(folder), ""), [], []
+    exists = {
+        channel: [os.path.isfile(folder / name) for name in wells[channel]] for channel in channels
+    }
+    fetched = set(wells["barcode"][pd.DataFrame(exists, index=wells.index).any(axis=1)])
+    for channel in channels:
+        for barcode, well, name, found in zip(
+            wells["barcode"], wells["well"], wells[channel], exists[channel], strict=True
+        ):
+            if not os.path.realpath(folder / name).startswith(inside):
+                problems.append(
+                    Problem(
+                        f"{folder / name} lies outside the screen's folder",
+                        "file-outside",
+                        str(folder / name),
+                    )
+                )
+            elif found:
+                there.append(str(folder / name))
+            elif barcode in fetched:
+                text = (
+                    f"plate {barcode}, well {well}, channel {channel}: {folder / name} does not "
+                    "exist"
+                )
+                problems.append(Problem(text, "file-missing", str(folder / name)))
+    return there, problems
+
+
+def _grid(path: str, montage: list[str], field: tuple[int, int] | None) -> list[str]:
+    """Return the ``Metadata_Tile`` of every field in a file like `path`, row by row.
+
+    There is none where the file is one field.
+    """
+    if montage:
+        height, width = image_shape(path)
+        columns, rows = map(int, montage)
+        if height % rows or width % columns:
+            raise InputError(
+                f"{path}: {height} x {width} pixels cannot be cut into {rows} rows and {columns} "
+                "columns of equal fields: mend Montage"
+            )
+        field = (height // rows, width // columns)
+    elif field is None:
+        return []
+    else:
+        height, width = image_shape(path)
+    rows, columns = height // field[0], width // field[1]
+    if not rows * columns:
+        raise InputError(
+            f"{path}: {height} x {width} pixels are smaller than one field of {field[0]} x "
+            f"{field[1]}"
+        )
+    return [
+        f"{row * field[0]}:{(row + 1) * field[0]},{column * field[1]}:{(column + 1) * field[1]}"
+        for row in range(rows)
+        for column in range(columns)
+    ]
+
+
+def _compounds(wells: pd.DataFrame) -> pd.Series:
+    """Name each well's treatment by its gene.
+
+    Name it also by its siRNA where a gene symbol stands for several reagents.
+    """
+    gene = wells["gene"].where(wells["gene"] != "", wells["content"].str.upper())
+    several = wells["sirna"].groupby(gene).transform("nunique") > 1
+    return gene.where(~several | (wells["sirna"] == ""), gene + " (" + wells["sirna"] + ")")
+
+
+def read_imagehts(
+    folder: str | os.PathLike,
+    field: tuple[int, int] | None = None,
+    annotation: str | os.PathLike | None = None,
+    negative: Sequence[str] = NEGATIVE,
+    simulated: bool = False,
+) -> Screen:
+    """Read a screen in the imageHTS layout, one row per field.
+
+    The fields are those of every well that is neither empty nor failed.
+
+    Parameters
+    ----------
+    folder, annotation, negative
+        As for `read_wells`.
+    field : (int, int), optional
+        Height and width in pixels of one field, for files that hold several; whole fields are cut
+        out from the upper left corner and the rest of a file is left out. A ``Montage`` line of
+        ``imageconf.txt`` (columns, rows) goes before. With neither a file is one field.
+    simulated : bool
+        Whether a simulator wrote this folder.
+
+    Returns
+    -------
+    Screen
+        ``Metadata_Plate`` is the barcode, ``Metadata_Compound`` the gene symbol (with the siRNA
+        where several have one symbol), ``Metadata_control_type`` negcon, poscon or trt. Beside the
+        usual columns: ``Metadata_Tile`` (where files are cut), ``Metadata_Gene``,
+        ``Metadata_Entrez``, ``Metadata_siRNA``, ``Metadata_Content``, and ``Metadata_Position``
+        ("1 A03": plate number and well, the same in every replicate), by which KiMorph's surrogate
+        classes are formed. Plates without a single image are in the table;
+        `mcnn_core.screen.fetched` drops them.
+
+    Raises
+    ------
+    InputError
+        With every problem of the conf files, or every image that is absent.
+    """
+    screen, problems = examine_imagehts(folder, field, annotation, negative, simulated)
+    if problems:
+        raise InputError(f"{folder}: {len(problems)} images of this screen are absent", problems)
+    return screen
+
+
+def examine_imagehts(
+    folder: str | os.PathLike,
+    field: tuple[int, int] | None = None,
+    annotation: str | os.PathLike | None = None,
+    negative: Sequence[str] = NEGATIVE,
+    simulated: bool = False,
+) -> tuple[Screen, list[Problem]]:
+    """Return the screen as `read_imagehts` does, and problems instead of an error.
+
+    There is one per image that is absent or outside the folder. The wells of absent images stay in
+    the table.
+
+    Raises
+    ------
+    InputError
+        With every problem of the conf files; if no image is there; if a file cannot be cut into
+        fields.
+    """
+    folder = Path(folder)
+    wells = read_wells(folder, annotation, negative)
+    conf = read_conf(folder / "conf" / "imageconf.txt")
+    names = conf["ChannelNames"]
+    channels = KIMORPH_CHANNELS if set(names) == set(KIMORPH_CHANNELS) else tuple(names)
+    wells = wells[(wells["content"] != EMPTY) & ~wells["failed"]].reset_index(drop=True)
+    there, problems = _files(folder, wells, channels)
+    if not there:
+        absent: list[Problem] | list[str] = problems or [
+            f"such as {folder / wells[channels[0]].iloc[0]}"
+        ]
+        raise InputError(f"{folder}: {len(absent)} images of this screen are absent", absent)
+    tiles = _grid(there[0], conf.get("Montage", []), field)
+    compound, neutral = _compounds(wells), {name.lower() for name in negative}
+    table = pd.DataFrame(
+        {
+            "Metadata_Plate": wells["barcode"],
+            "Metadata_Well": wells["well"],
+            "Metadata_Site": 1,
+            "Metadata_Compound": compound,
+            "Metadata_Concentration": float("nan"),
+            "Metadata_Treatment": [treatment_key(name, "") for name in compound],
+            "Metadata_MoA": "",
+            "Metadata_Replicate": wells["replicate"],
+            "Metadata_Batch": "",
+            "Metadata_control_type": [
+                "trt" if content == SAMPLE else "negcon" if content in neutral else "poscon"
+                for content in wells["content"]
+            ],
+            **{
+                f"{part}Name_{channel}": wells[channel].map(split)
+                for channel in channels
+                for part, split in (("File", os.path.basename), ("Path", os.path.dirname))
+            },
+            "Metadata_Gene": wells["gene"],
+            "Metadata_Entrez": wells["entrez"],
+            "Metadata_siRNA": wells["sirna"],
+            "Metadata_Content": wells["content"],
+            "Metadata_Position": wells["plate"].astype(str) + " " + wells["well"],
+        }
+    )
+    if tiles:
+        fields = pd.DataFrame({"Metadata_Site": range(1, len(tiles) + 1), "Metadata_Tile": tiles})
+        table = table.drop(columns="Metadata_Site").merge(fields, how="cross")
+        table.insert(2, "Metadata_Site", table.pop("Metadata_Site"))
+    return Screen(
+        "simulated KiMorph" if simulated else "KiMorph",
+        table,
+        channels,
+        Path(os.path.realpath(folder)),
+        simulated,
+    ), problems
