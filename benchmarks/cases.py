@@ -37,8 +37,8 @@ class Case:
     contestants : dict of str to function
         "ours"; "textbook" and others beside it; "raw" moves the same bytes and does nothing else.
     work : float
-        Of one unit, in what the time of this stage follows (`mcnn_book.check.cost`); 0: the contestant
-        says ("macs").
+        Of one unit, in what the time of this stage follows (`mcnn_book.check.cost`); 0: the
+        contestant says ("macs").
     load : float
         What one process holds at once, in what its memory follows.
     fields, height, width : int

@@ -16,9 +16,9 @@ from mcnn_core.errors import InputError, MissingStageError, reporting, whole
 
 Parser = argparse.ArgumentParser
 LAYOUTS = ("default", "tiny")
-NETWORKS = ("default", "published", "published-gap", "default-no-norm", "default-three-scales")
-RECIPES = ("default", "published")
-REFERENCES = ("dmso", "plate-percentile")
+NETWORKS = ("published", "published-gap", "default", "default-no-norm", "default-three-scales")
+RECIPES = ("published", "default")
+REFERENCES = ("plate-percentile", "dmso")
 SIDES = (64, 10_000)  #: pixels that a side of a simulated field may have
 SCHEDULER = "tcp://HOST:PORT of a cluster that does it instead (mcnn_core.machine.scheduler)"
 

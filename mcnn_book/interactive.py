@@ -641,7 +641,8 @@ def curves(
         available*.
     fits : DataFrame
         One row per ``compound``: ``ec50`` with its bounds ``low`` and ``high`` (uM, NaN where there
-        is none), and what came of it in words, ``status``; `mcnn_core.analysis.response.potency` returns it.
+        is none), and what came of it in words, ``status``; from
+        `mcnn_core.analysis.response.potency`.
     alt : str
         What the figure is, for those who cannot see it.
 

@@ -54,7 +54,7 @@ def find_root(start: Path | None = None) -> Path:
 
 
 def claim_output(out: str | os.PathLike, root: Path, **sources: str | os.PathLike) -> Path:
-    """Take a folder for what the commands write (`mcnn_core.machine.files.claim`) and return its real path.
+    """Claim a folder for what the commands write (`claim`) and return its real path.
 
     Parameters
     ----------

@@ -5,8 +5,8 @@ histograms per plate and keeps 8 bit; it does not say which reference the histog
 Both of `REFERENCES` are affine maps of the transformed counts, so that one look-up table per plate
 and channel does all.
 
-The work is cut into blocks of fields, which any thread or machine may do (`mcnn_core.machine.scheduler`);
-what is done is kept if a run is killed. The store remembers the SHA-256 of every block, taken as
+The work is cut into blocks of fields, which any thread or machine may do
+(`mcnn_core.machine.scheduler`); what is done is kept if a run is killed. The store remembers the SHA-256 of every block, taken as
 the block was written.
 """
 
@@ -570,8 +570,8 @@ def preprocess(
     workers : int
         Threads that share the blocks of fields; the result does not depend on it.
     scheduler : str
-        Address of a cluster that does it instead (`mcnn_core.machine.scheduler`); the result does not depend
-        on that either.
+        Address of a cluster that does it instead (`mcnn_core.machine.scheduler`); the result does
+        not depend on that either.
     progress : bool
 
     Raises

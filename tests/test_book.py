@@ -32,7 +32,7 @@ SECOND = NOTEBOOK.format(
     title="Second",
     parameters="epochs = 1",
     prose="See {doc}`01_first`.",
-    code="import sys\n\nfrom mcnn_core import workspace\n\n"
+    code="import sys\n\nfrom mcnn_book import workspace\n\n"
     'space = workspace.Workspace(out, "02_second")\n'
     'print("no" + "ise", file=sys.stderr)\n'
     'space.record(length=len(space.need("kept.txt", notebook="01_first").read_text()) * epochs)',
@@ -387,8 +387,8 @@ def test_key_follows_who_loads_a_screen(small):
     (small / "mcnn_core/screen.py").write_text("load_screen = None\n")
     edit(
         small / "notebooks/02_second.md",
-        "from mcnn_core import workspace",
-        "from mcnn_core import workspace\nfrom mcnn_core.screen import load_screen",
+        "from mcnn_book import workspace",
+        "from mcnn_book import workspace\nfrom mcnn_core.screen import load_screen",
     )
     before = book.execution_key(options(small, SCREEN=str(table)), "02_second")
     (table.parent / "images/a.tif").unlink()
@@ -965,5 +965,5 @@ def test_a_notebook_follows_from_the_records_it_shows(tmp_path):
         return [path.name for path in book.recorded_files(tmp_path, cells, modules)]
 
     assert names([["read('b.json')", False]], {"files"}) == ["b.json"]
-    assert names([["recorded('x')", False]], {"study"}) == ["a.json", "b.json"]
+    assert names([["recorded('x')", False]], {"mcnn_book.study"}) == ["a.json", "b.json"]
     assert names([["1", False]], set()) == []

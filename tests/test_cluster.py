@@ -184,7 +184,7 @@ def while_one_of_two_is_killed(address, folder, preload, task, *arguments, **opt
 def test_a_worker_killed_in_preprocessing_leaves_no_trace(address, screen, tmp_path, monkeypatch):
     monkeypatch.setattr(preprocessing, "BLOCK", 2)
     here = preprocessing.preprocess(screen, tmp_path / "here", multiple=10, progress=False)
-    preload = PRELOAD.format(module="preprocess", function="_write", half=HALF_A_BLOCK)
+    preload = PRELOAD.format(module="preprocessing", function="_write", half=HALF_A_BLOCK)
     there = while_one_of_two_is_killed(
         address,
         tmp_path,

@@ -907,7 +907,7 @@ def test_make_data_gives_what_it_is_given(publisher, tmp_path):
     given = os.environ | {"SCREEN": "bbbc021", "DATA": "a dir", "ONLY": "Week1"}
     assert (
         subprocess.run(["sh", "-c", line], env=given, capture_output=True, text=True).stdout
-        == "-m|tools.run|mcnn_book.download|--screen|bbbc021|--data|a dir|--only|Week1|"
+        == "-m|tools.run|mcnn_book|data|--screen|bbbc021|--data|a dir|--only|Week1|"
     )
 
 

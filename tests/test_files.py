@@ -133,7 +133,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 import numpy as np, pandas as pd
-from mcnn_core import files
+from mcnn_core.machine import files
 resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))
 home, many = Path(sys.argv[1]), np.arange(1000)
 table = lambda path: files.write_table(path, pd.DataFrame({"a": many}))
@@ -281,7 +281,7 @@ def test_a_kill_while_a_folder_is_replaced_loses_nothing(tmp_path, at):
     write_folder(folder, a="1")
     (folder / "mine").write_text("mine")
     code = (
-        "import os, signal, sys; from pathlib import Path; from mcnn_core import files\n"
+        "import os, signal, sys; from pathlib import Path; from mcnn_core.machine import files\n"
         "replace, calls = os.replace, []\n"
         "def count(old, new):\n"
         "    replace(old, new); calls.append(new)\n"
@@ -421,7 +421,9 @@ def test_without_hard_links_files_of_others_are_copied(tmp_path, monkeypatch):
 PIPES = """
 import os, sys
 from pathlib import Path
-from mcnn_core import controls, doctor, enrichment, files, imagehts, images, screen
+from mcnn_core.analysis import enrichment, sirna
+from mcnn_core.machine import files
+from mcnn_core.readers import bbbc021, imagehts, images, loaddata
 from mcnn_core.errors import InputError
 home = Path(sys.argv[1])
 pipe, kimorph = home / "pipe.csv", home / "kimorph"
@@ -430,9 +432,9 @@ for path in (pipe, home / "BBBC021_v1_image.csv.gz", kimorph / "conf" / "imageco
     os.mkfifo(path)
 os.symlink("/dev/zero", home / "zero.csv")
 for read, *given in [(read, path) for path in (pipe, home / "zero.csv", home) for read in (
-        files.read_text, screen.read_loaddata, imagehts.read_conf, imagehts.read_annotation,
+        files.read_text, loaddata.read_loaddata, imagehts.read_conf, imagehts.read_annotation,
         images.image_header, enrichment._lines)] + [
-        (controls.read_plate, pipe, pipe), (screen.read_bbbc021, home),
+        (sirna.read_plate, pipe, pipe), (bbbc021.read_bbbc021, home),
         (imagehts.read_imagehts, kimorph)]:
     try:
         read(*given)

@@ -189,7 +189,8 @@ def test_every_rule_is_of_a_parameter_and_the_defaults_and_profiles_keep_them():
 
 
 @pytest.mark.parametrize("command, wrong, low", [
-    ("simulate", ["--out", "x", "--seed", "²"], 0), ("simulate", ["--screen", "kimorph", "--out", "x", "--seed", "-1"], 0),
+    ("simulate", ["--out", "x", "--seed", "²"], 0),
+    ("simulate", ["--screen", "kimorph", "--out", "x", "--seed", "-1"], 0),
     ("simulate", ["--out", "x", "--seed", "0", "--height", "10"], 64),
     ("simulate", ["--out", "x", "--seed", "0", "--workers", "0"], 1),
     ("train", ["--out", "x", "--epochs", "0"], 1), ("train", ["--out", "x", "--seed", "1.5"], 0),

@@ -52,7 +52,11 @@ train(store, labels, replace(TINY, dropout=0.0), recipe, sys.argv[1], progress=F
 """
 
 
-LAUNCHER = "import sys; from mcnn_core.machine.parallel import launch; launch([sys.executable, *sys.argv[1:]], 2)"
+LAUNCHER = """
+import sys
+from mcnn_core.machine.parallel import launch
+launch([sys.executable, *sys.argv[1:]], 2)
+"""
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 

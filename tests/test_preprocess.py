@@ -293,7 +293,7 @@ def test_an_image_that_changes_while_it_is_read_is_named(screen, tmp_path, monke
 #: noted it leaves half a block, and dies.
 DIES = """
 import os, pathlib, signal, sys, time
-from mcnn_core import preprocess
+from mcnn_core import preprocessing as preprocess
 from mcnn_core.screen import read_loaddata, save_screen
 
 preprocess.BLOCK, plain, done = 2, preprocess._write, []
@@ -469,7 +469,7 @@ def test_a_full_disk_stops_the_run_which_goes_on_when_there_is_room(
     screen, tmp_path, undisturbed, in_pairs
 ):
     code = (
-        "import resource, signal, sys; from mcnn_core import preprocess\n"
+        "import resource, signal, sys; from mcnn_core import preprocessing as preprocess\n"
         "from mcnn_core.screen import read_loaddata, save_screen\n"
         "preprocess.BLOCK = 2; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "plain = preprocess._write\n"

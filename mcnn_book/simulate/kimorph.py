@@ -1,7 +1,7 @@
 """A simulated KiMorph on disk, in the imageHTS layout, with known truth and a toy ontology.
 
-HeLa cells are drawn by `mcnn_book.simulate.cells` with other baselines; here is what else KiMorph has:
-four control siRNAs in twelve positions each, a library of siRNAs in duplicate among which groups of
+HeLa cells are drawn by `mcnn_book.simulate.cells` with other baselines; here is what else KiMorph
+has: four control siRNAs in twelve positions each, a library of siRNAs in duplicate among which groups of
 genes share a phenotype, one siRNA whose first replicate is spoilt by an artefact (the paper's LAK,
 l. 201-205), pictures as JPEG montages of fields, and a Gene Ontology in which some of the groups
 have a term. Phenotypes are those the paper names (l. 187-211). Genes, siRNAs and terms are
@@ -90,8 +90,8 @@ class Layout:
 
 # -------------------------------------------------------------------------- biology
 
-# HeLa beside the cells of `mcnn_book.simulate.cells`: no epithelial islands, drawn out, brighter nuclei;
-# in the units of PARAMETERS.
+# HeLa next to the cells of `mcnn_book.simulate.cells`: no epithelial islands, drawn out, brighter
+# nuclei; in the units of PARAMETERS.
 HELA = {
     "radius": 0.5,
     "elongation": 0.16,
@@ -306,8 +306,8 @@ def effect_table(sirnas: dict[str, Compound]) -> pd.DataFrame:
     DataFrame
         One row per siRNA, controls among them: compound, and for every biological parameter of
         `PARAMETERS` its mean shift, penetrance x effect + side, relative to the cells of
-        `mcnn_book.simulate.cells` (so that HeLa's own baseline is part of every row), in units of its
-        spread: the root of the summed variances between cells and between fields.
+        `mcnn_book.simulate.cells` (so that HeLa's own baseline is part of every row), in units of
+        its spread: the root of the summed variances between cells and between fields.
     """
     spread, names = np.hypot(_TABLE[1], _TABLE[2])[:_BIOLOGY], list(PARAMETERS)[:_BIOLOGY]
     shifts = np.array(

@@ -434,7 +434,8 @@ def _answers(treatments: pd.DataFrame) -> pd.DataFrame:
 def graded(answers: pd.DataFrame) -> pd.DataFrame:
     """Return the scores per way, protocol and part (and "all").
 
-    They are `mcnn_core.analysis.mechanisms.scores`, and the means of ``average_precision`` and ``chance``.
+    They are `mcnn_core.analysis.mechanisms.scores`, and the means of ``average_precision`` and
+    ``chance``.
     """
     rows = []
     for (way, protocol), group in answers.groupby(["way", "protocol"], sort=False):

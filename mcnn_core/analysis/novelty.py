@@ -197,7 +197,7 @@ def baselines(treatments: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 def novelties(
     wells: pd.DataFrame, treatments: pd.DataFrame, clusters: pd.DataFrame
 ) -> pd.DataFrame:
-    """Return ``novel.csv``, `mcnn_core.analysis.novelty.novelty`, on the clusters of `cluster_table`."""
+    """Return ``novel.csv``, which is `novelty` on the clusters of `cluster_table`."""
     if not has_controls(wells):
         return NOTHING
     return novelty(treatments, clusters["cluster"].sort_index(), activity(wells))

@@ -1050,7 +1050,7 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
             calls.append(("fsync", os.readlink(f"/proc/self/fd/{{handle}}"))), fsync(handle))
         os.replace = lambda old, new: (
             calls.append(("replace", str(old), str(new))), replace(old, new))
-        from mcnn_core import files
+        from mcnn_core.machine import files
         home = pathlib.Path({str(folder)!r})
         for run in range(2):
             files.write_json(home / "a.json", run)

@@ -25,7 +25,6 @@ from pandera.pandas import Check, Column, DataFrameSchema
 from tqdm import tqdm
 
 from mcnn_book.simulate import bbbc021 as simulated
-from mcnn_book.simulate import cells
 from mcnn_core import features, preprocessing
 from mcnn_core.errors import InputError, MissingStageError
 from mcnn_core.features import embed_screen
@@ -175,7 +174,7 @@ def disturb(folder: Path, how: Disturbance) -> None:
         return
     act, (point, _, name) = _act(how.act, folder), how.point.partition(" ")
     owner, attribute = {
-        "drawn": (cells, "_write_well"),
+        "drawn": (simulated, "_write_well"),
         "read": (preprocessing, "read_image"),
         "step": (torch.optim.AdamW, "step"),
         "fields": (MCNN, "embed"),
