@@ -2,10 +2,13 @@
 
 It is correct, plain, and with no thought of the hardware: float arrays of whole plates,
 `np.percentile`, a loop over wells, a table for each term; the network is in `plain_network`.
+Where a chapter shows a step as its idea in code, that is the code (`taught`).
 `tests/test_benchmarks.py` holds these to the same results as the package.
 """
 
+import ast
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -13,8 +16,21 @@ from scipy.cluster.hierarchy import linkage, optimal_leaf_ordering
 from scipy.spatial.distance import pdist
 from scipy.stats import fisher_exact
 
-from mcnn_core.preprocessing import PERCENTILES
 from mcnn_core.readers.images import image_paths
+
+
+def taught(chapter: str, **names: Any) -> dict[str, Any]:
+    """Return what a chapter defines in its idea in code: functions and classes, by name.
+
+    `names` are those that its set-up imports and they need. What the cell does with them stays
+    undone.
+    """
+    from tools.book import idea
+
+    cell = ast.parse(idea(chapter))
+    cell.body = [part for part in cell.body if isinstance(part, (ast.FunctionDef, ast.ClassDef))]
+    exec(compile(cell, chapter, "exec"), names)
+    return names
 
 
 def read(screen, rows) -> list[np.ndarray]:
@@ -24,17 +40,16 @@ def read(screen, rows) -> list[np.ndarray]:
 
 
 def preprocess(screen, path: Path) -> np.ndarray:
-    """Keep a plate as floats, sort it for percentiles, stretch, round, save: (n, H, W, C) uint8."""
-    fields = np.empty(0)
-    for _, rows in screen.table.groupby("Metadata_Plate"):
-        plate = np.stack(
-            [2 * np.sqrt(field.astype(np.float32) + 0.375) for field in read(screen, rows.index)]
-        )
-        low, high = np.percentile(plate, PERCENTILES, axis=(0, 1, 2))
-        plate = np.rint(np.clip((plate - low) / (high - low), 0, 1) * 255).astype(np.uint8)
-        fields = np.concatenate([fields, plate]) if fields.size else plate
-    np.save(path, fields)
-    return fields
+    """Pre-process each channel of each plate as chapter 2 does, save: (n, H, W, C) uint8."""
+    eight_bit = taught("02_preprocessing", np=np)["eight_bit"]
+    fields = []
+    for _, rows in screen.table.groupby("Metadata_Plate", sort=False):
+        counts = np.stack(read(screen, rows.index))
+        channels = [eight_bit(counts[..., c]) for c in range(counts.shape[-1])]
+        fields.append(np.stack(channels, axis=-1))
+    grey = np.concatenate(fields)
+    np.save(path, grey)
+    return grey
 
 
 def simulate(folder: Path, seed: int, layout, height: int, width: int) -> None:

@@ -222,6 +222,14 @@ def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
     ]
 
 
+def idea(name: str, root: Path = ROOT) -> str:
+    """Return the source of the cell of a chapter that is its idea in code."""
+    cells = [cell.source for cell in code_cells(_source(name, root)) if "idea" in tags(cell)]
+    if len(cells) != 1:
+        raise InputError(f"{name} has {len(cells)} cells with the tag idea, expected one")
+    return cells[0]
+
+
 def tags(cell: NotebookNode) -> list[str]:
     """Return the tags of a cell."""
     return cell.metadata.get("tags", [])
