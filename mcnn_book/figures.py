@@ -4,6 +4,9 @@ Colours hold for colour-blind readers and on paper: channels are blue, magenta a
 quantities cividis (blue small, yellow large, as in the paper's Fig. 3a), and classes differ
 by marker as well as by colour. Backgrounds are white, so pages may be dark. Figures are made for
 ``layout="constrained"`` and a page some 7 inches wide, and drawn at 150 dots per inch.
+
+seaborn draws matrices, distributions, lines and scatters of classes. What it lacks is written here:
+fields of a screen, and intervals that are known beforehand (seaborn computes its own).
 """
 
 import re
@@ -14,15 +17,17 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter
 from pandas.io.formats.style import Styler
-from scipy.cluster.hierarchy import dendrogram, linkage
+from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import squareform
+from scipy.special import expit
+from seaborn.matrix import dendrogram
 
-from mcnn_core.analysis.response import hill
 from mcnn_core.profiles import row_names
 from mcnn_core.screen import CONTROL
 
@@ -43,6 +48,27 @@ MARKERS = "osD^vP"
 SMALL: dict[str, Any] = {"fontsize": 8}
 
 
+ABOVE: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "ncols": 3} | SMALL
+
+
+BESIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1)} | SMALL
+
+
+"""Where legends stand that would cover something within the axes."""
+
+
+DOTS: dict[str, Any] = {"markersize": 5, "markeredgewidth": 0, "estimator": None}
+
+
+"""seaborn's lines through every point, whose marks otherwise have a white edge."""
+
+
+RING: dict[str, Any] = {"marker": "o", "markerfacecolor": "none", "linestyle": "none"}
+
+
+CELLS: dict[str, Any] = {"cmap": "cividis", "xticklabels": False, "yticklabels": False}
+
+
 TITLE_LINE = 0.16
 
 
@@ -61,8 +87,8 @@ COLOUR_WORDS = ("blue", "magenta", "green", "amber", "cyan", "grey")
 """`CHANNEL_COLOURS` in words."""
 
 
-# A $ in a compound's name is no formula.
-plt.rcParams.update({"figure.dpi": 150, "text.parse_math": False})
+# A $ in a compound's name is no formula; legends, seaborn's too, have no frame.
+plt.rcParams.update({"figure.dpi": 150, "legend.frameon": False, "text.parse_math": False})
 
 
 def short(name: object, most: int = LONGEST) -> str:
@@ -80,21 +106,14 @@ def colour_words(channels: Sequence[str]) -> str:
     """Say in which colours `composite` shows the channels: "DNA blue, actin magenta"."""
     if len(channels) == 1:
         return f"{channels[0]} in grey"
-    return ", ".join(
-        f"{channel} {colour}" for channel, colour in zip(channels, COLOUR_WORDS, strict=False)
-    )
+    return ", ".join(map(" ".join, zip(channels, COLOUR_WORDS, strict=False)))
 
 
 def panels(n: int, height: float = 2.9, sharey: bool = False) -> tuple[Figure, list[Axes]]:
     """Return a figure of `n` panels, two in a line, and their axes."""
-    figure, axes = plt.subplots(
-        -(-n // 2),
-        2,
-        figsize=(7.2, height * -(-n // 2)),
-        sharey=sharey,
-        squeeze=False,
-        layout="constrained",
-    )
+    lines = -(-n // 2)
+    style: dict[str, Any] = {"squeeze": False, "layout": "constrained"}
+    figure, axes = plt.subplots(lines, 2, figsize=(7.2, height * lines), sharey=sharey, **style)
     for ax in axes.flat[n:]:
         ax.remove()
     return figure, list(axes.flat[:n])
@@ -156,18 +175,11 @@ def show_field(
         length, left, bottom = bar / pixel_size, 0.04 * width, 0.94 * height
         ax.add_patch(Rectangle((left, bottom), length, 0.02 * height, color="white"))
         ax.text(left, bottom - 0.02 * height, f"{bar:g} µm", color="white", va="bottom", **SMALL)
+    below: dict[str, Any] = {"ha": "center", "va": "top", "transform": ax.transAxes, **SMALL}
     for c, name in enumerate(channels):
         colour = CHANNEL_COLOURS[c] * 0.75 if len(channels) > 1 else "black"
-        ax.text(
-            (c + 0.5) / len(channels),
-            -0.03,
-            short(name, 60 // len(channels)),
-            color=colour,
-            ha="center",
-            va="top",
-            transform=ax.transAxes,
-            **SMALL,
-        )
+        x, name = (c + 0.5) / len(channels), short(name, 60 // len(channels))
+        ax.text(x, -0.03, name, color=colour, **below)
     return ax
 
 
@@ -188,12 +200,8 @@ def contact_sheet(
     share = 1 - _title_height(titles) / (ax.figure.figure.get_size_inches()[1] / rows)
     _bare(ax)
     for i, (field, title) in enumerate(zip(fields, titles, strict=True)):
-        place = (
-            (i % columns) / columns,
-            1 - (i // columns + 1) / rows,
-            0.97 / columns,
-            share / rows,
-        )
+        corner = (i % columns) / columns, 1 - (i // columns + 1) / rows
+        place = (*corner, 0.97 / columns, share / rows)
         show_field(ax.inset_axes(place), field, None if i else pixel_size, title=title)
     return ax
 
@@ -206,9 +214,8 @@ def sheet_size(
     Width and height are in inches.
     """
     height, across = fields[0].shape[:2]
-    return width, -(-len(fields) // columns) * (
-        0.97 * width / columns * height / across + _title_height(titles)
-    )
+    line = 0.97 * width / columns * height / across + _title_height(titles)
+    return width, -(-len(fields) // columns) * line
 
 
 def _title_height(titles: Sequence[str]) -> float:
@@ -221,64 +228,63 @@ def plate_map(ax: Axes, table: pd.DataFrame, column: str, label: str = "") -> Ax
     A colour bar stands for numbers, a legend for words. Wells of several rows (sites) show their
     first value; wells without rows stay white.
     """
-    wells = table.drop_duplicates("Metadata_Well").set_index("Metadata_Well")[column]
-    rows, columns = wells.index.str[:-2], wells.index.str[-2:].astype(int)
+    wells = table.drop_duplicates("Metadata_Well")
+    row, number = wells["Metadata_Well"].str[:-2], wells["Metadata_Well"].str[-2:].astype(int)
+    rows = sorted(set(row), key=lambda row: (len(row), row))
+    columns = range(number.min(), number.max() + 1)
     label = label or short(column.removeprefix("Metadata_"))
-    letters, numbers = (
-        sorted(set(rows), key=lambda row: (len(row), row)),
-        range(columns.min(), columns.max() + 1),
-    )
-    x, y = columns, rows.map(letters.index)
-    size = 0.5 * 72 * min(ax.figure.figure.get_size_inches() / (len(numbers) + 3, len(letters) + 2))
-    if pd.api.types.is_numeric_dtype(wells):
-        shown = ax.scatter(x, y, size**2, wells, cmap="cividis", marker="s")
-        ax.figure.colorbar(shown, ax=ax, label=label)
+    if pd.api.types.is_numeric_dtype(wells[column]):
+        shown = pd.DataFrame(np.nan, rows, columns)
+        for place in zip(row, number, wells[column], strict=True):
+            shown.loc[place[:2]] = place[2]
+        _heat(ax, shown, label, square=False, linewidths=1)
     else:
-        for value, colour, marker in _styles(wells):
-            here = wells == value
-            ax.scatter(
-                x[here],
-                y[here],
-                size**2 * 0.8,
-                color=colour,
-                marker=marker,
-                label=short(value or "(none)"),
-            )
+        figure_size = ax.figure.figure.get_size_inches()
+        size = 0.5 * 72 * min(figure_size / (len(columns) + 3, len(rows) + 2))
+        x, y = number - columns[0] + 0.5, row.map(rows.index) + 0.5
+        _scatter(ax, x, y, *_classes(wells[column], "(none)"), int(size**2 * 0.8))
         _legend(ax, label, min(1, 7 / size))
-    ax.set(
-        xlabel="column",
-        ylabel="row",
-        xticks=list(numbers),
-        yticks=range(len(letters)),
-        yticklabels=letters,
-        xlim=(numbers[0] - 0.7, numbers[-1] + 0.7),
-        ylim=(len(letters) - 0.3, -0.7),
-    )
+    ax.set_xticks(np.arange(len(columns)) + 0.5, map(str, columns))
+    ax.set_yticks(np.arange(len(rows)) + 0.5, rows)
+    ax.set(xlabel="column", ylabel="row", xlim=(0, len(columns)), ylim=(len(rows), 0))
     return ax
 
 
-def _styles(values: pd.Series) -> list[tuple[str, str, str]]:
-    """Give each distinct value a colour and a marker.
+def _classes(values: Sequence, unnamed: str) -> tuple[list[str], dict[str, tuple[str, str]]]:
+    """Return the name of each value in a figure, and a colour and a marker for each name.
 
-    Together they are unique for the 24 values that a legend can hold.
+    These pairs are unique for the 24 values that a legend can hold. `unnamed` stands for "".
     """
-    return [(value, PALETTE[i % 8], MARKERS[i % 6]) for i, value in enumerate(sorted(set(values)))]
+    names: dict[str, str] = {}
+    for value in sorted(set(values)):
+        name = short(value or unnamed)
+        while name in names.values():  # values that differ in the middle stay different classes
+            name += " "
+        names[value] = name
+    styles = {name: (PALETTE[i % 8], MARKERS[i % 6]) for i, name in enumerate(names.values())}
+    return [names[value] for value in values], styles
+
+
+def _scatter(
+    ax: Axes, x: Any, y: Any, kinds: Sequence[str], styles: Mapping[str, tuple[str, str]], size: int
+) -> None:
+    """Scatter points in the colour and with the marker of their kind; `styles` has all of them."""
+    kind = np.asarray(kinds, object)
+    colours = {kind: colour for kind, (colour, _) in styles.items()}
+    markers = {kind: marker for kind, (_, marker) in styles.items()}
+    order = {"hue_order": list(styles), "style_order": list(styles)}
+    style = {"palette": colours, "markers": markers, "s": size, "linewidth": 0}
+    sns.scatterplot(x=np.asarray(x), y=np.asarray(y), hue=kind, style=kind, ax=ax, **order, **style)
 
 
 def _legend(ax: Axes, title: str = "", markerscale: float = 1) -> None:
     """List the classes right of the axes, or their number where they are too many to tell apart."""
     handles, _ = ax.get_legend_handles_labels()
     if len(handles) > 24:
+        ax.legend_ = None  # seaborn's
         ax.set_title(f"{len(handles)} different values, marks repeat", loc="right", fontsize=9)
     else:
-        ax.legend(
-            title=title,
-            bbox_to_anchor=(1.01, 1),
-            loc="upper left",
-            markerscale=markerscale,
-            frameon=False,
-            **SMALL,
-        )
+        ax.legend(title=title, markerscale=markerscale, **BESIDE)
 
 
 def histograms(ax: Axes, plates: Mapping[str, np.ndarray], bins: np.ndarray, xlabel: str) -> Axes:
@@ -286,18 +292,16 @@ def histograms(ax: Axes, plates: Mapping[str, np.ndarray], bins: np.ndarray, xla
 
     Up to 8 plates are named.
     """
-    few = len(plates) <= 8
+    few, middles = len(plates) <= 8, (bins[1:] + bins[:-1]) / 2
+    # pixels are counted here, as seaborn would hold each as a row of a table; and it takes no
+    # array of bins together with weights
+    style: dict[str, Any] = {"bins": list(bins), "element": "step", "fill": False, "linewidth": 1}
     for i, (plate, values) in enumerate(plates.items()):
-        share = np.histogram(np.ravel(values), bins)[0] / np.size(values)
-        ax.stairs(
-            share * 100,
-            bins,
-            color=PALETTE[i if few else 0],
-            label=short(plate),
-            alpha=0.8 if few else 0.3,
-        )
+        share = np.histogram(np.ravel(values), bins)[0] / np.size(values) * 100
+        style |= {"color": PALETTE[i if few else 0], "alpha": 0.8 if few else 0.3}
+        sns.histplot(x=middles, weights=share, label=short(plate), ax=ax, **style)
     if few:
-        ax.legend(title="plate", frameon=False, **SMALL)
+        ax.legend(title="plate", **SMALL)
     ax.set(xlabel=xlabel, ylabel="pixels (%)")
     return ax
 
@@ -307,62 +311,61 @@ def loss_curves(ax: Axes, history: pd.DataFrame, classes: int | None = None) -> 
 
     `classes` adds the loss of a guess.
     """
-    ax.plot(
-        history["epoch"], history["loss"], color=PALETTE[0], marker="o", markersize=3, label="loss"
-    )
-    if classes:
-        ax.axhline(
-            np.log(classes), color=PALETTE[0], linestyle=":", label=f"guessing among {classes}"
-        )
-    ax.set(xlabel="epoch", ylabel="cross-entropy (nats)", ylim=(0, None))
     right = ax.twinx()
-    right.plot(
-        history["epoch"],
-        history["accuracy"] * 100,
-        color=PALETTE[1],
-        marker="s",
-        markersize=3,
-        label="accuracy",
-    )
+    percent = history.assign(accuracy=history["accuracy"] * 100)
+    for side, column, marker, colour in ((ax, "loss", "o", 0), (right, "accuracy", "s", 1)):
+        style = {"color": PALETTE[colour], "marker": marker, "label": column, "legend": False}
+        sns.lineplot(percent, x="epoch", y=column, ax=side, **style, **DOTS)
+    if classes:
+        guess = f"guessing among {classes}"
+        ax.axhline(np.log(classes), color=PALETTE[0], linestyle=":", label=guess)
+    ax.set(xlabel="epoch", ylabel="cross-entropy (nats)", ylim=(0, None))
     right.set(ylabel="surrogate classes told right (%)", ylim=(0, 100))
-    handles = ax.get_lines() + right.get_lines()
-    right.legend(
-        handles=handles,
-        loc="lower center",
-        bbox_to_anchor=(0.5, 1),
-        ncols=3,
-        frameon=False,
-        **SMALL,
-    )
+    right.legend(handles=ax.get_lines() + right.get_lines(), **ABOVE)
     return ax
 
 
 def scree(ax: Axes, explained: np.ndarray) -> Axes:
     """Draw the cumulative variance that the principal components explain."""
     share = np.cumsum(explained) * 100
-    ax.plot(np.arange(1, len(share) + 1), share, color=PALETTE[0], marker="o", markersize=3)
+    components = np.arange(1, len(share) + 1)
+    sns.lineplot(x=components, y=share, color=PALETTE[0], marker="o", ax=ax, **DOTS)
     ax.axhline(99, color=PALETTE[4], linestyle=":")
-    ax.text(
-        0.02, 98.5, "99 %", color=PALETTE[4], va="top", transform=ax.get_yaxis_transform(), **SMALL
-    )
-    ax.set(
-        xlabel="principal components",
-        ylabel="variance explained (%)",
-        ylim=(min(share[0], 90) - 2, 101),
-    )
+    style: dict[str, Any] = {"color": PALETTE[4], "va": "top", **SMALL}
+    ax.text(0.02, 98.5, "99 %", transform=ax.get_yaxis_transform(), **style)
+    ax.set(xlabel="principal components", ylabel="variance explained (%)")
+    ax.set_ylim(min(share[0], 90) - 2, 101)
     return ax
+
+
+def _heat(ax: Axes, values: Any, label: str, square: bool = True, **style: Any) -> None:
+    """Draw a matrix with its colour bar; the middle of a cell is at whole numbers + 0.5."""
+    bar = {"label": label, "shrink": 0.8}
+    sns.heatmap(values, square=square, cbar_kws=bar, ax=ax, **CELLS, **style)
+
+
+def _name_cells(ax: Axes, table: pd.DataFrame) -> None:
+    """Write the names of columns and rows at a matrix."""
+    rows, columns = (np.arange(n) + 0.5 for n in table.shape)
+    slanted: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    ax.set_xticks(columns, map(short, table.columns), **slanted, **SMALL)
+    ax.set_yticks(rows, map(short, table.index), rotation=0, **SMALL)
 
 
 def _outline(ax: Axes, start: int, stop: int, **style: Any) -> None:
     """Draw a square around the rows and columns from `start` to `stop` of a matrix."""
     side = stop - start
-    ax.add_patch(Rectangle((start - 0.5, start - 0.5), side, side, fill=False, **style))
+    ax.add_patch(Rectangle((start, start), side, side, fill=False, **style))
 
 
 def _blocks(labels: np.ndarray) -> list[tuple[str, int, int]]:
     """Return (label, start, stop) of each run of equal labels."""
     edges = [0, *(np.flatnonzero(labels[1:] != labels[:-1]) + 1), len(labels)]
     return [(labels[start], start, stop) for start, stop in pairwise(edges)]
+
+
+def _distances(ax: Axes, distances: np.ndarray, largest: float) -> None:
+    _heat(ax, distances, "cosine distance", vmin=0, vmax=max(largest, 1e-9))
 
 
 def distance_matrix(
@@ -374,48 +377,29 @@ def distance_matrix(
 ) -> Axes:
     """Show cosine distances between treatments, in blocks of one mechanism (Fig. 3a).
 
-    Blue is near and yellow far.
-
-    Parameters
-    ----------
-    distances : (n, n) array
-        In the order of `table`, which `mcnn_core.analysis.distances.order_by` gives.
-    table : DataFrame
-        Treatment profiles in that order.
-    frame : (start, stop), optional
-        Rows to frame in red, that another panel shows larger.
-    only : (start, stop), optional
-        Show these rows alone, on the colours of the whole, and name each by compound and dose (Fig.
-        3b).
+    Blue is near and yellow far. `table` holds the treatments in the order of `distances`, which
+    `mcnn_core.analysis.distances.order_by` gives. `frame` is the first row to frame in red, and the one
+    after the last; `only` shows such rows alone, on the colours of the whole, and names each by
+    compound and dose (Fig. 3b).
     """
     first, last = only or (0, len(table))
     part = table.iloc[first:last]
-    shown = ax.imshow(
-        distances[first:last, first:last],
-        cmap="cividis",
-        vmin=0,
-        vmax=max(float(distances.max()), 1e-9),
-    )
+    _distances(ax, distances[first:last, first:last], float(distances.max()))
     blocks = _blocks(part["Metadata_MoA"].to_numpy())
-    ax.set(xticks=[], xlabel="treatments, in the order of the rows")
-    ax.set_yticks(
-        [(start + stop - 1) / 2 for _, start, stop in blocks],
-        [short(label) for label, _, _ in blocks],
-        **SMALL,
-    )
+    ax.set(xlabel="treatments, in the order of the rows")
+    middles = [(start + stop) / 2 for _, start, stop in blocks]
+    ax.set_yticks(middles, [short(label) for label, _, _ in blocks], rotation=0, **SMALL)
     for _, start, _ in blocks[1:]:
-        ax.axhline(start - 0.5, color="white", linewidth=0.6)
-        ax.axvline(start - 0.5, color="white", linewidth=0.6)
+        ax.axhline(start, color="white", linewidth=0.6)
+        ax.axvline(start, color="white", linewidth=0.6)
     if frame:
-        start, stop = frame
-        _outline(ax, start, stop, edgecolor="red", linewidth=2)
+        _outline(ax, *frame, edgecolor="red", linewidth=2)
     if only:
-        doses = part["Metadata_Concentration"].map(
-            lambda dose: "" if np.isnan(dose) else f" {dose:g} µM"
-        )
+        dose = part["Metadata_Concentration"]
+        doses = dose.map(" {:g} µM".format).where(dose.notna(), "")
         names = part["Metadata_Compound"].where(part["Metadata_Compound"] != "", row_names(part))
-        ax.secondary_yaxis("right").set_yticks(range(len(part)), names.map(short) + doses, **SMALL)
-    ax.figure.colorbar(shown, ax=ax, label="cosine distance", shrink=0.8)
+        right = ax.secondary_yaxis("right")
+        right.set_yticks(np.arange(len(part)) + 0.5, names.map(short) + doses, **SMALL)
     return ax
 
 
@@ -429,23 +413,20 @@ def confusion_matrix(ax: Axes, counts: pd.DataFrame) -> Axes:
     values = counts.to_numpy()
     total = values.sum(axis=1, keepdims=True)
     share = np.where(total > 0, values / total.clip(min=1) * 100, np.nan)
-    ax.set_facecolor("0.85")
-    shown = ax.imshow(share, cmap="cividis", vmin=0, vmax=100)
-    for row, column in zip(*np.nonzero(values), strict=True):
-        colour = "black" if share[row, column] > 55 else "white"
-        ax.text(column, row, values[row, column], ha="center", va="center", color=colour, **SMALL)
-    ax.set(xlabel="predicted", ylabel="true")
-    ax.set_xticks(
-        range(len(counts)),
-        map(short, counts.columns),
-        rotation=45,
-        ha="right",
-        rotation_mode="anchor",
-        **SMALL,
-    )
-    ax.set_yticks(range(len(counts)), map(short, counts.index), **SMALL)
-    ax.figure.colorbar(shown, ax=ax, label="of the true mechanism (%)", shrink=0.8)
+    numbers = np.where(values > 0, values.astype(str), "")
+    label = "of the true mechanism (%)"
+    _heat(ax, share, label, vmin=0, vmax=100, annot=numbers, fmt="", annot_kws=SMALL)
+    ax.set(xlabel="predicted", ylabel="true", facecolor="0.85")
+    _name_cells(ax, counts)
     return ax
+
+
+def _intervals(ax: Axes, y: pd.Series | np.ndarray, rows: pd.DataFrame, **style: Any) -> None:
+    """Draw marks with intervals; the three columns of `rows` are value, lower and upper end."""
+    value, low, high = (rows.iloc[:, column] for column in range(3))
+    # a share of 0 or 1 lies outside its own interval by a rounding error
+    error = [(value - low).clip(lower=0), (high - value).clip(lower=0)]
+    ax.errorbar(value, y, xerr=error, **style)
 
 
 def accuracy_bars(ax: Axes, table: pd.DataFrame) -> Axes:
@@ -457,36 +438,27 @@ def accuracy_bars(ax: Axes, table: pd.DataFrame) -> Axes:
     """
     if table.empty:
         return not_available(ax)
+    table = table.reset_index(drop=True)
     methods = list(dict.fromkeys(table["method"]))
-    recorded = table["recorded"] if "recorded" in table else pd.Series(False, table.index)
-    for method, rows in table.groupby("method"):
-        lines = methods.index(method) + np.linspace(-0.2, 0.2, len(rows)) * (len(rows) > 1)
-        for line, (index, row) in zip(lines, rows.iterrows(), strict=True):
-            if pd.isna(row["low"]):
-                ax.plot([0, row["overall"] * 100], [line, line], color="0.5", linestyle="--")
-                ax.plot(row["overall"] * 100, line, color="0.5", marker="|", markersize=10)
-                continue
-            colour = PALETTE[1] if recorded[index] else PALETTE[0]
-            ax.plot(
-                [row["low"] * 100, row["high"] * 100], [line, line], color=colour, linewidth=1.5
-            )
-            ax.plot(
-                row["overall"] * 100,
-                line,
-                color=colour,
-                marker="s" if recorded[index] else "o",
-                markerfacecolor="white" if recorded[index] else colour,
-            )
-    for label, marker, fill, colour in (
-        ("this run", "o", PALETTE[0], PALETTE[0]),
-        ("recorded", "s", "white", PALETTE[1]),
+    recorded = table.get("recorded", pd.Series(False, table.index)).astype(bool)
+    seeds = table.groupby("method")["method"]
+    shift = seeds.cumcount() / (seeds.transform("size") - 1).clip(lower=1) - 0.5
+    y = table["method"].map(methods.index) + 0.4 * shift.where(seeds.transform("size") > 1, 0)
+    percent = table[["overall", "low", "high"]] * 100
+    floor = table["low"].isna()
+    for label, marker, colour, fill, here in (
+        ("this run", "o", PALETTE[0], PALETTE[0], ~recorded),
+        ("recorded", "s", PALETTE[1], "white", recorded),
     ):
-        if (recorded == (label == "recorded")).any():
-            ax.plot([], [], color=colour, marker=marker, markerfacecolor=fill, label=label)
-    ax.plot([], [], color="0.5", linestyle="--", marker="|", label="expected, no image")
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False, **SMALL)
+        if here.any():
+            style = {"fmt": marker, "color": colour, "markerfacecolor": fill, "label": label}
+            _intervals(ax, y[here & ~floor], percent[here & ~floor], **style)
+    expected = percent.loc[floor, "overall"]
+    line = ax.hlines(y[floor], 0, expected, color="0.5", linestyle="--", label="expected, no image")
+    ax.plot(expected, y[floor], "|", color="0.5", markersize=10)
+    ax.legend(handles=[*ax.containers, line], **ABOVE)
     ax.set(
-        xlabel="right mechanism (% of treatments, 95 % interval)",
+        xlabel="right mechanism\n(% of treatments, 95 % interval)",
         xlim=(0, 100),
         ylim=(len(methods) - 0.5, -0.5),
     )
@@ -497,18 +469,8 @@ def accuracy_bars(ax: Axes, table: pd.DataFrame) -> Axes:
 
 def embedding(ax: Axes, points: np.ndarray, labels: pd.Series, xlabel: str, ylabel: str) -> Axes:
     """Scatter (n, 2) points; every label has its own pair of colour and marker."""
-    labels = np.asarray(labels)
-    for value, colour, marker in _styles(labels):
-        x, y = points[labels == value].T
-        ax.scatter(
-            x,
-            y,
-            s=22,
-            color=colour,
-            marker=marker,
-            linewidths=0,
-            label=short(value or "not annotated"),
-        )
+    kinds, styles = _classes(labels, "not annotated")
+    _scatter(ax, points[:, 0], points[:, 1], kinds, styles, 22)
     _legend(ax)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     return ax
@@ -522,32 +484,49 @@ def simulated_and_real(
     channels: Sequence[str],
     xlabel: str,
     ylabel: str,
-    logarithmic: bool = False,
 ) -> Axes:
     """Set curves of simulated fields (lines) against real ones (open marks).
 
-    Both are (C, len(x)), `x` optionally logarithmic.
+    Both are (C, len(x)), `x` is shown logarithmic.
     """
     for c, channel in enumerate(channels):
         colour = CHANNEL_COLOURS[c] * 0.75
         ax.plot(x, simulated[c], color=colour, label=f"{channel}, simulated")
-        ax.plot(
-            x,
-            real[c],
-            color=colour,
-            linestyle="none",
-            marker=MARKERS[c % 6],
-            markerfacecolor="white",
-            label=f"{channel}, real",
-        )
-    ax.set(xlabel=xlabel, ylabel=ylabel)
-    if logarithmic:
-        ax.set_xscale("log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_major_formatter("{x:g}")
-        ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.legend(frameon=False, **SMALL)
+        style = {"color": colour, "markerfacecolor": "white", "label": f"{channel}, real"}
+        ax.plot(x, real[c], MARKERS[c % 6], **style)
+    _log_axis(ax, xlabel, (1, 2, 5)).set(ylabel=ylabel)
+    ax.legend(**SMALL)
     return ax
+
+
+def _network(ax: Axes) -> None:
+    """Sketch the network: scales, each through its own convolutions, then fused."""
+    # middle of the left edge, width and height of each layer
+    layers = [
+        (0.31 + layer * 0.022, 0.68 - scale * 0.22, 0.014, 0.2 / 1.5**scale, PALETTE[5])
+        for scale in range(3)
+        for layer in range(3)
+    ]
+    last = [(0.415, 0.46, 0.018, 0.36, PALETTE[1]), (0.45, 0.46, 0.018, 0.24, PALETTE[1])]
+    for x, y, width, height, colour in layers + last:
+        box = (x, y - height / 2), width, height
+        ax.add_patch(Rectangle(*box, facecolor=colour, edgecolor="black", linewidth=0.6))
+    for x, y, text in ((0.334, 0.14, "scales"), (0.424, 0.27, "fusion"), (0.459, 0.33, "128")):
+        ax.text(x, y, text, ha="center", va="top", **SMALL)
+    for start, stop in ((0.265, 0.3), (0.378, 0.41), (0.475, 0.5), (0.665, 0.69)):
+        ends = (start, 0.46), (stop, 0.46)
+        ax.add_patch(FancyArrowPatch(*ends, arrowstyle="-|>", mutation_scale=12, color="0.3"))
+
+
+def _tree(ax: Axes, distances: np.ndarray) -> list[int]:
+    """Draw the tree of treatments, root at the right, and return the order of its leaves."""
+    if len(distances) == 1:
+        return [0]
+    links = linkage(squareform(distances, checks=False), "average")
+    style = {"tree_kws": {"color": "black", "linewidths": 0.8}, "label": False}
+    tree = dendrogram(distances, linkage=links, axis=0, rotate=True, ax=ax, **style)
+    ax.invert_xaxis()
+    return tree.reordered_ind
 
 
 def method_overview(
@@ -559,19 +538,9 @@ def method_overview(
 ) -> Axes:
     """Draw the paper's Fig. 1 from a run.
 
-    It shows fields by surrogate class, network, features, distances and tree.
-
-    Parameters
-    ----------
-    groups : mapping
-        Surrogate class to its fields, (H, W, C) uint8; three or four classes of two or three
-        fields.
-    features : (n, d) array
-        Profiles of some treatments.
-    distances : (n, n) array
-        Cosine distances between them.
-    labels : sequence of str
-        Their names.
+    It shows fields by surrogate class, network, features, distances and tree. `groups` are three
+    or four surrogate classes with two or three fields each, (H, W, C) uint8. `features` (n, d),
+    cosine `distances` (n, n) and `labels` are those of some treatments.
     """
     _bare(ax).set(xlim=(0, 1), ylim=(0, 1))
     heads = {
@@ -584,79 +553,21 @@ def method_overview(
         ax.text(x, 0.87, text, ha="center", va="bottom", fontsize=9)
     step = 0.82 / len(groups)
     for g, (name, fields) in enumerate(groups.items()):
-        bottom = 0.84 - (g + 1) * step
+        bottom, width = 0.84 - (g + 1) * step, 0.26 / len(fields)
         for f, field in enumerate(fields):
-            show_field(
-                ax.inset_axes(
-                    (f * 0.26 / len(fields), bottom + 0.05, 0.25 / len(fields), step - 0.06)
-                ),
-                field,
-            )
+            place = (f * width, bottom + 0.05, 0.25 / len(fields), step - 0.06)
+            show_field(ax.inset_axes(place), field)
         ax.text(0.13, bottom + 0.045, short(name), ha="center", va="top", **SMALL)
-    for scale in range(3):  # the same field at several scales, each through its own convolutions
-        for layer in range(3):
-            height = 0.2 / 1.5**scale
-            ax.add_patch(
-                Rectangle(
-                    (0.31 + layer * 0.022, 0.68 - scale * 0.22 - height / 2),
-                    0.014,
-                    height,
-                    facecolor=PALETTE[5],
-                    edgecolor="black",
-                    linewidth=0.6,
-                )
-            )
-    for x, height, text in ((0.415, 0.36, "fusion"), (0.45, 0.24, "128")):
-        ax.add_patch(
-            Rectangle(
-                (x, 0.46 - height / 2),
-                0.018,
-                height,
-                facecolor=PALETTE[1],
-                edgecolor="black",
-                linewidth=0.6,
-            )
-        )
-        ax.text(x + 0.009, 0.45 - height / 2, text, ha="center", va="top", **SMALL)
-    ax.text(0.334, 0.14, "scales", ha="center", va="top", **SMALL)
-    for start, stop, y in (
-        (0.265, 0.3, 0.46),
-        (0.378, 0.41, 0.46),
-        (0.475, 0.5, 0.46),
-        (0.665, 0.69, 0.46),
-    ):
-        ax.add_patch(
-            FancyArrowPatch((start, y), (stop, y), arrowstyle="-|>", mutation_scale=12, color="0.3")
-        )
-    alone = {"leaves": [0], "dcoord": [], "icoord": []}
-    tree = (
-        dendrogram(linkage(squareform(distances, checks=False), "average"), no_plot=True)
-        if len(distances) > 1
-        else alone
-    )
-    order = tree["leaves"]
-    rows = _bare(ax.inset_axes((0.51, 0.1, 0.15, 0.74)))
+    _network(ax)
+    order = _tree(_bare(ax.inset_axes((0.855, 0.1, 0.06, 0.74))), distances)
+    rows = ax.inset_axes((0.51, 0.1, 0.15, 0.74))
     largest = float(np.percentile(np.abs(features), 95))
-    rows.imshow(
-        features[order],
-        cmap="cividis",
-        vmin=-largest,
-        vmax=largest,
-        aspect="auto",
-        interpolation="nearest",
-    )
-    matrix = _bare(ax.inset_axes((0.7, 0.1, 0.15, 0.74)))
-    matrix.imshow(
-        distances[np.ix_(order, order)], cmap="cividis", aspect="auto", interpolation="nearest"
-    )
-    branches = _bare(ax.inset_axes((0.855, 0.1, 0.06, 0.74)))
-    for heights, leaves in zip(tree["dcoord"], tree["icoord"], strict=True):
-        branches.plot(heights, leaves, color="black", linewidth=0.8)
-    branches.set(ylim=(10 * len(order), 0))
-    for place, row in enumerate(order):
-        ax.text(
-            0.92, 0.84 - (place + 0.5) * 0.74 / len(order), short(labels[row]), va="center", **SMALL
-        )
+    sns.heatmap(features[order], vmin=-largest, vmax=largest, cbar=False, ax=rows, **CELLS)
+    matrix = ax.inset_axes((0.7, 0.1, 0.15, 0.74))
+    sns.heatmap(distances[np.ix_(order, order)], cbar=False, ax=matrix, **CELLS)
+    for line, row in enumerate(order):
+        y = 0.84 - (line + 0.5) * 0.74 / len(order)
+        ax.text(0.92, y, short(labels[row]), va="center", **SMALL)
     return ax
 
 
@@ -667,29 +578,20 @@ def similarity_heat(ax: Axes, table: pd.DataFrame) -> Axes:
     """
     if table.empty:
         return not_available(ax)
-    shown = ax.imshow(
-        table, cmap="cividis", vmin=min(1.0, float(np.nanmin(table))), vmax=2, aspect="auto"
-    )
-    for row, column in enumerate(np.nanargmax(table.to_numpy(), axis=1)):
-        ax.plot(
-            column, row, marker="o", markersize=5, markerfacecolor="none", markeredgecolor="black"
-        )
-    ax.set_xticks(
-        range(table.shape[1]),
-        map(short, table.columns),
-        rotation=45,
-        ha="right",
-        rotation_mode="anchor",
-        **SMALL,
-    )
-    ax.set_yticks(range(len(table)), map(short, table.index), **SMALL)
-    ax.figure.colorbar(shown, ax=ax, label="similarity (2 - cosine distance)", shrink=0.8)
+    least = min(1.0, float(np.nanmin(table)))
+    _heat(ax, table, "similarity (2 - cosine distance)", square=False, vmin=least, vmax=2)
+    largest = np.nanargmax(table.to_numpy(), axis=1)
+    rows = np.arange(len(table))
+    ax.plot(largest + 0.5, rows + 0.5, color="black", markersize=5, **RING)
+    ax.set(xlabel="", ylabel="")
+    _name_cells(ax, table)
     return ax
 
 
-def _log_axis(ax: Axes, xlabel: str) -> Axes:
-    """Make x logarithmic, with numbers at powers of ten alone."""
+def _log_axis(ax: Axes, xlabel: str, subs: Sequence[int] = (1,)) -> Axes:
+    """Make x logarithmic, with numbers at powers of ten, and at `subs` times them, alone."""
     ax.set(xscale="log", xlabel=xlabel)
+    ax.xaxis.set_major_locator(LogLocator(subs=subs))
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_formatter(NullFormatter())
     return ax
@@ -711,45 +613,23 @@ def response_curves(ax: Axes, points: pd.DataFrame, most: int = 3) -> Axes:
     """
     if points.empty:
         return not_available(ax)
-    first = (
-        points.loc[points.groupby("concentration")["median"].idxmax(), "mechanism"]
-        .value_counts()
-        .index
-    )
-    styles = {value: (colour, marker) for value, colour, marker in _styles(points["mechanism"])}
-    chosen = [
-        name
-        for name in dict.fromkeys([*points.loc[points["annotated"], "mechanism"], CONTROL, *first])
-        if name in styles
-    ][:most]
-    for mechanism in chosen:
+    best = points.loc[points.groupby("concentration")["median"].idxmax(), "mechanism"]
+    mechanisms = sorted(set(points["mechanism"]))
+    annotated = points.loc[points["annotated"], "mechanism"]
+    order = dict.fromkeys([*annotated, CONTROL, *best.value_counts().index])
+    for mechanism in [name for name in order if name in mechanisms][:most]:
         part = points[points["mechanism"] == mechanism].sort_values("concentration")
-        colour, marker = ("0.35", "s") if mechanism == CONTROL else styles[mechanism]
-        ax.errorbar(
-            part["concentration"],
-            part["median"],
-            part["mad"],
-            color=colour,
-            marker=marker,
-            markersize=4,
-            capsize=2,
-            linewidth=1,
-            label=short(mechanism),
-        )
-        ringed = part[part["annotated"]]
-        ax.plot(
-            ringed["concentration"],
-            ringed["median"],
-            linestyle="none",
-            marker="o",
-            markersize=11,
-            markerfacecolor="none",
-            markeredgecolor=colour,
-            markeredgewidth=0.8,
-        )
+        i = mechanisms.index(mechanism)
+        control = mechanism == CONTROL
+        colour, marker = ("0.35", "s") if control else (PALETTE[i % 8], MARKERS[i % 6])
+        style: dict[str, Any] = {"color": colour, "marker": marker, "label": short(mechanism)}
+        x, y = part["concentration"], part["median"]
+        ax.errorbar(x, y, part["mad"], markersize=4, capsize=2, linewidth=1, **style)
+        ringed = part["annotated"]
+        ax.plot(x[ringed], y[ringed], color=colour, markersize=11, markeredgewidth=0.8, **RING)
     _log_axis(ax, "concentration (µM)").set(ylabel="similarity")
     ax.set_title(short(points["compound"].iloc[0]), fontsize=9)
-    ax.legend(frameon=False, fontsize=7)
+    ax.legend(fontsize=7)
     return ax
 
 
@@ -761,27 +641,20 @@ def dose_effect(ax: Axes, dose: np.ndarray, effect: np.ndarray, fitted: pd.Serie
     """
     tested = np.unique(dose[dose > 0])
     left = tested[0] / 10
-    ax.plot(dose[dose > 0], effect[dose > 0], "o", color=PALETTE[0], markersize=4, label="wells")
-    ax.plot(
-        np.full((dose == 0).sum(), left),
-        effect[dose == 0],
-        "s",
-        color="0.5",
-        markersize=3,
-        label="controls",
-    )
+    styles = {"wells": (PALETTE[0], "o"), "controls": ("0.5", "s")}
+    kinds = np.where(dose == 0, "controls", "wells").tolist()
+    _scatter(ax, np.where(dose == 0, left, dose), effect, kinds, styles, 20)
     if fitted["status"] == "fit":
         x = np.geomspace(left, tested[-1], 200)
-        ax.plot(
-            x,
-            hill(x, fitted["bottom"], fitted["top"], np.log10(fitted["ec50"]), fitted["hill"]),
-            color=PALETTE[4],
-        )
+        # `mcnn_core.analysis.response.hill`, which is not imported: a change to the fit redraws no figure
+        rise = expit(fitted["hill"] * np.log(x / fitted["ec50"]))
+        curve = fitted["bottom"] + (fitted["top"] - fitted["bottom"]) * rise
+        ax.plot(x, curve, color=PALETTE[4])
         ax.axvline(fitted["ec50"], color=PALETTE[4], linestyle=":", label="EC50")
         ax.axvspan(fitted["low"], fitted["high"], color=PALETTE[4], alpha=0.15, linewidth=0)
     _log_axis(ax, "concentration (µM)").set(ylabel="effect")
     ax.set_title(f"{short(fitted['compound'])}:\n{fitted['status']}", fontsize=9)
-    ax.legend(frameon=False, fontsize=7)
+    ax.legend(fontsize=7, borderpad=1)  # off the wells, as it has marks like theirs
     return ax
 
 
@@ -794,42 +667,19 @@ def potency_intervals(ax: Axes, potency: pd.DataFrame, true: pd.Series | None = 
         return not_available(ax)
     rows = potency.sort_values(["ec50", "compound"], na_position="first", ignore_index=True)
     fitted = rows[rows["status"] == "fit"]
-    error = [fitted["ec50"] - fitted["low"], fitted["high"] - fitted["ec50"]]
-    ax.errorbar(
-        fitted["ec50"],
-        fitted.index,
-        xerr=error,
-        fmt="o",
-        color=PALETTE[0],
-        markersize=4,
-        linewidth=1,
-        label="EC50, 95 % interval",
-    )
+    style = {"color": PALETTE[0], "markersize": 4, "linewidth": 1, "label": "EC50, 95 % interval"}
+    _intervals(ax, fitted.index, fitted[["ec50", "low", "high"]], fmt="o", **style)
     if true is not None:
-        ax.plot(
-            rows["compound"].map(true),
-            rows.index,
-            "x",
-            color=PALETTE[4],
-            markersize=5,
-            label="planted EC50",
-        )
+        known = rows["compound"].map(true)
+        ax.plot(known, rows.index, "x", color=PALETTE[4], markersize=5, label="planted EC50")
+    right: dict[str, Any] = {"ha": "right", "va": "center", "transform": ax.get_yaxis_transform()}
     for row, status in rows.loc[rows["status"] != "fit", "status"].items():
-        ax.text(
-            0.99,
-            row,
-            status,
-            ha="right",
-            va="center",
-            fontsize=6,
-            color="0.35",
-            transform=ax.get_yaxis_transform(),
-        )
+        ax.text(0.99, row, status, fontsize=6, color="0.35", **right)
     _log_axis(ax, "EC50 (µM)").set(ylim=(-1, len(rows)))
     # Room for the reasons.
     ax.set_xlim(right=ax.get_xlim()[1] * (100 if len(fitted) < len(rows) else 1))
     ax.set_yticks(range(len(rows)), rows["compound"].map(short), fontsize=7)
-    ax.legend(frameon=False, loc="upper left", **SMALL)
+    ax.legend(**ABOVE)
     return ax
 
 
@@ -838,21 +688,12 @@ def ordered_matrix(ax: Axes, distances: np.ndarray, clusters: np.ndarray) -> Axe
 
     Each cluster of two or more is framed.
     """
-    shown = ax.imshow(
-        distances,
-        cmap="cividis",
-        vmin=0,
-        vmax=max(float(distances.max()), 1e-9),
-        interpolation="nearest",
-    )
+    _distances(ax, distances, float(distances.max()))
     for _, start, stop in _blocks(np.asarray(clusters)):
         if stop - start > 1:
             _outline(ax, start, stop, edgecolor="white", linewidth=0.6)
-    ax.set(
-        xlabel="treatments, in the order of the leaves",
-        ylabel="treatments, in the order of the leaves",
-    )
-    ax.figure.colorbar(shown, ax=ax, label="cosine distance", shrink=0.8)
+    order = f"{len(distances)} profiles, in the order of the leaves"
+    ax.set(xlabel=order, ylabel=order)
     return ax
 
 
@@ -862,31 +703,20 @@ def novelty_map(ax: Axes, novel: pd.DataFrame) -> Axes:
     The distance is that to everything known. `novel` is what `mcnn_core.analysis.novelty.novelty` returned;
     dotted lines are the agreement that controls reach, one for each number of replicates.
     """
-    if novel.empty:
+    if novel[["agreement", "score"]].dropna().empty:
         return not_available(ax)
-    kinds = {
-        "no effect seen": ~novel["active"],
-        "in a cluster with something known": novel["active"] & ~novel["novel"],
-        "novel": novel["novel"],
-    }
-    colours = ("0.6", PALETTE[0], PALETTE[4])
-    for (label, here), colour, marker in zip(kinds.items(), colours, "o^s", strict=True):
-        ax.scatter(
-            novel.loc[here, "agreement"],
-            novel.loc[here, "score"],
-            s=18,
-            color=colour,
-            marker=marker,
-            linewidths=0,
-            label=f"{label} ({here.sum()})",
-        )
+    kind = np.where(novel["novel"], 2, novel["active"].astype(int))
+    names = ["no effect seen", "in a cluster with something known", "novel"]
+    names = [f"{name} ({(kind == i).sum()})" for i, name in enumerate(names)]
+    styles = dict(zip(names, (("0.6", "o"), (PALETTE[0], "^"), (PALETTE[4], "s")), strict=True))
+    _scatter(ax, novel["agreement"], novel["score"], [names[i] for i in kind], styles, 18)
     for threshold in novel["threshold"].dropna().unique():
         ax.axvline(threshold, color="0.3", linestyle=":")
     ax.set(
         xlabel="agreement of replicate wells (cosine)",
         ylabel="cosine distance to the nearest\nannotated treatment or control",
     )
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False, **SMALL)
+    ax.legend(**ABOVE)
     return ax
 
 
@@ -901,40 +731,26 @@ def distinctness_map(ax: Axes, scored: pd.DataFrame, chosen: pd.DataFrame) -> Ax
         return not_available(ax)
     end = 1.05 * float(scored[["own", "other"]].max().max())
     ax.plot([0, end], [0, end], color="0.3", linestyle=":", label="both equal")
+    first, others = f"the first {len(chosen)} chosen", "other treatments"
+    kinds = np.where(scored["treatment"].isin(chosen["treatment"]), first, others).tolist()
+    styles = {others: ("0.6", "o"), first: (PALETTE[4], "^")}
+    _scatter(ax, scored["own"], scored["other"], kinds, styles, 20)
     here = scored.set_index("treatment").loc[chosen["treatment"]]
-    rest = scored[~scored["treatment"].isin(chosen["treatment"])]
-    ax.scatter(
-        rest["own"], rest["other"], s=16, color="0.6", linewidths=0, label="other treatments"
-    )
-    ax.scatter(
-        here["own"],
-        here["other"],
-        s=30,
-        color=PALETTE[4],
-        marker="^",
-        linewidths=0,
-        label=f"the first {len(here)} chosen",
-    )
     places = here[["own", "other"]].to_numpy()
     for number, place in enumerate(places, 1):
         right, above = (places - place).T / end
         # Then the number goes to the left, off the next mark's.
         crowded = ((right > 0) & (right < 0.04) & (np.abs(above) < 0.04)).any()
-        ax.annotate(
-            str(number),
-            place,
-            xytext=(-4 if crowded else 4, 2),
-            ha="right" if crowded else "left",
-            textcoords="offset points",
-            fontsize=7,
-        )
+        shift, side = (-4, "right") if crowded else (4, "left")
+        style: dict[str, Any] = {"textcoords": "offset points", "ha": side, "fontsize": 7}
+        ax.annotate(str(number), place, xytext=(shift, 2), **style)
     ax.set(
         xlabel="mean cosine distance to the own replicates",
         ylabel="mean cosine distance to the\nnearest negative controls",
         xlim=(0, end),
         ylim=(0, end),
     )
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False, **SMALL)
+    ax.legend(**ABOVE)
     return ax
 
 
@@ -952,12 +768,9 @@ def bench_ratios(ax: Axes, rows: pd.DataFrame) -> Axes:
     """
     rows = rows.dropna(subset="ratio")
     y = np.arange(len(rows))[::-1]
-    ax.hlines(y, rows["ratio_low"], rows["ratio_high"], color=PALETTE[0])
-    ax.plot(rows["ratio"], y, MARKERS[0], color=PALETTE[0])
+    _intervals(ax, y, rows[["ratio", "ratio_low", "ratio_high"]], fmt="o", color=PALETTE[0])
     ax.axvline(1, color="0.6", lw=1)
-    _log_axis(ax, "textbook's time / our time")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.xaxis.set_major_formatter(lambda ratio, _: f"{ratio:g}")
+    _log_axis(ax, "textbook's time / our time", (1, 2, 5))
     ax.set_yticks(y, _case_names(rows), fontsize=8)
     return ax
 
@@ -968,20 +781,13 @@ def bench_shares(ax: Axes, rows: pd.DataFrame) -> Axes:
     The rows are those of `mcnn_book.check.cost.bench_rows`.
     """
     rows = rows.dropna(subset="share")
-    y = pd.Series(np.arange(len(rows))[::-1], rows.index)
-    kinds = rows.groupby("bound", sort=False)
-    for (kind, part), colour, marker in zip(kinds, PALETTE, MARKERS, strict=False):
-        ax.plot(part["share"], y[part.index], marker, color=colour, label=kind)
+    y = np.arange(len(rows))[::-1]
+    styles = dict(zip(rows["bound"].unique(), zip(PALETTE, MARKERS, strict=False), strict=False))
+    _scatter(ax, rows["share"], y, rows["bound"], styles, 36)
     ax.axvline(1, color="0.6", lw=1)
     _log_axis(ax, "share of the limit's speed")
     ax.set_yticks(y, _case_names(rows), fontsize=8)
-    ax.legend(
-        loc="upper center",
-        bbox_to_anchor=(0.3, -0.12 - 0.6 / len(rows)),
-        ncols=2,
-        frameon=False,
-        **SMALL,
-    )
+    ax.legend(loc="upper center", bbox_to_anchor=(0.3, -0.12 - 0.6 / len(rows)), ncols=2, **SMALL)
     return ax
 
 
@@ -997,30 +803,14 @@ def growth_curves(
 
     `marks` name some numbers, `line` is a bound.
     """
-    stages = table.groupby("stage", sort=False)
-    for (stage, part), colour, marker in zip(stages, PALETTE, MARKERS, strict=False):
-        ax.plot(
-            part["n_fields"],
-            part[column],
-            marker,
-            ls="-",
-            color=colour,
-            label=stage,
-            markevery=4,
-            ms=4,
-        )
+    stages = table["stage"].nunique()
+    styles = {"palette": PALETTE[:stages], "markers": list(MARKERS[:stages]), "dashes": False}
+    names = {"x": "n_fields", "y": column, "hue": "stage", "style": "stage"}
+    sns.lineplot(table, markevery=4, ax=ax, **names, **styles, **DOTS)
+    upright: dict[str, Any] = {"rotation": 90, "ha": "right", "va": "top", **SMALL}
     for name, place in marks.items():
         ax.axvline(place, color="0.6", lw=1)
-        ax.text(
-            place,
-            0.99,
-            f"{name} ",
-            rotation=90,
-            ha="right",
-            va="top",
-            transform=ax.get_xaxis_transform(),
-            **SMALL,
-        )
+        ax.text(place, 0.99, f"{name} ", transform=ax.get_xaxis_transform(), **upright)
     if line is not None:
         ax.axhline(line, color="0.3", ls="--", lw=1)
     _log_axis(ax, "fields").set(yscale="log", ylabel=ylabel)

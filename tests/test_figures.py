@@ -43,6 +43,16 @@ def bars(ax):
     return [other.get_ylabel() for other in ax.figure.axes if other.get_label() == "<colorbar>"]
 
 
+def marks(ax):
+    """Return the points of a scatter by colour and marker, in the order of their first points."""
+    (points,) = ax.collections
+    found = {}
+    kinds = zip(points.get_facecolors().tolist(), points.get_paths(), strict=True)
+    for (colour, path), place in zip(kinds, points.get_offsets().tolist(), strict=True):
+        found.setdefault((tuple(colour), path.vertices.tobytes()), []).append(place)
+    return list(found.values())
+
+
 def test_composite_colours():
     pure = figures.composite(np.eye(3, dtype=np.uint8)[None] * 255)
     np.testing.assert_allclose(pure[0], figures.CHANNEL_COLOURS[:3], atol=1e-6)
@@ -93,7 +103,9 @@ def test_histograms(ax, plates):
     )
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("8-bit intensity", "pixels (%)")
     assert (ax.get_legend() is not None) == (plates == 2)
-    assert sum(ax.patches[0].get_data().values) == pytest.approx(100)
+    # a bin's height stands at its left edge, the last one's again at the right
+    heights = ax.get_lines()[0].get_ydata()
+    assert heights[:-1].sum() == pytest.approx(100) and len(heights) == 9
 
 
 def test_training_and_components(ax):
@@ -120,28 +132,24 @@ def test_distance_matrix_and_its_zoom(ax, table):
     distances = cosine_distances(GENERATOR.normal(size=(12, 5)))
     figures.distance_matrix(ax, distances, table, frame=(4, 8))
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["Aur", "Eg5", "KI"]
-    assert ax.get_yticks().tolist() == [1.5, 5.5, 9.5] and bars(ax) == ["cosine distance"]
+    assert ax.get_yticks().tolist() == [2, 6, 10] and bars(ax) == ["cosine distance"]
     assert len(ax.get_lines()) == 4 and ax.patches[0].get_width() == 4
     figure, zoom = plt.subplots()
     table.loc[3, "Metadata_Concentration"] = np.nan
     figures.distance_matrix(zoom, distances, table, only=(2, 6))
     names = [tick.get_text() for tick in zoom.child_axes[0].get_yticklabels()]
     assert names == ["cAur2 0.1 µM", "cAur2", "cEg51 0.1 µM", "cEg51 3 µM"]
-    assert zoom.images[0].get_clim() == ax.images[0].get_clim() and zoom.images[
-        0
-    ].get_array().shape == (4, 4)
+    enlarged, whole = zoom.collections[0], ax.collections[0]
+    assert enlarged.get_clim() == whole.get_clim() and enlarged.get_array().shape == (4, 4)
     plt.close(figure)
 
 
 def test_confusion_matrix(ax):
     counts = pd.DataFrame([[3, 1, 0], [0, 0, 0], [0, 0, 2]], list("abc"), list("abc"))
     figures.confusion_matrix(ax, counts)
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted", "true") and texts(ax) == [
-        "3",
-        "1",
-        "2",
-    ]
-    shown = ax.images[0].get_array()
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted", "true")
+    assert texts(ax) == ["3", "1", "", "", "", "2"]
+    shown = ax.collections[0].get_array()
     assert shown[0].tolist() == [75, 25, 0] and np.ma.getmaskarray(shown)[1].all()
     assert bars(ax) == ["of the true mechanism (%)"]
 
@@ -172,12 +180,12 @@ def test_accuracy_bars_tell_live_from_recorded_and_floors(ax):
 
 def test_embedding_gives_every_label_its_own_mark(ax):
     labels = pd.Series([f"m{i:02d}" for i in range(24)])
-    assert len({style[1:] for style in figures._styles(labels)}) == 24
+    assert len(set(figures._classes(labels, "")[1].values())) == 24
+    alike = ["x" * 30 + middle + "y" * 30 for middle in "ab"]
+    assert len(set(figures._classes(alike, "")[0])) == 2
     points = GENERATOR.normal(size=(30, 2))
     figures.embedding(ax, points[:12], labels[:12].replace("m00", ""), "component 1", "component 2")
-    assert (
-        len(ax.collections) == 12 and ax.get_legend().get_texts()[0].get_text() == "not annotated"
-    )
+    assert len(marks(ax)) == 12 and legend(ax)[0] == "not annotated"
     assert ax.get_xlabel() == "component 1"
     ax.clear()
     figures.embedding(
@@ -186,16 +194,15 @@ def test_embedding_gives_every_label_its_own_mark(ax):
     assert ax.get_legend() is None and ax.get_title("right") == "30 different values, marks repeat"
 
 
-@pytest.mark.parametrize("logarithmic", [False, True])
-def test_simulated_and_real(ax, logarithmic):
+def test_simulated_and_real(ax):
     x, curves = np.geomspace(0.02, 0.4, 5), GENERATOR.normal(size=(3, 5))
     figures.simulated_and_real(
-        ax, x, curves, curves, ("DNA", "Actin", "Tubulin"), "frequency (1/µm)", "power", logarithmic
+        ax, x, curves, curves, ("DNA", "Actin", "Tubulin"), "frequency (1/µm)", "power"
     )
     assert len(ax.get_lines()) == 6 and "DNA, real" in [
         text.get_text() for text in ax.get_legend().get_texts()
     ]
-    assert ax.get_xscale() == ("log" if logarithmic else "linear")
+    assert ax.get_xscale() == "log"
 
 
 def test_method_overview(ax, table):
@@ -222,7 +229,8 @@ def test_plates_of_1536_wells(ax):
     )
     figures.plate_map(ax, wells, "Metadata_control_type")
     assert [label.get_text() for label in ax.get_yticklabels()] == ["B", "Z", "AA", "AF"]
-    assert ax.get_xticks()[[0, -1]].tolist() == [1, 48]
+    columns = [label.get_text() for label in ax.get_xticklabels()]
+    assert (columns[0], columns[-1], len(columns)) == ("1", "48", 48)
 
 
 def test_overview_of_one_treatment(ax):
@@ -242,16 +250,14 @@ def test_similarity_heat_marks_the_largest_of_each_row(ax):
         {"Aur": [1.8, 0.9], "Eg5": [1.2, np.nan], CONTROL: [0.4, 1.1]}, index=["a 1 µM", "b 3 µM"]
     )
     figures.similarity_heat(ax, table)
-    assert bars(ax) == ["similarity (2 - cosine distance)"] and ax.images[0].get_clim() == (0.4, 2)
-    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in ax.get_lines()] == [
-        (0, 0),
-        (2, 1),
-    ]
+    assert bars(ax) == ["similarity (2 - cosine distance)"]
+    assert ax.collections[0].get_clim() == (0.4, 2)
+    assert ax.get_lines()[0].get_xydata().tolist() == [[0.5, 0.5], [2.5, 1.5]]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["Aur", "Eg5", CONTROL]
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["a 1 µM", "b 3 µM"]
     other, axes = plt.subplots()
     figures.similarity_heat(axes, table + 0.7)
-    assert axes.images[0].get_clim() == (1, 2)  # similar rows do not spread over all colours
+    assert axes.collections[0].get_clim() == (1, 2)  # similar rows do not spread over all colours
     plt.close(other)
 
 
@@ -325,12 +331,10 @@ def test_dose_effect_draws_a_curve_where_there_is_one(ax, status):
         "log",
         f"drug:\n{status}",
     )
-    wells, controls, *rest = ax.get_lines()
-    assert wells.get_xydata().tolist() == [[0.1, 2], [1, 3], [1, 4], [10, 5]]
-    assert controls.get_xydata().tolist() == [
-        [0.01, 0],
-        [0.01, 1],
-    ]  # a decade left of the lowest dose
+    controls, wells = marks(ax)
+    assert wells == [[0.1, 2], [1, 3], [1, 4], [10, 5]]
+    assert controls == [[0.01, 0], [0.01, 1]]  # a decade left of the lowest dose
+    rest = [line for line in ax.get_lines() if len(line.get_xdata())]
     assert legend(ax) == ["wells", "controls", *["EC50"] * (status == "fit")] and len(
         ax.patches
     ) == (status == "fit")
@@ -381,17 +385,16 @@ def test_potency_intervals_are_ranked_and_say_why_not(ax):
 def test_ordered_matrix_frames_clusters_of_two_or_more(ax):
     distances = cosine_distances(GENERATOR.normal(size=(6, 3)))
     figures.ordered_matrix(ax, distances, pd.Series([1, 1, 2, 3, 3, 3], index=range(5, -1, -1)))
-    assert ax.get_xlabel() == ax.get_ylabel() == "treatments, in the order of the leaves" and bars(
-        ax
-    ) == ["cosine distance"]
+    assert ax.get_xlabel() == ax.get_ylabel() == "6 profiles, in the order of the leaves"
+    assert bars(ax) == ["cosine distance"]
     assert [
         (frame.get_x(), frame.get_y(), frame.get_width(), frame.get_height())
         for frame in ax.patches
-    ] == [(-0.5, -0.5, 2, 2), (2.5, 2.5, 3, 3)]
-    np.testing.assert_array_equal(ax.images[0].get_array(), distances)
+    ] == [(0, 0, 2, 2), (3, 3, 3, 3)]
+    np.testing.assert_array_equal(ax.collections[0].get_array(), distances)
     ax.clear()
     figures.ordered_matrix(ax, np.zeros((2, 2)), [1, 1])
-    assert ax.images[0].get_clim()[1] > 0
+    assert ax.collections[0].get_clim()[1] > 0
 
 
 def test_novelty_map_tells_three_kinds(ax):
@@ -415,12 +418,12 @@ def test_novelty_map_tells_three_kinds(ax):
         "in a cluster with something known (2)",
         "novel (1)",
     ]
-    assert [part.get_offsets().data.tolist()[0] for part in ax.collections] == [
-        [0.1, 0.9],
-        [0.8, 0.2],
-        [0.9, 1.0],
-    ]
-    assert [line.get_xdata()[0] for line in ax.get_lines()] == [0.3, 0.4]
+    assert marks(ax) == [[[0.9, 1.0]], [[0.8, 0.2]], [[0.1, 0.9]]]
+    thresholds = [line.get_xdata()[0] for line in ax.get_lines() if len(line.get_xdata())]
+    assert thresholds == [0.3, 0.4]
+    ax.clear()
+    single = table.assign(agreement=np.nan)  # no replicates at all
+    assert texts(figures.novelty_map(ax, single)) == ["not available"]
 
 
 def test_distinctness_map_numbers_the_chosen(ax):
@@ -428,8 +431,8 @@ def test_distinctness_map_numbers_the_chosen(ax):
         {"treatment": list("abc"), "own": [0.1, 0.4, 0.2], "other": [0.9, 0.3, 0.8]}
     )
     figures.distinctness_map(ax, scored, scored.iloc[[2, 0]])
-    rest, chosen = (part.get_offsets().data.tolist() for part in ax.collections)
-    assert rest == [[0.4, 0.3]] and chosen == [[0.2, 0.8], [0.1, 0.9]]
+    chosen, rest = marks(ax)
+    assert rest == [[0.4, 0.3]] and chosen == [[0.1, 0.9], [0.2, 0.8]]
     assert [(text.get_text(), tuple(text.xy)) for text in ax.texts] == [
         ("1", (0.2, 0.8)),
         ("2", (0.1, 0.9)),
@@ -499,11 +502,8 @@ def test_growth_has_a_curve_per_stage_and_a_line_per_mark(ax):
         "embed",
         "train",
     ] and texts(ax) == ["mine "]
-    assert (
-        len(ax.lines) == 4
-        and ax.get_xscale() == ax.get_yscale() == "log"
-        and ax.get_ylabel() == "hours"
-    )
+    assert sum(len(line.get_xdata()) > 0 for line in ax.lines) == 4
+    assert ax.get_xscale() == ax.get_yscale() == "log" and ax.get_ylabel() == "hours"
 
 
 def test_names_are_shown_as_text_and_cut_in_the_middle(ax):
