@@ -28,6 +28,7 @@ from mcnn_core.preprocessing import Store, preprocess
 from mcnn_core.readers.bbbc021 import read_bbbc021
 from mcnn_core.readers.images import read_field
 from mcnn_core.training import RECIPES, untrained_model
+from tools import book
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -76,6 +77,22 @@ def test_the_textbook_network_is_the_same_network(name, side):
     with torch.no_grad():
         torch.testing.assert_close(
             plain(x), model(x.contiguous(memory_format=torch.channels_last)), rtol=1e-3, atol=1e-4
+        )
+
+
+def test_the_textbook_network_is_the_one_that_chapter_4_writes_out():
+    chapter: dict = {}
+    exec(book.idea("04_network").partition("\npackage = ")[0], chapter)
+    torch.manual_seed(0)
+    model = MCNN(CONFIGS["default"], 5, 3, 64, 96)
+    model(torch.randn(4, 3, 64, 96))  # so that batch normalisation has something to scale by
+    written = chapter["MultiScale"](3, 5)
+    lost = written.load_state_dict(model.state_dict(), strict=False)
+    assert not lost.missing_keys and lost.unexpected_keys == ["grey_mean", "grey_std"]
+    x = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            written.eval()(x), plain_network.network(model).eval()(x), rtol=1e-5, atol=1e-5
         )
 
 
