@@ -3,8 +3,8 @@
 One module per step of the method, in the order of the chapters: ``screen``, ``preprocessing``,
 ``surrogate``, ``model``, ``training``, ``features``, ``profiles``, then ``analysis``. Beside them
 ``readers`` read screens as they come, and ``machine`` is what all of it runs on. Each module
-imports only earlier ones. The names that a script of one's own needs are offered here, and a module is
-loaded when the first of its names is asked for.
+imports only earlier ones. The names that a script of one's own needs are offered here, and a
+module is loaded when the first of its names is asked for.
 """
 
 from importlib import import_module

@@ -100,7 +100,7 @@ def embed_screen(
     ------
     InputError
         If the folder holds what this function has not written; if another run embeds into it; if
-        pixels of the store are not as they were written (`Store.verify`); and what `mcnn_core.machine.scheduler.pool` raises.
+        pixels of the store are not as they were written (`Store.verify`); and what `pool` raises.
     """
     folder = Path(folder).resolve()
     claim(folder, "embedding")

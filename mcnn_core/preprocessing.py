@@ -6,8 +6,8 @@ Both of `REFERENCES` are affine maps of the transformed counts, so that one look
 and channel does all.
 
 The work is cut into blocks of fields, which any thread or machine may do
-(`mcnn_core.machine.scheduler`); what is done is kept if a run is killed. The store remembers the SHA-256 of every block, taken as
-the block was written.
+(`mcnn_core.machine.scheduler`); what is done is kept if a run is killed. The store remembers the
+SHA-256 of every block, taken as the block was written.
 """
 
 import errno
