@@ -24,13 +24,15 @@ override INSTALLED := .venv/.installed
 override PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help book check data test lint study bench simulate faults notebooks clean
+.PHONY: help book report check data test lint study bench simulate faults notebooks clean
 
 help:
 	@echo 'make book       build the book; prints the path of its first page'
 	@echo '                PROFILE=tiny|default|paper  SCREEN=simulated|bbbc021|kimorph|PATH.csv  DATA=DIR'
 	@echo '                OUT=DIR  SEED=N  SURROGATE=column,column  PARAMS="key=value ..."'
-	@echo 'make check      examine a screen before the book is built on it: SCREEN=PATH.csv, or bbbc021|kimorph DATA=DIR'
+	@echo 'make report     what SCREEN=PATH.csv (or bbbc021, kimorph) shows: a summary, then figures and tables step by step;'
+	@echo '                make book gives the same on a screen that is not simulated'
+	@echo 'make check      examine a screen before a report is made of it: SCREEN=PATH.csv, or bbbc021|kimorph DATA=DIR'
 	@echo 'make data       fetch a public screen: SCREEN=bbbc021 DATA=DIR  ONLY=Week1,Week2_24381 for a part of it'
 	@echo '                or the Gene Ontology: SCREEN=kimorph DATA=DIR'
 	@echo 'make test       run the test suite, with coverage and the reason of every skip'
@@ -55,7 +57,8 @@ $(INSTALLED): requirements.txt requirements.lock pyproject.toml
 	$(PIP) check
 	@touch $@
 
-book: $(INSTALLED)
+book report: $(INSTALLED)
+	@test "$@:$$SCREEN" != report:simulated || { echo 'error: name the screen: make report SCREEN=PATH.csv' >&2; exit 2; }
 	@$(RUN) doit run
 	@$(BIN)/python -c 'import os; print(os.path.realpath(os.path.expanduser(os.environ["OUT"]) + "/html/index.html"))'
 

@@ -27,7 +27,7 @@ try:
         print(f"notebooks/{written} written anew, from its pair")
 except (InputError, OSError) as error:
     sys.exit(f"error: {error}")
-NAMES = book.notebook_names(BUILD.root)
+NAMES = book.chapters(BUILD)
 EXEC, SRC, HTML = (BUILD.out / name for name in ("exec", "src", "html"))
 DOIT_CONFIG = {
     "dep_file": str(book.state_file(BUILD)),

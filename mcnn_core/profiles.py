@@ -137,6 +137,51 @@ def treatment_profiles(wells: pd.DataFrame) -> pd.DataFrame:
     return aggregate(wells, by)
 
 
+def variance_shares(wells: pd.DataFrame) -> pd.DataFrame:
+    """Say how much of what tells wells apart goes with their plate, batch, place and treatment.
+
+    Returns
+    -------
+    DataFrame
+        One row for each of these that has two groups or more, and fewer than there are wells:
+        ``grouping``, ``groups``, the ``share`` of the variance of all profiles that lies between
+        the groups, and the share ``by chance``, (groups - 1) / (wells - 1); then both of the
+        negative controls alone, as ``control share`` and ``control chance``, NaN where these are
+        too few. What goes with the plate of a control is no effect of a treatment.
+    """
+    place = wells["Metadata_Well"].str.extract(r"([A-Z]+)0*([0-9]+)")
+    groupings = {
+        name: wells[f"Metadata_{name.capitalize()}"]
+        for name in ("treatment", "batch", "plate")
+        if f"Metadata_{name.capitalize()}" in wells
+    } | {"row of the plate": place[0], "column of the plate": place[1]}
+    control = (wells["Metadata_control_type"] == "negcon").to_numpy()
+    values = feature_matrix(wells)
+    rows = []
+    for name, groups in groupings.items():
+        number, *all_wells = _between(values, groups)
+        controls = _between(values[control], groups[control]) if name != "treatment" else (0, 0, 0)
+        if np.isfinite(all_wells[0]):
+            missing = not controls[0]
+            rows.append((name, number, *all_wells, *([np.nan] * 2 if missing else controls[1:])))
+    columns = ["grouping", "groups", "share", "by chance", "control share", "control chance"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _between(values: np.ndarray, groups: pd.Series) -> tuple[int, float, float]:
+    """Return the number of groups, the share of the variance between them, and that by chance.
+
+    Rows of no name belong to no group. 0 and NaN where there is one group, or one row in each.
+    """
+    named = (groups != "").to_numpy()
+    values = values[named] - values[named].mean(axis=0) if named.any() else values[named]
+    number, total = groups[named].nunique(), np.square(values).sum()
+    if not 1 < number < len(values) or not total:
+        return 0, np.nan, np.nan
+    means = pd.DataFrame(values).groupby(groups[named].to_numpy()).transform("mean")
+    return number, float(np.square(means).sum().sum() / total), (number - 1) / (len(values) - 1)
+
+
 def _categories(texts: pd.Series) -> pd.Categorical:
     """Return texts as categories of plain Python strings: an .h5ad file takes no other kind."""
     codes, found = pd.factorize(texts.to_numpy(dtype=object), sort=True)

@@ -208,13 +208,13 @@ def small_repository(root: Path, first: str, second: str, intro: str, profiles: 
     }.items():
         (root / f"{name}.md").write_text(text, encoding="utf-8")
     (root / "notebooks/profiles.yml").write_text(profiles, encoding="utf-8")
-    chapters = [
-        {"file": "notebooks/01_first"},
-        {"file": "notebooks/02_second"},
-        {"file": "book/api/index", "sections": [{"glob": "book/api/mcnn*"}]},
-    ]
-    (root / "_toc.yml").write_text(
-        json.dumps({"format": "jb-book", "root": "book/intro", "chapters": chapters}),
-        encoding="utf-8",
-    )
+    first_two = [{"file": "notebooks/01_first"}, {"file": "notebooks/02_second"}]
+    api = {"file": "book/api/index", "sections": [{"glob": "book/api/mcnn*"}]}
+    for name, first_page, chapters in (
+        ("_toc.yml", "book/intro", [*first_two, api]),
+        ("_toc_report.yml", "notebooks/02_second", first_two[:1]),
+        ("_toc_genes.yml", "notebooks/02_second", first_two[:1]),
+    ):
+        table = {"format": "jb-book", "root": first_page, "chapters": chapters}
+        (root / name).write_text(json.dumps(table), encoding="utf-8")
     return root

@@ -735,6 +735,113 @@ Small.
         assert raised.value.problems[0] == "if:first.big"
 
 
+def test_a_text_is_split_at_its_headings_and_not_in_fences():
+    text = """\
+(chapter)=
+# Title
+
+Words
+(not a label)= of it.
+
+```bash
+# no heading
+```
+
+:::{note}
+## none either
+:::
+
+(part)=
+
+## Part
+### Deeper
+End."""
+    parts = book.sections(text)
+    assert [level for level, _ in parts] == [1, 0, 2, 3, 0]
+    assert parts[0][1] == "(chapter)=\n# Title" and parts[2][1] == "(part)=\n\n## Part"
+    assert "no heading" in parts[1][1] and "none either" in parts[1][1]
+    assert book.sections("\n\n") == [] and book.sections("(a)=") == [(0, "(a)=")]
+
+
+REPORTED = (
+    NOTEBOOK.format(title="First", parameters="x = 1", prose="PROSE", code="1")
+    .replace("# First\n", "(first)=\n# First\n\nAbout the book.\n")
+    .replace(
+        "PROSE\n",
+        """\
+## Empty
+
+Prose of the book.
+
+(section-full)=
+## Full
+
+More prose.
+
+### Empty below
+
+Prose.
+
++++ {"tags": ["report"]}
+
+Of the report.
+
++++ {"tags": ["report", "if:first.big"]}
+
+Big.
+
+```{code-cell} ipython3
+:tags: [remove-output]
+
+setting_up = 1
+```
+
+```{code-cell} ipython3
+:tags: [idea]
+
+shown_in_the_book = 1
+```
+""",
+    )
+)
+
+
+def test_a_report_keeps_headings_of_what_it_keeps_outputs_and_what_is_written_for_it(small):
+    (small / "notebooks/01_first.md").write_text(REPORTED)
+    source = book.read_source("01_first", small)
+    page = book.weave(source, executed(source), {"first.big": False}, report=True)
+    nbformat.validate(page)
+    assert [cell.source for cell in page.cells] == [
+        "(first)=\n# First",
+        "(section-full)=\n## Full",
+        "### Empty below",
+        "Of the report.",
+        "1",
+    ]
+    code = page.cells[-1]
+    assert code.outputs[0].text == "output 4" and "hide-input" in code.metadata.tags
+    assert page.metadata["absent"] == []
+    shown = book.weave(source, executed(source), {"first.big": True}, report=True)
+    assert any(cell.source == "Big." for cell in shown.cells)
+    told = "\n".join(cell.source for cell in book.weave(source, executed(source)).cells)
+    assert "Of the report" not in told and "Prose of the book." in told and "setting_up" in told
+
+
+@pytest.mark.parametrize("output, seen", [
+    (nbformat.v4.new_output("stream", text="a"), True),
+    (nbformat.v4.new_output("stream", name="stderr", text="a"), False),
+    (nbformat.v4.new_output("display_data", {"text/html": "a"}), True),
+    (nbformat.v4.new_output("display_data", {"application/papermill.record/text/plain": "1"}),
+     False),
+])  # fmt: skip
+def test_a_report_knows_outputs_that_no_page_shows(small, output, seen):
+    source = book.read_source("01_first", small)
+    run = copy.deepcopy(source)
+    book.code_cells(run)[-1].outputs = [output]
+    page = book.weave(source, run, {}, report=True)
+    assert bool(book.code_cells(page)) == seen
+
+
 def test_every_condition_of_a_cell_is_recorded_by_its_chapter_or_an_earlier_one():
     code = ""
     for name in book.notebook_names():
@@ -792,12 +899,49 @@ def test_every_module_has_a_page():
     assert pages == set(book.module_names()) and len(pages) > 40
 
 
+SUMMARIES = {"19_summary", "20_gene_summary"}
+
+
 def test_every_page_is_in_the_contents():
-    toc = (ROOT / "_toc.yml").read_text()
+    pages, builds = (
+        book.contents(book.Build()),
+        [book.Build(screen=x) for x in ("x.csv", "kimorph")],
+    )
     for path in (ROOT / "book").glob("*.md"):
-        assert f"book/{path.stem}\n" in toc
-    for name in book.notebook_names():
-        assert f"notebooks/{name}\n" in toc
+        assert f"book/{path.stem}" in pages
+    assert set(book.notebook_names()) == {*book.chapters(book.Build()), *SUMMARIES}
+    for build in builds:
+        reported = book.contents(build)
+        assert len(set(reported)) == len(reported)
+        assert all((ROOT / f"{page}.md").is_file() for page in reported)
+        assert (
+            reported[0] == f"notebooks/{book.chapters(build)[-1]}"
+        )  # what runs last is read first
+
+
+def test_a_report_runs_the_chapters_that_apply():
+    numbers = {
+        screen: [name[:2] for name in book.chapters(book.Build(screen=screen))]
+        for screen in ("simulated", "bbbc021", "kimorph", "/x/plates.csv")
+    }
+    assert numbers["simulated"] == [f"{n:02d}" for n in range(1, 19)]
+    assert numbers["bbbc021"] == [*(f"{n:02d}" for n in range(1, 13)), "19"]
+    assert numbers["/x/plates.csv"] == numbers["bbbc021"]
+    assert numbers["kimorph"] == ["13", "14", "20"]
+    given = book.Build(
+        screen="/x/plates.csv", profile="tiny", params="supervised=False"
+    ).parameters()
+    assert set(given) == set(book.chapters(book.Build(screen="/x/plates.csv")))
+    assert given["08_mechanisms"]["supervised"] is False
+    with pytest.raises(InputError, match="node_size=3: there is no such key"):
+        book.Build(screen="/x/plates.csv", params="node_size=3").parameters()
+
+
+def test_a_report_tells_of_pages_that_are_in_the_book_alone():
+    found = book.elsewhere(book.Build(screen="kimorph"))
+    assert found["chapter-mechanisms"] == "Mechanisms of action"
+    assert "chapter-genes" not in found and "leaks" not in found
+    assert {"recorded", "robustness", "chapter-choosing"} <= set(found)
 
 
 @pytest.mark.parametrize(
@@ -915,6 +1059,32 @@ def test_a_small_book_from_end_to_end(small, tmp_path):
         "html/CNAME",
         "log.txt",
     ]  # all else is known to be ours, and make clean removes it
+
+
+def test_a_small_report_from_end_to_end(small, tmp_path):
+    out, table = tmp_path / "out", tmp_path / "screen" / "my plates.csv"
+    table.parent.mkdir()
+    table.write_text("a\n")
+    edit(small / "notebooks/01_first.md", "It kept", "See {ref}`far`. It kept")
+    for name in ("01_first", "02_second"):
+        with open(small / f"notebooks/{name}.md", "a") as text:
+            text.write(
+                '\n+++ {"tags": ["report"]}\n\nThe report of {result}`first.n` and '
+                "{ref}`a part <second-part>`, {ref}`far`, {py:mod}`mcnn_core.machine.files`.\n"
+            )
+    edit(small / "book/intro.md", "# Small", "(far)=\n# Far away")
+    edit(small / "notebooks/02_second.md", "# Second", "# Second\n\n(second-part)=\n## A part")
+    made = doit(small, out, SCREEN=str(table))
+    assert made.returncode == 0, made.stdout + made.stderr
+    first = (out / "html/notebooks/01_first.html").read_text()
+    assert "url=notebooks/02_second.html" in (out / "html/index.html").read_text()
+    assert "The report of" in first and "“Far away” in the book" in first
+    assert "It kept" not in first and "kept in kept.txt" in first and "my plates" in first
+    assert not (out / "html/book").exists()
+    assert doit(small, out, SCREEN=str(table)).stdout == ""
+    edit(small / "notebooks/02_second.md", "(second-part)=", "(third-part)=")
+    wrong = doit(small, out, SCREEN=str(table))
+    assert wrong.returncode != 0 and "second-part" in wrong.stderr
 
 
 def test_bad_options_end_the_build_in_one_line(small, tmp_path):

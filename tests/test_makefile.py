@@ -116,10 +116,24 @@ def test_a_value_arrives_as_it_was_given(make):
     for target, (name, option) in asked.items():
         arguments, _ = make(target, f"{name}=a  b$$c$(d)'\"#%")
         assert arguments[arguments.index(option) + 1] == "a  b$$c$(d)'\"#%"
+    assert make("report", "SCREEN=a.csv")[0] == make("book", "SCREEN=a.csv")[0]
     assert (
         "--screen" not in make("study")[0]
         and "mcnn_book.simulate.kimorph" in make("simulate", "SCREEN=kimorph", "OUT=x")[0]
     )
+
+
+def test_a_report_needs_a_screen(tmp_path):
+    for name in ("Makefile", "requirements.txt", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv/.installed").touch()
+    clean = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    ended = subprocess.run(
+        ["make", "report"], cwd=tmp_path, env=clean, capture_output=True, text=True
+    )
+    assert ended.returncode != 0
+    assert "error: name the screen: make report SCREEN=PATH.csv" in ended.stderr
 
 
 # What is installed ---------------------------------------------------------

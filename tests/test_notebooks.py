@@ -1,6 +1,5 @@
 """The notebooks as files: pairs that agree, parameters that exist, prose before functions."""
 
-import ast
 import re
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from tools import book
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = book.notebook_names()
-LONGEST_FUNCTION = 5
 PARAMETERS = {
     "01_screen": ["out", "seed", "screen", "data", "layout", "height", "width", "taxol"],
     "02_preprocessing": ["out", "reference", "bin", "network", "workers", "scheduler"],
@@ -66,6 +64,8 @@ PARAMETERS = {
     "16_choosing": ["out", "n"],
     "17_own_plates": ["out", "fields"],
     "18_scale": ["out", "cores", "core_hour", "gb_month", "months", "memory", "training_epochs"],
+    "19_summary": ["out", "screen", "data"],
+    "20_gene_summary": ["out", "data"],
 }
 
 
@@ -117,15 +117,40 @@ def test_profiles_are_the_three_promised():
     assert paper.items() <= profiles["paper"].items()
 
 
+#: Chapters that show their own step.
+SHOWING = [name for name in NAMES if int(name[:2]) in (*range(2, 9), *range(10, 15))]
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_no_long_function_lives_in_a_notebook(name):
-    for cell in book.code_cells(book.read_source(name)):
-        for node in ast.walk(ast.parse(book.python_lines(cell.source))):
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-                length = node.end_lineno - node.lineno + 1
-                assert length <= LONGEST_FUNCTION, (
-                    f"{name}: {node.name} has {length} lines; it belongs in the package"
-                )
+def test_set_up_is_one_folded_cell_after_the_parameters(name):
+    cells = book.code_cells(book.read_source(name))
+    opening = [cell for cell in cells if "Workspace(" in cell.source]
+    assert len(opening) == 1 and cells.index(opening[0]) == 1
+    assert "parameters" in book.tags(cells[0])
+    assert set(book.tags(opening[0])) == {"hide-input", "remove-output"}
+    prompt = opening[0].metadata["mystnb"]["code_prompt_show"]
+    assert prompt.startswith("Set up: imports")
+    elsewhere = [cell for cell in cells if cell is not opening[0] and "idea" not in book.tags(cell)]
+    for cell in elsewhere:
+        assert "from mcnn_core" not in cell.source and "import mcnn_core" not in cell.source
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_prose_of_the_book_is_unconditional(name):
+    for cell in book.read_source(name).cells:
+        conditions = [tag for tag in book.tags(cell) if tag.startswith(("if:", "unless:"))]
+        if cell.cell_type == "markdown" and conditions:
+            assert "report" in book.tags(cell), cell.source
+
+
+@pytest.mark.parametrize("name", SHOWING)
+def test_a_chapter_shows_its_step_and_compares_it_with_the_package(name):
+    cells = [cell for cell in book.code_cells(book.read_source(name)) if "idea" in book.tags(cell)]
+    assert len(cells) == 1 and book.tags(cells[0]) == ["idea"]
+    lines = [line.strip() for line in cells[0].source.splitlines()]
+    lines = [line for line in lines if line and not line.startswith("#")]
+    assert 6 <= len(lines) <= 40
+    assert any("assert" in line for line in lines)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,7 +8,15 @@ from scipy.spatial.distance import cosine
 from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import NearestNeighbors
 
-from mcnn_core.analysis.novelty import COLUMNS, activity, baselines, known, novelty, unannotated
+from mcnn_core.analysis.novelty import (
+    COLUMNS,
+    activity,
+    baselines,
+    known,
+    novelty,
+    strengths,
+    unannotated,
+)
 from mcnn_core.errors import InputError
 from mcnn_core.profiles import feature_columns, feature_matrix, treatment_profiles
 
@@ -35,6 +43,39 @@ def wells_of(effects, seed=0, plates=PLATES[:3], controls=16, annotation=None):
 
 def axis(number):
     return 10.0 * np.eye(FEATURES)[number]
+
+
+# -------------------------------------------------------------------------- strength
+
+
+def test_strength_is_the_distance_from_controls_of_the_plate_in_units_of_theirs():
+    wells = wells_of({"strong": 5 * axis(0), "weak": 0 * axis(1)})
+    found = strengths(wells)
+    medians = found.groupby("name")["strength"].median()
+    assert medians["strong 1 µM"] > 5 > 2 > medians["weak 1 µM"]
+    assert found.loc[found["control"], "strength"].median() == pytest.approx(1)
+    said = found.groupby("name")["replicates"].first()
+    assert said["strong 1 µM"] == "agree" and said["DMSO"] == "not tested"
+    assert set(found["replicates"]) <= {"agree", "do not agree", "not tested"}
+
+
+@pytest.mark.parametrize("plates", [PLATES[:1], PLATES[:3]])
+def test_strength_without_controls_counts_from_the_median_of_the_plate(plates):
+    wells = wells_of(
+        {"strong": 5 * axis(0), **{f"c{n}": 0 * axis(0) for n in range(8)}}, plates=plates
+    )
+    wells = wells[wells["Metadata_control_type"] == "trt"].reset_index(drop=True)
+    found = strengths(wells)
+    assert set(found["replicates"]) == {"not tested"} and not found["control"].any()
+    assert found.groupby("name")["strength"].median().idxmax() == "strong 1 µM"
+    assert found["strength"].median() == pytest.approx(1)
+
+
+def test_strength_of_wells_without_a_treatment_or_a_difference():
+    wells = wells_of({"a": axis(0)}, controls=0, plates=PLATES[:2]).assign(Metadata_Treatment="")
+    wells[feature_columns(wells)] = 1.0
+    found = strengths(wells)
+    assert (found["strength"] == 0).all() and found["name"].str.startswith("P").all()
 
 
 # -------------------------------------------------------------------------- activity

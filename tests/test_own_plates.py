@@ -97,9 +97,7 @@ def test_png_is_refused_by_name(tmp_path):
 
 # The chapters, executed in this process ------------------------------------
 
-CHAPTERS = [
-    name for name in book.notebook_names() if name[:2] not in ("13", "14", "15", "16", "18")
-]  # those are not about the screen at hand
+CHAPTERS = book.chapters(book.Build(screen="plates.csv"))
 TABLES = (
     "similarity.csv",
     "potency.csv",
@@ -152,15 +150,12 @@ def outputs_of(cell, space: dict) -> list:
 
 
 def run_book(csv: Path, out: Path) -> dict:
-    """Run the chapters about a screen and return each as its page shows it.
+    """Run the notebooks of a report and return each as its page shows it.
 
     The results are in the text.
     """
-    given, facts, pages = (
-        {"screen": str(csv), "out": str(out), "epochs": 1, "max_steps": 2, "supervised": False},
-        {},
-        {},
-    )
+    given = {"screen": str(csv), "out": str(out), "epochs": 1, "max_steps": 2, "supervised": False}
+    facts, pages = {}, {}
     for name in CHAPTERS:
         source, space = book.read_source(name), {"__name__": "__main__"}
         run = copy.deepcopy(source)
@@ -173,7 +168,7 @@ def run_book(csv: Path, out: Path) -> dict:
                     if key in book.known_parameters(source)
                 }
         facts |= read_json(out / "results" / f"{name}.json")
-        pages[name] = book.weave(source, run, facts)
+        pages[name] = book.weave(source, run, facts, report=True)
     for page in pages.values():
         for cell in page.cells:
             texts = [
@@ -192,7 +187,7 @@ def run_book(csv: Path, out: Path) -> dict:
 
 
 @pytest.fixture(scope="module", params=["bare", "doses", "hostile"])
-def own_book(request, tmp_path_factory):
+def own_report(request, tmp_path_factory):
     """Run the chapters of three screens that differ most."""
     folder = tmp_path_factory.mktemp("book")
     with pytest.MonkeyPatch.context() as patch:
@@ -202,8 +197,8 @@ def own_book(request, tmp_path_factory):
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")
-def test_a_book_of_an_own_screen_has_no_empty_figure_and_speaks_of_the_screen(own_book):
-    name, pages, out = own_book
+def test_a_report_has_no_empty_figure_and_speaks_of_its_screen(own_report):
+    name, pages, out = own_report
     for table in TABLES:
         assert (out / table).is_file()
     for chapter, page in pages.items():
@@ -221,14 +216,8 @@ def test_a_book_of_an_own_screen_has_no_empty_figure_and_speaks_of_the_screen(ow
             assert "not available" not in caption + (
                 text if cell.cell_type == "markdown" else ""
             ), (chapter, text)
-            assert (
-                not re.search(
-                    r"simulated screen|SX-\d|In the simulat",
-                    caption + (text if cell.cell_type == "markdown" else ""),
-                )
-                or "exercise}" in text
-                or "solution}" in text
-            ), (chapter, text)
+            shown = caption + (text if cell.cell_type == "markdown" else "")
+            assert not re.search(r"simulat|SX-\d", shown), (chapter, text)
             assert not caption or name in caption, (chapter, caption)
             for shown in re.findall(
                 r"\{numref\}`([\w-]+)`", text if cell.cell_type == "markdown" else ""
@@ -248,8 +237,8 @@ def test_a_book_of_an_own_screen_has_no_empty_figure_and_speaks_of_the_screen(ow
                 )
 
 
-def test_names_reach_pages_as_text(own_book):
-    _, pages, _ = own_book
+def test_names_reach_pages_as_text(own_report):
+    _, pages, _ = own_report
     for page in pages.values():
         for cell in book.code_cells(page):
             for output in cell.outputs:
@@ -257,31 +246,32 @@ def test_names_reach_pages_as_text(own_book):
                 assert not re.search(r"<script>alert|<b>plate|<i>a</i>", html)
 
 
-def test_chapters_say_why_they_are_short(own_book):
-    name, pages, _ = own_book
-    said = {
-        chapter: " ".join(cell["said"][0] for cell in page.cells) for chapter, page in pages.items()
-    }
+def test_the_summary_says_what_a_screen_cannot_answer_and_why(own_report):
+    name, pages, _ = own_report
+    said = " ".join(cell["said"][0] for cell in pages["19_summary"].cells)
     missing = {
         "bare": (
-            "01_screen names no compounds",
-            "08_mechanisms Not on this screen",
-            "09_whole_screen neither annotated treatments nor negative controls",
-            "10_potency Not on this screen",
-            "12_novel not every plate has negative controls",
-            "02_preprocessing `dmso` would be refused",
+            "Not answered: no mechanism has two compounds (Metadata_MoA, Metadata_Compound).",
+            "Not answered: not every plate has a negative control (Metadata_control_type negcon, "
+            "or the compound DMSO).",
         ),
-        "doses": (
-            "08_mechanisms Not on this screen",
-            "12_novel nothing is annotated",
-            "09_whole_screen no mechanism is known",
-        ),
+        "doses": ("Not answered: no mechanism has two compounds",),
         "hostile": (),
-    }
-    for chapter, words in (entry.split(" ", 1) for entry in missing[name]):
-        assert words in said[chapter]
-    for chapter, words in (entry.split(" ", 1) for other in missing.values() for entry in other):
-        assert (words in said[chapter]) == (f"{chapter} {words}" in missing[name])
+    }[name]
+    for words in missing:
+        assert words in said
+    assert ("Not answered: no mechanism" in said) == bool(missing)
+
+
+def test_a_report_is_figures_tables_and_little_else(own_report):
+    _, pages, _ = own_report
+    for chapter, page in pages.items():
+        for cell in book.code_cells(page):
+            assert "hide-input" in book.tags(cell) and cell.outputs, (chapter, cell.source)
+        for cell in page.cells:
+            heading = re.fullmatch(r"(\([\w-]+\)=\n+)*#+ .*", cell.source)
+            assert cell.cell_type == "code" or heading or "report" in book.tags(cell)
+        assert "# " in page.cells[0].source and "parameters" not in str(page.metadata)
 
 
 # Real screens ---------------------------------------------------------------

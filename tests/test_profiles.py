@@ -14,11 +14,45 @@ from mcnn_core.profiles import (
     feature_matrix,
     to_anndata,
     treatment_profiles,
+    variance_shares,
     well_profiles,
     whiten,
 )
 
 FEATURES = ["MCNN_001", "MCNN_002", "MCNN_003"]
+
+
+def test_shares_of_the_variance_equal_eta_squared_and_chance():
+    generator = np.random.default_rng(0)
+    wells = pd.DataFrame(generator.normal(size=(24, 3)), columns=FEATURES)
+    wells["Metadata_Plate"] = np.repeat(["P1", "P2"], 12)
+    wells["Metadata_Batch"] = "one"
+    wells["Metadata_Well"] = [f"{row}{column:02d}" for row in "AB" for column in range(1, 7)] * 2
+    wells["Metadata_Treatment"] = np.resize(["DMSO", "a", "b", ""], 24)
+    wells["Metadata_control_type"] = np.where(
+        wells["Metadata_Treatment"] == "DMSO", "negcon", "trt"
+    )
+    wells.loc[wells["Metadata_Plate"] == "P2", FEATURES] += 100
+    found = variance_shares(wells).set_index("grouping")
+    assert list(found.index) == ["treatment", "plate", "row of the plate", "column of the plate"]
+    assert found.loc["plate", "share"] > 0.99 and found.loc["plate", "control share"] > 0.99
+    assert found.loc["plate", "by chance"] == pytest.approx(1 / 23)
+    assert found.loc["plate", "control chance"] == pytest.approx(1 / 5)
+    assert found.loc["treatment", "groups"] == 3 and np.isnan(
+        found.loc["treatment", "control share"]
+    )
+    named = wells[wells["Metadata_Treatment"] != ""]
+    centred = named[FEATURES] - named[FEATURES].mean()
+    between = centred.groupby(named["Metadata_Treatment"]).transform("mean")
+    expected = (between**2).sum().sum() / (centred**2).sum().sum()
+    assert found.loc["treatment", "share"] == pytest.approx(expected)
+
+
+def test_shares_of_the_variance_need_groups():
+    wells = pd.DataFrame({"Metadata_Plate": "P", "Metadata_Well": ["A01", "A02"],
+                          "Metadata_Treatment": ["a", "b"], "Metadata_control_type": "trt",
+                          "MCNN_001": [1.0, 2.0]})  # fmt: skip
+    assert variance_shares(wells).empty
 
 
 @pytest.fixture

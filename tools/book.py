@@ -1,4 +1,7 @@
-"""Build the book: run the notebooks that need it, weave prose over outputs, render.
+"""Build the book, or a report: run the notebooks that need it, weave prose over outputs, render.
+
+The simulated screen gives the book. Any other screen gives a report: the notebooks that apply to
+it, without the prose that teaches, behind a summary.
 
 The work on a notebook is split in two. *Execute* runs its code and is keyed on the
 code, its parameters, the package modules it imports, the files that earlier notebooks
@@ -28,6 +31,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import cached_property, lru_cache
 from html.parser import HTMLParser
 from pathlib import Path
@@ -55,6 +59,8 @@ from mcnn_core.machine.files import (
 
 ROOT = Path(__file__).resolve().parents[1]
 SCREENS = ("simulated", "bbbc021", "kimorph")
+#: The table of contents of a build by its screen; any other screen has the second one.
+CONTENTS = {"simulated": "_toc.yml", "": "_toc_report.yml", "kimorph": "_toc_genes.yml"}
 FORMATS = "ipynb,md:myst"
 PACKAGES = ("mcnn_core", "mcnn_book")
 #: What the build itself, or `make check`, writes into `out`.
@@ -468,6 +474,11 @@ class Build:
         out = Path(environment.get("OUT") or root / "_build").expanduser().resolve()
         return cls(**given, seed=seed, out=out, root=root)
 
+    @property
+    def report(self) -> bool:
+        """Whether the pages are a report on a screen and not the book."""
+        return self.screen != "simulated"
+
     def sources(self) -> dict[str, str]:
         """Return what is read, by the name of the option that gives it."""
         given = {"SCREEN": "" if self.screen in SCREENS else self.screen, "DATA": self.data}
@@ -499,6 +510,8 @@ class Build:
         }
         defaults = {key: default for cell in known.values() for key, default in cell.items()}
         free = sorted(defaults.keys() - set(VARIABLES))
+        used = {key for name in chapters(self) for key in known[name]}
+        usable = [key for key in free if key in used]
         try:
             pairs = [pair.partition("=") for pair in shlex.split(self.params)]
         except ValueError as error:
@@ -526,7 +539,7 @@ class Build:
                 problems.append(f"{said}: {error}")
 
         for said, key, value in asked:
-            if key in free:
+            if key in (free if said.startswith("PROFILE=") else usable):
                 take(said, key, value)
             elif key in VARIABLES:
                 problems.append(f"{said}: give the variable {key.upper()} instead")
@@ -536,14 +549,54 @@ class Build:
             take(f"SURROGATE={self.surrogate}", "surrogate", self.surrogate)
         if problems:
             raise InputError(
-                f"PARAMS takes key=value with one of the keys {', '.join(free)}", problems
+                f"PARAMS takes key=value with one of the keys {', '.join(usable)}", problems
             )
         given |= {"screen": self.screen, "seed": self.seed, "out": str(self.out)} | (
             {"data": self.data} if self.data else {}
         )
         return {
-            name: {key: given[key] for key in cell if key in given} for name, cell in known.items()
+            name: {key: given[key] for key in known[name] if key in given}
+            for name in chapters(self)
         }
+
+
+def contents_file(build: Build) -> Path:
+    """Return the table of contents that a build's pages follow."""
+    return build.root / CONTENTS.get(build.screen, CONTENTS[""])
+
+
+def contents(build: Build) -> list[str]:
+    """Return the pages that the table of contents of a build names, the first page first.
+
+    A page is a path without its suffix; a pattern stands for several.
+    """
+    path = contents_file(build)
+    return [*_read_contents(path, tuple(_stat(path)))]
+
+
+@lru_cache(maxsize=10)
+def _read_contents(path: Path, _: tuple[int, ...]) -> list[str]:
+    return _pages(yaml.safe_load(read_text(path)))
+
+
+def _pages(node: Any) -> list[str]:
+    """Return what a part of a table of contents names."""
+    if isinstance(node, list):
+        return [page for part in node for page in _pages(part)]
+    if not isinstance(node, dict):
+        return []
+    named = [node[key] for key in ("root", "file", "glob") if key in node]
+    return named + [page for part in node.values() for page in _pages(part)]
+
+
+def chapters(build: Build) -> list[str]:
+    """Return the notebooks that belong to a build, in the order in which they run.
+
+    They are those that its table of contents names. A report's summary is its first page and is
+    numbered to run last.
+    """
+    named = set(contents(build))
+    return [name for name in notebook_names(build.root) if f"notebooks/{name}" in named]
 
 
 def read_profiles(root: Path = ROOT) -> dict[str, dict]:
@@ -708,7 +761,7 @@ def execution_key(build: Build, name: str) -> str:
     modules = set().union(
         *(imported_modules(python_lines(source), build.root) for source, _ in cells)
     )
-    earlier = [other for other in notebook_names(build.root) if other < name]
+    earlier = [other for other in chapters(build) if other < name]
     parameters = {key: value for key, value in build.parameters()[name].items() if key != "out"}
     parts = {
         "cells": cells,
@@ -1132,11 +1185,14 @@ def _take_over(build: Build, name: str, written: set[str], others: dict[str, str
 
     Those are the ones that only found them there.
 
+    So are those that have no part in this build.
+
     Raises
     ------
     RuntimeError
-        If an earlier notebook has written one of the files itself.
+        If an earlier notebook of this build has written one of the files itself.
     """
+    names = chapters(build)
     earlier = {
         other: written & {path for path, owner in others.items() if owner == other}
         for other in set(others.values())
@@ -1145,7 +1201,7 @@ def _take_over(build: Build, name: str, written: set[str], others: dict[str, str
     taken = sorted(
         path
         for other, paths in earlier.items()
-        for path in paths - set(run_record(build, other)["found"])
+        for path in (paths - set(run_record(build, other)["found"]) if other in names else ())
     )
     if taken:
         raise RuntimeError(
@@ -1182,15 +1238,24 @@ def holds(cell: NotebookNode, facts: dict) -> bool:
     return all(facts[key] == (kind == "if") for kind, _, key in asked)
 
 
-def weave(source: NotebookNode, executed: NotebookNode, facts: dict | None = None) -> NotebookNode:
+def weave(
+    source: NotebookNode,
+    executed: NotebookNode,
+    facts: dict | None = None,
+    report: bool = False,
+) -> NotebookNode:
     """Return `source` with the outputs of `executed`: present prose and tags, kept results.
 
     The parameters that were injected follow the parameters cell, hidden until asked for;
     papermill's time stamps are left out, and so are cells that `facts` do not call for (`holds`).
+    The book leaves out what is tagged ``report``; a report has little else (`_reported`).
     """
     woven = copy.deepcopy(source)
     for cell, run in zip(code_cells(woven), code_cells(executed), strict=True):
         cell.outputs, cell.execution_count = run.outputs, run.execution_count
+    if report:
+        kept = _reported([cell for cell in woven.cells if holds(cell, facts or {})])
+        return _with_cells(woven, kept)
     for run in executed.cells:
         if "injected-parameters" in tags(run):
             metadata = {
@@ -1207,11 +1272,101 @@ def weave(source: NotebookNode, executed: NotebookNode, facts: dict | None = Non
             )
             woven.cells.insert(after + 1, run)
             break
-    woven.metadata["absent"] = sorted(
-        {label for cell in woven.cells if not holds(cell, facts or {}) for label in labels(cell)}
+    shown = [
+        cell for cell in woven.cells if "report" not in tags(cell) and holds(cell, facts or {})
+    ]
+    return _with_cells(woven, shown)
+
+
+def _with_cells(notebook: NotebookNode, cells: list[NotebookNode]) -> NotebookNode:
+    """Return a notebook with these cells, and in its metadata the labels that went with others."""
+    before, now = (
+        {label for cell in part for label in labels(cell)} for part in (notebook.cells, cells)
     )
-    woven.cells = [cell for cell in woven.cells if holds(cell, facts or {})]
-    return woven
+    notebook.metadata["absent"] = sorted(before - now)
+    notebook.cells = cells
+    return notebook
+
+
+#: Outputs of a cell that a page never shows.
+UNSEEN = ("remove-cell", "remove-output", "parameters", "idea")
+
+
+def _reported(cells: Sequence[NotebookNode]) -> list[NotebookNode]:
+    """Return what a report shows of a chapter.
+
+    That are cells of code with outputs, their code folded; prose that is tagged ``report``; and
+    the title, and the headings of what is left. Nothing else that was written for the book.
+    """
+    kept: list[NotebookNode] = []
+    waiting: list[tuple[int, NotebookNode]] = []  # headings with nothing below them yet
+
+    def keep(cell: NotebookNode) -> None:
+        kept.extend(heading for _, heading in waiting)
+        waiting.clear()
+        kept.append(cell)
+
+    for cell in cells:
+        if cell.cell_type == "code":
+            if not set(UNSEEN) & set(tags(cell)) and any(map(_seen_output, cell.outputs)):
+                keep(_folded(cell))
+            continue
+        for number, (level, text) in enumerate(sections(cell.source)):
+            piece = nbformat.from_dict({**cell, "id": f"{cell.id}-{number}", "source": text})
+            if level == 1:
+                keep(piece)
+            elif level:
+                waiting[:] = [one for one in waiting if one[0] < level] + [(level, piece)]
+            elif "report" in tags(cell):
+                keep(piece)
+    return kept
+
+
+def _seen_output(output: NotebookNode) -> bool:
+    """Whether a page shows an output: neither a warning on the terminal nor a number glued."""
+    if output.output_type == "stream":
+        return output.name == "stdout"
+    return not any("papermill.record" in kind for kind in output.get("data", {}))
+
+
+def _folded(cell: NotebookNode) -> NotebookNode:
+    """Return a cell of code whose code is hidden until asked for."""
+    folded = copy.deepcopy(cell)
+    folded.metadata["tags"] = [*{*tags(cell), "hide-input"}]
+    folded.metadata.setdefault("mystnb", {})["code_prompt_show"] = "Show the code"
+    return folded
+
+
+def sections(text: str) -> list[tuple[int, str]]:
+    """Split Markdown at its headings.
+
+    Returns
+    -------
+    list of (int, str)
+        In order, headings with their level and with the labels above them, and what stands between
+        them, with 0.
+    """
+    parts: list[tuple[int, list[str]]] = []
+    fence = ""
+    above: list[str] = []  # labels that belong to the heading that follows, if one does
+    for line in text.splitlines():
+        heading = None if fence else re.match(r"(#+) ", line)
+        mark = re.match(r" *(```+|~~~+|:::+)", line)
+        if mark and (not fence or (line.strip() == fence)):
+            fence = "" if fence else mark[1]
+        if not fence and (re.fullmatch(r"\([\w-]+\)=", line) or (above and not line.strip())):
+            above.append(line)
+            continue
+        if heading:
+            parts.append((len(heading[1]), [*above, line]))
+        elif above or not parts or parts[-1][0]:
+            parts.append((0, [*above, line]))
+        else:
+            parts[-1][1].append(line)
+        above = []
+    parts += [(0, above)] if above else []
+    joined = [(level, "\n".join(lines).strip("\n")) for level, lines in parts]
+    return [(level, text) for level, text in joined if text.strip()]
 
 
 def labels(cell: NotebookNode) -> list[str]:
@@ -1230,9 +1385,9 @@ def write_woven(build: Build, name: str) -> None:
     executed = nbformat.read(build.out / "exec" / f"{name}.ipynb", as_version=4)
     facts: dict[str, Any] = {}
     executed.cells = nbformat.from_dict(without_place(executed.cells, build.out))
-    for earlier in notebook_names(build.root):
+    for earlier in chapters(build):
         facts |= read_json(results_file(build, earlier)) if earlier <= name else {}
-    woven = weave(read_source(name, build.root), executed, facts)
+    woven = weave(read_source(name, build.root), executed, facts, build.report)
     _write_if_changed(
         build.out / "src" / "notebooks" / f"{name}.ipynb", nbformat.writes(woven).encode()
     )
@@ -1262,7 +1417,7 @@ def merge_results(build: Build) -> None:
     from mcnn_book.workspace import provenance
 
     merged: dict = {}
-    for name in notebook_names(build.root):
+    for name in chapters(build):
         merged |= read_json(results_file(build, name))
         merged[f"run.seconds.{name}"] = run_record(build, name)["seconds"]
     merged |= {f"run.{key}": value for key, value in provenance(build.root).items()}
@@ -1304,7 +1459,7 @@ def chapters_by_module(root: Path = ROOT) -> dict[str, list[str]]:
     """
     users: dict[str, list[str]] = {}
     modules = module_names(root)
-    for name in notebook_names(root):
+    for name in chapters(Build(root=root)):
         code = "\n".join(python_lines(cell.source) for cell in code_cells(_source(name, root)))
         for module in imported_directly(code, root):
             users.setdefault(module, []).append(name)
@@ -1336,13 +1491,14 @@ def api_pages(root: Path = ROOT) -> dict[Path, str]:
 
 
 def prose_files(root: Path = ROOT) -> list[Path]:
-    """Return every file that the rendered book takes as it is."""
+    """Return every file that rendered pages take as it is."""
     inside = sorted(
         path
         for path in (root / "book").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     )
-    return [root / "_config.yml", root / "_toc.yml", *inside]
+    tables = [root / name for name in CONTENTS.values()]
+    return [root / "_config.yml", *(path for path in tables if path.exists()), *inside]
 
 
 def _write_if_changed(path: Path, content: bytes) -> None:
@@ -1361,6 +1517,28 @@ def _write_if_changed(path: Path, content: bytes) -> None:
             temporary.write_bytes(content)
 
 
+def _is_page(build: Build, path: Path) -> bool:
+    """Whether the table of contents of a build names a file."""
+    name = path.relative_to(build.root).with_suffix("").as_posix()
+    return any(fnmatch(name, pattern) for pattern in contents(build))
+
+
+def elsewhere(build: Build) -> dict[str, str]:
+    """Return by label the title of its page, of pages that are in the book and not in this build.
+
+    References to them are shown in words (``book/_ext/absent.py``).
+    """
+    found: dict[str, str] = {}
+    pages = [*(build.root / "book").glob("*.md"), *(build.root / "notebooks").glob("*.md")]
+    for path in sorted(pages):
+        if not _is_page(build, path):
+            text = path.read_text(encoding="utf-8")
+            title = re.search(r"^# (.*)$", text, re.MULTILINE)
+            named = re.findall(r"^(?:\(| *(?::label:|:name:|name:) )([\w-]+)", text, re.MULTILINE)
+            found |= dict.fromkeys(named, title[1] if title else path.stem)
+    return found
+
+
 def stage(build: Build) -> None:
     """Mirror configuration, prose and API pages into ``src``; unchanged files keep their times.
 
@@ -1368,11 +1546,19 @@ def stage(build: Build) -> None:
     counting as duplicate pages. What others have put there stays, and is no part of the book.
     """
     source = build.out / "src"
-    pages = {path.relative_to(build.root): path.read_bytes() for path in prose_files(build.root)}
-    pages |= {path: text.encode() for path, text in api_pages(build.root).items()}
+    pages = {
+        path.relative_to(build.root): path.read_bytes()
+        for path in prose_files(build.root)
+        if path.parent != build.root and (path.suffix != ".md" or _is_page(build, path))
+    }
+    pages[Path("_config.yml")] = (build.root / "_config.yml").read_bytes()
+    pages[Path("_toc.yml")] = contents_file(build).read_bytes()
+    pages[Path("elsewhere.json")] = json.dumps(elsewhere(build)).encode()
+    if not build.report:
+        pages |= {path: text.encode() for path, text in api_pages(build.root).items()}
     for relative, content in pages.items():
         _write_if_changed(source / relative, content)
-    names, kept, others = notebook_names(build.root), {source / relative for relative in pages}, []
+    names, kept, others = chapters(build), {source / relative for relative in pages}, []
     for path in sorted(source.rglob("*")):
         if path.is_dir() or path.parent.name == "__pycache__":
             continue
@@ -1410,8 +1596,8 @@ def sphinx_configuration(
 ) -> str:
     """Return the ``conf.py`` that Jupyter Book makes of ``_config.yml``.
 
-    The title of the book names a screen of the reader's own. Files in `others`, relative to
-    `source`, are no pages.
+    The title of a report names its screen, and nothing in a report leads to the pages of the
+    package, which it lacks. Files in `others`, relative to `source`, are no pages.
     """
     from jupyter_book.config import get_final_config
 
@@ -1425,8 +1611,10 @@ def sphinx_configuration(
         *settings["exclude_patterns"],
         *(re.sub(r"([\[*?])", r"[\1]", name) for name in others),
     ]
-    if screen not in SCREENS:
-        settings["html_title"] += ": " + re.sub(r"[^\w .,()+-]", "_", Path(screen).stem)
+    if screen != "simulated":
+        name = Path(screen).stem if screen not in SCREENS else screen
+        settings["html_title"] += ": " + re.sub(r"[^\w .,()+-]", "_", name)
+        settings["nitpick_ignore_regex"] = [("py:.*", ".*")]
     # Trees of millions of nodes that all stay: looking among them for garbage as often as usual
     # takes a fifth of the time.
     lines = [
@@ -1513,9 +1701,10 @@ def render(build: Build) -> dict[str, dict]:
             raise RuntimeError(
                 "\n".join(["the book was not rendered: see the warnings above", *remote])
             )
-        if (build.out / "explore.html").exists():
-            shutil.copy(build.out / "explore.html", pages)
-        root_page = yaml.safe_load((build.root / "_toc.yml").read_text(encoding="utf-8"))["root"]
+        for beside in ("explore.html", *(["own_plates/check.html"] if build.report else [])):
+            if (build.out / beside).exists():
+                shutil.copy(build.out / beside, pages)
+        root_page = contents(build)[0]
         (pages / "index.html").write_text(
             f'<meta http-equiv="refresh" content="0; url={root_page}.html">\n', encoding="utf-8"
         )

@@ -1,8 +1,9 @@
 """Say in words what a reference led to, where this screen has no data for it.
 
-Parts of chapters are left out where a screen cannot answer (`tools.book.holds`); other pages refer
-to them all the same. What was left out stands in the metadata of the woven notebooks, so a
-reference that is merely wrong stays a warning.
+Parts of chapters are left out where a screen cannot answer (`tools.book.holds`), and whole pages of
+the book where a report does without them; other pages refer to them all the same. What was left
+out stands in the metadata of the woven notebooks, and by page in ``elsewhere.json``, so a reference
+that is merely wrong stays a warning.
 """
 
 import json
@@ -25,6 +26,8 @@ def collect(app):
         for page in Path(app.srcdir, "notebooks").glob("*.ipynb")
         if not none(f"notebooks/{page.name}")
     ]
+    path = Path(app.srcdir, "elsewhere.json")
+    app.elsewhere = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     app.absent = {
         label
         for page in pages
@@ -34,13 +37,14 @@ def collect(app):
 
 def resolve(app, env, node, contnode):
     """Return the words in place of a reference to something left out."""
-    if (
-        node.get("refdomain") == "std"
-        and node.get("reftype") in WORDS
-        and node["reftarget"] in app.absent
-    ):
-        own = node.get("refexplicit") and node["reftype"] == "ref"
-        return contnode if own else nodes.inline("", WORDS[node["reftype"]])
+    target, kind = node.get("reftarget"), node.get("reftype")
+    if node.get("refdomain") != "std" or kind not in WORDS:
+        return None
+    if target in app.elsewhere or target in app.absent:
+        if node.get("refexplicit") and kind == "ref":
+            return contnode
+        title = app.elsewhere.get(target)
+        return nodes.inline("", f"“{title}” in the book" if title else WORDS[kind])
     return None
 
 

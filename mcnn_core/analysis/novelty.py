@@ -12,6 +12,7 @@ from sklearn.ensemble import IsolationForest
 
 from mcnn_core.analysis.distances import cosine_distances
 from mcnn_core.profiles import centre, feature_matrix, has_controls, row_names
+from mcnn_core.screen import in_words
 
 DRAWS = 1000  #: sets of control wells that say how well wells without an effect agree
 
@@ -97,6 +98,47 @@ def activity(wells: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame.from_dict(
         rows, orient="index", columns=["wells", "agreement", "threshold", "active"]
     ).rename_axis("treatment")
+
+
+def strengths(wells: pd.DataFrame) -> pd.DataFrame:
+    """Say of each well how far it lies from untreated ones of its plate.
+
+    Untreated are the negative controls where every plate has some; elsewhere the median of all
+    wells of a plate stands for them.
+
+    Returns
+    -------
+    DataFrame
+        Rows as in `wells`: ``name`` (of the treatment, else the well), ``strength`` (distance
+        between the profiles, in units of the median distance of an untreated well, so that 1 is
+        ordinary), ``control`` (whether it is a negative one), and ``replicates``: "agree", "do not
+        agree" (`activity`) or "not tested".
+    """
+    control = (wells["Metadata_control_type"] == "negcon").to_numpy()
+    if everywhere := set(wells["Metadata_Plate"]) == set(wells.loc[control, "Metadata_Plate"]):
+        centred = feature_matrix(centre(wells))
+    else:
+        values = pd.DataFrame(feature_matrix(wells))
+        centred = values - values.groupby(wells["Metadata_Plate"].to_numpy()).transform("median")
+    length = np.linalg.norm(centred, axis=1)
+    ordinary = length[control] if everywhere and length[control].any() else length
+    tested = activity(wells) if everywhere else pd.DataFrame(columns=["agreement", "active"])
+    tested = tested.dropna(subset="agreement")["active"]
+    words = {name: "agree" if active else "do not agree" for name, active in tested.items()}
+    return pd.DataFrame(
+        {
+            "name": [
+                in_words(treatment) if treatment else name
+                for treatment, name in zip(
+                    wells["Metadata_Treatment"], row_names(wells), strict=True
+                )
+            ],
+            "strength": length / (np.median(ordinary[ordinary > 0]) if length.any() else 1),
+            "control": control,
+            "replicates": [words.get(name, "not tested") for name in wells["Metadata_Treatment"]],
+        },
+        index=wells.index,
+    )
 
 
 def known(treatments: pd.DataFrame) -> np.ndarray:
