@@ -378,8 +378,8 @@ def distance_matrix(
     """Show cosine distances between treatments, in blocks of one mechanism (Fig. 3a).
 
     Blue is near and yellow far. `table` holds the treatments in the order of `distances`, which
-    `mcnn_core.analysis.distances.order_by` gives. `frame` is the first row to frame in red, and the one
-    after the last; `only` shows such rows alone, on the colours of the whole, and names each by
+    `mcnn_core.analysis.distances.order_by` gives. `frame` is the first row to frame in red, and the
+    one after the last; `only` shows such rows alone, on the colours of the whole, and names each by
     compound and dose (Fig. 3b).
     """
     first, last = only or (0, len(table))
@@ -432,9 +432,9 @@ def _intervals(ax: Axes, y: pd.Series | np.ndarray, rows: pd.DataFrame, **style:
 def accuracy_bars(ax: Axes, table: pd.DataFrame) -> Axes:
     """Compare methods: one line each, a mark per seed with its Wilson interval.
 
-    A dashed line is an exact floor. `table` is what `mcnn_core.analysis.methods.comparison` returns, of one
-    protocol; a boolean column ``recorded`` tells results of ``make study`` (open marks) from those
-    of this run (filled).
+    A dashed line is an exact floor. `table` is what `mcnn_core.analysis.methods.comparison`
+    returns, of one protocol; a boolean column ``recorded`` tells results of ``make study`` (open
+    marks) from those of this run (filled).
     """
     if table.empty:
         return not_available(ax)
@@ -608,8 +608,8 @@ def response_curves(ax: Axes, points: pd.DataFrame, most: int = 3) -> Axes:
     """Draw similarity against concentration for one compound (Fig. 4a).
 
     Shown are medians with MAD, annotated doses ringed. `points` are the rows of
-    `mcnn_core.analysis.response.curves` of that compound. Drawn are the mechanisms it is annotated with, the
-    negative control, and those that come first at some dose, `most` in all.
+    `mcnn_core.analysis.response.curves` of that compound. Drawn are the mechanisms it is annotated
+    with, the negative control, and those that come first at some dose, `most` in all.
     """
     if points.empty:
         return not_available(ax)
@@ -646,7 +646,8 @@ def dose_effect(ax: Axes, dose: np.ndarray, effect: np.ndarray, fitted: pd.Serie
     _scatter(ax, np.where(dose == 0, left, dose), effect, kinds, styles, 20)
     if fitted["status"] == "fit":
         x = np.geomspace(left, tested[-1], 200)
-        # `mcnn_core.analysis.response.hill`, which is not imported: a change to the fit redraws no figure
+        # `mcnn_core.analysis.response.hill`, which is not imported: a change to the fit redraws no
+        # figure
         rise = expit(fitted["hill"] * np.log(x / fitted["ec50"]))
         curve = fitted["bottom"] + (fitted["top"] - fitted["bottom"]) * rise
         ax.plot(x, curve, color=PALETTE[4])
@@ -700,8 +701,8 @@ def ordered_matrix(ax: Axes, distances: np.ndarray, clusters: np.ndarray) -> Axe
 def novelty_map(ax: Axes, novel: pd.DataFrame) -> Axes:
     """Set how far each unannotated treatment lies against how well its replicates agree.
 
-    The distance is that to everything known. `novel` is what `mcnn_core.analysis.novelty.novelty` returned;
-    dotted lines are the agreement that controls reach, one for each number of replicates.
+    The distance is that to everything known. `novel` is what `mcnn_core.analysis.novelty.novelty`
+    returned; dotted lines are the agreement that controls reach, one for each number of replicates.
     """
     if novel[["agreement", "score"]].dropna().empty:
         return not_available(ax)
@@ -724,8 +725,8 @@ def distinctness_map(ax: Axes, scored: pd.DataFrame, chosen: pd.DataFrame) -> Ax
     """Set each treatment's distance to the nearest reference against that to its replicates.
 
     The chosen treatments are numbered in their order. `scored` and `chosen` are what
-    `mcnn_book.study.choosing.distinctness` and `mcnn_book.study.choosing.choose` returned. On the line both
-    distances are equal.
+    `mcnn_book.study.choosing.distinctness` and `mcnn_book.study.choosing.choose` returned. On the
+    line both distances are equal.
     """
     if scored.empty:
         return not_available(ax)
@@ -799,9 +800,9 @@ def growth_curves(
     marks: Mapping[str, float],
     line: float | None = None,
 ) -> Axes:
-    """Show a column of `mcnn_book.check.cost.growth` against the number of fields, a curve per stage.
+    """Show a column of a table of `growth` against the number of fields, a curve per stage.
 
-    `marks` name some numbers, `line` is a bound.
+    The table is from `mcnn_book.check.cost`. `marks` name some numbers, `line` is a bound.
     """
     stages = table["stage"].nunique()
     styles = {"palette": PALETTE[:stages], "markers": list(MARKERS[:stages]), "dashes": False}

@@ -2,10 +2,10 @@
 
 HeLa cells are drawn by `mcnn_book.simulate.cells` with other baselines; here is what else KiMorph
 has: four control siRNAs in twelve positions each, a library of siRNAs in duplicate among which
-groups of genes share a phenotype, one siRNA whose first replicate is spoilt by an artefact (the paper's LAK,
-l. 201-205), pictures as JPEG montages of fields, and a Gene Ontology in which some of the groups
-have a term. Phenotypes are those the paper names (l. 187-211). Genes, siRNAs and terms are
-invented. Nothing in the analysis reads ``truth.csv`` or ``effects.csv``.
+groups of genes share a phenotype, one siRNA whose first replicate is spoilt by an artefact (the
+paper's LAK, l. 201-205), pictures as JPEG montages of fields, and a Gene Ontology in which some of
+the groups have a term. Phenotypes are those the paper names (l. 187-211). Genes, siRNAs and terms
+are invented. Nothing in the analysis reads ``truth.csv`` or ``effects.csv``.
 """
 
 from dataclasses import dataclass
