@@ -32,7 +32,7 @@ from mcnn_core.machine.files import (
 )
 from mcnn_core.machine.scheduler import pool
 from mcnn_core.model import MCNN, digest, read_yaml, write_yaml
-from mcnn_core.preprocessing import Store
+from mcnn_core.store import Store
 
 PART = 256  #: fields that `embed_screen` keeps together: what a killed run loses at most
 
@@ -156,7 +156,7 @@ def _embed_screen(
     register(*(folder / f"{name}{suffix}" for name in missing for suffix in ("", ".sha256")))
     if missing:
         with (
-            pool(scheduler, 1, folder, [str(store.folder / "pixels.npy")]) as tasks,
+            pool(scheduler or 1, folder, [str(store.folder / "pixels.npy")]) as tasks,
             tqdm(
                 total=sum(map(len, missing.values())),
                 disable=not progress,

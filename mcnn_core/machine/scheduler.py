@@ -191,18 +191,16 @@ def _check(client: Any, folder: Path, files: Sequence[str]) -> None:
 
 
 @contextmanager
-def pool(scheduler: str, workers: int, folder: Path, files: Sequence[str] = ()) -> Iterator[Pool]:
+def pool(workers: int | str, folder: Path, files: Sequence[str] = ()) -> Iterator[Pool]:
     """Give a place to run tasks, until the block ends.
 
     Tasks that have not begun by then are dropped.
 
     Parameters
     ----------
-    scheduler : str
-        Address of a dask.distributed scheduler, ``tcp://HOST:PORT``; "" runs tasks in threads of
-        this process.
-    workers : int
-        Threads, if there is no scheduler.
+    workers : int or str
+        Number of threads of this process, or the address of a dask.distributed scheduler,
+        ``tcp://HOST:PORT``.
     folder : Path
         Existing folder that the tasks write to; every worker must see it.
     files : sequence of str
@@ -214,7 +212,7 @@ def pool(scheduler: str, workers: int, folder: Path, files: Sequence[str] = ()) 
         If no scheduler answers there, it has no workers, or some of them have other software or do
         not see the files.
     """
-    if not scheduler:
+    if isinstance(workers, int):
         executor = ThreadPoolExecutor(workers)
         try:
             yield Pool(executor, workers)
@@ -224,10 +222,10 @@ def pool(scheduler: str, workers: int, folder: Path, files: Sequence[str] = ()) 
     from distributed import Client  # a second to import, and needed here alone
 
     try:
-        client = Client(scheduler, timeout=PATIENCE, set_as_default=False)
+        client = Client(workers, timeout=PATIENCE, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         raise InputError(
-            f"no scheduler answers at {scheduler!r}; "
+            f"no scheduler answers at {workers!r}; "
             "start one (dask scheduler) and give the address that it prints, tcp://HOST:8786",
             [str(error)],
         ) from error
@@ -235,7 +233,7 @@ def pool(scheduler: str, workers: int, folder: Path, files: Sequence[str] = ()) 
         try:
             client.wait_for_workers(1, timeout=PATIENCE)
         except TimeoutError:
-            raise InputError(f"{scheduler}: the scheduler has no workers; {RESUME}") from None
+            raise InputError(f"{workers}: the scheduler has no workers; {RESUME}") from None
         _check(client, folder, files)
         executor = client.get_executor()
         try:
