@@ -294,7 +294,7 @@ def test_an_image_that_changes_while_it_is_read_is_named(screen, tmp_path, monke
 DIES = """
 import os, pathlib, signal, sys, time
 from mcnn_core import preprocessing as preprocess
-from mcnn_core.screen import read_loaddata, save_screen
+from mcnn_core.readers.loaddata import read_loaddata
 
 preprocess.BLOCK, plain, done = 2, preprocess._write, []
 
@@ -470,7 +470,7 @@ def test_a_full_disk_stops_the_run_which_goes_on_when_there_is_room(
 ):
     code = (
         "import resource, signal, sys; from mcnn_core import preprocessing as preprocess\n"
-        "from mcnn_core.screen import read_loaddata, save_screen\n"
+        "from mcnn_core.readers.loaddata import read_loaddata\n"
         "preprocess.BLOCK = 2; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "plain = preprocess._write\n"
         "preprocess._write = lambda *given: "
