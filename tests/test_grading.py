@@ -352,12 +352,11 @@ def test_without_truth_every_grade_says_so(truth, treatments):
 
 def test_only_grading_reads_the_truth_and_only_the_study_grades():
     sources = {
-        path.name: path.read_text(encoding="utf-8")
+        str(path.relative_to(MODULES.parent)): path.read_text(encoding="utf-8")
         for path in MODULES.parent.glob("mcnn_*/**/*.py")
     }
-    simulators = {
-        f"mcnn_book/simulate/{name}.py" for name in ("bbbc021", "kimorph")
-    }  # which write it
+    # which write it
+    simulators = {f"mcnn_book/simulate/{name}.py" for name in ("bbbc021", "kimorph")}
     assert len(sources) > 20
     assert {name for name, text in sources.items() if "truth.csv" in text} == simulators | {
         "mcnn_book/simulate/truth.py"
