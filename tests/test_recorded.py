@@ -1,4 +1,4 @@
-"""The recorded runs: complete, consistent, and the numbers that the book's page of results repeats."""
+"""The recorded runs: complete, consistent, and repeated rightly by the book's page of results."""
 
 import re
 
