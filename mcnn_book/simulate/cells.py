@@ -740,7 +740,7 @@ def field(
 ) -> np.ndarray:
     """Return one field of a screen, uint16 (3, H, W).
 
-    `well` is a row of `truth_table`. Its conditions are mostly its own.
+    `well` names its conditions. Its conditions are mostly its own.
     """
     own = well["plate"], well["well"], site
     shift = sum(
