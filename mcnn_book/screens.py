@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mcnn_book.simulate import cells, kimorph
-from mcnn_book.simulate.bbbc021 import simulate_screen
+from mcnn_book.simulate import bbbc021, cells, kimorph
 from mcnn_book.simulate.field_statistics import field_statistics
 from mcnn_core.errors import InputError
 from mcnn_core.readers.bbbc021 import BBBC021_CHANNELS, read_bbbc021
@@ -54,7 +53,9 @@ def open_screen(
     """
     if name == "simulated" or (name == "kimorph" and not str(data)):
         module, write = (
-            (cells, simulate_screen) if name == "simulated" else (kimorph, kimorph.simulate_kimorph)
+            (bbbc021, bbbc021.simulate_screen)
+            if name == "simulated"
+            else (kimorph, kimorph.simulate_kimorph)
         )
         if layout not in module.LAYOUTS:
             raise InputError(

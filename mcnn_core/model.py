@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 from torch import nn
 
 from mcnn_core.errors import InputError
@@ -310,6 +309,8 @@ def write_yaml(path: str | os.PathLike, model: MCNN, solver: dict[str, Any]) -> 
 
     The table of layers comes with them.
     """
+    import yaml  # here, since the network alone needs no more than torch, NumPy and pandas
+
     network = {**asdict(model.config), "scales": list(model.config.scales)}
     size = dict(zip(("n_classes", "channels", "height", "width"), model.spec[1:], strict=True))
     layers = architecture_table(model).to_dict("records")
@@ -327,6 +328,8 @@ def read_yaml(path: str | os.PathLike) -> tuple[MCNN, dict[str, Any]]:
 
     Return it, untrained, and the solver's settings (or InputError).
     """
+    import yaml
+
     try:
         document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         network, size = document["network"], document["input"]

@@ -29,7 +29,6 @@ import pandas as pd
 import torch
 from torch import nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from mcnn_core.errors import InputError, MissingStageError
 from mcnn_core.machine import checkpoint
@@ -533,6 +532,8 @@ def _train(
     model = untrained_model(store, labels, network, recipe.seed)
     if start is not None:
         _begin_with(model, start)
+    from tqdm import tqdm  # here, since steps alone need no more than torch, NumPy and pandas
+
     model = model.to(device()).train()
     optimiser = optimiser_for(model, recipe)
     sampler = BalancedBatches(labels, recipe.batch, recipe.seed)

@@ -397,17 +397,17 @@ def stanza(term, *tags):
         ("format-version: 1.2\n[Typedef]\nid: part_of\n", ["no [Term] stanza"]),
         (
             "[Term]\nname: a\n" + stanza("T:1") + stanza("T:1"),
-            ["line 1: a term without id", "line 5: T:1 is there twice"],
+            ["line 1: no id", "line 5: T:1 is defined twice"],
         ),
         (
             stanza("T:1", "is_a: T:7", "is_a:", "relationship: part_of")
             + stanza("T:2", "is_obsolete: true")
             + stanza("T:3", "is_a: T:2"),
             [
-                "line 1: T:1 has the parent 'T:7', which is no term or obsolete",
-                "line 1: T:1 has the parent '', which is no term or obsolete",
-                "line 1: T:1 has the parent '', which is no term or obsolete",
-                "line 9: T:3 has the parent 'T:2', which is no term or obsolete",
+                "line 1: T:1 has the parent 'T:7', which does not exist or is obsolete",
+                "line 1: T:1 has the parent '', which does not exist or is obsolete",
+                "line 1: T:1 has the parent '', which does not exist or is obsolete",
+                "line 9: T:3 has the parent 'T:2', which does not exist or is obsolete",
             ],
         ),
         (

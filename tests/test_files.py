@@ -421,6 +421,7 @@ def test_without_hard_links_files_of_others_are_copied(tmp_path, monkeypatch):
 PIPES = """
 import os, sys
 from pathlib import Path
+from mcnn_book.check import examine
 from mcnn_core.analysis import enrichment, sirna
 from mcnn_core.machine import files
 from mcnn_core.readers import bbbc021, imagehts, images, loaddata
@@ -441,7 +442,7 @@ for read, *given in [(read, path) for path in (pipe, home / "zero.csv", home) fo
     except InputError as error:
         print(read.__name__,
               "no regular file" in error.what or "Is a directory" in error.what or error.what)
-report = doctor.check(str(pipe))
+report = examine.check(str(pipe))
 print([(one.code, "is no regular file" in one) for one in report.problems
        if one.code != "check-not-made"])
 """

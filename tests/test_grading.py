@@ -351,11 +351,15 @@ def test_without_truth_every_grade_says_so(truth, treatments):
 
 
 def test_only_grading_reads_the_truth_and_only_the_study_grades():
-    sources = {path.name: path.read_text(encoding="utf-8") for path in MODULES.glob("*.py")}
-    simulators = {"bbbc021.py", "kimorph.py"}  # which write it
+    sources = {
+        str(path.relative_to(MODULES.parent)): path.read_text(encoding="utf-8")
+        for path in MODULES.parent.glob("mcnn_*/**/*.py")
+    }
+    # which write it
+    simulators = {f"mcnn_book/simulate/{name}.py" for name in ("bbbc021", "kimorph")}
     assert len(sources) > 20
     assert {name for name, text in sources.items() if "truth.csv" in text} == simulators | {
-        "truth.py"
+        "mcnn_book/simulate/truth.py"
     }
     assert {name for name, text in sources.items() if "truth_table" in text} == simulators
     assert not any(
@@ -369,4 +373,6 @@ def test_only_grading_reads_the_truth_and_only_the_study_grades():
         r"from mcnn_book\.simulate import .*\btruth\b)",
         re.MULTILINE,
     )
-    assert {name for name, text in sources.items() if imports.search(text)} == {"study.py"}
+    assert {name for name, text in sources.items() if imports.search(text)} == {
+        "mcnn_book/study/study.py"
+    }

@@ -373,9 +373,9 @@ def test_supervision_learns_every_mechanism_of_a_screen_of_treatments_only(run, 
     rows = np.flatnonzero(run["labels"] >= 0)
     part = dataclasses.replace(store, pixels=store.pixels[rows])
     seen = []
-    monkeypatch.setattr(screens, "train", lambda store, labels, *rest: seen.append(labels))
+    monkeypatch.setattr(methods_module, "train", lambda store, labels, *rest: seen.append(labels))
     monkeypatch.setattr(
-        screens,
+        methods_module,
         "load_model",
         lambda folder: training.untrained_model(part, seen[0], CONFIGS["default"]),
     )

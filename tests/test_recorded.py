@@ -1,4 +1,4 @@
-"""The recorded runs: complete, consistent, and the numbers that README repeats from them."""
+"""The recorded runs: complete, consistent, and repeated rightly by the book's page of results."""
 
 import re
 
@@ -53,10 +53,10 @@ def test_counts_are_whole_treatments(records, answerable):
     assert set(table.loc[table["protocol"] == "NSCB", "n"]) == {answerable}
 
 
-def test_readme_repeats_the_record_of_the_real_cells():
+def test_the_page_of_results_repeats_the_record_of_the_real_cells():
     block = re.search(
         r"<!-- real-pixels:begin.*?-->(.*?)<!-- real-pixels:end -->",
-        (find_root() / "README.md").read_text(encoding="utf-8"),
+        (find_root() / "book/results.md").read_text(encoding="utf-8"),
         re.S,
     )[1]
     for method, label in (
@@ -97,9 +97,9 @@ GRADES = {
 
 
 @pytest.mark.parametrize("name, records", [("whole-screen", WHOLE), ("kimorph", KIMORPH)])
-def test_the_readme_repeats_the_grades_of_the_fresh_seeds(name, records):
+def test_the_page_of_results_repeats_the_grades_of_the_fresh_seeds(name, records):
     part = (
-        (find_root() / "README.md")
+        (find_root() / "book/results.md")
         .read_text(encoding="utf-8")
         .split(f"<!-- {name}:begin")[1]
         .split(f"<!-- {name}:end")[0]
@@ -152,9 +152,9 @@ def test_the_choices_were_recorded_at_one_commit_with_the_plan_of_the_book():
     ) == {103}
 
 
-def test_the_readme_repeats_the_choices():
+def test_the_page_of_results_repeats_the_choices():
     part = (
-        (find_root() / "README.md")
+        (find_root() / "book/results.md")
         .read_text(encoding="utf-8")
         .split("<!-- choosing:begin")[1]
         .split("<!-- choosing:end")[0]

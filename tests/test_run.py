@@ -174,7 +174,8 @@ def test_a_build_stops_wherever_it_is(small, tmp_path, place, signals):
 
 def test_a_simulation_stops_with_its_processes(tmp_path):
     process = begin(
-        "mcnn_book.simulate.cells",
+        "mcnn_book",
+        "simulate",
         "--out",
         str(tmp_path / "screen"),
         "--seed",

@@ -75,9 +75,14 @@ def dangers(source: str) -> list[str]:
     return found
 
 
+#: It takes the code of this repository's own chapters.
+ALLOWED = {ROOT / "benchmarks" / "textbook.py": ["exec", "compile"]}
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_that_is_read_can_run(path):
-    assert dangers(path.read_text(encoding="utf-8")) == []
+    found = dangers(path.read_text(encoding="utf-8"))
+    assert [danger.partition(": ")[2] for danger in found] == ALLOWED.get(path, [])
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from mcnn_book.simulate.bbbc021 import LAYOUTS, Layout, simulate_screen
 from mcnn_book.simulate.cells import hill_response
 from mcnn_book.simulate.field_statistics import field_statistics
 from mcnn_core.machine.files import read_json
+from mcnn_core.readers.bbbc021 import read_bbbc021
 
 RECORDED = Path(__file__).resolve().parents[1] / "book" / "recorded" / "cell_statistics.json"
 
@@ -93,11 +94,10 @@ def test_image_table_is_bbbc021s(tiny):
 
 
 def test_the_screen_is_read_by_the_pipeline_without_its_truth(tiny, tmp_path):
-    screen = pytest.importorskip("mcnn_core.screen", reason="screen module absent")
     copy = tmp_path / "copy"
     shutil.copytree(tiny, copy)
     (copy / "truth.csv").unlink()
-    pd.testing.assert_frame_equal(screen.read_bbbc021(copy).table, screen.read_bbbc021(tiny).table)
+    pd.testing.assert_frame_equal(read_bbbc021(copy).table, read_bbbc021(tiny).table)
 
 
 def test_default_layout_has_bbbc021s_counts():

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from helpers import tiny_rows, write_screen
 
+from mcnn_book import workspace
 from mcnn_book.__main__ import main
 from mcnn_book.screens import open_screen
 from mcnn_book.study import choosing, recorded, study
@@ -31,7 +32,8 @@ FACTS = {
 def root(tmp_path, monkeypatch):
     """Make a repository root of this test's own, and trainings of one epoch on tiny fields."""
     short = dataclasses.replace(RECIPES["default"], epochs=1, batch=16)
-    monkeypatch.setattr(study, "find_root", lambda: tmp_path)
+    for module in (workspace, recorded):
+        monkeypatch.setattr(module, "find_root", lambda: tmp_path)
     monkeypatch.setitem(training.RECIPES, "default", short)
     monkeypatch.setattr(study, "CELLS", short)
     monkeypatch.setattr(

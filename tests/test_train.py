@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from safetensors.torch import save as packed
 
 from mcnn_book.__main__ import main
 from mcnn_core import model, training
@@ -503,9 +504,7 @@ def test_a_checkpoint_of_before_counts_as_trained_by_a_command(tmp_path):
         tmp_path / "epoch_001.safetensors",
         {"step": 1, "history": [], "finished": True, "precision": "float32", "identity": {}},
     )
-    path.write_bytes(
-        checkpoint.packed({"x": torch.zeros(1)}, metadata={"state": json.dumps(state)})
-    )
+    path.write_bytes(packed({"x": torch.zeros(1)}, metadata={"state": json.dumps(state)}))
     path.with_suffix(".sha256").write_text(f"{files.sha256(path)}  {path.name}\n")
     assert checkpoint.read(path)[1] == {**state, "by": "command"}
 
@@ -572,7 +571,13 @@ def test_precision_is_measured_once_for_a_whole_training(tmp_path, monkeypatch):
     used = read_yaml(tmp_path / "network.yml")[1]["precision"]
     monkeypatch.undo()
     # Now it would measure the opposite.
-    monkeypatch.setattr(module, "bfloat16", lambda: used == "float32")
+    monkeypatch.setattr(
+        training,
+        "bfloat16",
+        lambda precision="auto": (
+            (used == "float32") if precision == "auto" else precision == "bfloat16"
+        ),
+    )
     train(store, labels, TINY, RECIPE, tmp_path, progress=False)
     assert read_yaml(tmp_path / "network.yml")[1]["precision"] == used
 

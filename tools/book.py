@@ -1701,9 +1701,8 @@ def render(build: Build) -> dict[str, dict]:
             raise RuntimeError(
                 "\n".join(["the book was not rendered: see the warnings above", *remote])
             )
-        for beside in ("explore.html", *(["own_plates/check.html"] if build.report else [])):
-            if (build.out / beside).exists():
-                shutil.copy(build.out / beside, pages)
+        if (build.out / "explore.html").exists():
+            shutil.copy(build.out / "explore.html", pages)
         root_page = contents(build)[0]
         (pages / "index.html").write_text(
             f'<meta http-equiv="refresh" content="0; url={root_page}.html">\n', encoding="utf-8"

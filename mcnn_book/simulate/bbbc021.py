@@ -1,4 +1,8 @@
-"""A simulated screen of compounds, in the files of BBBC021."""
+"""A simulated screen on disk, in BBBC021's own file layout, with known truth.
+
+The layout holds facts of BBBC021, the cells come from `mcnn_book.simulate.cells`. Nothing in the
+analysis reads ``truth.csv``.
+"""
 
 import multiprocessing
 import signal

@@ -1,14 +1,12 @@
-"""A simulated screen on disk, in BBBC021's own file layout, with known truth.
+"""Simulated cells: what a compound does to them, and the picture a microscope takes of a field.
 
-Five parts, in the order in which a picture comes about: the layout of the screen
-(facts of BBBC021), the biology (what a compound does to a cell), the cells of one
-field, optics and camera, and the writing of plates. Nothing in the analysis reads
-``truth.csv``.
+Three parts, in the order in which a picture comes about: the biology (what a compound does to a
+cell), the cells of one field, optics and camera.
 
-Fields are drawn in micrometres, so that a small field at 1 um per pixel and a full
-one at the microscope's own 0.496 um show the same cells. Every random draw comes from
-a generator seeded by (seed, name of week, plate, well or compound, site): the order
-of work and the number of processes leave no trace in the pixels.
+Fields are drawn in micrometres, so that a small field at 1 um per pixel and a full one at the
+microscope's own 0.496 um show the same cells. Every random draw comes from a generator seeded by
+(seed, name of week, plate, well or compound, site): the order of work and the number of processes
+leave no trace in the pixels.
 """
 
 import zlib
@@ -742,7 +740,7 @@ def field(
 ) -> np.ndarray:
     """Return one field of a screen, uint16 (3, H, W).
 
-    `well` is a row of `truth_table`. Its conditions are mostly its own.
+    `well` names its conditions. Its conditions are mostly its own.
     """
     own = well["plate"], well["well"], site
     shift = sum(

@@ -14,16 +14,22 @@ from mcnn_core.screen import in_words
 #: since 1 - cos(pi/3) is 0.49999999999999989 in floating point and would split ties.
 CUT = 0.5
 
-
 #: [ours: the paper names none] Ward's needs Euclidean distances, which cosine distances are not.
 LINKAGE = "average"
 
+DESCRIBED = {
+    "treatment": "Metadata_Treatment",
+    "plate": "Metadata_Plate",
+    "well": "Metadata_Well",
+    "compound": "Metadata_Compound",
+    "concentration": "Metadata_Concentration",
+    "MoA": "Metadata_MoA",
+    "control": "Metadata_control_type",
+}
+
 
 def tree(distances: np.ndarray) -> np.ndarray:
-    """Return the linkage matrix, (n - 1, 4), of an (n, n) distance matrix.
-
-    Its leaves are in the optimal order (`turn_forks`).
-    """
+    """Return the linkage matrix, (n - 1, 4), of an (n, n) distance matrix, by `turn_forks`."""
     if len(distances) < 2:
         raise InputError(f"a tree needs two profiles or more, found {len(distances)}")
     return turn_forks(linkage(squareform(distances, checks=False), LINKAGE), distances)
@@ -55,80 +61,45 @@ def turn_forks(branches: np.ndarray, distances: np.ndarray) -> np.ndarray:
     """
     n, plain, children = len(distances), leaves_list(branches), branches[:, :2].astype(int)
     distances = distances[np.ix_(plain, plain)]  # so that the leaves of each node stand together
-    sizes = np.r_[np.ones(n, int), branches[:, 3].astype(int)]
-    first = np.zeros(2 * n - 1, int)
-    for node in range(2 * n - 2, n - 1, -1):
-        left, right = children[node - n]
-        first[[left, right]] = first[node], first[node] + sizes[left]
-    span = [slice(start, start + size) for start, size in zip(first, sizes, strict=True)]
-
-    def halves(node: int) -> list[tuple[slice, slice]]:
-        """Return in which leaves a path through a node begins and ends; it may go either way."""
-        if node < n:
-            return [(span[node], span[node])]
-        left, right = children[node - n]
-        return [(span[left], span[right]), (span[right], span[left])]
-
+    span = [slice(place, place + 1) for place in np.argsort(plain)]
+    # where a path through all leaves of a node may begin and end
+    ends = [[(leaf, leaf)] for leaf in span]
     # the shortest from one leaf to another through all leaves of the smallest node that holds both
     path = np.zeros((n, n))
     for left, right in children:
-        for begin, inner in halves(left):
-            for near, end in halves(right):
+        for begin, inner in ends[left]:
+            for near, end in ends[right]:
                 path[begin, end] = _shortest(
                     _shortest(path[begin, inner], distances[inner, near]), path[near, end]
                 )
                 path[end, begin] = path[begin, end].T
+        ends.append([(span[left], span[right]), (span[right], span[left])])
+        span.append(slice(span[left].start, span[right].stop))
 
-    turned, (left, right) = branches.copy(), children[-1]
-    begin, end = np.unravel_index(
-        path[span[left], span[right]].argmin(), (sizes[left], sizes[right])
-    )
-    open_ends = [(2 * n - 2, begin, sizes[left] + end)]
-    while open_ends:
-        node, begin, end = open_ends.pop()
-        if node < n:
-            continue
-        left, right = children[node - n]
-        if not span[left].start <= begin < span[left].stop:
+    turned, (begin, end) = branches.copy(), ends[-1][0]
+    first, last = np.unravel_index(path[begin, end].argmin(), path[begin, end].shape)
+    outer = {2 * n - 2: (first, end.start + last)}  # the first and last leaf of each node
+    for node in range(2 * n - 2, n - 1, -1):
+        (left, right), (begin, end) = children[node - n], outer[node]
+        if begin >= span[left].stop:
             left, right = turned[node - n, :2] = right, left
-        inner = next(inner for outer, inner in halves(left) if outer.start <= begin < outer.stop)
-        near = next(near for near, outer in halves(right) if outer.start <= end < outer.stop)
+        inner = next(inner for half, inner in ends[left] if half.start <= begin < half.stop)
+        near = next(near for near, half in ends[right] if half.start <= end < half.stop)
         ways = path[begin, inner][:, None] + distances[inner, near] + path[near, end]
         m, k = np.unravel_index(ways.argmin(), ways.shape)
-        open_ends += [(left, begin, inner.start + m), (right, near.start + k, end)]
+        outer |= {left: (begin, inner.start + m), right: (near.start + k, end)}
     return turned
 
 
 def _shortest(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return min over k of ``first[i, k] + second[k, j]``.
-
-    Loop over the shortest side, in pieces that stay in the processor's cache.
-    """
-    rows, between, columns = *first.shape, second.shape[1]
-    if columns < rows:
+    """Return min over k of ``first[i, k] + second[k, j]``, looping over the shorter of i and j."""
+    if second.shape[1] < len(first):
         return _shortest(second.T, first.T).T
-    if rows <= between:
-        return np.stack([(row[:, None] + second).min(axis=0) for row in first])
-    best, step = np.full((rows, columns), np.inf), max(1, 2**15 // columns)
-    for start in range(0, rows, step):
-        piece = best[start : start + step]
-        sums = np.empty_like(piece)
-        for k in range(between):
-            np.minimum(
-                piece, np.add(first[start : start + step, k, None], second[k], out=sums), out=piece
-            )
-    return best
+    return np.stack([(row[:, None] + second).min(axis=0) for row in first])
 
 
 def cut_tree(branches: np.ndarray, cut: float = CUT) -> pd.DataFrame:
-    """Cut a tree into clusters.
-
-    Parameters
-    ----------
-    branches : (n - 1, 4) array
-        What `tree` returned.
-    cut : float
-        Cosine distance; profiles joined at or below it share a cluster.
+    """Cut a tree into clusters of profiles joined at the cosine distance `cut` or below.
 
     Returns
     -------
@@ -144,18 +115,8 @@ def cut_tree(branches: np.ndarray, cut: float = CUT) -> pd.DataFrame:
     )
 
 
-DESCRIBED = {
-    "treatment": "Metadata_Treatment",
-    "plate": "Metadata_Plate",
-    "well": "Metadata_Well",
-    "compound": "Metadata_Compound",
-    "concentration": "Metadata_Concentration",
-    "MoA": "Metadata_MoA",
-    "control": "Metadata_control_type",
-}
-
-
-def _described(profiles: pd.DataFrame) -> pd.DataFrame:
+def described(profiles: pd.DataFrame) -> pd.DataFrame:
+    """Return what each profile is: the columns of `DESCRIBED` that there are."""
     return pd.DataFrame(
         {name: profiles[column] for name, column in DESCRIBED.items() if column in profiles},
         index=profiles.index,
@@ -176,22 +137,21 @@ def cluster_table(treatments: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
     distances = cosine_distances(feature_matrix(treatments), names=row_names(treatments))
     found = cut_tree(tree(distances))
     order = np.argsort(found["position"].to_numpy())
-    table = (
-        _described(treatments.reset_index(drop=True)).assign(cluster=found["cluster"]).iloc[order]
-    )
-    return table, distances[np.ix_(order, order)]
+    table = described(treatments.reset_index(drop=True)).assign(cluster=found["cluster"])
+    return table.iloc[order], distances[np.ix_(order, order)]
 
 
 def cluster_summary(clusters: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per cluster, largest first.
+    """Return one row per cluster of `cluster_table`, largest first.
 
-    It has its treatments, how many are annotated, their commonest mechanism, and solvent profiles.
+    ``treatments``, how many are ``annotated``, how many profiles are ``solvent``, and the
+    commonest ``mechanism``.
     """
     moa = clusters["MoA"].where(clusters["MoA"] != "")
     rows = clusters.assign(
         annotated=moa.notna(), named=moa, solvent=clusters["control"] == "negcon"
-    ).groupby("cluster")
-    table = rows.agg(
+    )
+    table = rows.groupby("cluster").agg(
         treatments=("treatment", "size"),
         annotated=("annotated", "sum"),
         solvent=("solvent", "sum"),
@@ -201,28 +161,18 @@ def cluster_summary(clusters: pd.DataFrame) -> pd.DataFrame:
 
 
 def cluster_names(clusters: pd.DataFrame) -> pd.DataFrame:
-    """Return ``name``, ``cluster`` and ``Metadata_MoA`` of each row of `cluster_table`.
-
-    They are for the interactive matrix.
-    """
-    place = (
-        clusters[[column for column in ("plate", "well") if column in clusters]]
-        .agg(" ".join, axis=1)
-        .str.strip()
-    )
-    names = (
-        clusters["treatment"].map(in_words) + " " + place.where(clusters["plate"] != "", "")
-    ).str.strip()
+    """Return ``name``, ``cluster`` and ``Metadata_MoA`` of each row, for the interactive matrix."""
+    place = clusters[["plate", "well"]].agg(" ".join, axis=1)
+    names = clusters["treatment"].map(in_words) + " " + place
     return pd.DataFrame(
-        {"name": names, "cluster": clusters["cluster"], "Metadata_MoA": clusters["MoA"]}
+        {"name": names.str.strip(), "cluster": clusters["cluster"], "Metadata_MoA": clusters["MoA"]}
     ).reset_index(drop=True)
 
 
 def with_clusters(wells: pd.DataFrame, clusters: pd.DataFrame) -> pd.DataFrame:
-    """Return the wells with ``Metadata_Cluster``.
+    """Return the wells with ``Metadata_Cluster``, that of their profile in `cluster_table` as text.
 
-    It is that of their profile in `cluster_table` as text; "" for positive controls outside all
-    profiles.
+    It is "" for positive controls outside all profiles.
     """
     control, unknown = wells["Metadata_control_type"] == "negcon", wells["Metadata_Treatment"] == ""
     keys = pd.DataFrame(
@@ -234,6 +184,5 @@ def with_clusters(wells: pd.DataFrame, clusters: pd.DataFrame) -> pd.DataFrame:
         }
     )
     found = keys.merge(clusters[[*keys, "cluster"]], how="left", on=list(keys))["cluster"]
-    return wells.assign(
-        Metadata_Cluster=found.astype("Int64").astype("string").fillna("").to_numpy()
-    )
+    names = found.astype("Int64").astype("string").fillna("")
+    return wells.assign(Metadata_Cluster=names.to_numpy())

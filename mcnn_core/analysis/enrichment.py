@@ -35,20 +35,10 @@ from mcnn_core.machine.files import atomic, read_text, sha256
 
 #: edges beside is_a, as in GO.db
 RELATIONS = ("part_of", "regulates", "positively_regulates", "negatively_regulates")
-
-
 GENE_COLUMNS = {"id": 1, "symbol": 2}  #: columns of a GAF that can name the gene, counted from 0
-
-
 ELIM_CUT = 0.01  #: topGO's default
-
-
 TABLES = ("terms", "parents", "annotation")  #: of the cache, in the order of `GeneOntology`
-
-
 CACHE_FORMAT = 1  #: another number makes every cache stale; raise it when parsing changes
-
-
 COLUMNS = ["cluster", "term", "name", "p", "q", "algorithm", "annotated", "significant", "expected"]
 
 
@@ -56,14 +46,8 @@ COLUMNS = ["cluster", "term", "name", "p", "q", "algorithm", "annotated", "signi
 class Ontology:
     """The terms of an OBO file, obsolete ones left out.
 
-    Attributes
-    ----------
-    terms : DataFrame
-        Indexed by id: ``name``, ``namespace``.
-    parents : DataFrame
-        One row per edge, ``child`` and ``parent``: ids of one namespace, free of cycles.
-    aliases : dict
-        The term of each alt_id.
+    ``terms``, indexed by id, has ``name`` and ``namespace``; ``parents`` a row per edge, ``child``
+    and ``parent``, ids of one namespace, free of cycles; ``aliases`` the term of each alt_id.
     """
 
     terms: pd.DataFrame
@@ -73,10 +57,7 @@ class Ontology:
 
 @dataclass(frozen=True)
 class GeneOntology:
-    """The terms and parents of an `Ontology` with ``annotation``.
-
-    That has one row per ``gene`` and ``term`` it is annotated to.
-    """
+    """Terms and parents of an `Ontology`; ``annotation`` has a row per ``gene`` and ``term``."""
 
     terms: pd.DataFrame
     parents: pd.DataFrame
@@ -94,8 +75,7 @@ class Universe:
     unmapped : Series
         Ids of the other genes of the library, with the labels they came with.
     terms : DataFrame
-        ``term, name, annotated``: the terms that enough genes carry, with their number; sorted by
-        id.
+        ``term, name, annotated``: the terms that enough genes carry, with their number, by id.
     members : (terms, genes) sparse bool
         Which term is carried by which gene.
     children, below : (terms, terms) sparse bool
@@ -119,10 +99,7 @@ def _lines(path: str | os.PathLike) -> list[str]:
 
 
 def _stanzas(lines: list[str]) -> Iterator[tuple[int, str, dict[str, list[str]]]]:
-    """Yield number, kind and values of each part of an OBO file.
-
-    The number is that of the first line, the kind is "" for the header, and the values are by tag.
-    """
+    """Yield first line, kind ("" for the header) and values by tag of each part of an OBO file."""
     start, kind = 1, ""
     tags: defaultdict[str, list[str]] = defaultdict(list)
     for number, line in enumerate(lines, 1):
@@ -136,28 +113,22 @@ def _stanzas(lines: list[str]) -> Iterator[tuple[int, str, dict[str, list[str]]]
 
 
 def _id(text: str, place: int = 0) -> str:
-    """Return a word of a value, by default the first; "" if there is none.
-
-    Modifiers and a comment may follow.
-    """
+    """Return a word of a value, "" if there is none; modifiers and a comment may follow."""
     return (text.split()[place:] or [""])[0]
 
 
-def _parent_ids(tags: dict[str, list[str]]) -> list[str]:
-    return [_id(value) for value in tags["is_a"]] + [
-        _id(value, 1) for value in tags["relationship"] if _id(value) in RELATIONS
-    ]
+def _matrix(rows: Iterable, columns: Iterable, index: pd.Index, names: pd.Index) -> csr_array:
+    """Return the sparse bool matrix of `index` by `names` that is True at the pairs of labels."""
+    places = index.get_indexer(rows), names.get_indexer(columns)
+    return csr_array((np.ones(len(places[0]), bool), places), shape=(len(index), len(names)))
 
 
-def _cycles(terms: pd.DataFrame, parents: pd.DataFrame) -> list[str]:
+def _cycles(terms: pd.Index, parents: pd.DataFrame) -> list[str]:
     """Return one line for each set of terms that are their own ancestors."""
-    child, parent = (terms.index.get_indexer(parents[end]) for end in ("child", "parent"))
-    n, group = connected_components(
-        _pairs(child, parent, (len(terms), len(terms))), connection="strong"
-    )
-    knotted = (np.bincount(group, minlength=n) > 1)[group]
-    knotted[child[child == parent]] = True
-    sets = [list(ids) for _, ids in terms.index[knotted].to_series().groupby(group[knotted])]
+    edges = _matrix(parents["child"], parents["parent"], terms, terms)
+    _, group = connected_components(edges, connection="strong")
+    knotted = (np.bincount(group)[group] > 1) | edges.diagonal()
+    sets = [list(ids) for _, ids in terms[knotted].to_series().groupby(group[knotted])]
     return [
         ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "") for ids in sets
     ]
@@ -184,37 +155,32 @@ def read_obo(path: str | os.PathLike) -> Ontology:
             continue
         term = _id("".join(tags["id"][:1]))
         if not term or term in terms:
-            problems.append(
-                f"line {line}: " + (f"{term} is there twice" if term else "a term without id")
-            )
+            problems.append(f"line {line}: {f'{term} is defined twice' if term else 'no id'}")
         terms[term] = ((tags["name"] or [term])[0], (tags["namespace"] or [namespace])[0])
         aliases |= {_id(alias): term for alias in tags["alt_id"]}
-        edges += [(term, parent, line) for parent in _parent_ids(tags)]
+        related = [_id(text, 1) for text in tags["relationship"] if _id(text) in RELATIONS]
+        edges += [(term, up, line) for up in [_id(text) for text in tags["is_a"]] + related]
     aliases = {alias: term for alias, term in aliases.items() if alias not in terms}
     edges = [(child, aliases.get(parent, parent), line) for child, parent, line in edges]
     problems += [
-        f"line {line}: {child} has the parent {parent!r}, which is no term or obsolete"
+        f"line {line}: {child} has the parent {parent!r}, which does not exist or is obsolete"
         for child, parent, line in edges
         if parent not in terms
     ]
     if problems or not terms:
         raise InputError(
-            f"{path}: expected [Term] stanzas, one id each, and parents among them",
+            f"{path}: expected [Term] stanzas with ids of their own and parents among them",
             problems or ["no [Term] stanza"],
         )
-    table = pd.DataFrame.from_dict(
-        terms, orient="index", columns=["name", "namespace"], dtype=str
-    ).rename_axis("term")
+    table = pd.DataFrame(list(terms.values()), list(terms), ["name", "namespace"], dtype=str)
     near = [(child, parent) for child, parent, _ in edges if terms[child][1] == terms[parent][1]]
-    parents = pd.DataFrame(near, columns=["child", "parent"], dtype=str).drop_duplicates(
-        ignore_index=True
-    )
-    if cycles := _cycles(table, parents):
+    parents = pd.DataFrame(near, columns=["child", "parent"], dtype=str)
+    if cycles := _cycles(table.index, parents):
         raise InputError(
             f"{path}: no term may be its own ancestor; cycles of is_a, {', '.join(RELATIONS)}:",
             cycles,
         )
-    return Ontology(table, parents, aliases)
+    return Ontology(table.rename_axis("term"), parents.drop_duplicates(ignore_index=True), aliases)
 
 
 def read_gaf(path: str | os.PathLike, taxon: int = 9606, column: str = "id") -> pd.DataFrame:
@@ -266,9 +232,8 @@ def read_gaf(path: str | os.PathLike, taxon: int = 9606, column: str = "id") -> 
             f"{path}: expected rows of 15 to 17 columns with gene {column}, term and taxon:{taxon}",
             problems or ["no annotation"],
         )
-    return pd.DataFrame(
-        list(pairs), pd.Index(pairs.values(), name="line"), ["gene", "term"], dtype=str
-    )
+    lines = pd.Index(pairs.values(), name="line")
+    return pd.DataFrame(list(pairs), lines, ["gene", "term"], dtype=str)
 
 
 def _parse(obo: str | os.PathLike, gaf: str | os.PathLike, taxon: int, column: str) -> GeneOntology:
@@ -292,9 +257,7 @@ def load_go(
     taxon: int = 9606,
     column: str = "id",
 ) -> GeneOntology:
-    """Read an ontology with its annotation.
-
-    It comes from the cache if these very files have been parsed before.
+    """Read an ontology with its annotation, from the cache if these very files were parsed before.
 
     Parameters
     ----------
@@ -326,11 +289,6 @@ def load_go(
     return parsed
 
 
-def _pairs(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> csr_array:
-    """Return the sparse bool matrix that is True at (rows, columns)."""
-    return csr_array((np.ones(len(rows), bool), (rows, columns)), shape=shape)
-
-
 def _spread(children: csr_array, rows: csr_array) -> csr_array:
     """Return `rows`, (terms, any) bool, each row joined with those of the term's descendants."""
     while (further := rows + children @ rows).nnz > rows.nnz:
@@ -341,7 +299,7 @@ def _spread(children: csr_array, rows: csr_array) -> csr_array:
 def _levels(children: csr_array) -> np.ndarray:
     """Return the number of edges on each term's longest path to a root."""
     parent, child = children.nonzero()
-    level, before = np.zeros(children.shape[0], int), np.full(children.shape[0], -1)
+    level, before = np.zeros(children.shape[0], int), np.empty(0, int)
     while not np.array_equal(level, before):
         before = level.copy()
         np.maximum.at(level, child, before[parent] + 1)
@@ -349,24 +307,20 @@ def _levels(children: csr_array) -> np.ndarray:
 
 
 def _ids(genes: Iterable) -> pd.Series:
-    """Return gene ids as text, with the labels of `genes`.
-
-    Numbers that pandas made floats lose their ".0".
-    """
-    given = genes if isinstance(genes, pd.Series) else pd.Series(list(genes), dtype=object)
-    whole = [
+    """Return gene ids as text, labelled as `genes`; floats of pandas lose their ".0"."""
+    values = genes if isinstance(genes, pd.Series) else pd.Series(list(genes), dtype=object)
+    texts = [
         str(int(value))
         if isinstance(value, float | np.floating) and value.is_integer()
         else str(value).strip()
-        for value in given
+        for value in values
     ]
-    text = pd.Series(whole, given.index, dtype=str)
-    absent = given.isna() | (text == "")
+    ids = pd.Series(texts, values.index, dtype=str)
+    absent = values.isna() | (ids == "")
     if absent.any():
-        raise InputError(
-            "every gene needs an id; none at", [f"row {label}" for label in given.index[absent]]
-        )
-    return text
+        rows = [f"row {label}" for label in values.index[absent]]
+        raise InputError("every gene needs an id; none at", rows)
+    return ids
 
 
 def universe(
@@ -389,53 +343,35 @@ def universe(
     InputError
         If a gene has no id, the namespace does not exist, or no term in it has enough genes.
     """
-    library = _ids(genes).drop_duplicates()
+    library, annotation = _ids(genes).drop_duplicates(), go.annotation
     terms = go.terms[go.terms["namespace"] == namespace].sort_index()
     if terms.empty:
-        raise InputError(
-            f"the ontology has no namespace {namespace!r}; it has",
-            sorted(set(go.terms["namespace"])),
-        )
-    rows = go.annotation[
-        go.annotation["gene"].isin(library) & go.annotation["term"].isin(terms.index)
-    ]
+        present = sorted(set(go.terms["namespace"]))
+        raise InputError(f"the ontology has no namespace {namespace!r}; it has", present)
+    rows = annotation[annotation["gene"].isin(library) & annotation["term"].isin(terms.index)]
     edges = go.parents[go.parents["child"].isin(terms.index)]
     mapped = pd.Index(sorted(set(rows["gene"])), dtype=str)
-    parent, child, term = (
-        terms.index.get_indexer(ids) for ids in (edges["parent"], edges["child"], rows["term"])
-    )
-    children = _pairs(parent, child, (len(terms), len(terms)))
-    members = _spread(
-        children, _pairs(term, mapped.get_indexer(rows["gene"]), (len(terms), len(mapped)))
-    )
+    children = _matrix(edges["parent"], edges["child"], terms.index, terms.index)
+    members = _spread(children, _matrix(rows["term"], rows["gene"], terms.index, mapped))
     annotated = members.sum(axis=1)
     kept = np.flatnonzero(annotated >= max(node_size, 1))
     if not len(kept):
+        samples = {"library": library, "GAF": annotation["gene"].drop_duplicates()}
         raise InputError(
             f"no term of {namespace} has {node_size} genes or more of the library; its ids must be "
             "those of the GAF",
-            [
-                f"library: {', '.join(library[:5])}",
-                f"GAF: {', '.join(go.annotation['gene'].drop_duplicates()[:5])}",
-            ],
+            [f"{source}: {', '.join(ids[:5])}" for source, ids in samples.items()],
         )
-    table = pd.DataFrame(
-        {
-            "term": terms.index[kept],
-            "name": terms["name"].to_numpy()[kept],
-            "annotated": annotated[kept],
-        }
-    )
+    table = terms[["name"]].iloc[kept].rename_axis("term").reset_index()
     children = children[kept][:, kept]
-    below = _spread(children, eye_array(len(kept), dtype=bool, format="csr"))
     return Universe(
-        mapped,
-        library[~library.isin(mapped)],
-        table,
-        members[kept],
-        children,
-        below,
-        _levels(children),
+        genes=mapped,
+        unmapped=library[~library.isin(mapped)],
+        terms=table.assign(annotated=annotated[kept]),
+        members=members[kept],
+        children=children,
+        below=_spread(children, eye_array(len(kept), dtype=bool, format="csr")),
+        level=_levels(children),
     )
 
 
@@ -447,14 +383,10 @@ def _fisher(members: csr_array, chosen: np.ndarray, gone: csr_array) -> np.ndarr
     """
     lost, lost_chosen = gone.sum(axis=1), gone @ chosen
     left, left_chosen = members.sum(axis=1) - lost, members @ chosen - lost_chosen
+    genes, cluster = chosen.size - lost, chosen.sum() - lost_chosen
     # A term that keeps no gene of the cluster has p = 1.
-    p, some = (np.ones(len(left)), left_chosen > 0)
-    tail = hypergeom.sf(
-        left_chosen[some] - 1,
-        chosen.size - lost[some],
-        chosen.sum() - lost_chosen[some],
-        left[some],
-    )
+    p, some = np.ones(len(left)), left_chosen > 0
+    tail = hypergeom.sf(left_chosen[some] - 1, genes[some], cluster[some], left[some])
     p[some] = np.minimum(tail, 1.0)
     return p
 
@@ -469,9 +401,8 @@ def _elim(space: Universe, chosen: np.ndarray) -> np.ndarray:
     for level in range(space.level.max(), -1, -1):
         rows, hits = np.flatnonzero(carried & (space.level == level)), np.flatnonzero(p <= ELIM_CUT)
         if len(rows):
-            p[rows] = _fisher(
-                space.members[rows], chosen, space.below[rows][:, hits] @ space.members[hits]
-            )
+            gone = space.below[rows][:, hits] @ space.members[hits]
+            p[rows] = _fisher(space.members[rows], chosen, gone)
     return p
 
 
@@ -484,18 +415,12 @@ ALGORITHMS = {"classic": _classic, "elim": _elim, "weight01": _weight01}
 
 
 def _chosen(space: Universe, genes: Iterable) -> np.ndarray:
-    """Return 1 for each gene of the universe that is among `genes`, else 0.
-
-    Unmapped genes of the library are passed over.
-    """
+    """Return 1 for each gene of the universe among `genes`, else 0, passing over unmapped ones."""
     ids = _ids(genes)
     place = space.genes.get_indexer(ids)
-    strange = set(ids[place < 0]) - set(space.unmapped)
-    if strange:
+    if strange := set(ids[place < 0]) - set(space.unmapped):
         raise InputError("genes of clusters must be genes of the library", sorted(strange))
-    chosen = np.zeros(len(space.genes), int)
-    chosen[place[place >= 0]] = 1
-    return chosen
+    return np.isin(np.arange(len(space.genes)), place).astype(int)
 
 
 def enrich(space: Universe, genes: Iterable, algorithm: str = "elim") -> pd.DataFrame:
@@ -548,35 +473,29 @@ def enrich_clusters(
     Raises
     ------
     InputError
-        If a gene has no cluster, no id or is not in the library, or an algorithm is none of
-        `ALGORITHMS`.
+        If a gene has no cluster, and as `enrich`.
     """
     if clusters.empty or clusters.isna().any():
-        raise InputError(
-            "every gene needs a cluster",
-            [f"gene {gene}" for gene in clusters.index[clusters.isna()]],
-        )
+        missing = [f"gene {gene}" for gene in clusters.index[clusters.isna()]]
+        raise InputError("every gene needs a cluster", missing)
     _chosen(space, clusters.index)  # names the strange genes of all clusters at once
     tables = []
     for cluster, part in clusters.groupby(clusters.to_numpy()):
         for algorithm in algorithms:
             table = enrich(space, part.index, algorithm)
             table["q"] = false_discovery_control(table["p"])
-            tables.append(
-                table[table["significant"] > 0].assign(cluster=cluster, algorithm=algorithm)
-            )
+            found = table[table["significant"] > 0]
+            tables.append(found.assign(cluster=cluster, algorithm=algorithm))
     return pd.concat(tables, ignore_index=True)[COLUMNS]
 
 
 def count_enriched(table: pd.DataFrame, clusters: pd.Series, fdr: float = 0.05) -> pd.DataFrame:
-    """Count the clusters with enriched terms, as the paper does.
-
-    There, 22 of 24 with more than one gene have two or more.
+    """Count the clusters with enriched terms (the paper: 22 of 24 `multi_gene` ones have two).
 
     Parameters
     ----------
     table, clusters
-        What `enrich_clusters` returned and was given.
+        What `enrich_clusters` returned and took.
     fdr : float
         Largest q of an enriched term.
 
@@ -587,17 +506,16 @@ def count_enriched(table: pd.DataFrame, clusters: pd.Series, fdr: float = 0.05) 
         clusters of two different genes or more; ``multi_gene_two_terms``, those of them with two
         terms or more.
     """
-    sizes = _ids(clusters.index).groupby(clusters.to_numpy()).nunique()
+    genes = _ids(clusters.index).groupby(clusters.to_numpy()).nunique()
     counts = {}
     for algorithm, part in table.groupby("algorithm", sort=False):
-        terms = (
-            part.loc[part["q"] <= fdr, "cluster"].value_counts().reindex(sizes.index, fill_value=0)
-        )
+        found = part.loc[part["q"] <= fdr, "cluster"].value_counts()
+        terms = found.reindex(genes.index, fill_value=0)
         counts[algorithm] = {
-            "clusters": len(sizes),
+            "clusters": len(genes),
             "any": int((terms > 0).sum()),
-            "multi_gene": int((sizes > 1).sum()),
-            "multi_gene_two_terms": int(((sizes > 1) & (terms > 1)).sum()),
+            "multi_gene": int((genes > 1).sum()),
+            "multi_gene_two_terms": int(((genes > 1) & (terms > 1)).sum()),
         }
     return pd.DataFrame.from_dict(counts, orient="index").rename_axis("algorithm")
 
@@ -612,24 +530,19 @@ def permuted(
 ) -> pd.DataFrame:
     """Count clusters with an enriched term after dealing the genes to them at random.
 
-    The genes are dealt to the clusters `repeats` times over. No term belongs to such clusters;
-    about `fdr` of them should hold one nevertheless, or fewer.
+    No term belongs to such clusters; about `fdr` of them should hold one nevertheless, or fewer.
 
     Returns
     -------
     DataFrame
-        Indexed by algorithm, over all repeats: ``clusters``; ``any``, those with a term or more at
-        `fdr`; ``share`` of them; ``limit``, `fdr` plus two binomial standard errors.
+        Indexed by algorithm, over all `repeats`: ``clusters``; ``any``, those with a term or more
+        at `fdr`; ``share`` of them; ``limit``, `fdr` plus two binomial standard errors.
     """
     rng, counts = np.random.default_rng(seed), []
     for _ in range(repeats):
         dealt = pd.Series(rng.permutation(clusters.to_numpy()), clusters.index)
-        counts.append(
-            count_enriched(enrich_clusters(space, dealt, algorithms), dealt, fdr)[
-                ["clusters", "any"]
-            ]
-        )
-    total = sum(counts)
+        counts.append(count_enriched(enrich_clusters(space, dealt, algorithms), dealt, fdr))
+    total = sum(counts)[["clusters", "any"]]
     return total.assign(
         share=total["any"] / total["clusters"],
         limit=fdr + 2 * np.sqrt(fdr * (1 - fdr) / total["clusters"]),

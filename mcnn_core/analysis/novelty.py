@@ -1,4 +1,4 @@
-"""Phenotypes that nobody annotated (paper: *BBBC021 analysis and results*, Fig. 4b).
+"""Phenotypes that no one annotated (paper: *BBBC021 analysis and results*, Fig. 4b).
 
 The paper looks at the clusters that hold no annotated treatment. A cluster of treatments without
 any effect also holds none, so here a treatment must first be told from the negative control: its
@@ -8,6 +8,7 @@ annotation says, only whether there is one.
 
 import numpy as np
 import pandas as pd
+from scipy.spatial.distance import cdist
 from sklearn.ensemble import IsolationForest
 
 from mcnn_core.analysis.distances import cosine_distances
@@ -15,10 +16,7 @@ from mcnn_core.profiles import centre, feature_matrix, has_controls, row_names
 from mcnn_core.screen import in_words
 
 DRAWS = 1000  #: sets of control wells that say how well wells without an effect agree
-
-
 QUANTILE = 0.95  #: of them that a treatment must exceed
-
 
 TYPES = {
     "treatment": str,
@@ -30,23 +28,13 @@ TYPES = {
     "novel": bool,
     "cluster_score": float,
 }
-
-
 COLUMNS = list(TYPES)
+NOTHING = pd.DataFrame(columns=COLUMNS).astype(TYPES)  #: ``novel.csv`` without a row
 
 
-#: ``novel.csv`` of a screen that cannot answer
-NOTHING = pd.DataFrame(columns=COLUMNS).astype(TYPES)
-
-
-def _agreement(profiles: np.ndarray, plates: np.ndarray | None = None) -> float:
-    """Return the median cosine between the pairs of rows of (n, d); NaN without a pair.
-
-    Pairs are of different plates if `plates` are given.
-    """
-    pairs = np.triu(np.ones((len(profiles), len(profiles)), bool), 1)
-    if plates is not None:
-        pairs &= plates[:, None] != plates
+def _agreement(profiles: np.ndarray, plates: np.ndarray) -> float:
+    """Return the median cosine between rows of (n, d) on different plates; NaN without a pair."""
+    pairs = np.triu(plates[:, None] != plates, 1)
     return 1 - float(np.median(cosine_distances(profiles)[pairs])) if pairs.any() else np.nan
 
 
@@ -78,23 +66,19 @@ def activity(wells: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     named = (kind == "trt") & (centred["Metadata_Treatment"] != "").to_numpy()
     # the only control of a plate is its own median: it is all zero and has no direction
     controls = np.flatnonzero((kind == "negcon") & values.any(axis=1))
-    rng, thresholds, rows = np.random.default_rng(seed), {}, {}
+    rng, limits, rows = np.random.default_rng(seed), {}, {}
     for treatment, part in centred[named].groupby("Metadata_Treatment"):
         n = len(part)
-        size = min(n, len(controls))
-        if size > 1 and n not in thresholds:
+        if n not in limits:
+            size = min(n, len(controls))
             drawn = [
-                _agreement(values[rng.choice(controls, size, replace=False)]) for _ in range(DRAWS)
+                # pairs within a plate count here
+                _agreement(values[rng.choice(controls, size, replace=False)], np.arange(size))
+                for _ in range(DRAWS if size > 1 else 0)
             ]
-            thresholds[n] = float(np.quantile(drawn, QUANTILE))
+            limits[n] = float(np.quantile(drawn or [np.nan], QUANTILE))
         agreement = _agreement(feature_matrix(part), part["Metadata_Plate"].to_numpy())
-        limit = thresholds.get(n, np.nan)
-        rows[treatment] = {
-            "wells": n,
-            "agreement": agreement,
-            "threshold": limit,
-            "active": not agreement <= limit,
-        }
+        rows[treatment] = n, agreement, limits[n], not agreement <= limits[n]
     return pd.DataFrame.from_dict(
         rows, orient="index", columns=["wells", "agreement", "threshold", "active"]
     ).rename_axis("treatment")
@@ -125,14 +109,10 @@ def strengths(wells: pd.DataFrame) -> pd.DataFrame:
     tested = activity(wells) if everywhere else pd.DataFrame(columns=["agreement", "active"])
     tested = tested.dropna(subset="agreement")["active"]
     words = {name: "agree" if active else "do not agree" for name, active in tested.items()}
+    pairs = zip(wells["Metadata_Treatment"], row_names(wells), strict=True)
     return pd.DataFrame(
         {
-            "name": [
-                in_words(treatment) if treatment else name
-                for treatment, name in zip(
-                    wells["Metadata_Treatment"], row_names(wells), strict=True
-                )
-            ],
+            "name": [in_words(treatment) or name for treatment, name in pairs],
             "strength": length / (np.median(ordinary[ordinary > 0]) if length.any() else 1),
             "control": control,
             "replicates": [words.get(name, "not tested") for name in wells["Metadata_Treatment"]],
@@ -142,35 +122,25 @@ def strengths(wells: pd.DataFrame) -> pd.DataFrame:
 
 
 def known(treatments: pd.DataFrame) -> np.ndarray:
-    """Return the mask of the profiles that are known.
-
-    Annotated treatments and negative controls; positive ones are none.
-    """
+    """Return the mask of annotated treatments and negative controls; positive ones are neither."""
     kind = treatments["Metadata_control_type"]
     return (((treatments["Metadata_MoA"] != "") & (kind == "trt")) | (kind == "negcon")).to_numpy()
 
 
 def unannotated(treatments: pd.DataFrame) -> np.ndarray:
-    """Return the mask of the treatments that nobody annotated; controls of either kind are none."""
-    return (
-        (treatments["Metadata_MoA"] == "") & (treatments["Metadata_control_type"] == "trt")
-    ).to_numpy()
+    """Return the mask of treatments without annotation; controls of either kind are none."""
+    kind = treatments["Metadata_control_type"]
+    return ((treatments["Metadata_MoA"] == "") & (kind == "trt")).to_numpy()
 
 
 def _names(treatments: pd.DataFrame) -> list[str]:
     """Return each row's treatment; a well without one is named by its place."""
-    return [
-        treatment or name
-        for treatment, name in zip(
-            treatments["Metadata_Treatment"], row_names(treatments), strict=True
-        )
-    ]
+    pairs = zip(treatments["Metadata_Treatment"], row_names(treatments), strict=True)
+    return [treatment or name for treatment, name in pairs]
 
 
 def novelty(treatments: pd.DataFrame, clusters: pd.Series, tested: pd.DataFrame) -> pd.DataFrame:
-    """Rank the treatments that nobody annotated by how far they lie from everything known.
-
-    This is ``novel.csv``.
+    """Rank the treatments that no one annotated by how far they lie from everything known.
 
     Parameters
     ----------
@@ -184,32 +154,40 @@ def novelty(treatments: pd.DataFrame, clusters: pd.Series, tested: pd.DataFrame)
     Returns
     -------
     DataFrame
-        One row per treatment without annotation: ``treatment``, ``score`` (cosine distance to the
-        nearest known profile, 0 to 2), ``cluster``, ``agreement``, ``threshold`` and ``active`` as
-        in `activity`, ``novel`` (active, in a cluster without any known profile) and
-        ``cluster_score`` (median score of the cluster's novel treatments, NaN if it has none).
+        ``novel.csv``, one row per treatment without annotation: ``treatment``, ``score`` (cosine
+        distance to the nearest known profile, 0 to 2), ``cluster``, ``agreement``, ``threshold``
+        and ``active`` as in `activity`, ``novel`` (active, in a cluster without any known profile)
+        and ``cluster_score`` (median score of the cluster's novel treatments, NaN if it has none).
         Novel ones first, by cluster score, then score.
     """
     is_known, is_new, x = known(treatments), unannotated(treatments), feature_matrix(treatments)
     if not is_new.any():
         return NOTHING
     distances = cosine_distances(x[is_new], x[is_known], names=row_names(treatments[is_new]))
+    cluster = clusters.to_numpy()
     table = pd.DataFrame(
         {
             "treatment": _names(treatments[is_new]),
             "score": distances.min(axis=1),
-            "cluster": np.asarray(clusters)[is_new],
+            "cluster": cluster[is_new],
         }
-    )
-    table = table.join(tested[["agreement", "threshold"]], on="treatment")
+    ).join(tested[["agreement", "threshold"]], on="treatment")
     table["active"] = ~table["treatment"].isin(tested.index[~tested["active"].astype(bool)])
-    table["novel"] = table["active"] & ~table["cluster"].isin(set(np.asarray(clusters)[is_known]))
-    table["cluster_score"] = table["cluster"].map(
-        table[table["novel"]].groupby("cluster")["score"].median()
-    )
+    table["novel"] = table["active"] & ~table["cluster"].isin(cluster[is_known])
+    scores = table[table["novel"]].groupby("cluster")["score"].median()
+    table["cluster_score"] = table["cluster"].map(scores)
     return table[COLUMNS].sort_values(
         ["novel", "cluster_score", "score"], ascending=False, kind="stable", ignore_index=True
     )
+
+
+def novelties(
+    wells: pd.DataFrame, treatments: pd.DataFrame, clusters: pd.DataFrame
+) -> pd.DataFrame:
+    """Return `novelty` on the clusters of `cluster_table`, no rows if a plate lacks controls."""
+    if not has_controls(wells):
+        return NOTHING
+    return novelty(treatments, clusters["cluster"].sort_index(), activity(wells))
 
 
 def baselines(treatments: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -223,23 +201,11 @@ def baselines(treatments: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """
     is_new, x = unannotated(treatments), feature_matrix(treatments)
     new, old = x[is_new], x[known(treatments)]
-    nearest = np.sqrt(
-        np.maximum(np.square(new).sum(1)[:, None] + np.square(old).sum(1) - 2 * new @ old.T, 0)
-    ).min(axis=1)
     forest = IsolationForest(n_estimators=300, random_state=seed).fit(old)
     return pd.DataFrame(
         {
             "treatment": _names(treatments[is_new]),
-            "nearest neighbour": nearest,
+            "nearest neighbour": cdist(new, old).min(axis=1),
             "isolation forest": -forest.score_samples(new),
         }
     )
-
-
-def novelties(
-    wells: pd.DataFrame, treatments: pd.DataFrame, clusters: pd.DataFrame
-) -> pd.DataFrame:
-    """Return ``novel.csv``, which is `novelty` on the clusters of `cluster_table`."""
-    if not has_controls(wells):
-        return NOTHING
-    return novelty(treatments, clusters["cluster"].sort_index(), activity(wells))

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as packed
 
 from mcnn_core.errors import InputError
 from mcnn_core.machine.files import MARKER, atomic, is_ours, sha256
@@ -54,6 +52,8 @@ def save(
         raise InputError(
             f"Weights are not finite numbers after {path.stem}; lower the learning rate", bad
         )
+    from safetensors.torch import save as packed  # here: steps alone do without
+
     with atomic(path) as temporary:
         # Packed first and written here: safetensors' own writing leaves a file of another name if
         # it is killed.
@@ -102,6 +102,8 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read a checkpoint's tensors and state, after comparing its SHA-256."""
+    from safetensors import SafetensorError, safe_open
+
     expected = path.with_suffix(".sha256").read_text(encoding="ascii", errors="replace").split()
     if [sha256(path), path.name] != expected:
         raise InputError(

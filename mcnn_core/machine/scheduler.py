@@ -11,8 +11,8 @@ workers::
 and name the scheduler::
 
     make book PARAMS="scheduler=tcp://HOST:8786" ...
-    python -m mcnn_core.preprocessing --screen plates.csv --out store --scheduler tcp://HOST:8786
-    python -m mcnn_core.features --store store --model model --out activations \
+    python -m mcnn_book preprocess --screen plates.csv --out store --scheduler tcp://HOST:8786
+    python -m mcnn_book embed --store store --model model --out activations \
         --scheduler tcp://HOST:8786
 
 Workers may come and go: the task of one that dies is given to another, and since a task writes the
