@@ -28,7 +28,6 @@ from mcnn_book.simulate import bbbc021 as simulated
 from mcnn_core import features, preprocessing
 from mcnn_core.errors import InputError, MissingStageError
 from mcnn_core.features import embed_screen
-from mcnn_core.machine import device
 from mcnn_core.model import MCNN, NetworkConfig
 from mcnn_core.preprocessing import Store
 from mcnn_core.readers.loaddata import read_loaddata
@@ -214,8 +213,6 @@ def _child(stage: str, folder: Path, how: Disturbance, told: Connection) -> None
     os.dup2(told.fileno(), 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
-    # Measured, it may differ from run to run beside other work.
-    device._bfloat16_is_faster = lambda kind: False
     try:
         disturb(folder, how)
         STAGES[stage](folder)
