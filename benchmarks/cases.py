@@ -208,7 +208,7 @@ def preprocess_raw(folder: Path, case: Case):
 
 
 def _store(folder: Path, case: Case):
-    from mcnn_core.preprocessing import Store
+    from mcnn_core.store import Store
 
     return Store.open(folder / f"store-{case.height}")
 

@@ -55,7 +55,7 @@ def _stages(folder: Path, quick: bool) -> dict[str, Callable[[], Any]]:
 
     def train() -> dict[str, Any]:
         from mcnn_core.model import CONFIGS
-        from mcnn_core.preprocessing import Store
+        from mcnn_core.store import Store
         from mcnn_core.training import RECIPES, train
 
         treatments = _screen(folder).table["Metadata_Treatment"]
@@ -77,7 +77,7 @@ def _stages(folder: Path, quick: bool) -> dict[str, Callable[[], Any]]:
 
     def embed() -> None:
         from mcnn_core.features import embed_screen
-        from mcnn_core.preprocessing import Store
+        from mcnn_core.store import Store
         from mcnn_core.training import load_model
 
         embed_screen(

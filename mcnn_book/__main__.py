@@ -166,7 +166,12 @@ def _preprocess(parser: Parser) -> Callable[[argparse.Namespace], None]:
         screen = read_loaddata(given.screen) if table else load_screen(given.screen)
         size = given.bin or auto_bin(check_headers(screen), len(screen.table))
         store = preprocess(
-            screen, given.out, given.reference, size, given.multiple, given.workers, given.scheduler
+            screen,
+            given.out,
+            given.reference,
+            size,
+            given.multiple,
+            given.scheduler or given.workers,
         )
         print(f"{given.out}: {' x '.join(map(str, store.shape))} (fields, height, width, channels)")
 
@@ -207,8 +212,8 @@ def _train(parser: Parser) -> Callable[[argparse.Namespace], None]:
         from mcnn_core import training
         from mcnn_core.machine import parallel
         from mcnn_core.model import CONFIGS
-        from mcnn_core.preprocessing import Store
         from mcnn_core.screen import field_names
+        from mcnn_core.store import Store
 
         table = given.out / "surrogate.parquet"
         if not table.is_file():
@@ -258,7 +263,7 @@ def _embed(parser: Parser) -> Callable[[argparse.Namespace], None]:
     def run(given: argparse.Namespace) -> None:
         from mcnn_core.features import embed_screen
         from mcnn_core.machine.files import write_array
-        from mcnn_core.preprocessing import Store
+        from mcnn_core.store import Store
         from mcnn_core.training import load_model
 
         activations = embed_screen(

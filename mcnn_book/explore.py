@@ -130,7 +130,7 @@ def pictures(profiles: pd.DataFrame, table: pd.DataFrame, pixels: np.ndarray) ->
     table : DataFrame
         The screen's table; its row i is row i of `pixels`.
     pixels : (n, H, W, C) uint8 array
-        The fields: ``pixels`` of `mcnn_core.preprocessing.Store`.
+        The fields: ``pixels`` of `mcnn_core.store.Store`.
 
     Raises
     ------

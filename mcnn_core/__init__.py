@@ -1,10 +1,10 @@
 """Phenotypes from microscope fields, without segmentation and without labels.
 
-One module per step of the method, in the order of the chapters: ``screen``, ``preprocessing``,
-``surrogate``, ``model``, ``training``, ``features``, ``profiles``, then ``analysis``. Beside them
-``readers`` read screens as they come, and ``machine`` is what all of it runs on. Each module
-imports only earlier ones. The names that a script of one's own needs are offered here, and a
-module is loaded when the first of its names is asked for.
+One module per step of the method, in the order of the chapters: ``screen``, ``store`` and
+``preprocessing``, ``surrogate``, ``model``, ``training``, ``features``, ``profiles``, then
+``analysis``. Next to them ``readers`` read screens as they come, and ``machine`` is what all of it
+runs on. Each module imports only earlier ones. The names that a script of one's own needs are
+offered here, and a module is loaded when the first of its names is asked for.
 """
 
 from importlib import import_module
@@ -21,7 +21,7 @@ PUBLIC: dict[str, str] = {
     "read_imagehts": "readers.imagehts",
     "load_screen": "screen",
     "save_screen": "screen",
-    "Store": "preprocessing",
+    "Store": "store",
     "preprocess": "preprocessing",
     "surrogate_classes": "surrogate",
     "BalancedBatches": "surrogate",

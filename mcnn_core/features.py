@@ -137,7 +137,7 @@ def embed_screen(
         if missing:
             count = sum(map(len, missing.values()))
             with (
-                pool(scheduler, 1, folder, [str(store.folder / "pixels.npy")]) as tasks,
+                pool(scheduler or 1, folder, [str(store.folder / "pixels.npy")]) as tasks,
                 tqdm(total=count, disable=not progress, desc="features", unit="field") as bar,
             ):
                 pending = {

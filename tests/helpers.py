@@ -16,9 +16,10 @@ import tifffile
 from mcnn_book.screens import open_screen
 from mcnn_core.errors import InputError
 from mcnn_core.machine.files import write_json
-from mcnn_core.preprocessing import Store, _identity, auto_bin, preprocess
+from mcnn_core.preprocessing import auto_bin, preprocess
 from mcnn_core.readers.images import check_headers
 from mcnn_core.screen import treatment_key
+from mcnn_core.store import Store, identity
 from mcnn_core.surrogate import default_columns, surrogate_classes, training_fields
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -123,7 +124,7 @@ def write_store(folder: Path, pixels: np.ndarray, block: int = 4) -> Store:
             for part in [pixels[first : first + block]]
         ],
     }
-    write_json(folder / "store.json", {**manifest, "sha256": _identity(manifest)})
+    write_json(folder / "store.json", {**manifest, "sha256": identity(manifest)})
     return Store.open(folder)
 
 

@@ -24,9 +24,10 @@ from mcnn_core.analysis.distances import cosine_distances
 from mcnn_core.analysis.enrichment import enrich
 from mcnn_core.features import embed
 from mcnn_core.model import CONFIGS, MCNN
-from mcnn_core.preprocessing import Store, preprocess
+from mcnn_core.preprocessing import preprocess
 from mcnn_core.readers.bbbc021 import read_bbbc021
 from mcnn_core.readers.images import read_field
+from mcnn_core.store import Store
 from mcnn_core.training import RECIPES, untrained_model
 from tools import book
 

@@ -174,7 +174,7 @@ def while_one_of_two_is_killed(address, folder, preload, task, *arguments, **opt
         working(address, both, both | {"DOOMED": "1"}) as (_, doomed),
         ThreadPoolExecutor(1) as thread,
     ):
-        run = thread.submit(task, *arguments, **options, scheduler=address, progress=False)
+        run = thread.submit(task, *arguments, **options, progress=False)
         until(lambda: (folder / "said").exists() or run.done(), doomed)
         assert not run.done(), run.result()
         kill(doomed)
@@ -193,6 +193,7 @@ def test_a_worker_killed_in_preprocessing_leaves_no_trace(address, screen, tmp_p
         screen,
         tmp_path / "there",
         multiple=10,
+        workers=address,
     )
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
     assert (there.pixels == here.pixels).all()
@@ -220,7 +221,14 @@ def test_a_worker_killed_in_embedding_leaves_no_trace(address, tmp_path, monkeyp
         torch.set_num_threads(threads)
     preload = PRELOAD.format(module="features", function="embed", half=HALF_A_PART)
     there = while_one_of_two_is_killed(
-        address, tmp_path, preload, features.embed_screen, model, store, tmp_path / "there"
+        address,
+        tmp_path,
+        preload,
+        features.embed_screen,
+        model,
+        store,
+        tmp_path / "there",
+        scheduler=address,
     )
     assert there.shape == (17, 128) and (there == here).all()
     assert {
@@ -234,7 +242,7 @@ def test_a_worker_killed_in_embedding_leaves_no_trace(address, tmp_path, monkeyp
 
 
 def refused(address, folder, files=()) -> InputError:
-    with pytest.raises(InputError) as error, pool(address, 1, folder, files):
+    with pytest.raises(InputError) as error, pool(address, folder, files):
         pass
     assert not list(folder.glob("*shared*"))
     return error.value
@@ -308,7 +316,7 @@ def test_no_worker_is_left(monkeypatch, address, tmp_path):
     with (
         working(address, {}) as (worker,),
         pytest.raises(InputError, match="no worker is left; start workers"),
-        pool(address, 1, tmp_path) as tasks,
+        pool(address, tmp_path) as tasks,
     ):
         pending = {tasks.submit(time.sleep, 60): "long"}
         monkeypatch.setattr(scheduler_module, "PATIENCE", 1.0)
@@ -325,7 +333,7 @@ def test_a_task_that_kills_every_worker(monkeypatch, address, tmp_path):
     with (
         working(address, {"NANNY": "--nanny"}),
         pytest.raises(InputError, match="several workers died of one task"),
-        pool(address, 1, tmp_path) as tasks,
+        pool(address, tmp_path) as tasks,
     ):
         list(tasks.finished({tasks.submit(os._exit, 1): "deadly"}))
 
@@ -335,7 +343,7 @@ def test_the_scheduler_is_lost(tmp_path):
         scheduling(tmp_path) as (scheduler, address),
         working(address, {}),
         pytest.raises(InputError, match="the scheduler was lost"),
-        pool(address, 1, tmp_path) as tasks,
+        pool(address, tmp_path) as tasks,
     ):
         pending = {tasks.submit(time.sleep, 60): "long"}
         kill(scheduler)
@@ -345,16 +353,16 @@ def test_the_scheduler_is_lost(tmp_path):
 def test_what_a_task_raises_is_passed_on(address, tmp_path):
     with (
         working(address, {}),
-        pool(address, 1, tmp_path) as tasks,
+        pool(address, tmp_path) as tasks,
         pytest.raises(ZeroDivisionError),
     ):
         list(tasks.finished({tasks.submit(divmod, 1, 0): ""}))
-    with pool("", 1, tmp_path) as tasks, pytest.raises(ZeroDivisionError):
+    with pool(1, tmp_path) as tasks, pytest.raises(ZeroDivisionError):
         list(tasks.finished({tasks.submit(divmod, 1, 0): ""}))
 
 
 def test_threads_do_all_tasks(tmp_path):
-    with pool("", 3, tmp_path) as tasks:
+    with pool(3, tmp_path) as tasks:
         pending, found = {tasks.submit(pow, number, 2): number for number in range(20)}, {}
         while pending:
             found |= dict(tasks.finished(pending))

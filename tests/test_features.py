@@ -162,7 +162,7 @@ import sys, time
 import torch
 from mcnn_core import features
 from mcnn_core.model import CONFIGS, MCNN
-from mcnn_core.preprocessing import Store
+from mcnn_core.store import Store
 
 torch.set_num_threads(int(sys.argv[2]))
 torch.manual_seed(0)

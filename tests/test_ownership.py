@@ -23,6 +23,7 @@ from mcnn_core.machine import files
 from mcnn_core.machine.files import MARKER, atomic, discard, sha256, write_table
 from mcnn_core.model import NetworkConfig
 from mcnn_core.readers.loaddata import read_loaddata
+from mcnn_core.store import Store
 from mcnn_core.surrogate import surrogate_classes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,7 +36,7 @@ TAKEN = [
     "enrichment.csv", "activations.npy", "network.yml", "history.csv", "embedding.json",
     "weights.safetensors", "part_00000000.npy", "part_00000000.npy.sha256", "epoch_001.safetensors",
     "epoch_001.sha256", "epoch_999.safetensors", "epoch_999.sha256", "store.json", "pixels.npy",
-    "journal", "store/store.json", "store/pixels.npy", "store/mine.txt",
+    "store/store.json", "store/pixels.npy", "store/mine.txt",
     "model/epoch_001.safetensors", "model/epoch_777.sha256", "model/network.yml",
     "model/history.csv", "model/mine.txt", "exec/01_screen.json", "exec/01_screen.ipynb",
     "exec/01_screen.failed.ipynb", "results/01_screen.json", "html/index.html", "html/.nojekyll",
@@ -43,7 +44,7 @@ TAKEN = [
     "figures/a.png", "screen/truth.csv", "screen/BBBC021_v1_image.csv", "screen/images/a.tif",
     "BBBC021_v1_image.csv", "BBBC021_v1_moa.csv", "truth.csv", "go.obo", "go.gaf",
     "conf/plateconf.txt", "fetched.json", "Week1/Week1_22123/a.tif", "own_plates/example.csv",
-    "kimorph/model/epoch_001.sha256", ".store.work/journal", ".store.work/pixels.npy",
+    "kimorph/model/epoch_001.sha256", ".store.work/.lock", ".store.work/pixels.npy",
     "activations/part_00000000.npy", "images/a.tif", "example.csv",
 ]  # fmt: skip
 
@@ -114,8 +115,8 @@ NETWORK = NetworkConfig((4, 4), fusion=8, hidden=16, norm=True, pool_between=Tru
 SIZE = ("--layout", "tiny", "--height", "64", "--width", "96", "--workers", "1")
 
 
-def _store(data: Path) -> preprocessing.Store:
-    return preprocessing.Store.open(data / "store")
+def _store(data: Path) -> Store:
+    return Store.open(data / "store")
 
 
 def _trained(data: Path, folder: Path, run: int) -> None:

@@ -26,11 +26,12 @@ from mcnn_core.errors import InputError
 from mcnn_core.features import embed
 from mcnn_core.machine.files import read_json, write_table
 from mcnn_core.model import CONFIGS
-from mcnn_core.preprocessing import Store, preprocess
+from mcnn_core.preprocessing import preprocess
 from mcnn_core.profiles import feature_columns, feature_frame, feature_matrix, profile
 from mcnn_core.readers.images import check_headers
 from mcnn_core.readers.loaddata import read_loaddata
 from mcnn_core.screen import in_words
+from mcnn_core.store import Store
 from mcnn_core.surrogate import BalancedBatches, default_columns, surrogate_classes
 from mcnn_core.training import RECIPES, load_model, train
 from tools import book

@@ -432,7 +432,9 @@ def test_a_screen_is_saved_and_loaded(tmp_path):
         screen.simulated,
     )
     screen.table.head(3).to_parquet(tmp_path / "out" / "fields.parquet", index=False)
-    assert "3 rows and screen.json says 8" in refused(load_screen, tmp_path / "out")
+    assert "expected 8 rows of fields.parquet as screen.json says, got 3" in refused(
+        load_screen, tmp_path / "out"
+    )
 
 
 def test_a_copied_output_folder_reads_its_own_images(tmp_path):

@@ -49,10 +49,11 @@ from mcnn_core.analysis.sirna import (
 from mcnn_core.errors import InputError
 from mcnn_core.features import embed_screen
 from mcnn_core.model import CONFIGS, NetworkConfig, multiple_of, parameters
-from mcnn_core.preprocessing import Store, auto_bin, preprocess
+from mcnn_core.preprocessing import auto_bin, preprocess
 from mcnn_core.profiles import feature_frame, profile
 from mcnn_core.readers.images import check_headers
 from mcnn_core.screen import field_names, load_screen, save_screen, summary
+from mcnn_core.store import Store
 from mcnn_core.surrogate import default_columns, surrogate_classes, training_fields
 from mcnn_core.training import RECIPES, Recipe, load_model, train, with_controls
 

@@ -29,8 +29,8 @@ from mcnn_core import features, preprocessing
 from mcnn_core.errors import InputError, MissingStageError
 from mcnn_core.features import embed_screen
 from mcnn_core.model import MCNN, NetworkConfig
-from mcnn_core.preprocessing import Store
 from mcnn_core.readers.loaddata import read_loaddata
+from mcnn_core.store import Store
 from mcnn_core.surrogate import surrogate_classes
 from mcnn_core.training import RECIPES, load_model, train
 from tests.faults.rights import lower_rights
