@@ -192,7 +192,7 @@ def test_items_are_made_ahead_in_order_and_errors_come_through(monkeypatch):
 def test_the_engine_needs_only_torch_numpy_and_pandas():
     code = """
 import sys
-sys.modules.update(dict.fromkeys(["safetensors", "tqdm", "yaml", "tifffile", "pandera", "sklearn",
+sys.modules.update(dict.fromkeys(["safetensors", "tqdm", "yaml", "tifffile", "sklearn",
                                   "scipy", "PIL", "pyarrow", "matplotlib"]))
 import mcnn_core.features, mcnn_core.training
 """

@@ -19,9 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
-from pandera.pandas import Check, Column, DataFrameSchema
 from tqdm import tqdm
 
 from mcnn_book.simulate import bbbc021 as simulated
@@ -195,9 +193,6 @@ def _warm() -> None:
     torch.optim.AdamW([torch.zeros(1, requires_grad=True)], fused=True)
     # Its own is shared between processes, and what a killed one leaves of that is complained of.
     tqdm.set_lock(threading.RLock())
-    DataFrameSchema({"a": Column(checks=[Check(lambda text: text == "a")])}).validate(
-        pd.DataFrame({"a": ["a"]}), lazy=True
-    )
 
 
 if (
