@@ -23,18 +23,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from mcnn_core.analysis.baselines import INTENSITY, handcrafted
 from mcnn_core.analysis.mechanisms import answerable, floors, nearest_neighbours, protocols, scores
 from mcnn_core.errors import InputError
+from mcnn_core.features import embed
 from mcnn_core.model import MCNN, NetworkConfig
 from mcnn_core.profiles import feature_frame, possible_normalisations, profile
 from mcnn_core.screen import NOT_AVAILABLE, field_names
 from mcnn_core.training import (
-    Fields,
     Recipe,
-    activations,
     load_model,
     make_way,
     train,
@@ -82,8 +80,7 @@ def method_frames(
     found = {"handcrafted": handcrafted(store, rows, progress)}
     found["intensity"] = found["handcrafted"].iloc[:, : len(INTENSITY) * len(store.channels)]
     for name, model in networks.items():
-        with tqdm(total=len(rows), disable=not progress, desc="features", unit="field") as bar:
-            found[name] = activations(model, Fields(store.pixels), rows, 64, bar.update)
+        found[name] = embed(model, store, rows, progress=progress)
     training = part["Metadata_Training"].to_numpy()
     frames = {name: feature_frame(part, values, training) for name, values in found.items()}
     frames["trained"] = part
