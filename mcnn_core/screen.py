@@ -1,6 +1,6 @@
 """One validated table per screen, one row per field of view.
 
-The readers (`mcnn_core.readers`) all give a `Screen` with the same ``Metadata_*`` columns, so that
+The readers (``mcnn_core.readers``) all give a `Screen` with the same ``Metadata_*`` columns, so that
 no later stage knows where the fields came from.
 """
 
