@@ -29,10 +29,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.plain_network import Embedding, Training
 from mcnn_core.errors import reporting
+from mcnn_core.features import activations
 from mcnn_core.machine.device import bfloat16, device, reproducible
 from mcnn_core.machine.files import refuse_existing
 from mcnn_core.model import CONFIGS, MCNN, macs
-from mcnn_core.training import RECIPES, Fields, activations, draw, optimiser_for, run_steps
+from mcnn_core.training import RECIPES, Fields, Trainer, draw, optimiser_for
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Ours:
         self,
         pixels,
         labels: np.ndarray,
-        network: str,
+        config: str,
         recipe,
         resident: bool = True,
         compiled: bool = False,
@@ -131,31 +132,23 @@ class Ours:
         torch.manual_seed(0)
         n, height, width, channels = pixels.shape
         self.model = (
-            MCNN(CONFIGS[network], int(labels.max()) + 1, channels, height, width)
+            MCNN(CONFIGS[config], int(labels.max()) + 1, channels, height, width)
             .to(device())
             .train()
         )
-        self.network = torch.compile(self.model) if compiled else self.model
-        self.optimiser, self.labels, self.recipe = optimiser_for(self.model, recipe), labels, recipe
+        network = torch.compile(self.model) if compiled else self.model
         self.fields = Fields(pixels, np.arange(n) if resident else None)
+        self.trainer = Trainer(
+            network, optimiser_for(self.model, recipe), self.fields, labels, recipe
+        )
         self.rng = np.random.default_rng(0)
 
     def steps(self, n: int) -> float:
         """Take n steps at a low rate; return their mean loss."""
-        rows = [
-            self.rng.choice(len(self.labels), self.recipe.batch, replace=False) for _ in range(n)
-        ]
+        recipe, fields = self.trainer.recipe, len(self.trainer.labels)
+        rows = [self.rng.choice(fields, recipe.batch, replace=False) for _ in range(n)]
         with reproducible(0, 0) as rng:
-            sums = run_steps(
-                self.network,
-                self.optimiser,
-                self.fields,
-                self.labels,
-                rows,
-                [self.recipe.learning_rate / 100] * n,
-                self.recipe,
-                rng,
-            )
+            *_, (_, sums) = self.trainer.steps(rows, [recipe.learning_rate / 100] * n, rng)
         return float(sums[0] / sums[2])
 
 
@@ -298,12 +291,14 @@ def measure(sizes: Sizes) -> dict[str, object]:
                 first / found[f"{title}: textbook ({plain.workers} workers)"],
             )
             del plain
-    fields, title = (
-        Fields(Repeated(drawn, sizes.embedded)),
+    pixels, title = (
+        Repeated(drawn, sizes.embedded),
         f"embedding, {sizes.embedded:,} fields from host memory",
     )
-    activations(model, fields, range(64))
-    seconds = synchronised(lambda: activations(model, fields, range(sizes.embedded)))
+    list(activations(model, pixels, range(64), 64, "auto"))
+    seconds = synchronised(
+        lambda: list(activations(model, pixels, range(sizes.embedded), 64, "auto"))
+    )
     say(title, seconds, "s")
     say(f"{title}: share of the arithmetic peak", per_field * sizes.embedded / seconds / arithmetic)
     say(

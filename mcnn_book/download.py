@@ -2,11 +2,11 @@
 
 ``make data`` runs it. BBBC021v1 (Ljosa, Sokolnicki & Carpenter 2012, Nature Methods 9, 637) is
 three tables and 55 archives. Only the image table says where an image is written; the paths inside
-an archive have no say. An archive, and the folder of a plate, exists whole or not at all, so that a
-stopped run goes on with what is not there. The publisher gives no checksums: the SHA-256 of each
+an archive do not count. An archive, and the folder of a plate, exists whole or not at all, so that
+a stopped run resumes with what is missing. The publisher gives no checksums: the SHA-256 of each
 file is recorded in ``fetched.json`` when it is first seen, and a file that differs later is
-refused. Nothing comes from another address than the one that was named, nothing that is there is
-replaced, and what somebody else has put into the folder stays.
+refused. Nothing comes from another address than the one that was named, nothing that exists is
+replaced, and what someone else has put into the folder stays.
 """
 
 import os
@@ -77,11 +77,11 @@ ATTEMPTS, WAIT, TIMEOUT, CHUNK = 3, 5.0, 30, 2**18
 
 
 #: Least bytes per second, over so many seconds, in which an answer must also have begun: a byte now
-#: and then is no silence.
+#: and then is not silence.
 SLOWEST, PERIOD = 1000, 60.0
 
 
-#: How often a server may send on to another of its addresses.
+#: How often a server may redirect to another of its addresses.
 REDIRECTS = 5
 
 
@@ -151,8 +151,8 @@ def _records(folder: Path) -> dict[str, Any]:
         whole = False
     if not whole:
         raise InputError(
-            f"{path} does not hold bytes, sha256 and address of each file: if it is from make "
-            "data, delete it to record anew; if not, name another folder"
+            f"{path}: expected bytes, sha256 and address of each file: if make data wrote it, "
+            "delete it to have them recorded again; otherwise name another folder"
         )
     return records
 
@@ -165,7 +165,7 @@ def _checked(run: _Run, name: str, path: Path) -> str:
     digest, known = sha256(path), run.records.get(name)
     if known and "packed" not in known and known["sha256"] != digest:
         raise InputError(
-            f"{name}: SHA-256 {digest}, but {known['sha256']} when it was first seen: the file is "
+            f"{name}: expected SHA-256 {known['sha256']}, as first seen, got {digest}: the file is "
             "damaged (delete it if it lies in the folder), or the publisher replaced it (then "
             f"delete its entry in {RECORD})"
         )
@@ -229,7 +229,7 @@ def _answer(
 ) -> Iterator[requests.Response]:
     """Ask for a file and yield the answer, its body yet to be read.
 
-    Refuse to be sent to another host, or from https to http.
+    Refuse a redirect to another host, or from https to http.
     """
     address = run.address + name
     for _ in range(REDIRECTS + 1):
@@ -261,12 +261,12 @@ def _answer(
             target = urljoin(address, answer.headers["Location"])
         if not _same_place(address, target):
             raise InputError(
-                f"{name}: {address} sends on to {target!r}, which is another host or not https; if "
-                "you trust that one, name it with python -m mcnn_book.download --from"
+                f"{name}: {address} redirects to {target!r}, which is another host or not https; "
+                "if you trust it, name it with python -m mcnn_book data --from"
             )
         address = target
     raise InputError(
-        f"{name}: {run.address + name} sends on more than {REDIRECTS} times, last to {address}"
+        f"{name}: {run.address + name} redirects more than {REDIRECTS} times, last to {address}"
     )
 
 
@@ -278,7 +278,7 @@ def _same_place(address: str, target: str) -> bool:
             new.scheme,
             new.port or usual.get(new.scheme),
         )
-    except ValueError:  # a port that is no number
+    except ValueError:  # a port that is not a number
         return False
     return old.hostname == new.hostname and (same or (old.scheme, new.scheme) == ("http", "https"))
 
@@ -292,7 +292,7 @@ def _sizes(run: _Run, names: Sequence[str]) -> dict[str, int | str]:
                 with _answer(run, session, "HEAD", name) as answer:
                     length = answer.headers.get("Content-Length", "")
                 sizes[name] = (
-                    int(length) if length.isdecimal() else "the server does not tell its size"
+                    int(length) if length.isdecimal() else "the server does not state its size"
                 )
             except InputError as error:
                 sizes[name] = error.what.removeprefix(f"{name}: ")
@@ -333,7 +333,7 @@ def _stream(run: _Run, name: str, size: int, path: Path) -> None:
         raise CancelledError
     if received != size:
         run.advance(-received)
-        raise InputError(f"{name}: {size:,} bytes expected, {received:,} received{reason}")
+        raise InputError(f"{name}: expected {size:,} bytes, got {received:,}{reason}")
 
 
 def _transfer(run: _Run, name: str, size: int | str) -> str:
@@ -362,7 +362,7 @@ def _transfer(run: _Run, name: str, size: int | str) -> str:
 def _refuse_existing(path: Path) -> None:
     if os.path.lexists(path):
         raise InputError(
-            f"{path.name}: {path} is there already and is not replaced: run this again to use it, "
+            f"{path.name}: {path} already exists and is not replaced: run this again to use it, "
             "or move it away"
         )
 
@@ -372,7 +372,7 @@ def _members(
 ) -> dict[str, zipfile.ZipInfo]:
     """Return the member that holds each image.
 
-    Refuse an archive that lacks one, or has members that are no plain files.
+    Refuse an archive that lacks one, or has members that are not plain files.
     """
     found, problems = {}, []
     for member in members:
@@ -386,7 +386,7 @@ def _members(
             # zipfile unpacks the other methods without a bound on memory.
             "is not stored or deflated": member.compress_type
             not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED),
-            f"has {member.file_size:,} bytes; {IMAGE_BYTES:,} at most are right": wanted
+            f"has {member.file_size:,} bytes, expected at most {IMAGE_BYTES:,}": wanted
             and member.file_size > IMAGE_BYTES,
             "occurs twice": wanted and path.name in found,
         }
@@ -453,7 +453,7 @@ def _plates(screen: Screen, only: Sequence[str]) -> dict[str, list[str]]:
             problems.append(f"plate {plate!r} in {', '.join(map(repr, sorted(places)))}")
     if problems:
         raise InputError(
-            f"{screen.root}: a plate of BBBC021 is named as Week1_22123 and lies in "
+            f"{screen.root}: expected plates of BBBC021 named like Week1_22123, in folders like "
             "Week1/Week1_22123",
             problems,
         )
@@ -461,7 +461,7 @@ def _plates(screen: Screen, only: Sequence[str]) -> dict[str, list[str]]:
     known = [*dict.fromkeys(weeks.values()), *images]
     if not set(only) <= set(known):
         raise InputError(
-            f"a part of BBBC021 is a week or a plate: {', '.join(known)}",
+            f"expected weeks or plates of BBBC021: {', '.join(known)}",
             [name for name in only if name not in known],
         )
     return {

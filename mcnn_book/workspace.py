@@ -10,12 +10,14 @@ import math
 import os
 import platform
 import subprocess
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import pandas as pd
 
 from mcnn_core.errors import InputError, MissingStageError
 from mcnn_core.machine.files import (
@@ -29,9 +31,10 @@ from mcnn_core.machine.files import (
     share,
     write_json,
 )
+from mcnn_core.screen import NOT_AVAILABLE
 
 Scalar = bool | int | float | str
-
+Table: TypeAlias = Mapping | pd.Series | pd.DataFrame
 
 # where a file that git does not know takes part in a run
 CODE = ("mcnn_book", "mcnn_core", "notebooks", "tools")
@@ -154,6 +157,21 @@ def format_number(value: Scalar) -> str:
     return f"{value:.3g}"
 
 
+def flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Yield the numbers of a table by ``<key>.<row>.<column>``, of a mapping by ``<key>.<name>``.
+
+    A scalar has the key itself; NaN is the text "not available".
+    """
+    if isinstance(value, pd.DataFrame):
+        value = value.to_dict("index")
+    if isinstance(value, Mapping | pd.Series):
+        for name, part in value.items():
+            yield from flat(part, f"{key}.{name}")
+    else:
+        value = value.item() if isinstance(value, np.generic) else value
+        yield key, NOT_AVAILABLE if isinstance(value, float) and math.isnan(value) else value
+
+
 class Workspace:
     """Where one notebook reads and writes.
 
@@ -226,17 +244,19 @@ class Workspace:
             )
         )
 
-    def record(self, **scalars: Scalar) -> None:
+    def record(self, *tables: Table, **values: Scalar | Table) -> None:
         """Keep numbers (or texts) as ``<section>.<name>``: on disk at once, and glued for the page.
+
+        Those of `tables` by ``<section>.<name>`` or ``<section>.<row>.<column>``, those of a table
+        among `values` with its name before these. NaN is kept as "not available".
 
         Raises
         ------
         InputError
-            If a value is NaN, infinite or not a scalar; all of them are named.
+            If a value is infinite or not a scalar; all of them are named.
         """
         plain = {
-            f"{self.section}.{name}": value.item() if isinstance(value, np.generic) else value
-            for name, value in scalars.items()
+            key: value for table in (*tables, values) for key, value in flat(table, self.section)
         }
         bad = [
             f"{key} = {value!r}"

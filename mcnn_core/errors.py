@@ -51,7 +51,7 @@ class Problem(str):
         column: str = "",
         n: int = 1,
     ) -> "Problem":
-        """Make the line; its place travels beside the text."""
+        """Make the line; its place travels with the text."""
         self = super().__new__(cls, text)
         self.code, self.file, self.row, self.column, self.n = code, file, row, column, n
         return self

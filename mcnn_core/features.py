@@ -1,24 +1,21 @@
-"""Features: the 128 activations of every field, and their principal components.
+"""Features: the 128 activations of every field (paper: Methods, "Feature extraction").
 
-Paper: Methods, "Feature extraction".
+torch, NumPy and pandas are enough to import this module and for `activations`; what else is needed
+is imported where it is used.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save as packed
-from tqdm import tqdm
+import torch
 
-from mcnn_core import training
 from mcnn_core.errors import InputError
-from mcnn_core.machine.device import bfloat16
+from mcnn_core.machine.device import ahead, bfloat16, device, pinned
 from mcnn_core.machine.files import (
     atomic,
     claim,
@@ -32,9 +29,22 @@ from mcnn_core.machine.files import (
 )
 from mcnn_core.machine.scheduler import pool
 from mcnn_core.model import MCNN, digest, read_yaml, write_yaml
-from mcnn_core.store import Store
 
 PART = 256  #: fields that `embed_screen` keeps together: what a killed run loses at most
+PIXELS_AT_ONCE = 2**21  #: fields of 1024 x 1280 go through a CPU one by one: memory stays flat
+
+
+@torch.inference_mode()
+def activations(
+    model: MCNN, pixels: Any, rows: Sequence[int] | np.ndarray, batch: int, precision: str
+) -> Iterator[np.ndarray]:
+    """Yield what `embed` returns, batch by batch; `pixels` are (n, H, W, C) uint8."""
+    model, bf16 = model.to(device()).eval(), bfloat16(precision)
+    at_once = PIXELS_AT_ONCE * (1 if device().type == "cpu" else 32)
+    batch = max(1, min(batch, at_once // (pixels.shape[1] * pixels.shape[2])))
+    parts = (rows[start : start + batch] for start in range(0, len(rows), batch))
+    for fields in ahead(pinned(np.stack([pixels[row] for row in part])) for part in parts):
+        yield model.embed(model.standardise(fields), bf16).float().cpu().numpy()
 
 
 def embed(
@@ -50,7 +60,7 @@ def embed(
     Parameters
     ----------
     model : MCNN
-        Trained or not; it is put in eval mode (no dropout, fixed normalisation).
+        Trained or not; it is put in eval mode (no dropout, fixed normalisation) and on the device.
     store : Store
     rows : sequence of int
         Rows of the store.
@@ -65,18 +75,20 @@ def embed(
     (n, 128) float32 array
         Activations of the fully connected layer after its ReLU, in the order of `rows`.
     """
+    from tqdm import tqdm
+
+    parts = [np.empty((0, model.config.hidden), np.float32)]
     with tqdm(total=len(rows), disable=not progress, desc="features", unit="field") as bar:
-        return training.activations(
-            model, training.Fields(store.pixels), rows, batch, bar.update, precision
-        )
+        for part in activations(model, store.pixels, rows, batch, precision):
+            parts.append(part)
+            bar.update(len(part))
+    return np.concatenate(parts)
 
 
 def embed_screen(
-    model: MCNN, store: Store, folder: str | Path, scheduler: str = "", progress: bool = True
+    model: MCNN, store: Any, folder: str | Path, scheduler: str = "", progress: bool = True
 ) -> np.ndarray:
-    """Send every field of a store through the network, and keep what is done.
-
-    A run that was killed goes on.
+    """Send every field of a store through the network, and keep what is done: a killed run resumes.
 
     Parameters
     ----------
@@ -99,91 +111,91 @@ def embed_screen(
     Raises
     ------
     InputError
-        If the folder holds what this function has not written; if another run embeds into it; if
-        pixels of the store are not as they were written (`Store.verify`); and what `pool` raises.
+        If the folder holds what this function has not written, if another run embeds into it, or
+        if pixels of the store are not as they were written (`Store.verify`).
     """
+    from tqdm import tqdm
+
     folder = Path(folder).resolve()
     claim(folder, "embedding")
     with exclusive(folder):
-        return _embed_screen(model, store, folder, scheduler, progress)
+        weights, precision = _prepare(model, store, folder)
+        n = len(store.pixels)
+        parts = {
+            f"part_{first:08d}.npy": range(n)[first : first + PART] for first in range(0, n, PART)
+        }
+        # The names are listed, not asked for one by one: a network drive would remember for a while
+        # that a file was not there.
+        names = set(os.listdir(folder))
+        missing = {
+            name: rows
+            for name, rows in parts.items()
+            if not {name, f"{name}.sha256"} <= names or not _whole(folder / name)
+        }
+        # All at once, and here: workers on other machines would write to one file together.
+        register(*(folder / f"{name}{suffix}" for name in missing for suffix in ("", ".sha256")))
+        if missing:
+            count = sum(map(len, missing.values()))
+            with (
+                pool(scheduler or 1, folder, [str(store.folder / "pixels.npy")]) as tasks,
+                tqdm(total=count, disable=not progress, desc="features", unit="field") as bar,
+            ):
+                pending = {
+                    tasks.submit(_embed_part, weights, precision, store, rows, folder / name): rows
+                    for name, rows in missing.items()
+                }
+                while pending:
+                    for rows, _ in tasks.finished(pending):
+                        bar.update(len(rows))
+        return np.concatenate([np.load(folder / name, allow_pickle=False) for name in parts])
 
 
-def _embed_screen(
-    model: MCNN, store: Store, folder: Path, scheduler: str, progress: bool
-) -> np.ndarray:
-    theirs = [path.name for path in sorted(folder.glob("part_*")) if not is_ours(path)]
-    if theirs:
+def _prepare(model: MCNN, store: Any, folder: Path) -> tuple[str, str]:
+    """Leave the network for the workers, delete parts of another; return its digest and precision.
+
+    The precision is chosen once for the whole screen, whatever a worker would choose.
+    """
+    foreign = [path.name for path in sorted(folder.glob("part_*")) if not is_ours(path)]
+    if foreign:
         raise InputError(
             f"{folder} holds files that look like parts of an embedding and were not written there "
-            "by this program: "
-            "move them away, or name another folder",
-            theirs,
+            "by this program: move them away, or name another folder",
+            foreign,
         )
-    n, weights, kept = len(store.pixels), digest(model), {}
+    from safetensors import SafetensorError
+    from safetensors.torch import save
+
+    weights, n, kept, sent = digest(model), len(store.pixels), {}, False
     identity = {"store": store.manifest["sha256"], "weights": weights, "part": PART, "fields": n}
-    # None yet, or damaged: then nothing is known of the parts.
-    with suppress(FileNotFoundError, ValueError):
+    with suppress(FileNotFoundError, ValueError):  # none yet, or damaged
         kept = read_json(folder / "embedding.json")
-    # Measured once for the whole screen, whatever a resumed run or a worker would measure.
     precision = kept.pop("precision", "") if isinstance(kept, dict) else ""
     if kept != identity:
         precision = "bfloat16" if bfloat16() else "float32"
         for part in folder.glob("part_*"):
             part.unlink()
-    if kept != identity or not _is_sent(folder, weights):  # it may have been lost or damaged since
+    with suppress(OSError, ValueError, RuntimeError, SafetensorError):  # lost or damaged since
+        sent = kept == identity and bool(_sent.__wrapped__(folder, weights))
+    if not sent:
         write_yaml(folder / "network.yml", model, {})
+        tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
         with atomic(folder / "weights.safetensors") as temporary:
-            temporary.write_bytes(
-                packed({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
-            )
+            temporary.write_bytes(save(tensors))
         write_json(folder / "embedding.json", {**identity, "precision": precision})
-    # The names are listed, not asked for one by one: a network drive would remember for a while
-    # that a file was not there.
-    there, parts = (
-        set(os.listdir(folder)),
-        {
-            f"part_{first:08d}.npy": range(first, min(first + PART, n))
-            for first in range(0, n, PART)
-        },
-    )
-    missing = {
-        name: rows
-        for name, rows in parts.items()
-        if not {name, f"{name}.sha256"} <= there or not _whole(folder / name)
-    }
-    # All at once, and here: workers on other machines, which would write to one file together, find
-    # theirs named.
-    register(*(folder / f"{name}{suffix}" for name in missing for suffix in ("", ".sha256")))
-    if missing:
-        with (
-            pool(scheduler or 1, folder, [str(store.folder / "pixels.npy")]) as tasks,
-            tqdm(
-                total=sum(map(len, missing.values())),
-                disable=not progress,
-                desc="features",
-                unit="field",
-            ) as bar,
-        ):
-            pending = {
-                tasks.submit(_embed_part, folder, weights, precision, store, rows, name): len(rows)
-                for name, rows in missing.items()
-            }
-            while pending:
-                for fields, _ in tasks.finished(pending):
-                    bar.update(fields)
-    return np.concatenate([np.load(folder / name, allow_pickle=False) for name in parts])
+    return weights, precision
 
 
 def _whole(part: Path) -> bool:
     """Whether a part is what was written, by the SHA-256 that was written after it."""
-    return part.with_name(f"{part.name}.sha256").read_text(
-        encoding="ascii", errors="replace"
-    ).split() == [sha256(part), part.name]
+    digests = part.with_name(f"{part.name}.sha256").read_text(encoding="ascii", errors="replace")
+    return digests.split() == [sha256(part), part.name]
 
 
 @lru_cache(maxsize=1)  # a worker computes many parts of one network
 def _sent(folder: Path, weights: str) -> MCNN:
     """Return the network that `embed_screen` left for the workers."""
+    from safetensors.torch import load_file
+
     model, _ = read_yaml(folder / "network.yml")
     model.load_state_dict(load_file(folder / "weights.safetensors"))
     if digest(model) != weights:
@@ -193,26 +205,10 @@ def _sent(folder: Path, weights: str) -> MCNN:
     return model
 
 
-def _is_sent(folder: Path, weights: str) -> bool:
-    """Whether the network that was left for the workers is still there and whole."""
-    try:
-        _sent.__wrapped__(folder, weights)
-    except (OSError, ValueError, RuntimeError, SafetensorError):
-        return False
-    return True
-
-
-def _embed_part(
-    folder: Path, weights: str, precision: str, store: Store, rows: range, name: str
-) -> None:
-    """Write the activations of some rows; run by a worker.
-
-    Their pixels are compared with their SHA-256 first.
-    """
+def _embed_part(weights: str, precision: str, store: Any, rows: range, path: Path) -> None:
+    """Compare the pixels of some rows with their SHA-256, then write their activations."""
     store.verify(rows)
-    write_array(
-        folder / name,
-        embed(_sent(folder, weights), store, rows, precision=precision, progress=False),
-    )
-    with atomic(folder / f"{name}.sha256") as temporary:
-        temporary.write_text(f"{sha256(folder / name)}  {name}\n", encoding="ascii")
+    model = _sent(path.parent, weights)
+    write_array(path, embed(model, store, rows, precision=precision, progress=False))
+    with atomic(path.with_name(f"{path.name}.sha256")) as temporary:
+        temporary.write_text(f"{sha256(path)}  {path.name}\n", encoding="ascii")

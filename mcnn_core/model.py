@@ -6,10 +6,11 @@ mixed by a 1 x 1 convolution and summarised by 128 hidden units, the field's fea
 over the surrogate classes follows for training only.
 
 The paper's table of layers is not public. Channels, kernels and the 1 x 1 convolution follow the
-re-implementation ml-jku/hti-cnn (BSD-2); what nobody states is marked [ours].
+re-implementation ml-jku/hti-cnn (BSD-2); what neither states is marked [ours].
 """
 
 import hashlib
+import math
 import os
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -45,8 +46,6 @@ class NetworkConfig:
 _DEFAULT = NetworkConfig(
     (16, 16, 16, 32, 32), fusion=512, norm=True, pool_between=True, average=True, dropout=0.0
 )
-
-
 CONFIGS = {
     "published": NetworkConfig(),
     "published-gap": NetworkConfig(average=True),
@@ -59,8 +58,7 @@ CONFIGS = {
 def multiple_of(config: NetworkConfig) -> int:
     """Return what both sides of a field must be multiples of: 128 for 7 scales, 32 for 5.
 
-    The scales halve a side len(scales) - 1 times. The last factor of two is for the pooling before
-    flattening; where positions are averaged, it lets a crop of half the sides fit.
+    The last factor of two is for pooling before flattening, or for a crop of half the sides.
     """
     return 2 ** len(config.scales)
 
@@ -84,34 +82,19 @@ class MCNN(nn.Module):
         self, config: NetworkConfig, n_classes: int, channels: int, height: int, width: int
     ):
         super().__init__()
-        multiple, sides = multiple_of(config), {"height": height, "width": width}
-        problems = [
-            f"{key} {side} is not a multiple of {multiple}"
-            for key, side in sides.items()
-            if side < 1 or side % multiple
-        ]
-        problems += [f"{channels} channels"] * (not 1 <= channels <= 6) + [f"{n_classes} class"] * (
-            n_classes < 2
-        )
-        if problems:
-            raise InputError(
-                f"A network of {len(config.scales)} scales takes fields of 1 to 6 channels "
-                "with sides "
-                f"that are multiples of {multiple}, and at least two classes",
-                problems,
-            )
         self.config, self.spec = config, (config, n_classes, channels, height, width)
-        # left to do at each scale, to reach the size of the last
-        halvings = reversed(range(len(config.scales)))
+        _check(*self.spec)
+        # Scale n is halved until it has the size of the last.
         self.scales = nn.ModuleList(
-            _scale(config, channels, out, k) for out, k in zip(config.scales, halvings, strict=True)
+            _scale(config, channels, out, len(config.scales) - 1 - n)
+            for n, out in enumerate(config.scales)
         )
         self.fusion = nn.Sequential(
             nn.Conv2d(sum(config.scales), config.fusion, 1, bias=not config.norm),
             *_activation(config, nn.BatchNorm2d(config.fusion)),
             *([] if config.average else [nn.MaxPool2d(2)]),
         )
-        positions = 1 if config.average else (height // multiple) * (width // multiple)
+        positions = 1 if config.average else height * width // multiple_of(config) ** 2
         self.features = nn.Sequential(
             nn.Linear(config.fusion * positions, config.hidden, bias=not config.norm),
             *_activation(config, nn.BatchNorm1d(config.hidden)),
@@ -132,29 +115,26 @@ class MCNN(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def standardise(self, fields: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """Turn 8-bit fields into the network's input.
+        """Turn 8-bit fields into the network's input: here alone grey levels become floats.
 
-        This is the one place where grey levels become floats. (n, H, W, C) uint8 array or tensor ->
-        (n, C, H, W) float32 tensor in channels-last order on the model's device. Over the training
-        fields each channel has mean 0 and standard deviation 1.
+        (n, H, W, C) uint8 array or tensor -> (n, C, H, W) float32 tensor in channels-last order on
+        the model's device, with mean 0 and standard deviation 1 per channel over training fields.
         """
-        pixels = torch.as_tensor(
-            np.ascontiguousarray(fields) if isinstance(fields, np.ndarray) else fields
-        ).to(self.grey_mean.device, non_blocking=True)
+        if isinstance(fields, np.ndarray):
+            fields = torch.as_tensor(np.ascontiguousarray(fields))
+        pixels = fields.to(self.grey_mean.device, non_blocking=True)
         # channels last also where all fields were transposed
         x = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last)
         width = pixels.shape[2]
-        by_rows(x).sub_(self.grey_mean.flatten().repeat(width)).div_(
-            self.grey_std.flatten().repeat(width)
-        )
+        mean, std = (grey.flatten().repeat(width) for grey in (self.grey_mean, self.grey_std))
+        by_rows(x).sub_(mean).div_(std)
         return x
 
     def embed(self, x: torch.Tensor, bf16: bool = False) -> torch.Tensor:
         """Return the features of standardised fields: (n, C, H, W) -> (n, hidden) float32.
 
-        These are the activations of the fully connected layer after its ReLU [ours: before or after
-        is open]. With `bf16` the convolutions run in bfloat16; features and scores are always
-        computed in float32.
+        They are the activations of the fully connected layer after its ReLU [ours: before or after
+        is open]. With `bf16` convolutions run in bfloat16; features and scores are float32.
         """
         _, _, _, height, width = self.spec
         if not self.config.average and x.shape[2:] != (height, width):
@@ -171,18 +151,32 @@ class MCNN(nn.Module):
         return self.features(x.mean(dim=(2, 3)) if self.config.average else x.flatten(1))
 
     def forward(self, x: torch.Tensor, bf16: bool = False) -> torch.Tensor:
-        """Return the scores before soft-max of standardised fields.
-
-        (n, C, H, W) -> (n, n_classes) float32.
-        """
+        """Return scores before soft-max: standardised (n, C, H, W) -> (n, n_classes) float32."""
         return self.classifier(self.dropout(self.embed(x, bf16)))
+
+
+def _check(config: NetworkConfig, n_classes: int, channels: int, height: int, width: int) -> None:
+    """Refuse fields and classes that a network cannot take."""
+    multiple = multiple_of(config)
+    problems = [
+        f"{key} {side} is not a multiple of {multiple}"
+        for key, side in (("height", height), ("width", width))
+        if side < 1 or side % multiple
+    ]
+    problems += [f"{channels} channels"] * (not 1 <= channels <= 6)
+    problems += [f"{n_classes} class"] * (n_classes < 2)
+    if problems:
+        raise InputError(
+            f"A network of {len(config.scales)} scales takes fields of 1 to 6 channels with sides "
+            f"that are multiples of {multiple}, and at least two classes",
+            problems,
+        )
 
 
 def by_rows(x: torch.Tensor) -> torch.Tensor:
     """View fields (n, C, H, W) in channels-last order as (n, H, W * C).
 
-    A processor then computes with whole rows at a time, four times as fast as with the few values
-    of one pixel.
+    Whole rows are computed with four times as fast as the few values of one pixel.
     """
     return x.permute(0, 2, 3, 1).view(len(x), x.shape[2], -1)
 
@@ -206,10 +200,7 @@ def _scale(config: NetworkConfig, inputs: int, width: int, halvings: int) -> nn.
 
 
 def _halve(x: torch.Tensor) -> torch.Tensor:
-    """Max-pool by 2.
-
-    Five times as fast as F.max_pool2d for a few channels in channels-last order.
-    """
+    """Max-pool by 2, for few channels in channels-last order five times as fast as F.max_pool2d."""
     x = torch.maximum(x[..., ::2, :], x[..., 1::2, :])
     return torch.maximum(x[..., ::2], x[..., 1::2])
 
@@ -232,72 +223,50 @@ def parameters(model: MCNN) -> int:
 
 
 def macs(model: MCNN) -> int:
-    """Return the multiply-accumulate operations of one field's way through the network.
-
-    Those of convolutions and full connections.
-    """
+    """Return the multiply-accumulate operations of convolutions and full connections per field."""
     return sum(
-        int(np.prod(shape[1:])) * layer.weight[0].numel()
+        math.prod(shape[1:]) * layer.weight[0].numel()
         for _, layer, shape in _trace(model)
         if isinstance(layer, nn.Conv2d | nn.Linear)
     )
 
 
 def architecture_table(model: MCNN) -> pd.DataFrame:
-    """Return the table of layers (Supplementary Table 8) of this network.
+    """Return the table of layers (Supplementary Table 8), made by sending a field through them.
 
-    It is made by sending a field through it. Columns: layer, type, kernel, stride (text, "" where a
-    layer has none), output (channels x height x width) and parameters. The max-pooling that makes
-    scale n from scale n - 1 appears as row "scale n, input".
+    Columns: layer, type, kernel, stride (text, "" where a layer has none), output (channels x
+    height x width) and parameters. The max-pooling that makes scale n from scale n - 1 appears as
+    row "scale n, input".
     """
-    rows, last = [], None
+    _, _, channels, height, width = model.spec
+    rows: list[tuple[object, ...]] = []
     for name, layer, shape in _trace(model):
-        stage, number = name.split(".")[:2] if "." in name else (name, "")
-        if stage == "scales" and number not in ("0", last):
-            size = (
-                f"{model.spec[2]} x {model.spec[3] >> int(number)} x {model.spec[4] >> int(number)}"
-            )
-            rows.append(
-                {
-                    "layer": f"scale {number}, input",
-                    "type": "MaxPool2d",
-                    "kernel": "2",
-                    "stride": "2",
-                    "output": size,
-                    "parameters": 0,
-                }
-            )
-        last = number if stage == "scales" else last
+        stage, number, *_ = [*name.split("."), ""]
+        if name == f"scales.{number}.0" and number != "0":
+            size = f"{channels} x {height >> int(number)} x {width >> int(number)}"
+            rows.append((f"scale {number}, input", "MaxPool2d", "2", "2", size, 0))
+        label = f"scale {number}" if stage == "scales" else stage
         # all are square
         kernel, stride = (np.ravel(getattr(layer, key, ""))[0] for key in ("kernel_size", "stride"))
-        rows.append(
-            {
-                "layer": f"scale {number}" if stage == "scales" else stage,
-                "type": type(layer).__name__,
-                "kernel": str(kernel),
-                "stride": str(stride),
-                "output": " x ".join(map(str, shape[1:])),
-                "parameters": sum(p.numel() for p in layer.parameters()),
-            }
-        )
-    return pd.DataFrame(rows)
+        size = " x ".join(map(str, shape[1:]))
+        count = sum(weight.numel() for weight in layer.parameters())
+        rows.append((label, type(layer).__name__, str(kernel), str(stride), size, count))
+    columns = ["layer", "type", "kernel", "stride", "output", "parameters"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _trace(model: MCNN) -> list[tuple[str, nn.Module, tuple[int, ...]]]:
-    """Name, module and output shape of every layer in order.
-
-    On the meta device, so nothing is computed.
-    """
-    seen: list[tuple[str, nn.Module, tuple[int, ...]]] = []
+    """Name, module and output shape of every layer in order, nothing being computed."""
+    passed: list[tuple[str, nn.Module, tuple[int, ...]]] = []
     with torch.device("meta"), torch.no_grad():
         shadow = MCNN(*model.spec).eval()
         for name, layer in shadow.named_modules():
             if not list(layer.children()):
                 layer.register_forward_hook(
-                    lambda layer, _, y, name=name: seen.append((name, layer, tuple(y.shape)))
+                    lambda layer, _, y, name=name: passed.append((name, layer, tuple(y.shape)))
                 )
         shadow(torch.empty(1, *model.spec[2:]))
-    return seen
+    return passed
 
 
 #: Weights of the largest network that is built from a file; the published one has 12 million.
@@ -305,11 +274,8 @@ MAX_PARAMETERS = 2**27
 
 
 def write_yaml(path: str | os.PathLike, model: MCNN, solver: dict[str, Any]) -> None:
-    """Write the network and the solver's settings as YAML (Supplementary Software).
-
-    The table of layers comes with them.
-    """
-    import yaml  # here, since the network alone needs no more than torch, NumPy and pandas
+    """Write network, solver's settings and table of layers as YAML (Supplementary Software)."""
+    import yaml  # only here and in `read_yaml`: training needs torch, NumPy and pandas alone
 
     network = {**asdict(model.config), "scales": list(model.config.scales)}
     size = dict(zip(("n_classes", "channels", "height", "width"), model.spec[1:], strict=True))
@@ -324,9 +290,9 @@ def write_yaml(path: str | os.PathLike, model: MCNN, solver: dict[str, Any]) -> 
 
 
 def read_yaml(path: str | os.PathLike) -> tuple[MCNN, dict[str, Any]]:
-    """Build the network that `write_yaml` described.
+    """Return the network that a file of `write_yaml` describes, untrained, and the settings.
 
-    Return it, untrained, and the solver's settings (or InputError).
+    InputError if the file does not describe a network.
     """
     import yaml
 
@@ -340,10 +306,9 @@ def read_yaml(path: str | os.PathLike) -> tuple[MCNN, dict[str, Any]]:
         with torch.device("meta"):  # takes no memory, whatever is claimed
             weights = parameters(MCNN(*described))
         if weights > MAX_PARAMETERS:
-            raise ValueError(f"{weights:,} weights; {MAX_PARAMETERS:,} at most are right")
+            raise ValueError(f"expected at most {MAX_PARAMETERS:,} weights, got {weights:,}")
         return MCNN(*described), document["solver"]
-    # What is no description can fail anywhere in building, with whatever exception that line
-    # raises.
+    # What does not describe a network can fail anywhere in building it, in whatever way.
     except Exception as error:
         raise InputError(
             f"{path} does not describe a network; train again to write it", [str(error)]

@@ -11,7 +11,7 @@ import errno
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -63,7 +63,9 @@ Z_RANGE = (-2.0, 8.0)
 #: screens.
 PIXELS, FEWEST_PIXELS, MANY_FIELDS = 40_960, 20_480, 2_000
 
-Finding = tuple[int, int, str]  # number of the field in its block, of the channel, what is found
+Finding = tuple[int, int, str]  # row of the table, number of the channel, what is found
+#: Histograms of a block, what is wrong with which image, and which images are constant.
+Counts = tuple[np.ndarray, list[Finding], list[Finding]]
 
 
 def anscombe(counts: np.ndarray) -> np.ndarray:
@@ -169,7 +171,8 @@ def preprocess(
         the screen was read; if another run is writing the same store; and what
         `mcnn_core.machine.scheduler.pool` raises.
     """
-    if reference not in REFERENCES or bin < 1 or multiple < 1 or workers in (0, ""):
+    threads = workers if isinstance(workers, int) else 1
+    if reference not in REFERENCES or min(bin, multiple, threads) < 1:
         raise InputError(
             f"expected a reference out of {', '.join(REFERENCES)} and numbers of 1 or more, got "
             f"reference={reference!r}, bin={bin}, multiple={multiple}, workers={workers}"
@@ -212,16 +215,8 @@ class _Plan:
     def identity(self) -> str:
         """Return the SHA-256 of all that the store follows from but the contents of the images."""
         digest = hashlib.sha256(self.counted.tobytes())
-        for part in (
-            software(),
-            self.reference,
-            self.bin,
-            self.shape,
-            self.screen.channels,
-            self.blocks,
-            *self.images,
-            *self.stamps.items(),
-        ):
+        options = (software(), self.reference, self.bin, self.shape, self.screen.channels)
+        for part in (options, self.blocks, *self.images, *self.stamps.items()):
             digest.update(repr(part).encode())
         return digest.hexdigest()
 
@@ -286,8 +281,9 @@ class _Making:
         self.folder = hidden / name
         self.notes = {plate: hidden / f"{name}-{n}.json" for n, plate in enumerate(plan.blocks)}
         self.finished: dict[str, dict[str, Any]] = {}  # limits by channel and blocks, by plate
-        self.problems: list[tuple[int, str]] = []  # with the row of the table
-        self.constant: list[tuple[int, str]] = []
+        self.problems: list[Finding] = []
+        self.constant: list[Finding] = []
+        self.flat: list[str] = []  # references without spread
         self.histograms: dict[str, np.ndarray] = {}  # those below are of unfinished plates
         self.limits: dict[str, list[list[float]]] = {}
         self.left: dict[str, int] = {}  # blocks to count, then to write
@@ -340,47 +336,29 @@ class _Making:
         for block in blocks:
             rows = block_rows(block)
             counted = plan.counted[rows].tolist()
-            future = self.tasks.submit(_count, plan.images[rows], plan.bin, counted)
+            future = self.tasks.submit(_count, plan.images[rows], plan.bin, counted, block["first"])
             self.pending[future] = self.counted, block
 
-    def counted(
-        self, block: Block, result: tuple[np.ndarray, list[Finding], list[Finding]]
-    ) -> None:
-        """Take in what `_count` has found in a block; write the plate if that was its last."""
-        plate, (counts, problems, constant) = block["plate"], result
-        self.histograms[plate][:, : counts.shape[1]] += counts
-        self.problems += [
-            (row, f"{what} ({where})") for row, where, what in self._named(block, problems)
-        ]
-        self.constant += [
-            (row, f"{where}: {what}") for row, where, what in self._named(block, constant)
-        ]
+    def counted(self, block: Block, result: Counts) -> None:
+        """Take in the counts of a block; after the last of a plate find its limits."""
+        plate, (histograms, problems, constant) = block["plate"], result
+        self.histograms[plate][:, : histograms.shape[1]] += histograms
+        self.problems += problems
+        self.constant += constant
         self.left[plate] -= 1
         # Where a channel has no readable image, that is the problem.
-        if not self.left[plate] and self.histograms[plate].any(axis=1).all():
-            self.limit(plate)
-
-    def _named(self, block: Block, found: list[Finding]) -> Iterator[tuple[int, str, str]]:
-        screen = self.plan.screen
-        for number, channel, what in found:
-            row = block["first"] + number
-            yield row, describe(screen, row, screen.channels[channel]), what
-
-    def limit(self, plate: str) -> None:
-        """Find the limits of a plate from its histograms; write it if there is no problem."""
-        reference, channels = self.plan.reference, self.plan.screen.channels
-        pairs = [REFERENCES[reference](one).tolist() for one in self.histograms.pop(plate)]
-        self.problems += [
-            (
-                self.plan.blocks[plate][0]["first"],
-                f"plate {plate}, channel {channel}: the reference {reference!r} has no spread; "
-                "take another",
-            )
-            for channel, (low, high) in zip(channels, pairs, strict=True)
+        if self.left[plate] or not self.histograms[plate].any(axis=1).all():
+            return
+        reference = self.plan.reference
+        limits = [REFERENCES[reference](one).tolist() for one in self.histograms.pop(plate)]
+        self.flat += [
+            f"plate {plate}, channel {channel}: the reference {reference!r} has no spread; "
+            "take another"
+            for channel, (low, high) in zip(self.plan.screen.channels, limits, strict=True)
             if low >= high
         ]
-        if not self.problems:
-            self.write(plate, pairs)
+        if not self.problems and not self.flat:
+            self.write(plate, limits)
 
     def write(self, plate: str, limits: list[list[float]]) -> None:
         """Submit the writing of a plate."""
@@ -411,25 +389,34 @@ class _Making:
 
     def check(self) -> None:
         """Refuse the screen and drop what was done if there were problems; name constant images."""
-        problems, constant = (
-            [text for _, text in sorted(found, key=lambda one: one[0])]
-            for found in (self.problems, self.constant)
-        )
-        problems += [
-            f"{path} has changed while the screen was read"
-            for path, stamp in self.plan.stamps.items()
-            if _stamp(path) != stamp
+        screen, stamps = self.plan.screen, self.plan.stamps.items()
+        channels = screen.channels
+        problems = [
+            *(
+                f"{what} ({describe(screen, i, channels[c])})"
+                for i, c, what in sorted(self.problems)
+            ),
+            *sorted(self.flat),
+            *(
+                f"{path} has changed while the screen was read"
+                for path, stamp in stamps
+                if _stamp(path) != stamp
+            ),
         ]
         if problems:
             discard(self.hidden)
             raise InputError(
-                f"{len(problems)} problems in the fields of screen {self.plan.screen.name!r}; "
-                "nothing is written",
+                f"{len(problems)} problems in the fields of screen {screen.name!r}; nothing is "
+                "written",
                 problems,
             )
-        if constant:  # listed as problems are
-            what = f"{len(constant)} constant images, which are kept:"
-            tqdm.write(str(InputError(what, constant)))
+        if self.constant:  # listed as problems are
+            images = [
+                f"{describe(screen, i, channels[c])}: {what}"
+                for i, c, what in sorted(self.constant)
+            ]
+            heading = f"{len(images)} constant images, which are kept:"
+            tqdm.write(str(InputError(heading, images)))
 
     def write_manifest(self) -> None:
         """Write ``store.json``."""
@@ -448,26 +435,24 @@ class _Making:
         write_json(self.folder / "store.json", {**manifest, "sha256": identity(manifest)})
 
 
-def _count(
-    images: list, size: int, counted: list[bool]
-) -> tuple[np.ndarray, list[Finding], list[Finding]]:
-    """Count a block of fields, each given by its paths and its tile.
+def _count(images: list, size: int, counted: list[bool], first: int) -> Counts:
+    """Count a block of fields, each given by its paths and its tile, from row `first` on.
 
-    Return the histograms (C, n) of the `counted` ones, without what lies above the largest count;
-    and what is wrong with which image, and which images are constant, of all.
+    Of `Counts` the histograms (C, n) are of the `counted` fields, without what lies above the
+    largest count.
     """
     total = np.zeros((len(images[0][0]), COUNTS), np.int64)
     problems: list[Finding] = []
     constant: list[Finding] = []
-    for number, ((paths, tile), use) in enumerate(zip(images, counted, strict=True)):
+    for row, ((paths, tile), use) in enumerate(zip(images, counted, strict=True), first):
         for channel, path in enumerate(paths):
             try:
                 image = bin_counts(read_image(path, tile), size)
             except InputError as error:
-                problems.append((number, channel, error.what))
+                problems.append((row, channel, error.what))
                 continue
             if image.min() == image.max():
-                constant.append((number, channel, f"every pixel is {image.flat[0]}"))
+                constant.append((row, channel, f"every pixel is {image.flat[0]}"))
             for top in range(0, len(image) if use else 0, ROWS_AT_ONCE):
                 histogram = np.bincount(image[top : top + ROWS_AT_ONCE].ravel())
                 total[channel, : len(histogram)] += histogram

@@ -1,4 +1,4 @@
-"""Profiles: medians from fields to wells to treatments, and the label-free ways to normalise them.
+"""Profiles: components and medians of fields, wells and treatments, and label-free normalisation.
 
 A profile frame has ``Metadata_*`` columns and numeric feature columns, one row per
 field of view, well or treatment. Nothing in this module reads ``Metadata_MoA``.
@@ -16,19 +16,12 @@ from mcnn_core.errors import InputError
 from mcnn_core.screen import field_names
 
 DESCRIBING = ("Metadata_", "FileName_", "PathName_")
-
-
 NAMING = ("Metadata_Treatment", "Metadata_Plate", "Metadata_Well", "Metadata_Site")
-
-
 NORMALISATIONS = ("none", "centre", "whiten")
 
 
 def feature_columns(frame: pd.DataFrame) -> list[str]:
-    """Return the feature columns.
-
-    All that are not ``Metadata_*``, ``FileName_*`` or ``PathName_*``.
-    """
+    """Return all columns but ``Metadata_*``, ``FileName_*`` and ``PathName_*``."""
     return [name for name in frame.columns if not name.startswith(DESCRIBING)]
 
 
@@ -38,19 +31,16 @@ def feature_matrix(frame: pd.DataFrame) -> np.ndarray:
     Raises
     ------
     InputError
-        If there are no feature columns, or values that are no finite numbers; every
-        such row is named with its columns.
+        If there are no rows or features, or some are no finite numbers; all of these are named.
     """
     columns = feature_columns(frame)
     if not columns or frame.empty:
         raise InputError(
-            f"expected rows and feature columns, "
-            f"found {len(frame)} rows and {len(columns)} features"
+            f"expected rows and feature columns, got {len(frame)} rows and {len(columns)} features"
         )
-    words = [name for name in columns if not pd.api.types.is_numeric_dtype(frame[name])]
-    if words:
+    if texts := [name for name in columns if not pd.api.types.is_numeric_dtype(frame[name])]:
         raise InputError(
-            "feature columns must be numeric; name describing columns Metadata_...", words
+            "feature columns must be numeric; name describing columns Metadata_...", texts
         )
     values = frame[columns].to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
     bad = ~np.isfinite(values)
@@ -68,40 +58,120 @@ def feature_matrix(frame: pd.DataFrame) -> np.ndarray:
 
 def row_names(frame: pd.DataFrame) -> list[str]:
     """Name each row for messages by its treatment, plate, well and site, as far as present."""
-    known = [column for column in NAMING if column in frame]
-    rows = frame[known].astype(str).to_numpy()
-    return [" ".join(part for part in row if part) or f"row {i}" for i, row in enumerate(rows)]
+    rows = frame[[column for column in NAMING if column in frame]].astype(str).to_numpy()
+    return [" ".join(filter(None, row)) or f"row {i}" for i, row in enumerate(rows)]
 
 
-def aggregate(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Take the element-wise median of all rows that agree in the columns `by`.
+def _with_features(frame: pd.DataFrame, values: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
+    """Return a copy of a frame with other features."""
+    described = frame.drop(columns=feature_columns(frame))
+    return pd.concat([described, pd.DataFrame(values, frame.index, names)], axis=1)
+
+
+def _numbered(prefix: str, n: int) -> list[str]:
+    return [f"{prefix}_{number:03d}" for number in range(1, n + 1)]
+
+
+def feature_frame(
+    table: pd.DataFrame, features: np.ndarray | pd.DataFrame, training: np.ndarray
+) -> pd.DataFrame:
+    """Join ``Metadata_*`` columns, ``Metadata_Training`` and the features of n fields.
 
     Parameters
     ----------
-    frame : DataFrame
-        Profile frame with finite features.
-    by : sequence of str
-        ``Metadata_*`` columns that identify a group.
-
-    Returns
-    -------
-    DataFrame
-        One row per group, sorted by `by`: those columns, every ``Metadata_*`` column that
-        is constant within each group, and the medians as float64.
+    table : DataFrame
+        The fields.
+    features : (n, d) array or DataFrame
+        The columns of an array become ``MCNN_001``, ``MCNN_002``, ...
+    training : (n,) bool array
+        Which fields were trained on.
 
     Raises
     ------
     InputError
-        If a feature is missing or not finite; pandas would skip it silently.
+        If the numbers of rows differ, or features are not finite.
     """
-    by, features = list(by), feature_columns(frame)
-    values = pd.DataFrame(feature_matrix(frame), columns=features, index=frame.index)
-    keys = [frame[column] for column in by]
+    if not len(table) == len(features) == len(training):
+        raise InputError(
+            f"{len(table)} fields need as many rows of features and training marks",
+            [f"{len(features)} rows of features", f"{len(training)} training marks"],
+        )
+    bad = ~np.isfinite(np.asarray(features)).all(axis=1)
+    if bad.any():
+        raise InputError("features must be finite numbers", field_names(table[bad]))
+    if not isinstance(features, pd.DataFrame):
+        features = pd.DataFrame(features, columns=_numbered("MCNN", features.shape[1]))
+    metadata = table.filter(regex="^Metadata_").assign(Metadata_Training=np.asarray(training, bool))
+    return pd.concat([one.reset_index(drop=True) for one in (metadata, features)], axis=1)
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Principal axes of the training fields."""
+
+    columns: tuple[str, ...]  #: features, in order
+    #: (d,) float64: mean of the training fields, subtracted first [ours: the paper is silent]
+    mean: np.ndarray
+    components: np.ndarray  #: (k, d) float64: orthonormal axes
+    explained: np.ndarray  #: (k,) float64: part of the variance along each axis
+
+    def transform(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return the frame with principal components (float64), named ``MCNN_001``, ... again."""
+        if missing := [name for name in self.columns if name not in frame]:
+            raise InputError(
+                "the frame lacks features of the projection",
+                [f"column {name!r} is missing" for name in missing],
+            )
+        values = frame[list(self.columns)].to_numpy(dtype=np.float64)
+        names = _numbered(self.columns[0].split("_")[0], len(self.components))
+        return _with_features(frame, (values - self.mean) @ self.components.T, names)
+
+
+def fit_pca(frame: pd.DataFrame, variance: float = 0.99) -> Projection:
+    """Fit the principal components that keep a part of the variance (paper: 0.99).
+
+    Raises
+    ------
+    InputError
+        If a row is not marked as a training field in ``Metadata_Training``, or no feature varies.
+    """
+    if "Metadata_Training" not in frame:
+        raise InputError(
+            "PCA is fitted on training fields only: column Metadata_Training must mark them"
+        )
+    marked = frame["Metadata_Training"].fillna(False).astype(bool).to_numpy()
+    if not marked.all():
+        raise InputError(
+            "PCA is fitted on training fields only: pass frame[frame.Metadata_Training]",
+            [f"{name} was not trained on" for name in field_names(frame[~marked])],
+        )
+    columns = feature_columns(frame)
+    values = frame[columns].to_numpy(dtype=np.float64)
+    if len(values) < 2 or not np.ptp(values, axis=0).any():
+        raise InputError(
+            f"PCA needs features that vary between at least two fields; {len(values)} fields of "
+            f"{len(columns)} features do not: has the network learned anything?"
+        )
+    pca = PCA(n_components=variance, svd_solver="full").fit(values)
+    components = np.ascontiguousarray(pca.components_)
+    return Projection(tuple(columns), pca.mean_, components, pca.explained_variance_ratio_)
+
+
+def aggregate(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Take the element-wise median (float64) of all rows that agree in the columns `by`.
+
+    Returns one row per group, sorted by `by`: those columns, every ``Metadata_*`` column that is
+    constant within each group, and the medians. InputError if a feature is missing or not finite,
+    which pandas would skip silently.
+    """
+    by = list(by)
+    values = pd.DataFrame(feature_matrix(frame), frame.index, feature_columns(frame))
+    medians = values.groupby([frame[column] for column in by], dropna=False).median()
     groups = frame.groupby(by, dropna=False)
-    others = [name for name in frame.columns if name.startswith("Metadata_") and name not in by]
+    others = frame.filter(regex="^Metadata_").columns.drop(by, errors="ignore")
     constant = [name for name in others if groups[name].nunique(dropna=False).max() == 1]
     described = frame[by + constant].drop_duplicates(by).set_index(by)
-    return described.join(values.groupby(keys, dropna=False).median()).sort_index().reset_index()
+    return described.join(medians).sort_index().reset_index()
 
 
 def well_profiles(fields: pd.DataFrame) -> pd.DataFrame:
@@ -118,10 +188,8 @@ def treatment_profiles(wells: pd.DataFrame) -> pd.DataFrame:
     Ljosa et al. (2013) left out the taxol on every plate of BBBC021.
     A treatment in several batches keeps them all in ``Metadata_Batch``, joined by ``;``.
     """
-    tested = wells.loc[wells["Metadata_control_type"] == "trt", "Metadata_Treatment"]
-    wells = wells[
-        (wells["Metadata_control_type"] != "poscon") | ~wells["Metadata_Treatment"].isin(tested)
-    ]
+    kind, treatment = wells["Metadata_control_type"], wells["Metadata_Treatment"]
+    wells = wells[(kind != "poscon") | ~treatment.isin(treatment[kind == "trt"])]
     unknown = wells["Metadata_Treatment"] == ""
     control = wells["Metadata_control_type"] == "negcon"
     wells = wells.assign(
@@ -130,10 +198,9 @@ def treatment_profiles(wells: pd.DataFrame) -> pd.DataFrame:
     )
     by = ["Metadata_Treatment", "Metadata_control_type", "Metadata_Plate", "Metadata_Well"]
     if "Metadata_Batch" in wells:
-        batches = wells.groupby(by)["Metadata_Batch"].transform(
-            lambda batch: ";".join(sorted(set(batch)))
-        )
-        wells = wells.assign(Metadata_Batch=batches)
+        batches = wells.groupby(by)["Metadata_Batch"]
+        joined = batches.transform(lambda batch: ";".join(sorted(set(batch))))
+        wells = wells.assign(Metadata_Batch=joined)
     return aggregate(wells, by)
 
 
@@ -150,20 +217,16 @@ def variance_shares(wells: pd.DataFrame) -> pd.DataFrame:
         too few. What goes with the plate of a control is no effect of a treatment.
     """
     place = wells["Metadata_Well"].str.extract(r"([A-Z]+)0*([0-9]+)")
-    groupings = {
-        name: wells[f"Metadata_{name.capitalize()}"]
-        for name in ("treatment", "batch", "plate")
-        if f"Metadata_{name.capitalize()}" in wells
-    } | {"row of the plate": place[0], "column of the plate": place[1]}
+    named = {name: f"Metadata_{name.capitalize()}" for name in ("treatment", "batch", "plate")}
+    groupings = {name: wells[column] for name, column in named.items() if column in wells}
+    groupings |= {"row of the plate": place[0], "column of the plate": place[1]}
     control = (wells["Metadata_control_type"] == "negcon").to_numpy()
-    values = feature_matrix(wells)
-    rows = []
+    values, rows = feature_matrix(wells), []
     for name, groups in groupings.items():
-        number, *all_wells = _between(values, groups)
-        controls = _between(values[control], groups[control]) if name != "treatment" else (0, 0, 0)
-        if np.isfinite(all_wells[0]):
-            missing = not controls[0]
-            rows.append((name, number, *all_wells, *([np.nan] * 2 if missing else controls[1:])))
+        alone = control & (name != "treatment")
+        number, *shares = _between(values, groups)
+        if number:
+            rows.append((name, number, *shares, *_between(values[alone], groups[alone])[1:]))
     columns = ["grouping", "groups", "share", "by chance", "control share", "control chance"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -174,18 +237,13 @@ def _between(values: np.ndarray, groups: pd.Series) -> tuple[int, float, float]:
     Rows of no name belong to no group. 0 and NaN where there is one group, or one row in each.
     """
     named = (groups != "").to_numpy()
-    values = values[named] - values[named].mean(axis=0) if named.any() else values[named]
-    number, total = groups[named].nunique(), np.square(values).sum()
+    values, groups = values[named], groups[named]
+    number, centred = groups.nunique(), values - values.mean(axis=0) if len(values) else values
+    total = np.square(centred).sum()
     if not 1 < number < len(values) or not total:
         return 0, np.nan, np.nan
-    means = pd.DataFrame(values).groupby(groups[named].to_numpy()).transform("mean")
+    means = pd.DataFrame(centred).groupby(groups.to_numpy()).transform("mean")
     return number, float(np.square(means).sum().sum() / total), (number - 1) / (len(values) - 1)
-
-
-def _categories(texts: pd.Series) -> pd.Categorical:
-    """Return texts as categories of plain Python strings: an .h5ad file takes no other kind."""
-    codes, found = pd.factorize(texts.to_numpy(dtype=object), sort=True)
-    return pd.Categorical.from_codes(codes, pd.Index(found, dtype=object))
 
 
 def to_anndata(frame: pd.DataFrame, provenance: Mapping[str, str] = {}) -> Any:
@@ -201,12 +259,10 @@ def to_anndata(frame: pd.DataFrame, provenance: Mapping[str, str] = {}) -> Any:
     Returns
     -------
     anndata.AnnData
-        ``X`` the features (rows, features), float32 where all of them are, else float64;
-        ``var_names`` theirs. ``obs`` the ``Metadata_*`` columns: text as categories, numbers as
-        numbers, an unknown concentration as NaN. ``obs_names`` are plate_well_site as far as
-        present, before them the treatment where wells were pooled. ``uns["provenance"]`` is
-        `provenance`, ``uns["renamed"]`` the name of each column that has ``_`` for a slash here.
-        ``write_h5ad`` takes it as it is.
+        ``X`` the features (rows, features), float32 where all of them are, else float64; ``obs``
+        the ``Metadata_*`` columns: text as categories, numbers as numbers. ``obs_names`` are
+        plate_well_site as far as present, before them the treatment where wells were pooled.
+        ``uns["renamed"]`` is the name of each column that has ``_`` for a slash here.
 
     Raises
     ------
@@ -222,40 +278,40 @@ def to_anndata(frame: pd.DataFrame, provenance: Mapping[str, str] = {}) -> Any:
             "pip install 'mcnn-core[anndata]'"
         ) from error
     columns, values = feature_columns(frame), feature_matrix(frame)
-    obs = frame[[name for name in frame if name.startswith("Metadata_")]]
-    renamed = {
-        name.replace("/", "_"): name for name in obs if "/" in name
-    }  # a slash divides folders in an .h5ad file
+    obs = frame.filter(regex="^Metadata_")
+    # a slash divides folders in an .h5ad file
+    renamed = {name.replace("/", "_"): name for name in obs if "/" in name}
     if taken := sorted(set(renamed) & set(obs)):
         raise InputError(
-            "names of columns that differ in more than a slash are right",
+            "names of columns must differ in more than a slash",
             [f"column {name!r} and {renamed[name]!r}" for name in taken],
         )
-    pooled = obs["Metadata_Well"] == "" if "Metadata_Well" in obs else pd.Series(True, obs.index)
-    parts = [
-        obs[name].where(pooled, "") if name == "Metadata_Treatment" else obs[name]
-        for name in NAMING
-        if name in obs
-    ]
-    names = pd.Index(
-        ["_".join(str(part) for part in row if str(part)) for row in zip(*parts, strict=True)],
-        dtype=object,
+    parts = obs.reindex(columns=list(NAMING), fill_value="").astype(str)
+    parts["Metadata_Treatment"] = parts["Metadata_Treatment"].where(
+        parts["Metadata_Well"] == "", ""
     )
+    names = pd.Index(["_".join(filter(None, row)) for row in parts.to_numpy()], dtype=object)
     if names.has_duplicates:
         raise InputError(
-            "rows that plate, well, site or treatment tell apart are right",
+            "rows must differ in plate, well, site or treatment",
             sorted(set(names[names.duplicated()])),
         )
-    texts = [name for name in obs if not pd.api.types.is_numeric_dtype(obs[name])]
-    obs = obs.assign(**{name: _categories(obs[name].astype(str)) for name in texts}).set_axis(names)
-    obs = obs.rename(columns={name: name.replace("/", "_") for name in renamed.values()})
     single = all(frame[name].dtype == np.float32 for name in columns)
     return AnnData(
         values.astype(np.float32 if single else np.float64),
-        obs=obs,
+        obs=obs.apply(_plain).set_axis(names).rename(columns=lambda name: name.replace("/", "_")),
         var=pd.DataFrame(index=pd.Index(columns, dtype=object)),
         uns={"provenance": dict(provenance), "renamed": renamed},
     )
+
+
+def _plain(column: pd.Series) -> pd.Series:
+    """Return texts as categories of plain Python strings: an .h5ad file takes no other kind."""
+    if pd.api.types.is_numeric_dtype(column):
+        return column
+    texts = column.astype(str).astype(object)
+    kinds = pd.Index(sorted(set(texts)), dtype=object)
+    return pd.Series(pd.Categorical(texts, categories=kinds), column.index)
 
 
 def _controls(frame: pd.DataFrame) -> np.ndarray:
@@ -268,28 +324,16 @@ def _controls(frame: pd.DataFrame) -> np.ndarray:
     return mask
 
 
-def _replaced(frame: pd.DataFrame, values: np.ndarray) -> pd.DataFrame:
-    """Return a copy of `frame` with other feature values."""
-    features = feature_columns(frame)
-    return pd.concat(
-        [frame.drop(columns=features), pd.DataFrame(values, frame.index, features)], axis=1
-    )
-
-
 def centre(frame: pd.DataFrame) -> pd.DataFrame:
     """Subtract from each row the element-wise median of its plate's negative controls.
 
-    Raises
-    ------
-    InputError
-        Naming every plate without negative controls.
+    InputError naming every plate without any.
     """
     values, controls, plates = feature_matrix(frame), _controls(frame), frame["Metadata_Plate"]
     medians = pd.DataFrame(values[controls]).groupby(plates.to_numpy()[controls]).median()
-    missing = sorted(set(plates) - set(medians.index))
-    if missing:
+    if missing := sorted(set(plates) - set(medians.index)):
         raise InputError("centring needs negcon wells on every plate; these have none", missing)
-    return _replaced(frame, values - medians.loc[plates].to_numpy())
+    return _with_features(frame, values - medians.loc[plates].to_numpy(), feature_columns(frame))
 
 
 def whiten(frame: pd.DataFrame, regularisation: float = 0.01) -> pd.DataFrame:
@@ -306,123 +350,21 @@ def whiten(frame: pd.DataFrame, regularisation: float = 0.01) -> pd.DataFrame:
     if variances.mean() <= 0:
         raise InputError("whitening needs negcon rows that differ from each other")
     scale = 1 / np.sqrt(variances.clip(min=0) + regularisation * variances.mean())
-    return _replaced(frame, (values - mean) @ (axes * scale) @ axes.T)
-
-
-def feature_frame(
-    table: pd.DataFrame, activations: np.ndarray, training: np.ndarray
-) -> pd.DataFrame:
-    """Join Metadata_*, Metadata_Training and MCNN_001 to MCNN_128.
-
-    InputError if rows do not match or are not finite.
-    """
-    if not len(table) == len(activations) == len(training):
-        raise InputError(
-            f"{len(table)} fields need as many rows of features and training marks",
-            [f"{len(activations)} rows of features", f"{len(training)} training marks"],
-        )
-    bad = ~np.isfinite(activations).all(axis=1)
-    if bad.any():
-        raise InputError("Features must be finite numbers", field_names(table[bad]))
-    metadata = table[[column for column in table if column.startswith("Metadata_")]].reset_index(
-        drop=True
-    )
-    features = pd.DataFrame(activations, columns=_numbered("MCNN", activations.shape[1]))
-    return pd.concat(
-        [metadata.assign(Metadata_Training=np.asarray(training, dtype=bool)), features], axis=1
-    )
-
-
-@dataclass(frozen=True)
-class Projection:
-    """Principal axes of the training fields."""
-
-    columns: tuple[str, ...]  #: features, in order
-    #: (d,) float64: mean of the training fields, subtracted first [ours: the paper is silent]
-    mean: np.ndarray
-    components: np.ndarray  #: (k, d) float64: orthonormal axes
-    explained: np.ndarray  #: (k,) float64: part of the variance along each axis
-
-    def transform(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Return Metadata_* columns and principal components (float64).
-
-        They are named MCNN_001 ... as features were.
-        """
-        missing = [
-            f"column {column!r} is missing" for column in self.columns if column not in frame
-        ]
-        if missing:
-            raise InputError("The frame lacks features of the projection", missing)
-        scores = (
-            frame[list(self.columns)].to_numpy(dtype=np.float64) - self.mean
-        ) @ self.components.T
-        names = _numbered(self.columns[0].split("_")[0], len(self.components))
-        metadata = frame[[column for column in frame if column.startswith("Metadata_")]]
-        return pd.concat([metadata, pd.DataFrame(scores, columns=names, index=frame.index)], axis=1)
-
-
-def fit_pca(frame: pd.DataFrame, variance: float = 0.99) -> Projection:
-    """Fit principal components on the non-augmented training fields.
-
-    They keep a part of the variance.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        Rows of `feature_frame` (or other features beside Metadata_*). InputError if a row is not
-        marked as a training field in Metadata_Training, or if no feature varies.
-    variance : float
-        Part of the variance to keep, between 0 and 1 (paper: 0.99).
-    """
-    if "Metadata_Training" not in frame:
-        raise InputError(
-            "PCA is fitted on training fields only: column Metadata_Training must mark them"
-        )
-    marked = frame["Metadata_Training"].fillna(False).astype(bool).to_numpy()
-    if not marked.all():
-        raise InputError(
-            "PCA is fitted on training fields only: pass frame[frame.Metadata_Training]",
-            [f"{name} was not trained on" for name in field_names(frame[~marked])],
-        )
-    columns = [column for column in frame if not column.startswith("Metadata_")]
-    values = frame[columns].to_numpy(dtype=np.float64)
-    if len(values) < 2 or not np.ptp(values, axis=0).any():
-        raise InputError(
-            f"PCA needs features that vary between at least two fields; {len(values)} fields of "
-            f"{len(columns)} features do not: has the network learned anything?"
-        )
-    pca = PCA(n_components=variance, svd_solver="full").fit(values)
-    return Projection(
-        tuple(columns),
-        pca.mean_,
-        np.ascontiguousarray(pca.components_),
-        pca.explained_variance_ratio_,
-    )
-
-
-def _numbered(prefix: str, n: int) -> list[str]:
-    return [f"{prefix}_{number:03d}" for number in range(1, n + 1)]
+    return _with_features(frame, (values - mean) @ (axes * scale) @ axes.T, feature_columns(frame))
 
 
 def possible_normalisations(table: pd.DataFrame) -> list[str]:
-    """Return the names in `NORMALISATIONS` that the controls of a screen allow.
-
-    Centring needs some on every plate.
-    """
+    """Return those of `NORMALISATIONS` that a screen allows; centring needs controls everywhere."""
     controls = table[table["Metadata_control_type"] == "negcon"]
-    lacking = (
-        {"centre"} if set(table["Metadata_Plate"]) - set(controls["Metadata_Plate"]) else set()
-    )
-    lacking |= set(NORMALISATIONS) - {"none"} if len(controls) < 2 else set()
-    return [name for name in NORMALISATIONS if name not in lacking]
+    if len(controls) < 2:
+        return ["none"]
+    lacking = set(table["Metadata_Plate"]) - set(controls["Metadata_Plate"])
+    return ["none", "whiten"] if lacking else list(NORMALISATIONS)
 
 
 def has_controls(wells: pd.DataFrame) -> bool:
-    """Whether every plate has negative controls and the screen two or more.
-
-    Potency and novelty need them.
-    """
-    return {"centre", "whiten"} <= set(possible_normalisations(wells))
+    """Whether every plate has negative controls, as potency and novelty need."""
+    return "centre" in possible_normalisations(wells)
 
 
 def standardise(fields: pd.DataFrame) -> pd.DataFrame:
@@ -431,31 +373,27 @@ def standardise(fields: pd.DataFrame) -> pd.DataFrame:
     For features of different units; the activations of one layer share theirs and stay as they
     are. A feature that is constant over the training fields is dropped.
     """
-    names = feature_columns(fields)
-    values = pd.DataFrame(feature_matrix(fields), columns=names, index=fields.index)
+    values = pd.DataFrame(feature_matrix(fields), fields.index, feature_columns(fields))
     training = values[fields["Metadata_Training"].to_numpy(dtype=bool)]
     if len(training) < 2:
-        raise InputError(
-            f"standardisation needs two training fields or more, found {len(training)}"
-        )
+        raise InputError(f"standardisation needs two training fields or more, got {len(training)}")
     spread = training.std()
     varying = spread.index[spread > 1e-9 * training.abs().max()]
     scaled = (values[varying] - training[varying].mean()) / spread[varying]
-    return pd.concat([fields.drop(columns=names), scaled], axis=1)
+    return _with_features(fields, scaled.to_numpy(), varying)
 
 
 def profile(
     fields: pd.DataFrame, normalisation: str = "none", units_differ: bool = False
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Take one method's fields to well and treatment profiles (steps 1 to 6).
+    """Take one method's fields to well and treatment profiles.
 
     Parameters
     ----------
     fields : DataFrame
         ``Metadata_*`` columns with ``Metadata_Training``, and the features.
     normalisation : {"none", "centre", "whiten"}
-        Nothing, `mcnn_core.profiles.centre` on the wells or `mcnn_core.profiles.whiten` on the
-        fields.
+        Nothing, `centre` on the wells or `whiten` on the fields.
     units_differ : bool
         Standardise first; for handcrafted features.
 

@@ -1,9 +1,7 @@
 """One validated table per screen, one row per field of view.
 
-`read_bbbc021` reads the tables of BBBC021 (Ljosa, Sokolnicki & Carpenter 2012, Nature
-Methods 9, 637) and `read_loaddata` any CellProfiler
-LoadData CSV. Both give a `Screen` with the same ``Metadata_*`` columns, so that no
-later stage knows where the fields came from.
+The readers (``mcnn_core.readers``) all give a `Screen` with the same ``Metadata_*`` columns, so that
+no later stage knows where the fields came from.
 """
 
 import math
@@ -24,13 +22,14 @@ from mcnn_core.machine.files import read_json, write_json, write_table
 #: What every table must name, and what names a field.
 REQUIRED = ["Metadata_Plate", "Metadata_Well", "Metadata_Site"]
 
-
 #: Rows of a table that are parsed at a time: while they are, every cell is an object of its own.
 ROWS_AT_ONCE = 50_000
 
-
 #: What tables call the negative controls where they stand beside mechanisms.
 CONTROL = "negative control"
+
+#: What stands where a screen cannot give a number.
+NOT_AVAILABLE = "not available"
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def in_words(treatment: str) -> str:
 
 
 def _well(text: str) -> str:
-    """Return "B02" for B2, b02 or B02 (also AF48 of 1,536 wells); "" if it is no well."""
+    """Return "B02" for B2, b02 or B02 (also AF48 of 1,536 wells); "" if it is none."""
     found = re.fullmatch(r"([A-Z]|A[A-F])0*([1-9]|[1-3]\d|4[0-8])", text.strip().upper(), re.ASCII)
     return f"{found[1]}{int(found[2]):02d}" if found else ""
 
@@ -133,11 +132,8 @@ def joint_codes(*columns: pd.Series) -> tuple[np.ndarray, np.ndarray]:
 def _each(values: pd.Series, change: Callable, dtype: type | str = str) -> pd.Series:
     """Return `change` of every value, called once for each different one."""
     codes, first = joint_codes(values)
-    return (
-        pd.Series([change(value) for value in values.iloc[first]], dtype=dtype)
-        .take(codes)
-        .set_axis(values.index)
-    )
+    few = pd.Series([change(value) for value in values.iloc[first]], dtype=dtype)
+    return few.take(codes).set_axis(values.index)
 
 
 def repeated(names: Iterable[str]) -> list[str]:
@@ -148,42 +144,22 @@ def repeated(names: Iterable[str]) -> list[str]:
 def _listed(
     path: Path, code: str, lines: Sequence[int], say: Callable[[int], str], column: str = ""
 ) -> list[Problem]:
-    """Return a problem per line (by its index), `KEPT` at most.
-
-    One more then stands for all others.
-    """
+    """Return a problem per line (by its index), at most `KEPT` and one that stands for the rest."""
     where = f", {column}" if column else ""
-    problems = [
-        Problem(
-            f"{path}, line {index + 1}{where}: {say(index)}",
-            code,
-            str(path),
-            int(index) + 1,
-            column,
-        )
-        for index in lines[:KEPT]
-    ]
-    if len(lines) > KEPT:
-        first = int(lines[KEPT])
-        problems.append(
-            Problem(
-                f"{path}, from line {first + 1} on{where}, {len(lines) - KEPT:,} more: "
-                f"{say(first)}",
-                code,
-                str(path),
-                first + 1,
-                column,
-                len(lines) - KEPT,
-            )
-        )
+
+    def problem(place: str, index: int, n: int = 1) -> Problem:
+        text = f"{path}, {place}: {say(index)}"
+        return Problem(text, code, str(path), int(index) + 1, column, n)
+
+    problems = [problem(f"line {index + 1}{where}", index) for index in lines[:KEPT]]
+    if more := len(lines[KEPT:]):
+        first = lines[KEPT]
+        problems.append(problem(f"from line {first + 1} on{where}, {more:,} more", first, more))
     return problems
 
 
 def _files(rows: pd.DataFrame, channels: tuple[str, ...], base: Path) -> pd.DataFrame:
-    """Return the path of every row's image, links followed.
-
-    There is a column per channel, all with the same categories.
-    """
+    """Return the path of every image, links followed: a column per channel, categories shared."""
     folder: dict[str, str] = {}
 
     def resolve(path: str, name: str) -> str:
@@ -196,8 +172,7 @@ def _files(rows: pd.DataFrame, channels: tuple[str, ...], base: Path) -> pd.Data
             or os.path.islink(whole)
         ):
             return os.path.realpath(whole)
-        # os.path.realpath asks the system about every part of a path: once for the folder is
-        # enough.
+        # os.path.realpath asks the system about every part of a path: once per folder will do.
         if path not in folder:
             folder[path] = os.path.realpath(os.path.join(base, path))
         return os.path.join(folder[path], name)
@@ -205,20 +180,15 @@ def _files(rows: pd.DataFrame, channels: tuple[str, ...], base: Path) -> pd.Data
     numbers: dict[str, np.ndarray] = {}
     paths: list[str] = []
     for channel in channels:
-        pair = rows[f"PathName_{channel}"], rows[f"FileName_{channel}"]
-        codes, first = joint_codes(*pair)
+        folders, names = rows[f"PathName_{channel}"], rows[f"FileName_{channel}"]
+        codes, first = joint_codes(folders, names)
         numbers[channel] = codes + len(paths)
-        paths += [
-            resolve(*parts) for parts in zip(*(part.iloc[first] for part in pair), strict=True)
-        ]
-    codes, names = pd.factorize(pd.array(paths, dtype=str))
-    return pd.DataFrame(
-        {
-            channel: pd.Categorical.from_codes(codes[number], names)
-            for channel, number in numbers.items()
-        },
-        rows.index,
-    )
+        paths += map(resolve, folders.iloc[first], names.iloc[first])
+    codes, kinds = pd.factorize(pd.array(paths, dtype=str))
+    columns = {
+        key: pd.Categorical.from_codes(codes[those], kinds) for key, those in numbers.items()
+    }
+    return pd.DataFrame(columns, rows.index)
 
 
 def fetched(screen: Screen) -> tuple[Screen, list[str]]:
@@ -230,27 +200,24 @@ def fetched(screen: Screen) -> tuple[Screen, list[str]]:
     Raises
     ------
     InputError
-        If no plate is there.
+        If there is no image at all.
     """
-    table = screen.table
-    there = {
+    table, plates = screen.table, screen.table["Metadata_Plate"]
+    found = {
         plate
         for channel in screen.channels
-        for plate, *parts in zip(
-            table["Metadata_Plate"],
-            table[f"PathName_{channel}"],
-            table[f"FileName_{channel}"],
-            strict=True,
+        for plate, folder, name in zip(
+            plates, table[f"PathName_{channel}"], table[f"FileName_{channel}"], strict=True
         )
-        if os.path.isfile(os.path.join(screen.root, *parts))
+        if os.path.isfile(os.path.join(screen.root, folder, name))
     }
-    if not there:
+    if not found:
         raise InputError(
             f"{screen.root} holds no image of {screen.name}: fetch plates with make data "
             "SCREEN=bbbc021 DATA=DIR"
         )
-    kept = table[table["Metadata_Plate"].isin(there)].reset_index(drop=True)
-    return replace(screen, table=kept), sorted(set(table["Metadata_Plate"]) - there)
+    kept = table[plates.isin(found)].reset_index(drop=True)
+    return replace(screen, table=kept), sorted(set(plates) - found)
 
 
 def save_screen(screen: Screen, out: str | os.PathLike) -> None:
@@ -260,38 +227,28 @@ def save_screen(screen: Screen, out: str | os.PathLike) -> None:
     relative to it, so that a copy of the folder reads its own.
     """
     root, home = Path(os.path.realpath(screen.root)), Path(os.path.realpath(out))
-    root = root.relative_to(home) if root.is_relative_to(home) else screen.root
+    facts = {
+        "name": screen.name,
+        "simulated": screen.simulated,
+        "channels": screen.channels,
+        "root": str(root.relative_to(home) if root.is_relative_to(home) else screen.root),
+        "n_fields": len(screen.table),
+    }
     write_table(Path(out) / "fields.parquet", screen.table)
-    write_json(
-        Path(out) / "screen.json",
-        {
-            "name": screen.name,
-            "simulated": screen.simulated,
-            "channels": list(screen.channels),
-            "root": str(root),
-            "n_fields": len(screen.table),
-        },
-    )
+    write_json(Path(out) / "screen.json", facts)
 
 
 def load_screen(out: str | os.PathLike) -> Screen:
     """Read what `save_screen` wrote."""
-    facts, table = (
-        read_json(Path(out) / "screen.json"),
-        pd.read_parquet(Path(out) / "fields.parquet"),
-    )
+    out = Path(out)
+    facts, table = read_json(out / "screen.json"), pd.read_parquet(out / "fields.parquet")
     if len(table) != facts["n_fields"]:
         raise InputError(
-            f"{out}: fields.parquet has {len(table)} rows and screen.json says "
-            f"{facts['n_fields']}: read the screen again"
+            f"{out}: expected {facts['n_fields']} rows of fields.parquet as screen.json says, got "
+            f"{len(table)}: read the screen again"
         )
-    return Screen(
-        facts["name"],
-        table,
-        tuple(facts["channels"]),
-        Path(os.path.realpath(out)) / facts["root"],
-        facts["simulated"],
-    )
+    root = Path(os.path.realpath(out)) / facts["root"]
+    return Screen(facts["name"], table, tuple(facts["channels"]), root, facts["simulated"])
 
 
 def summary(table: pd.DataFrame) -> dict[str, int]:
@@ -299,10 +256,11 @@ def summary(table: pd.DataFrame) -> dict[str, int]:
 
     DMSO counts as a compound and a treatment, and is never annotated.
     """
-    annotated, negative = (
-        table[table["Metadata_MoA"] != ""],
-        table[table["Metadata_control_type"] == "negcon"],
-    )
+    annotated = table[table["Metadata_MoA"] != ""]
+    negative = table[table["Metadata_control_type"] == "negcon"]
+
+    def different(rows: pd.DataFrame, column: str) -> int:
+        return rows[f"Metadata_{column}"].replace("", pd.NA).nunique()
 
     def wells(rows: pd.DataFrame) -> int:
         return len(rows[["Metadata_Plate", "Metadata_Well"]].drop_duplicates())
@@ -313,24 +271,11 @@ def summary(table: pd.DataFrame) -> dict[str, int]:
         "n_annotated_fields": len(annotated),
         "n_annotated_wells": wells(annotated),
         "n_negative_wells": wells(negative),
-        **{
-            f"n_{name}": table[f"Metadata_{column}"].replace("", pd.NA).nunique()
-            for name, column in (
-                ("plates", "Plate"),
-                ("batches", "Batch"),
-                ("compounds", "Compound"),
-                ("treatments", "Treatment"),
-            )
-        },
-        **{
-            f"n_{name}": annotated[f"Metadata_{column}"].nunique()
-            for name, column in (
-                ("annotated", "Treatment"),
-                ("annotated_compounds", "Compound"),
-                ("mechanisms", "MoA"),
-            )
-        },
+        "n_plates": different(table, "Plate"),
+        "n_batches": different(table, "Batch"),
+        "n_compounds": different(table, "Compound"),
+        "n_treatments": different(table, "Treatment"),
+        "n_annotated": different(annotated, "Treatment"),
+        "n_annotated_compounds": different(annotated, "Compound"),
+        "n_mechanisms": different(annotated, "MoA"),
     }
-
-
-NOT_AVAILABLE = "not available"

@@ -31,7 +31,6 @@ def surrogate_classes(table: pd.DataFrame, by: Sequence[str], training: np.ndarr
         ``Metadata_*`` columns; fields with equal values in all of them form a class. A missing
         number is a value of its own (no concentration); a missing text is an error.
     training : (n,) bool array
-        Fields to train on.
 
     Returns
     -------
@@ -73,12 +72,8 @@ def surrogate_classes(table: pd.DataFrame, by: Sequence[str], training: np.ndarr
         raise InputError(
             f"Training needs at least two surrogate classes; {', '.join(by)} gives {len(counts)}"
         )
-    labels = (
-        names.map(dict(zip(counts.index, range(len(counts)), strict=True)))
-        .fillna(-1)
-        .astype("int64")
-    )
-    return table[REQUIRED].assign(surrogate_class=names.to_numpy(), label=labels.to_numpy())
+    labels = counts.index.get_indexer(names)
+    return table[REQUIRED].assign(surrogate_class=names.to_numpy(), label=labels.astype("int64"))
 
 
 class BalancedBatches:
@@ -112,7 +107,7 @@ class BalancedBatches:
         self.n_batches = max(1, round(self.per_class * len(self.members) / batch))
 
     def __len__(self) -> int:
-        """Return the number of batches per epoch."""
+        """Batches per epoch."""
         return self.n_batches
 
     def batches(self, epoch: int) -> Iterator[np.ndarray]:
@@ -124,41 +119,29 @@ class BalancedBatches:
 
     def _draw(self, label: int, epoch: int) -> np.ndarray:
         """Rows of one class for one epoch: a window of an endless row of shuffled passes."""
-        members = self.members[label]
-        first = epoch * self.per_class
-        passes = range(first // len(members), (first + self.per_class - 1) // len(members) + 1)
-        shuffled = [
-            np.random.default_rng([self.seed, 1, label, k]).permutation(members) for k in passes
-        ]
-        start = first - passes.start * len(members)
-        return np.concatenate(shuffled)[start : start + self.per_class]
+        members, first = self.members[label], epoch * self.per_class
+        before, start = divmod(first, len(members))
+        passes = range(before, (first + self.per_class - 1) // len(members) + 1)
+        generators = (np.random.default_rng([self.seed, 1, label, k]) for k in passes)
+        shuffled = np.concatenate([generator.permutation(members) for generator in generators])
+        return shuffled[start : start + self.per_class]
 
 
 def class_names(table: pd.DataFrame, by: Sequence[str]) -> pd.Series:
-    """Return the class of each field, training field or not, as a categorical.
-
-    The values of the columns `by`, joined.
-    """
+    """Return the class of each field, training field or not: the values of `by`, joined."""
     codes, first = joint_codes(*(table[column] for column in by))
-    few = table.iloc[first]
-    names = pd.Categorical(
-        [" | ".join(values) for values in zip(*(_text(few[column]) for column in by), strict=True)]
-    )
+    texts = (_text(table[column].iloc[first]) for column in by)
+    names = pd.Categorical([" | ".join(values) for values in zip(*texts, strict=True)])
     return pd.Series(names.take(codes), table.index)
 
 
 def unnamed(table: pd.DataFrame, by: Sequence[str]) -> np.ndarray:
-    """Return the mask of the fields without a value in one of the columns `by`.
-
-    A missing number is a value.
-    """
-    texts = [table[column] for column in by if not pd.api.types.is_numeric_dtype(table[column])]
-    return np.logical_or.reduce(
-        [
-            np.zeros(len(table), bool),
-            *((text.isna() | (text == "")).to_numpy(bool) for text in texts),
-        ]
-    )
+    """Return the mask of the fields without text in one of the columns `by`; numbers may lack."""
+    empty = np.zeros(len(table), bool)
+    for column in by:
+        if not pd.api.types.is_numeric_dtype(table[column]):
+            empty |= (table[column].isna() | (table[column] == "")).to_numpy(bool)
+    return empty
 
 
 def _text(column: pd.Series) -> pd.Series:
@@ -176,7 +159,8 @@ def training_fields(table: pd.DataFrame, controls: bool = False) -> np.ndarray:
     for the analysis of the whole screen (`controls`), positive ones never.
     Whether a field has an annotation is used, what it says is not.
     """
-    treatment = (table["Metadata_control_type"] == "trt").to_numpy()
+    kind = table["Metadata_control_type"].to_numpy()
+    treatment = kind == "trt"
     annotated = treatment & (table["Metadata_MoA"] != "").to_numpy()
     chosen = annotated if annotated.any() else treatment
-    return chosen | (table["Metadata_control_type"] == "negcon").to_numpy() if controls else chosen
+    return chosen | (kind == "negcon") if controls else chosen

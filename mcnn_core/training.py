@@ -1,25 +1,20 @@
-"""The engine: training, batches and features, alike on CPU and GPU.
+"""Training: the recipe, random views of the fields, the step, and the loop that resumes.
 
-It holds how to train, batches made on the device, steps of the optimiser, and features.
+The device, the precision and the place of the pixels are chosen by what the machine is. What is
+drawn at random is drawn on the CPU from one generator, so that every device, and every number of
+processes, sees the same views. What we had to choose is marked [ours].
 
-Only torch and NumPy are needed here. The device, the precision and the place of the pixels are
-chosen by what the machine is: a GPU where there is one, bfloat16 where it is measured to be faster,
-and 8-bit pixels kept on the GPU where they fit. What is drawn at random is drawn on the CPU from
-one generator, so that every device, and every number of processes, sees the same views. What we had
-to choose is marked [ours].
+torch, NumPy and pandas are enough to import this module and to take steps: what else a whole
+training needs is imported where it is used.
 """
 
-import ast
-import dataclasses
 import hashlib
 import math
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -32,7 +27,7 @@ from torch.nn import functional as F
 
 from mcnn_core.errors import InputError, MissingStageError
 from mcnn_core.machine import checkpoint
-from mcnn_core.machine.device import bfloat16, device, reproducible
+from mcnn_core.machine.device import ahead, bfloat16, device, pinned, reproducible
 from mcnn_core.machine.files import claim, exclusive, in_build, refuse_foreign, write_table
 from mcnn_core.machine.parallel import Team, team
 from mcnn_core.model import (
@@ -47,13 +42,9 @@ from mcnn_core.model import (
 )
 from mcnn_core.surrogate import BalancedBatches, training_fields
 
-PIXELS_AT_ONCE = 2**21  # whole fields of 1024 x 1280 go through a CPU one by one: memory stays flat
-
-
-FREE_SHARE = 0.6  # of a GPU's free memory that pixels may take; the rest is for activations
-
-
-CHECK_EVERY = 32  # steps between looks at a GPU's numbers: each look waits for it
+KIND = "trained network"  #: what the marker of the folder says (`mcnn_core.machine.files.claim`)
+FREE_SHARE = 0.6  #: of a GPU's free memory that pixels may take; the rest is for activations
+CHECK_EVERY = 32  #: steps between looks at a GPU's numbers: each look waits for it
 
 
 @dataclass(frozen=True)
@@ -77,7 +68,7 @@ class Recipe:
     flips: bool = True
     jitter_gain: float = 0.0  #: multiply each channel of each field by exp(jitter_gain * N(0, 1))
     jitter_offset: float = 0.0  #: and add jitter_offset * N(0, 1), in standard units
-    #: "float32", "bfloat16", or "auto": bfloat16 where it is measured to be faster
+    #: "float32", "bfloat16", or "auto": bfloat16 where it is fast (`mcnn_core.machine.device`)
     precision: str = "auto"
     seed: int = 0  #: of weights, batches, augmentation and dropout
     #: stop after so many steps, where the one-cycle schedule then ends
@@ -102,7 +93,7 @@ class Recipe:
         ]
         problems += [f"crop {self.crop} is more than 1"] * (self.crop > 1)
         if problems:
-            raise InputError("This is no recipe for training", problems)
+            raise InputError("Invalid training recipe", problems)
 
 
 RECIPES = {
@@ -124,10 +115,7 @@ RECIPES = {
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
-    """Return the rate of a step, counted from 0.
-
-    It is a function of the step alone, so it needs no saving.
-    """
+    """Return the rate of a step, counted from 0: a function of the step alone, never saved."""
     if recipe.schedule == "steps":
         return recipe.learning_rate * 0.1 ** (step // steps_per_epoch // 9)
     last, lowest = total_steps(recipe, steps_per_epoch) - 1, recipe.learning_rate / 25
@@ -145,7 +133,7 @@ def total_steps(recipe: Recipe, steps_per_epoch: int) -> int:
     return min(recipe.epochs * steps_per_epoch, recipe.max_steps or sys.maxsize)
 
 
-# Pixels --------------------------------------------------------------------
+# Views ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -187,18 +175,14 @@ class Fields:
 
     def __init__(self, pixels: np.ndarray, rows: np.ndarray | None = None):
         self.pixels, self.resident = pixels, None
-        _, height, width, channels = pixels.shape
-        if (
-            rows is None
-            or device().type == "cpu"
-            or len(rows) * height * width * channels > FREE_SHARE * torch.cuda.mem_get_info()[0]
-        ):
+        if rows is None or device().type == "cpu":
+            return
+        shape = (len(rows), *pixels.shape[1:])
+        if math.prod(shape) > FREE_SHARE * torch.cuda.mem_get_info()[0]:
             return
         self.slots = np.zeros(len(pixels), np.int64)
         self.slots[rows] = np.arange(len(rows))
-        self.resident = torch.empty(
-            (len(rows), height, width, channels), dtype=torch.uint8, device=device()
-        )
+        self.resident = torch.empty(shape, dtype=torch.uint8, device=device())
         for start in range(0, len(rows), 64):
             part = np.stack([pixels[row] for row in rows[start : start + 64]])
             self.resident[start : start + len(part)].copy_(torch.from_numpy(part))
@@ -208,33 +192,21 @@ class Fields:
 
         Resident ones are on the device, others pinned for it.
         """
-        return (
-            self._cut(rows, size, drawn)
-            if self.resident is None
-            else self._gather(self.resident, rows, size, drawn)
-        )
-
-    def whole(self, rows: np.ndarray) -> torch.Tensor:
-        """Return whole fields as they are stored: (n, H, W, C) uint8 tensor.
-
-        It is pinned where there is a GPU.
-        """
-        return _pinned(np.stack([self.pixels[row] for row in rows]))
-
-    def _cut(self, rows: np.ndarray, size: tuple[int, int], drawn: Draw) -> torch.Tensor:
+        if self.resident is not None:
+            return self._gather(self.resident, rows, size, drawn)
         fields = []
         for row, (top, left), (down, across, diagonal) in zip(
             rows, drawn.corners, drawn.turns, strict=True
         ):
-            field = self.pixels[row][top : top + size[0], left : left + size[1]][
-                :: -1 if down else 1, :: -1 if across else 1
-            ]
+            field = self.pixels[row][top : top + size[0], left : left + size[1]]
+            field = field[:: -1 if down else 1, :: -1 if across else 1]
             fields.append(field.transpose(1, 0, 2) if diagonal else field)
-        return _pinned(np.stack(fields))
+        return pinned(np.stack(fields))
 
     def _gather(
         self, resident: torch.Tensor, rows: np.ndarray, size: tuple[int, int], drawn: Draw
     ) -> torch.Tensor:
+        """Cut views out of the resident fields, all at once."""
         places = [
             first[:, None] + np.where(flip[:, None], np.arange(side)[::-1], np.arange(side))
             for first, flip, side in zip(drawn.corners.T, drawn.turns[:, :2].T, size, strict=True)
@@ -249,26 +221,6 @@ class Fields:
         return fields
 
 
-def _pinned(array: np.ndarray) -> torch.Tensor:
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory() if device().type == "cuda" else tensor
-
-
-def _ahead(items: Iterator[Any]) -> Iterator[Any]:
-    """Make the next two items in a thread while one is used, where a GPU does the computing.
-
-    A CPU has no one to spare.
-    """
-    if device().type == "cpu":
-        yield from items
-        return
-    with ThreadPoolExecutor(1) as pool:
-        waiting = deque(pool.submit(next, items, None) for _ in range(2))
-        while (item := waiting.popleft().result()) is not None:
-            waiting.append(pool.submit(next, items, None))
-            yield item
-
-
 def crop_size(model: MCNN, recipe: Recipe) -> tuple[int, int]:
     """Return height and width of what training shows, which the scales of the network can halve."""
     if recipe.crop < 1 and not model.config.average:
@@ -277,16 +229,14 @@ def crop_size(model: MCNN, recipe: Recipe) -> tuple[int, int]:
             "that averages"
         )
     fit = 2 ** (len(model.config.scales) - 1)
-    _, _, _, height, width = model.spec
-    return max(fit, int(height * recipe.crop) // fit * fit), max(
-        fit, int(width * recipe.crop) // fit * fit
-    )
+    height, width = (max(fit, int(side * recipe.crop) // fit * fit) for side in model.spec[3:])
+    return height, width
 
 
 def augment(model: MCNN, views: torch.Tensor, recipe: Recipe, drawn: Draw) -> torch.Tensor:
-    """Standardise a batch on the device and jitter each channel of each field.
+    """Standardise a batch on the device; jitter gain and offset of each channel of each field.
 
-    Gain and offset are jittered; the result is (n, C, h, w) float32.
+    (n, h, w, C) uint8 -> (n, C, h, w) float32.
     """
     x = model.standardise(views)
     gain, offset = torch.from_numpy(drawn.noise).to(x.device).view(2, len(x), 1, -1)
@@ -294,6 +244,18 @@ def augment(model: MCNN, views: torch.Tensor, recipe: Recipe, drawn: Draw) -> to
         (recipe.jitter_offset * offset).repeat(1, 1, x.shape[3])
     )
     return x
+
+
+def augmented(
+    store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe, row: int, n: int
+) -> list[np.ndarray]:
+    """Return `n` views of one field as training shows it, in grey levels: (h, w, C) uint8."""
+    model = untrained_model(store, labels, network).to(device())
+    size, rng = crop_size(model, recipe), np.random.default_rng(recipe.seed)
+    drawn = draw(rng, n, store.pixels.shape[1:], size, recipe.flips)
+    x = augment(model, Fields(store.pixels).views(np.full(n, row), size, drawn), recipe, drawn)
+    grey = x * model.grey_std + model.grey_mean
+    return list(grey.clamp(0, 255).round().byte().permute(0, 2, 3, 1).cpu().numpy())
 
 
 # Steps ---------------------------------------------------------------------
@@ -308,153 +270,86 @@ def optimiser_for(model: MCNN, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.AdamW(model.parameters(), weight_decay=recipe.weight_decay, fused=True)
 
 
-def run_steps(
-    network: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    fields: Fields,
-    labels: np.ndarray,
-    batches: Iterable[np.ndarray],
-    rates: Iterable[float],
-    recipe: Recipe,
-    rng: np.random.Generator,
-    rank: int = 0,
-    ranks: int = 1,
-    seen: Callable[[int, float, float], object] = lambda done, loss, accuracy: None,
-) -> np.ndarray:
-    """Take one step of the optimiser per batch.
+@dataclass
+class Trainer:
+    """What all steps of a training share."""
 
-    Parameters
-    ----------
-    network : nn.Module
-        An `MCNN` in training mode on the device, or that network wrapped for several processes.
-    optimiser : Optimizer
-    fields : Fields
-    labels : (n,) int array
-    batches : iterable of int arrays
-        Rows of the fields of each step.
-    rates : iterable of float
-        Learning rate of each step.
-    recipe : Recipe
-    rng : Generator
-        Of the augmentation.
-    rank, ranks : int
-        This process among all that share each batch. All draw for the whole batch, and each
-        computes its part.
-    seen : function
-        Called with the steps since the last call, and mean loss and accuracy so far: after every
-        step on a CPU, now and then on a GPU.
+    network: nn.Module  #: an `MCNN` in training on the device, as it is or spread over a team
+    optimiser: torch.optim.Optimizer
+    fields: Fields
+    labels: np.ndarray  #: (n,) int
+    recipe: Recipe
+    us: Team = field(default_factory=Team)  #: the processes that share each batch
 
-    Returns
-    -------
-    (3,) float64 array
-        Summed loss, right answers, and fields, of this process.
+    @property
+    def model(self) -> MCNN:
+        """The network itself."""
+        return cast(MCNN, getattr(self.network, "module", self.network))
 
-    Raises
-    ------
-    FloatingPointError
-        If a loss or a gradient is not finite; its argument is the rows of that batch.
-    """
-    model = cast(MCNN, getattr(network, "module", network))
-    size, bf16 = crop_size(model, recipe), bfloat16(recipe.precision)
-    sums = np.zeros(3)
-    waiting: list[tuple[np.ndarray, int, torch.Tensor]] = []
+    def steps(
+        self, batches: Iterable[np.ndarray], rates: Sequence[float], rng: np.random.Generator
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Take one step of the optimiser per batch of rows, at its learning rate.
 
-    def made() -> Iterator[tuple]:
+        `rng` is that of the augmentation. Yields the steps since the last yield, one on a CPU and
+        up to `CHECK_EVERY` on a GPU, and summed loss, right answers and fields of this process so
+        far, a (3,) float64 array. FloatingPointError if a loss or a gradient is not finite; its
+        argument is the rows of that batch.
+        """
+        bf16, sums = bfloat16(self.recipe.precision), np.zeros(3)
+        every = 1 if device().type == "cpu" else CHECK_EVERY
+        waiting: list[tuple[np.ndarray, torch.Tensor]] = []
+        made = ahead(self._views(batches, rng))
+        for step, ((rows, part, views, drawn), rate) in enumerate(zip(made, rates, strict=True), 1):
+            self.optimiser.param_groups[0]["lr"] = rate
+            x = augment(self.model, views, self.recipe, drawn)
+            y = torch.from_numpy(self.labels[part]).to(device())
+            self.optimiser.zero_grad(set_to_none=True)
+            scores = self.network(x, bf16)
+            loss = F.cross_entropy(scores, y, reduction="sum")
+            # Processes average their gradients: this is the mean over the whole batch whatever the
+            # sizes of the parts.
+            (loss * (self.us.size / len(rows))).backward()
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+            right = (scores.argmax(1) == y).sum()
+            waiting.append((rows, torch.stack([loss.detach(), right, norm])))
+            sums[2] += len(part)
+            if look := len(waiting) == every or step == len(rates):
+                for rows, numbers in waiting:
+                    loss, right, norm = numbers.tolist()
+                    if not math.isfinite(loss + norm):
+                        raise FloatingPointError(rows)
+                    sums[:2] += loss, right
+            self.optimiser.step()
+            if look:
+                yield len(waiting), sums
+                waiting.clear()
+
+    def _views(self, batches: Iterable[np.ndarray], rng: np.random.Generator) -> Iterator[tuple]:
+        """Yield a batch's rows, and of this process's part rows, views and what was drawn.
+
+        Every process draws for the whole batch.
+        """
+        size, shape = crop_size(self.model, self.recipe), self.fields.pixels.shape[1:]
+        part = slice(self.us.rank, None, self.us.size)
         for rows in batches:
-            drawn, part = (
-                draw(rng, len(rows), fields.pixels.shape[1:], size, recipe.flips),
-                slice(rank, None, ranks),
-            )
-            yield rows, rows[part], fields.views(rows[part], size, drawn[part]), drawn[part]
-
-    def settle() -> None:
-        for rows, mine, numbers in waiting:
-            loss, right, norm = numbers.tolist()
-            if not math.isfinite(loss + norm):
-                raise FloatingPointError(rows)
-            sums[:] += loss, right, mine
-        if waiting:
-            seen(len(waiting), sums[0] / sums[2], sums[1] / sums[2])
-        waiting.clear()
-
-    for (rows, mine, views, drawn), rate in zip(_ahead(made()), rates, strict=True):
-        optimiser.param_groups[0]["lr"] = rate
-        x, y = augment(model, views, recipe, drawn), torch.from_numpy(labels[mine]).to(device())
-        optimiser.zero_grad(set_to_none=True)
-        scores = network(x, bf16)
-        loss = F.cross_entropy(scores, y, reduction="sum")
-        # Processes average their gradients: this is the mean over the whole batch whatever the
-        # sizes of the parts.
-        (loss * (ranks / len(rows))).backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-        waiting.append(
-            (rows, len(mine), torch.stack([loss.detach(), (scores.argmax(1) == y).sum(), norm]))
-        )
-        if len(waiting) >= (1 if x.device.type == "cpu" else CHECK_EVERY):
-            settle()
-        optimiser.step()
-    settle()
-    return sums
+            drawn = draw(rng, len(rows), shape, size, self.recipe.flips)[part]
+            yield rows, rows[part], self.fields.views(rows[part], size, drawn), drawn
 
 
-def activations(
-    model: MCNN,
-    fields: Fields,
-    rows: Sequence[int] | np.ndarray,
-    batch: int = 64,
-    seen: Callable[[int], object] = lambda n: None,
-    precision: str = "auto",
-) -> np.ndarray:
-    """Send whole fields, not augmented, through the network.
-
-    Parameters
-    ----------
-    model : MCNN
-        Trained or not; it is put in eval mode (no dropout, fixed normalisation) and on the device.
-    fields : Fields
-    rows : sequence or array of int
-    batch : int
-        Fields at a time, fewer where they are large.
-    seen : function
-        Called with the number of fields done since the last call.
-    precision : str
-        As in `Recipe`.
-
-    Returns
-    -------
-    (n, 128) float32 array
-        Activations of the fully connected layer after its ReLU, in the order of `rows`.
-    """
-    rows = np.asarray(rows)
-    model, bf16 = model.to(device()).eval(), bfloat16(precision)
-    at_once = PIXELS_AT_ONCE * (1 if device().type == "cpu" else 32)
-    batch = max(1, min(batch, at_once // int(np.prod(fields.pixels.shape[1:3]))))
-    found = np.empty((len(rows), model.config.hidden), dtype=np.float32)
-    with torch.inference_mode():
-        starts = range(0, len(rows), batch)
-        ahead = _ahead(fields.whole(rows[start : start + batch]) for start in starts)
-        for start, views in zip(starts, ahead, strict=True):
-            found[start : start + batch] = (
-                model.embed(model.standardise(views), bf16).float().cpu().numpy()
-            )
-            seen(len(views))
-    return found
-
-
-KIND = "trained network"  #: what the marker of the folder says (`mcnn_core.machine.files.claim`)
+# The loop ------------------------------------------------------------------
 
 
 def train(
     store: Any,
     labels: np.ndarray,
-    network: NetworkConfig,
+    network: NetworkConfig | MCNN,
     recipe: Recipe,
     folder: str | Path,
     names: Sequence[str] | None = None,
     progress: bool = True,
-    start: MCNN | None = None,
 ) -> pd.DataFrame:
-    """Train an M-CNN, or go on with one that was interrupted; return at once if it is finished.
+    """Train an M-CNN, or resume an interrupted training; return at once if it is finished.
 
     Parameters
     ----------
@@ -462,16 +357,17 @@ def train(
         Pre-processed fields: ``pixels`` (n, H, W, C) uint8, ``manifest["sha256"]``, ``verify``.
     labels : (n,) int array
         Surrogate class of each field of the store; -1 where not trained on.
-    network, recipe : NetworkConfig, Recipe
+    network : NetworkConfig or MCNN
+        What to train from random weights, or a trained network for the same fields whose weights
+        to begin with. Its classes are the first of `labels`, which may have more: the score of a
+        new class begins with random weights.
+    recipe : Recipe
     folder : path
-        Where network.yml, history.csv and the checkpoints are written.
+        Receives network.yml, history.csv and the checkpoints.
     names : sequence of str, optional
         Name of each field for messages (`mcnn_core.screen.field_names`).
     progress : bool
         Show a bar with loss, accuracy and the time left.
-    start : MCNN, optional
-        A trained network whose weights to begin with, for the same fields. Its classes are the
-        first of `labels`, which may have more: the score of a new class begins with random weights.
 
     Returns
     -------
@@ -482,251 +378,117 @@ def train(
     Raises
     ------
     InputError
-        If the folder holds what `train` has not written, if another run trains in it, if pixels to
-        train on are not as they were written, if the folder holds a damaged checkpoint or one of
-        another training, if `start` is a network for other fields or more classes, or if the loss
-        is not a finite number: the fields of the batch are named, the last good checkpoint stays.
+        If the folder holds what `train` has not written, a damaged checkpoint or one of another
+        training; if another run trains in it; if pixels to train on are not as they were written;
+        if the network to begin with is for other fields or more classes; or if the loss is not a
+        finite number: the fields of the batch are named, the last good checkpoint stays.
     """
-    with team() as us, _held(Path(folder), us):
-        return _train(
-            store,
-            np.asarray(labels),
-            network,
-            recipe,
-            Path(folder),
-            names,
-            progress and us.rank == 0,
-            start,
-            us,
-        )
+    from tqdm import tqdm  # only here, see above
 
-
-@contextmanager
-def _held(folder: Path, us: Team) -> Iterator[None]:
-    """Hold the folder of a training for the first of its processes."""
-    if us.rank == 0:
-        claim(folder, KIND)
-        with exclusive(folder):
-            yield
-    else:
-        yield
-
-
-def _train(
-    store: Any,
-    labels: np.ndarray,
-    network: NetworkConfig,
-    recipe: Recipe,
-    folder: Path,
-    names: Sequence[str] | None,
-    progress: bool,
-    start: MCNN | None,
-    us: Team,
-) -> pd.DataFrame:
+    labels, folder = np.asarray(labels), Path(folder)
     if len(labels) != len(store.pixels):
         raise InputError(
             f"{len(store.pixels)} fields in the store, but {len(labels)} labels: both must come "
             "from one table"
         )
-    names = names if names is not None else [f"row {row}" for row in range(len(labels))]
-    model = untrained_model(store, labels, network, recipe.seed)
-    if start is not None:
-        _begin_with(model, start)
-    from tqdm import tqdm  # here, since steps alone need no more than torch, NumPy and pandas
-
-    model = model.to(device()).train()
-    optimiser = optimiser_for(model, recipe)
-    sampler = BalancedBatches(labels, recipe.batch, recipe.seed)
-    total = total_steps(recipe, len(sampler))
-    identity = _identity(store, labels, model, recipe) | (
-        {} if start is None else {"start": digest(start)}
-    )
-    state = checkpoint.resume(folder, identity, model, optimiser)
-    state["by"] = state["by"] if in_build() else "command"
-    # Measured once for a whole training, whatever a resumed run would measure.
-    if recipe.precision == "auto":
-        measured = "bfloat16" if bfloat16() else "float32"
-        state["precision"] = measured if state["precision"] == "auto" else state["precision"]
+    names = [f"row {row}" for row in range(len(labels))] if names is None else names
+    with team() as us, ExitStack() as stack:
+        first = us.rank == 0  # it alone writes
+        if first:
+            claim(folder, KIND)
+            stack.enter_context(exclusive(folder))
+        model, optimiser, state = _begun(store, labels, network, recipe, folder)
         recipe = replace(recipe, precision=state["precision"])
-    us.wait()  # all have read the folder before one writes to it
-    if us.rank == 0:
-        write_yaml(folder / "network.yml", model, asdict(recipe))
-    if state["step"] >= total:
-        if us.rank == 0:  # it may have been lost since
+        sampler = BalancedBatches(labels, recipe.batch, recipe.seed)
+        total = total_steps(recipe, len(sampler))
+        us.wait()  # all have read the folder before one writes to it
+        if first:
+            write_yaml(folder / "network.yml", model, asdict(recipe))
+        if state["step"] < total:
+            rows = np.flatnonzero(labels >= 0)
+            if first:
+                store.verify(rows)
+            fields = Fields(store.pixels, rows)
+            trainer = Trainer(us.spread(model), optimiser, fields, labels, recipe, us)
+            bar = tqdm(total=total, desc="training", unit="batch", disable=not (progress and first))
+            stack.enter_context(bar).update(state["step"])
+            while state["step"] < total:
+                _epoch(trainer, sampler, state, names, bar)
+                if first:
+                    write_table(folder / "history.csv", pd.DataFrame(state["history"]))
+                    checkpoint.save(folder, state, model, optimiser)
+                us.wait()
+        elif first:  # it may have been lost since
             write_table(folder / "history.csv", pd.DataFrame(state["history"]))
         return pd.DataFrame(state["history"])
-    if us.rank == 0:
-        store.verify(np.flatnonzero(labels >= 0))
-    fields, spread = Fields(store.pixels, np.flatnonzero(labels >= 0)), us.spread(model)
-    with tqdm(
-        total=total, initial=state["step"], disable=not progress, desc="training", unit="batch"
-    ) as bar:
-        while state["step"] < total:
-            epoch, first, began = len(state["history"]), state["step"], time.perf_counter()
-            steps = min(len(sampler), total - first)
-            rates = [learning_rate(recipe, first + step, len(sampler)) for step in range(steps)]
 
-            def seen(done: int, loss: float, accuracy: float) -> None:
+
+def _begun(
+    store: Any, labels: np.ndarray, network: NetworkConfig | MCNN, recipe: Recipe, folder: Path
+) -> tuple[MCNN, torch.optim.Optimizer, dict[str, Any]]:
+    """Return network, optimiser and state as the newest checkpoint left them, or at the start."""
+    config = network.config if isinstance(network, MCNN) else network
+    model = untrained_model(store, labels, config, recipe.seed)
+    identity = _identity(store, labels, model, recipe)
+    if isinstance(network, MCNN):
+        _begin_with(model, network)
+        identity["start"] = digest(network)
+    model = model.to(device()).train()
+    optimiser = optimiser_for(model, recipe)
+    state = checkpoint.resume(folder, identity, model, optimiser) | {"identity": identity}
+    state["by"] = state["by"] if in_build() else "command"
+    if state["precision"] == "auto":  # chosen once, whatever another machine that resumes would
+        state["precision"] = "bfloat16" if bfloat16(recipe.precision) else "float32"
+    return model, optimiser, state
+
+
+def _epoch(
+    trainer: Trainer,
+    sampler: BalancedBatches,
+    state: dict[str, Any],
+    names: Sequence[str],
+    bar: Any,
+) -> None:
+    """Train for one epoch, or what is left of the last, and add it to the state."""
+    recipe, us, total = trainer.recipe, trainer.us, total_steps(trainer.recipe, len(sampler))
+    epoch, step, began = len(state["history"]), state["step"], time.perf_counter()
+    steps = range(step, min(step + len(sampler), total))
+    rates = [learning_rate(recipe, step, len(sampler)) for step in steps]
+    batches = islice(sampler.batches(epoch), len(rates))
+    try:
+        with reproducible(recipe.seed, epoch, us.rank) as rng:
+            for done, sums in trainer.steps(batches, rates, rng):
+                loss, accuracy = sums[:2] / sums[2]
                 bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}", refresh=False)
                 bar.update(done)
-
-            try:
-                with reproducible(recipe.seed, epoch, us.rank) as rng:
-                    sums = run_steps(
-                        spread,
-                        optimiser,
-                        fields,
-                        labels,
-                        islice(sampler.batches(epoch), steps),
-                        rates,
-                        recipe,
-                        rng,
-                        us.rank,
-                        us.size,
-                        seen,
-                    )
-            except FloatingPointError as error:
-                raise InputError(
-                    f"The loss is not a finite number in epoch {epoch + 1}; the last checkpoint "
-                    "was kept. Look at these fields, or lower the learning rate",
-                    [names[row] for row in error.args[0]],
-                ) from None
-            sums = us.total(sums)
-            loss, accuracy = (sums[:2] / sums[2]).tolist()
-            state["step"] += steps
-            state["history"].append(
-                {
-                    "epoch": epoch + 1,
-                    "loss": loss,
-                    "accuracy": accuracy,
-                    "learning_rate": rates[-1],
-                    "seconds": time.perf_counter() - began,
-                }
-            )
-            state["finished"] = state["step"] >= total
-            if us.rank == 0:
-                write_table(folder / "history.csv", pd.DataFrame(state["history"]))
-                checkpoint.save(folder, {**state, "identity": identity}, model, optimiser)
-            us.wait()
-    return pd.DataFrame(state["history"])
-
-
-def make_way(
-    store: Any,
-    labels: np.ndarray,
-    network: NetworkConfig,
-    recipe: Recipe,
-    folder: str | Path,
-    as_given: bool = True,
-) -> None:
-    """Delete the checkpoints of another training, if ``make book`` has trained them.
-
-    They are deleted if they belong to another training than this one and ``make book`` has trained
-    them. They follow from the parameters of the book, so that `train`, which refuses such a folder,
-    can replace them; a line says in what they differ.
-
-    Parameters
-    ----------
-    store, labels, network, recipe, folder
-        As of `train`.
-    as_given : bool
-        Whether `recipe` is what the parameters of a book say, so that a message can name those that
-        would use the network.
-
-    Raises
-    ------
-    InputError
-        If they belong to another training that a command, or a notebook run by hand, has made or
-        continued: it may have taken days. All that differs is listed.
-    """
-    folder = Path(folder)
-    refuse_foreign(folder, KIND)
-    found = checkpoint.checkpoints(folder)
-    if not found:
-        return
-    state, model = (
-        checkpoint.read(found[-1])[1],
-        untrained_model(store, labels, network, recipe.seed),
-    )
-    there, here = state["identity"], _identity(store, np.asarray(labels), model, recipe)
-    other = checkpoint.differences(there, here)
-    if other and state["by"] != "book":
-        use = _parameters(there, here, model, recipe) if as_given else ""
+    except FloatingPointError as error:
         raise InputError(
-            f"{folder} holds a network that was not trained by make book alone, "
-            "and with other settings: "
-            + (
-                f'to use it, add PARAMS="{use}" to make book, for all chapters that train; '
-                if use
-                else ""
-            )
-            + "to train another, name another OUT, or delete that folder",
-            other,
-        )
-    if other:
-        # To stderr, which a build shows and leaves out of its pages.
-        print(
-            f"{folder}: the network that make book trained before with other settings makes way "
-            f"({'; '.join(other)})",
-            file=sys.stderr,
-        )
-        for path in found:
-            path.with_suffix(".sha256").unlink()
-            path.unlink()
-
-
-def _parameters(there: dict[str, str], here: dict[str, str], model: MCNN, recipe: Recipe) -> str:
-    """Return the ``PARAMS`` by which a book trains as was trained there.
-
-    They are in words of chapter 5; "" if there are none.
-    """
-    if {**there, "network": "", "recipe": ""} != {**here, "network": "", "recipe": ""}:
-        return ""
-    free = ("epochs", "batch", "max_steps")
-
-    def named(told: str, given: dict[str, Any]) -> list[str]:
-        return [
-            name
-            for name, one in RECIPES.items()
-            if repr(replace(one, seed=recipe.seed, **given)) == told
-        ]
-
-    networks = [
-        name
-        for name, config in CONFIGS.items()
-        if repr((config, *model.spec[1:])) == there.get("network")
-        and multiple_of(config) == multiple_of(model.config)
-    ]
-    with suppress(KeyError, ValueError, TypeError, SyntaxError):  # a recipe of another version
-        fields = checkpoint.parts(there["recipe"])
-        given = {key: ast.literal_eval(fields[key]) for key in free}
-        recipes = named(there["recipe"], given)
-        if networks and recipes:
-            same = recipes == named(repr(recipe), {key: getattr(recipe, key) for key in free})
-            pairs: dict[str, str | int] = (
-                {"network": networks[0]} if there.get("network") != here["network"] else {}
-            )
-            pairs |= {} if same else {"recipe": recipes[0]}
-            pairs |= {
-                key: value or 0
-                for key, value in given.items()
-                if not same or value != getattr(recipe, key)
-            }
-            return " ".join(f"{key}={value}" for key, value in pairs.items())
-    return ""
+            f"The loss is not a finite number in epoch {epoch + 1}; the last checkpoint was kept. "
+            "Look at these fields, or lower the learning rate",
+            [names[row] for row in error.args[0]],
+        ) from None
+    sums = us.total(sums)
+    loss, accuracy = (sums[:2] / sums[2]).tolist()
+    state["step"], state["finished"] = steps.stop, steps.stop >= total
+    state["history"].append(
+        {
+            "epoch": epoch + 1,
+            "loss": loss,
+            "accuracy": accuracy,
+            "learning_rate": rates[-1],
+            "seconds": time.perf_counter() - began,
+        }
+    )
 
 
 def untrained_model(store: Any, labels: np.ndarray, network: NetworkConfig, seed: int = 0) -> MCNN:
-    """Return the network that training with `seed` begins with, in eval mode.
-
-    It is the baseline of random weights.
-    """
+    """Return the network of random weights that training begins with, in eval mode."""
     _, height, width, channels = store.pixels.shape
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = MCNN(network, int(np.max(labels)) + 1, channels, height, width)
     rows = np.flatnonzero(np.asarray(labels) >= 0)
-    # A hundred tell mean and spread of grey levels.
+    # A hundred are enough for mean and spread of the grey levels.
     fields = (store.pixels[row] for row in rows[:: max(1, len(rows) // 100)])
     mean, square = np.mean(
         [(f.mean((0, 1)), np.square(f, dtype=np.float64).mean((0, 1))) for f in fields], axis=0
@@ -739,42 +501,22 @@ def untrained_model(store: Any, labels: np.ndarray, network: NetworkConfig, seed
 
 def _begin_with(model: MCNN, start: MCNN) -> None:
     """Give a network the weights of another one, which may have fewer classes."""
-    (config, classes, *field), (their_config, their_classes, *their_field) = model.spec, start.spec
-    if (config, field) != (their_config, their_field) or their_classes > classes:
+    classes = start.spec[1]
+    if model.spec[2:] != start.spec[2:] or classes > model.spec[1]:
         raise InputError(
-            "Training can only begin with a network of the same kind, for the same fields and no "
-            "more classes",
+            "Training can only begin with a network for the same fields and no more classes",
             [f"network to begin with: {start.spec}", f"network to train: {model.spec}"],
         )
     weights, own = start.state_dict(), model.state_dict()
     for key in ("classifier.weight", "classifier.bias"):
-        weights[key] = torch.cat([weights[key].to(own[key].device), own[key][their_classes:]])
+        weights[key] = torch.cat([weights[key].to(own[key].device), own[key][classes:]])
     model.load_state_dict(weights)
-
-
-def augmented(
-    store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe, row: int, n: int
-) -> list[np.ndarray]:
-    """Return `n` views of one field as training shows it, back in grey levels.
-
-    They are (h, w, C) uint8, for looking at.
-    """
-    model, rng = (
-        untrained_model(store, labels, network).to(device()),
-        np.random.default_rng(recipe.seed),
-    )
-    size = crop_size(model, recipe)
-    drawn = draw(rng, n, store.pixels.shape[1:], size, recipe.flips)
-    x = augment(model, Fields(store.pixels).views(np.full(n, row), size, drawn), recipe, drawn)
-    grey = x * model.grey_std + model.grey_mean
-    return list(grey.clamp(0, 255).round().byte().permute(0, 2, 3, 1).cpu().numpy())
 
 
 def load_model(folder: str | Path) -> MCNN:
     """Return the trained network of a folder that `train` has finished, in eval mode.
 
-    Raises MissingStageError if training has not begun or not finished, InputError if a file is
-    damaged.
+    MissingStageError if training has not begun or not finished, InputError if a file is damaged.
     """
     found = checkpoint.checkpoints(folder := Path(folder))
     if not found:
@@ -797,13 +539,82 @@ def load_model(folder: str | Path) -> MCNN:
     return model.eval()
 
 
+# Other settings ------------------------------------------------------------
+
+
+def make_way(
+    store: Any,
+    labels: np.ndarray,
+    network: NetworkConfig,
+    recipe: Recipe,
+    folder: str | Path,
+    as_given: bool = True,
+) -> None:
+    """Delete the checkpoints of another training than this one, if ``make book`` alone made them.
+
+    They follow from the parameters of the book, so `train`, which would refuse such a folder, can
+    replace them; a line says in what they differ. If a command, or a notebook run by hand, has had
+    a part in them, which may have taken days, InputError lists all that differs, and where the
+    parameters of a book can name such a recipe (`as_given`), those that would use the network.
+    """
+    folder = Path(folder)
+    refuse_foreign(folder, KIND)
+    found = checkpoint.checkpoints(folder)
+    if not found:
+        return
+    state, model = checkpoint.read(found[-1])[1], untrained_model(store, labels, network)
+    saved, wanted = state["identity"], _identity(store, np.asarray(labels), model, recipe)
+    other = checkpoint.differences(saved, wanted)
+    if other and state["by"] != "book":
+        use = _parameters(saved, wanted, model, recipe) if as_given else ""
+        use = use and f'to use it, add PARAMS="{use}" to make book, for all chapters that train; '
+        raise InputError(
+            f"{folder} holds a network that was not trained by make book alone, and with other "
+            f"settings: {use}to train another, name another OUT, or delete that folder",
+            other,
+        )
+    if other:
+        # To stderr, which a build shows and leaves out of its pages.
+        print(
+            f"{folder}: the network that make book trained before with other settings makes way "
+            f"({'; '.join(other)})",
+            file=sys.stderr,
+        )
+        for path in found:
+            checkpoint.remove(path)
+
+
+def _parameters(saved: dict[str, str], wanted: dict[str, str], model: MCNN, recipe: Recipe) -> str:
+    """Return the ``PARAMS`` by which a book trains what is saved; "" if there are none."""
+    if {**saved, "network": "", "recipe": ""} != {**wanted, "network": "", "recipe": ""}:
+        return ""
+    text = checkpoint.parts(saved.get("recipe"))
+    with suppress(KeyError, ValueError):  # a recipe of another version
+        free: dict[str, Any] = {
+            key: None if text[key] == "None" else int(text[key])
+            for key in ("epochs", "batch", "max_steps")
+        }
+        for network, config in CONFIGS.items():
+            spec = repr((config, *model.spec[1:]))
+            if spec != saved["network"] or multiple_of(config) != multiple_of(model.config):
+                continue
+            for name, one in RECIPES.items():
+                if repr(replace(one, seed=recipe.seed, **free)) == saved["recipe"]:
+                    chosen = {
+                        "network": network,
+                        "recipe": name,
+                        **free,
+                    }
+                    return " ".join(f"{key}={value or 0}" for key, value in chosen.items())
+    return ""
+
+
 def _identity(store: Any, labels: np.ndarray, model: MCNN, recipe: Recipe) -> dict[str, str]:
-    """Return what a checkpoint must share with a training that goes on from it."""
-    classes = hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest()
+    """Return what a checkpoint must share with a training that resumes from it."""
     return {
         "network": repr(model.spec),
         "recipe": repr(recipe),
-        "surrogate classes": classes,
+        "surrogate classes": hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest(),
         "store": store.manifest["sha256"],
     }
 
@@ -815,4 +626,4 @@ def with_controls(recipe: Recipe, table: pd.DataFrame) -> Recipe:
     the epochs are cut in proportion, and every class is seen about as often as without controls.
     """
     share = training_fields(table).sum() / training_fields(table, controls=True).sum()
-    return dataclasses.replace(recipe, epochs=max(1, round(recipe.epochs * share)))
+    return replace(recipe, epochs=max(1, round(recipe.epochs * share)))

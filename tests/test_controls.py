@@ -21,6 +21,7 @@ from mcnn_core.analysis.enrichment import (
     universe,
 )
 from mcnn_core.analysis.mechanisms import wilson
+from mcnn_core.analysis.methods import method_profiles
 from mcnn_core.analysis.sirna import (
     VARIANTS,
     accuracy,
@@ -32,7 +33,6 @@ from mcnn_core.analysis.sirna import (
     plate_clusters,
     read_plate,
     sirna_clusters,
-    sirna_names,
     sirna_profiles,
     sirna_summary,
 )
@@ -209,7 +209,8 @@ def test_methods_are_compared_in_both_variants_and_normalisations():
     noise = fields.copy()
     fields[["PC_1", "PC_2", "PC_3"]] += 0.05 * rng.normal(size=(60, 3))
     noise[["PC_1", "PC_2", "PC_3"]] = rng.normal(size=(60, 3))
-    comparison = compare_controls({"trained": fields, "untrained": noise, "handcrafted": noise})
+    frames = {"trained": fields, "untrained": noise, "handcrafted": noise}
+    comparison = compare_controls(method_profiles(frames, ["none", "whiten"]))
     assert comparison["method"].tolist() == [
         name
         for method in ("trained", "untrained", "handcrafted")
@@ -302,10 +303,7 @@ def test_far_and_near_clusters(sirnas):
 
 def test_names_are_shown_and_never_run(sirnas):
     table, distances = sirna_clusters(sirnas, NAMES)
-    names = sirna_names(table)
-    assert set(names) == {"name", "cluster", "Metadata_MoA"} and names.set_index("name").loc[
-        ["UBC", "U1"], "Metadata_MoA"
-    ].tolist() == ["ubc", ""]
+    names = table.rename(columns={"treatment": "name"}).assign(Metadata_MoA=table["content"])
     page = matrix(
         distances, names, [np.zeros((4, 4, 3), np.uint8)] * 10, "<script>alert(2)</script>"
     )

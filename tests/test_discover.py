@@ -15,7 +15,7 @@ from mcnn_book import figures
 from mcnn_book.sheets import fields_of, novel_sheet, shown_compounds, suspect_sheet, thumbnails
 from mcnn_book.study.study import discover
 from mcnn_core.analysis.clusters import cluster_names, cluster_summary, cluster_table
-from mcnn_core.analysis.mechanisms import SUSPECT_COLUMNS, suspicions
+from mcnn_core.analysis.mechanisms import SUSPECT_COLUMNS, suspects
 from mcnn_core.analysis.novelty import COLUMNS, novelties
 from mcnn_core.analysis.response import (
     NO_FIT,
@@ -232,8 +232,7 @@ def test_plates_without_controls_have_no_potency(screen):
     assert potencies(part).empty and novelties(part, treatments, cluster_table(treatments)[0]).empty
     pd.testing.assert_frame_equal(potencies(wells), potency(wells), check_exact=True)
     assert (
-        suspicions(treatments).columns.tolist() == SUSPECT_COLUMNS
-        and len(suspicions(treatments)) == 12
+        suspects(treatments).columns.tolist() == SUSPECT_COLUMNS and len(suspects(treatments)) == 12
     )
 
 

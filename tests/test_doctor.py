@@ -951,7 +951,7 @@ def test_exit_status_and_files(clean, copy):
     assert (
         bad.returncode == 1
         and "Not ready: 1 error" in bad.stdout
-        and "when the errors are mended:" in bad.stdout
+        and "once the errors are corrected:" in bad.stdout
     )
     assert sorted(path.name for path in (copy / "out").iterdir()) == [
         ".mcnn",

@@ -323,11 +323,11 @@ def test_what_comes_into_the_folder_meanwhile_is_not_replaced(
     data, name = tmp_path / "data", ARCHIVES[PLATES[0]]
     fetch(["Week1"])
     monkeypatch.setattr(download, "_stream", meanwhile)
-    assert "is there already and is not replaced" in refused(fetch).problems[0]
+    assert "already exists and is not replaced" in refused(fetch).problems[0]
     assert (data / name).read_bytes() == b"by hand"
     (data / name).unlink()
     (data / name).mkdir()  # nor what is no file
-    assert "is there already and is not replaced" in refused(fetch).problems[0]
+    assert "already exists and is not replaced" in refused(fetch).problems[0]
     (data / name).rmdir()
     monkeypatch.undo()
     (data / "Week10").mkdir()
@@ -391,7 +391,7 @@ def test_a_truncated_transfer_is_no_file(fetch, publisher, tmp_path):
     publisher.short = {(name, attempt): 100 for attempt in range(1, 9)}
     error = refused(fetch)
     assert len(error.problems) == 1 and error.problems[0].startswith(
-        f"{name}: {size:,} bytes expected, 100 received"
+        f"{name}: expected {size:,} bytes, got 100"
     )
     assert publisher.answered["GET", name] == download.ATTEMPTS
     assert left(tmp_path / "data") == {
@@ -417,7 +417,7 @@ def test_files_that_the_publisher_lacks_are_named_and_the_others_stay(fetch, pub
     assert (
         len(error.problems) == 2
         and "404" in error.problems[0]
-        and error.problems[1] == f"{ARCHIVES[PLATES[1]]}: the server does not tell its size"
+        and error.problems[1] == f"{ARCHIVES[PLATES[1]]}: the server does not state its size"
     )
     assert left(tmp_path / "data") == {PLATE_FOLDERS[PLATES[2]]}
 
@@ -426,11 +426,8 @@ def test_what_comes_must_be_what_was_told(fetch, publisher, monkeypatch):
     del publisher.files[TABLES[2]]
     monkeypatch.setattr(download, "_sizes", lambda run, names: dict.fromkeys(names, 10))
     problems = refused(fetch).problems
-    assert (
-        problems[0]
-        == f"{TABLES[0]}: 10 bytes expected, {len(publisher.files[TABLES[0]]):,} received"
-    )
-    assert problems[2].startswith(f"{TABLES[2]}: 10 bytes expected, 0 received (404")
+    assert problems[0] == f"{TABLES[0]}: expected 10 bytes, got {len(publisher.files[TABLES[0]]):,}"
+    assert problems[2].startswith(f"{TABLES[2]}: expected 10 bytes, got 0 (404")
 
 
 @pytest.mark.parametrize(
@@ -462,13 +459,13 @@ def test_a_redirect_to_another_host_is_refused_with_both_addresses(fetch, publis
         publisher.files[f"moved/{TABLES[0]}"] = originals[TABLES[0]]
         (problem,) = refused(fetch).problems
         assert problem.startswith(
-            f"{name}: {publisher.address}{name} sends on to '{other.address}{name}', "
+            f"{name}: {publisher.address}{name} redirects to '{other.address}{name}', "
             "which is another host or not https"
         )
         assert not other.answered
         publisher.moved = {name: name}
         (problem,) = refused(fetch).problems
-        assert f"sends on more than {download.REDIRECTS} times" in problem
+        assert f"redirects more than {download.REDIRECTS} times" in problem
     finally:
         other.close()
 
@@ -487,12 +484,12 @@ def test_a_dripping_server_is_given_up(fetch, publisher, monkeypatch, tmp_path):
     publisher.dripping = {("GET", heads), body}
     problems = dict(problem.split(": ", 1) for problem in refused(fetch).problems)
     assert re.fullmatch(
-        rf"{len(publisher.files[heads]):,} bytes expected, 0 received "
+        rf"expected {len(publisher.files[heads]):,} bytes, got 0 "
         r"\(no whole answer within 0.3 seconds\)",
         problems[heads],
     )
     assert re.fullmatch(
-        rf"{size:,} bytes expected, [1-9]\d* received "
+        rf"expected {size:,} bytes, got [1-9]\d* "
         r"\(less than 1,000 bytes per second for 0 seconds\)",
         problems[body],
     )
@@ -567,7 +564,10 @@ def test_a_file_that_changed_is_refused(fetch, publisher, tmp_path):
         shutil.rmtree(data / name) if (data / name).is_dir() else (data / name).unlink()
     whole = publisher.files[ARCHIVES[PLATES[0]]]
     publisher.files[TABLES[2]] += b"more"
-    assert f"{TABLES[2]}: SHA-256" in refused(fetch).problems[0] and not (data / TABLES[2]).exists()
+    assert (
+        f"{TABLES[2]}: expected SHA-256" in refused(fetch).problems[0]
+        and not (data / TABLES[2]).exists()
+    )
     publisher.files[TABLES[2]] = publisher.files[TABLES[2]][:-4]
     publisher.files[ARCHIVES[PLATES[0]]] = zipped(plate_members(PLATES[0]), zipfile.ZIP_STORED)
     (problem,) = refused(fetch).problems
@@ -596,7 +596,7 @@ def test_a_file_that_changed_is_refused(fetch, publisher, tmp_path):
 def test_a_damaged_record_is_refused(fetch, tmp_path, content):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / RECORD).write_bytes(written := content.encode(errors="surrogatepass"))
-    assert f"{RECORD} does not hold" in refused(fetch).what
+    assert f"{RECORD}: expected bytes, sha256 and address" in refused(fetch).what
     assert [path.read_bytes() for path in (tmp_path / "data").iterdir()] == [written]
 
 
@@ -604,7 +604,7 @@ def test_a_damaged_record_is_refused(fetch, tmp_path, content):
 def test_a_record_that_is_no_file_is_refused(fetch, tmp_path, make):
     (tmp_path / "data").mkdir()
     make(tmp_path / "data" / RECORD)
-    assert f"{RECORD} does not hold" in refused(fetch).what
+    assert f"{RECORD}: expected bytes, sha256 and address" in refused(fetch).what
 
 
 def test_a_small_disk_is_refused_first(fetch, publisher, monkeypatch, tmp_path):
@@ -688,7 +688,7 @@ HOSTILE = {
         zipped([(f"{NAME}/", b""), *WHOLE[2:]]),
         f"{image_names(PLATE)[0]!r} is missing",
     ),
-    "bomb": (BOMB, f"{NAME!r} has {50 * IMAGE_BYTES:,} bytes; {IMAGE_BYTES:,} at most are right"),
+    "bomb": (BOMB, f"{NAME!r} has {50 * IMAGE_BYTES:,} bytes, expected at most {IMAGE_BYTES:,}"),
     "lying bomb": (patched(BOMB, NAME, 22, 24, "<I", 300), "BadZipFile"),
     "lying bomb with its sum": (
         patched(patched(BOMB, NAME, 22, 24, "<I", 300), NAME, 14, 16, "<I", zlib.crc32(bytes(300))),
@@ -804,7 +804,7 @@ def test_a_table_decides_no_folder_but_a_plates_own(fetch, publisher, tmp_path):
         ("Week10/", ""),
     ):
         publisher.files[TABLES[0]] = table.replace(old, new).encode()
-        assert "lies in Week1/Week1_22123" in refused(fetch).what
+        assert "in folders like Week1/Week1_22123" in refused(fetch).what
         shutil.rmtree(tmp_path / "data")
 
 
@@ -918,7 +918,7 @@ def test_the_gene_ontology_is_fetched_once_and_refused_where_it_is_short(
     publisher.files |= {obo: b"format-version: 1.2", gaf: b"packed"}
     publisher.short |= {(gaf, attempt): 3 for attempt in range(1, download.ATTEMPTS + 1)}
     error = refused(fetch_go, tmp_path, publisher.address, progress=False)
-    assert f"{gaf}: 6 bytes expected, 3 received" in str(error) and not (tmp_path / gaf).exists()
+    assert f"{gaf}: expected 6 bytes, got 3" in str(error) and not (tmp_path / gaf).exists()
     assert (tmp_path / obo).read_bytes() == b"format-version: 1.2"
     main(["data", "--screen", "kimorph", "--data", str(tmp_path), "--from", publisher.address])
     assert (

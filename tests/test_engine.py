@@ -7,15 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from mcnn_core import training
 from mcnn_core.errors import InputError
+from mcnn_core.features import activations
 from mcnn_core.machine import device
-from mcnn_core.machine.device import bfloat16
+from mcnn_core.machine.device import ahead, bfloat16
 from mcnn_core.model import CONFIGS, MCNN
 from mcnn_core.training import (
     RECIPES,
     Fields,
-    activations,
     augment,
     crop_size,
     draw,
@@ -124,19 +123,19 @@ def test_precision():
     assert isinstance(bfloat16("auto"), bool)
 
 
-def test_bfloat16_only_where_it_is_clearly_faster(monkeypatch):
-    for native, seconds, chosen in ((True, 0.5, True), (True, 0.9, False), (False, 0.1, False)):
-        device._bfloat16_is_faster.cache_clear()
-        monkeypatch.setattr(
-            torch.cpu, "get_capabilities", lambda native=native: {"avx512_bf16": native}
-        )
-        monkeypatch.setattr(
-            device,
-            "_product_seconds",
-            lambda dtype, seconds=seconds: seconds if dtype is torch.bfloat16 else 1.0,
-        )
-        assert device._bfloat16_is_faster("cpu") is chosen
-    device._bfloat16_is_faster.cache_clear()
+def test_bfloat16_only_where_the_processor_is_fast_at_it(monkeypatch):
+    monkeypatch.setattr(device, "device", lambda: torch.device("cpu"))
+    intel, amd = "Intel Xeon Processor", "AMD EPYC"
+    for able, chosen in (
+        ({"cpu_name": intel, "amx_bf16": True, "avx512_bf16": True}, True),
+        ({"cpu_name": intel, "amx_bf16": False, "avx512_bf16": True}, False),
+        ({"cpu_name": amd, "amx_bf16": False, "avx512_bf16": True}, True),
+        ({"cpu_name": amd, "amx_bf16": False, "avx512_bf16": False}, False),
+        ({"bf16": True}, False),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: able)
+        assert bfloat16() is chosen
+        assert bfloat16("bfloat16") and not bfloat16("float32")
 
 
 #: What two precisions, or two devices, may differ by on the same seed: loss of an epoch, and cosine
@@ -165,7 +164,7 @@ def test_devices_agree(tmp_path, monkeypatch):
     store, labels = toy(48, size=32)
     recipe = replace(RECIPE, epochs=4, batch=12, precision="float32")
     losses = [train(store, labels, TINY, recipe, tmp_path / "gpu", progress=False)["loss"]]
-    for module in ("mcnn_core.training", "mcnn_core.training", "mcnn_core.machine.parallel"):
+    for module in ("mcnn_core.training", "mcnn_core.machine.device", "mcnn_core.machine.parallel"):
         monkeypatch.setattr(f"{module}.device", lambda: torch.device("cpu"))
     losses.append(train(store, labels, TINY, recipe, tmp_path / "cpu", progress=False)["loss"])
     np.testing.assert_allclose(*losses, rtol=LOSS_TOLERANCE)
@@ -174,26 +173,27 @@ def test_devices_agree(tmp_path, monkeypatch):
 def test_embedding_does_not_depend_on_the_batch():
     torch.manual_seed(0)
     pixels = np.random.default_rng(0).integers(0, 256, (7, 32, 32, 2), dtype=np.uint8)
-    model, done = MCNN(CONFIGS["default"], 2, 2, 32, 32), []
-    several = activations(model, Fields(pixels), range(7), batch=3, seen=done.append)
-    assert several.shape == (7, 128) and several.dtype == np.float32 and done == [3, 3, 1]
-    np.testing.assert_allclose(
-        activations(model, Fields(pixels), [6, 0])[::-1], several[[0, 6]], rtol=1e-3, atol=1e-4
-    )
+    model = MCNN(CONFIGS["default"], 2, 2, 32, 32)
+    parts = list(activations(model, pixels, range(7), 3, "auto"))
+    assert [len(part) for part in parts] == [3, 3, 1]
+    several = np.concatenate(parts)
+    assert several.shape == (7, 128) and several.dtype == np.float32
+    (few,) = activations(model, pixels, [6, 0], 64, "auto")
+    np.testing.assert_allclose(few[::-1], several[[0, 6]], rtol=1e-3, atol=1e-4)
 
 
 def test_items_are_made_ahead_in_order_and_errors_come_through(monkeypatch):
     monkeypatch.setattr(device, "device", lambda: torch.device("cuda"))
-    assert list(training._ahead(iter(range(5)))) == list(range(5))
+    assert list(ahead(iter(range(5)))) == list(range(5))
     with pytest.raises(ZeroDivisionError):
-        list(training._ahead(1 // n for n in (1, 0)))
+        list(ahead(1 // n for n in (1, 0)))
 
 
 def test_the_engine_needs_only_torch_numpy_and_pandas():
     code = """
 import sys
-sys.modules.update(dict.fromkeys(["safetensors", "tqdm", "yaml", "tifffile", "pandera", "sklearn",
+sys.modules.update(dict.fromkeys(["safetensors", "tqdm", "yaml", "tifffile", "sklearn",
                                   "scipy", "PIL", "pyarrow", "matplotlib"]))
-import mcnn_core.training
+import mcnn_core.features, mcnn_core.training
 """
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

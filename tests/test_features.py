@@ -70,7 +70,7 @@ def test_embedding_does_not_depend_on_order_or_state(store, model):
 
 def test_large_fields_go_one_by_one(store, model, monkeypatch):
     sizes = []
-    monkeypatch.setattr("mcnn_core.training.PIXELS_AT_ONCE", 32 * 64 * 3)
+    monkeypatch.setattr("mcnn_core.features.PIXELS_AT_ONCE", 32 * 64 * 3)
     embedding = model.embed
     monkeypatch.setattr(model, "embed", lambda x, bf16: sizes.append(len(x)) or embedding(x, bf16))
     embed(model, store, range(10), progress=False)
@@ -257,10 +257,7 @@ def test_parts_that_others_have_put_there_are_named_and_stay(store, model, tmp_p
 
 
 def test_the_precision_of_the_first_run_is_kept(store, model, monkeypatch, tmp_path):
-    """It is measured, so another run, or a worker, might find another.
-
-    The parts of one screen must be alike.
-    """
+    """A worker on another machine might choose another; the parts of one screen must be alike."""
     used, plain = [], features_module.embed
     monkeypatch.setattr(features_module, "PART", 4)
     monkeypatch.setattr(
@@ -271,12 +268,12 @@ def test_the_precision_of_the_first_run_is_kept(store, model, monkeypatch, tmp_p
         ),
     )
     monkeypatch.setattr(
-        "mcnn_core.machine.device.bfloat16", lambda precision="auto": precision != "float32"
+        features_module, "bfloat16", lambda precision="auto": precision != "float32"
     )
     first = embed_screen(model, store, tmp_path, progress=False)
     (tmp_path / PARTS[1]).unlink()
     monkeypatch.setattr(
-        "mcnn_core.machine.device.bfloat16", lambda precision="auto": precision == "bfloat16"
+        features_module, "bfloat16", lambda precision="auto": precision == "bfloat16"
     )
     np.testing.assert_array_equal(embed_screen(model, store, tmp_path, progress=False), first)
     assert used == ["bfloat16"] * 4

@@ -441,7 +441,7 @@ for read, *given in [(read, path) for path in (pipe, home / "zero.csv", home) fo
         read(*given)
     except InputError as error:
         print(read.__name__,
-              "no regular file" in error.what or "Is a directory" in error.what or error.what)
+              "regular file" in error.what or "Is a directory" in error.what or error.what)
 report = examine.check(str(pipe))
 print([(one.code, "is no regular file" in one) for one in report.problems
        if one.code != "check-not-made"])

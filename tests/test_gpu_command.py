@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SITE = """
 import sys
-sys.modules.update(dict.fromkeys(["safetensors", "tqdm", "yaml", "tifffile", "pandera", "sklearn",
+sys.modules.update(dict.fromkeys(["safetensors", "tqdm", "yaml", "tifffile", "sklearn",
                                   "scipy", "PIL", "pyarrow", "matplotlib"]))
 """
 

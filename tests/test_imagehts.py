@@ -332,7 +332,12 @@ def test_conf_fields_are_split_at_commas(folder):
         ("imageconf", "P{plate}-", "P{plate}-{spot}", "{spot} is not one of"),
         ("imageconf", "A, B", "A, ?", "RowNames and ColNames: '?01' is not a well"),
         ("imageconf", "a, b", "a, a", "ReplicateNames: 'a' occurs twice"),
-        ("imageconf", "3, 2", "3", "Montage: '3': columns and rows"),
+        (
+            "imageconf",
+            "3, 2",
+            "3",
+            "Montage: expected the columns and rows of fields, as in 2, 2, got '3'",
+        ),
         (
             "imageconf",
             "Tritc, Hoechst",
@@ -343,13 +348,13 @@ def test_conf_fields_are_split_at_commas(folder):
             "plateconf",
             "A02\trluc",
             "Q99\trluc",
-            "plateconf.txt, line 6: plate '*', well 'Q99' is no well of this screen",
+            "plateconf.txt, line 6: plate '*', well 'Q99' is not a well of this screen",
         ),
         (
             "plateconf",
             "A02\trluc",
             "A02\tclspn",
-            "names no negative control: a row with the Content rluc or neg",
+            "no negative control: expected a row with the Content rluc or neg",
         ),
         ("plateconf", "[AB]01", "[AB01", "line 5: '*', '[AB01' is not a wildcard"),
         (
@@ -358,28 +363,38 @@ def test_conf_fields_are_split_at_commas(folder):
             "",
             "no row says what is in 2 wells, such as plate 1, well A03",
         ),
-        ("plateconf", "Wells: 6", "Wells: 384", "Wells: 384 where imageconf.txt has 6"),
-        ("plateconf", "A02\trluc", "A02\trluc\tmore", "line 6: 4 cells where the header has 3"),
+        ("plateconf", "Wells: 6", "Wells: 384", "Wells: expected 6 as in imageconf.txt, got 384"),
+        (
+            "plateconf",
+            "A02\trluc",
+            "A02\trluc\tmore",
+            "line 6: expected 3 cells as in the header, got 4",
+        ),
         ("plateconf", "A02\trluc", "A02\t", "line 6: Content is empty"),
         ("plateconf", "\tContent", "\tKind", "column Content is missing"),
         (
             "screenlog",
             "Comment\n",
             "Comment\n1\t3\tA02\tNA\tx\n",
-            "screenlog.txt, line 2: plate '1', replicate '3', well 'A02' is no well",
+            "screenlog.txt, line 2: plate '1', replicate '3', well 'A02' is not a well",
         ),
-        ("screenlog", "Comment\n", "Comment\n1\t1\tA02\tbad\tx\n", "Flag 'bad'; NA"),
+        (
+            "screenlog",
+            "Comment\n",
+            "Comment\n1\t1\tA02\tbad\tx\n",
+            "expected Flag NA (the well failed), got 'bad'",
+        ),
         (
             "annotation",
             "A01\tsample",
             "A1x\tsample",
-            "annotation.txt, line 2: plate '1', well 'A1x' is no plate and well",
+            "annotation.txt, line 2: plate '1', well 'A1x' is not a plate and well",
         ),
         (
             "annotation",
             "B02\tcontrol",
             "C02\tcontrol",
-            "line 6: plate 1, well C02 is no well of this screen",
+            "line 6: plate 1, well C02 is not a well of this screen",
         ),
         ("annotation", "A03", "A02", "line 3: plate '1', well 'A02' occurs more than once"),
         (
@@ -446,7 +461,10 @@ def test_montages_must_divide_and_stay_inside(folder):
         in refused(read_imagehts, edited(folder, "imageconf", "3, 2", "5, 2"))[0]
     )
     edited(folder, "imageconf", "Montage: 5, 2\n", "")
-    assert "smaller than one field of 99 x 99" in refused(read_imagehts, folder, field=(99, 99))[0]
+    assert (
+        "expected at least one field of 99 x 99"
+        in refused(read_imagehts, folder, field=(99, 99))[0]
+    )
     edited(folder, "imageconf", "source/", "../")
     assert any("outside the screen's folder" in line for line in refused(read_imagehts, folder))
 

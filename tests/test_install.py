@@ -16,6 +16,7 @@ from helpers import tiny_rows, write_screen
 ROOT = Path(__file__).resolve().parents[1]
 #: What a book needs and the method does not.
 BOOK = ("mcnn_book", "jinja2", "bokeh", "matplotlib", "seaborn", "papermill", "doit", "IPython")
+DATA = (".csv", ".html", ".jinja")
 SITE = f"import sys; sys.modules.update(dict.fromkeys({BOOK!r}))\n"
 
 
@@ -38,7 +39,7 @@ def test_the_readmes_script_runs_where_only_the_method_is_installed(tmp_path):
     python = home / "bin" / "python"
     site = Path(sysconfig.get_path("purelib", vars={"base": home, "platbase": home}))
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
-    source = tmp_path / "source"  # a build leaves things beside what it builds
+    source = tmp_path / "source"  # a build leaves files next to what it builds
     for package in ("mcnn_core", "mcnn_book"):
         shutil.copytree(ROOT / package, source / package)
     for name in ("pyproject.toml", "README.md", "LICENSE", "LICENSE-prose"):
@@ -46,6 +47,9 @@ def test_the_readmes_script_runs_where_only_the_method_is_installed(tmp_path):
     command = [*install, "--no-build-isolation", "--target", site, source]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    # What the packages read next to their modules is installed with them.
+    data = {path.relative_to(ROOT) for path in ROOT.glob("mcnn_*/**/*") if path.suffix in DATA}
+    assert data and not [path for path in data if not (site / path).is_file()]
     # What it depends on comes from the environment of the tests, found after the package itself.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     (site / "sitecustomize.py").write_text(SITE)

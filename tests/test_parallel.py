@@ -105,7 +105,7 @@ def listening(process):
     return addresses
 
 
-def test_two_processes_train_as_one_does_and_listen_to_nobody_else(tmp_path, launch):
+def test_two_processes_train_as_one_does_and_listen_to_no_one_else(tmp_path, launch):
     store, labels = toy(26, size=32)
     alone = train(
         store,
@@ -139,13 +139,13 @@ def test_two_processes_train_as_one_does_and_listen_to_nobody_else(tmp_path, lau
     )
 
 
-def test_a_killed_process_stops_the_training_and_it_goes_on(tmp_path, launch):
+def test_a_killed_process_stops_the_training_and_it_resumes(tmp_path, launch):
     process = launch(folder := tmp_path / "killed", 5, DIES="1")
     output, _ = process.communicate(timeout=600)
     assert process.returncode != 0
     assert (
         "Another process of this training has ended" in output
-        and "goes on from the last checkpoint" in output
+        and "resumes from the last checkpoint" in output
     ), output
     assert len(pd.read_csv(folder / "history.csv")) == 2
     # As on several machines.
@@ -169,7 +169,7 @@ def test_a_killed_process_stops_the_training_and_it_goes_on(tmp_path, launch):
 def test_the_launchers_signal_does_not_cut_the_message_short():
     before = signal.getsignal(signal.SIGTERM)
     try:
-        with pytest.raises(LostProcessError, match="goes on from the last checkpoint"):
+        with pytest.raises(LostProcessError, match="resumes from the last checkpoint"):
             parallel._ended()
         os.kill(os.getpid(), signal.SIGTERM)
     finally:
@@ -227,7 +227,7 @@ def test_one_that_ends_ends_the_others(monkeypatch, tmp_path):
     assert ended.value.code == 3
     with pytest.raises(
         LostProcessError,
-        match=r"Process 1 of 2 was ended by SIGKILL.*goes on from the last checkpoint",
+        match=r"Process 1 of 2 was ended by SIGKILL.*resumes from the last checkpoint",
     ):
         shell(f"[ $RANK = 0 ] && kill -KILL $$; {deaf}")
     assert not any(map(psutil.pid_exists, map(int, (tmp_path / "pids").read_text().split())))

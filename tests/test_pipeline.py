@@ -68,17 +68,16 @@ def run(screen, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     store, labels, features = road(screen, folder, RECIPE)
     predictions = methods_module.compare_methods(
-        screen.table,
+        features,
         labels,
         store,
-        features,
         CONFIGS["default"],
         RECIPE,
         folder / "supervised",
         progress=False,
     )
     treatments = profile(features)[1]
-    comparison, numbers = methods_module.mechanism_results(predictions, treatments)
+    comparison = methods_module.comparison(predictions, treatments)
     return {
         "folder": folder,
         "store": store,
@@ -87,7 +86,7 @@ def run(screen, tmp_path_factory):
         "predictions": predictions,
         "treatments": treatments,
         "comparison": comparison,
-        "numbers": numbers,
+        "numbers": methods_module.mechanism_results(comparison),
     }
 
 
@@ -353,12 +352,12 @@ def test_nothing_to_predict_is_said(run):
             features,
             run["labels"],
             run["store"],
-            features,
             CONFIGS["default"],
             RECIPE,
             run["folder"] / "none",
         )
-        comparison, numbers = methods_module.mechanism_results(predictions, profile(features)[1])
+        comparison = methods_module.comparison(predictions, profile(features)[1])
+        numbers = methods_module.mechanism_results(comparison)
         assert predictions.empty and comparison.empty and not (run["folder"] / "none").exists()
         assert numbers.pop("answered").startswith("neither") and set(numbers.values()) == {
             "not available",
@@ -383,7 +382,6 @@ def test_supervision_learns_every_mechanism_of_a_screen_of_treatments_only(run, 
         table.iloc[rows].reset_index(drop=True),
         run["labels"][rows],
         part,
-        table.iloc[rows].reset_index(drop=True),
         CONFIGS["default"],
         RECIPE,
         run["folder"] / "none",

@@ -301,7 +301,7 @@ def test_anndata_of_fields_and_of_treatments():
         }
     )
     assert to_anndata(treatments).obs_names.tolist() == ["DMSO_P1", "DMSO_P2", "a | 1"]
-    with pytest.raises(InputError, match="tell apart") as raised:
+    with pytest.raises(InputError, match="must differ in plate") as raised:
         to_anndata(treatments.assign(Metadata_Plate=""))
     assert raised.value.problems == ["DMSO"]
     slashed = to_anndata(fields.assign(**{"Metadata_a/b": ["x", "y"]}))

@@ -237,7 +237,7 @@ def test_bbbc021_errors_name_rows_of_both_tables(metadata, tmp_path):
 
 def test_bbbc021_needs_its_tables_and_a_known_filter(tmp_path):
     assert "BBBC021_v1_image.csv is missing" in refused(read_bbbc021, tmp_path)
-    assert "choose 'ljosa' or 'all'" in refused(read_bbbc021, tmp_path, taxol="some")
+    assert "expected 'ljosa' or 'all'" in refused(read_bbbc021, tmp_path, taxol="some")
 
 
 # ----------------------------------------------------------------------------- LoadData
@@ -353,7 +353,7 @@ def test_links_do_not_lead_out_of_the_root(tmp_path):
             {"Metadata_MoA": (2, "actin")},
             "line 4, Metadata_MoA: 'actin' is one of several for this treatment",
         ),
-        ({"Metadata_Compound": (2, "")}, "line 4, Metadata_MoA: 'tubulin' annotates no compound"),
+        ({"Metadata_Compound": (2, "")}, "line 4, Metadata_MoA: 'tubulin' has no compound"),
         ({"FileName_DNA": (1, "")}, "line 3, FileName_DNA: '' is empty"),
         ({"FileName_DNA": (1, "gone.tif")}, "gone.tif' does not exist"),
         ({"FileName_DNA": (1, "a\0b.tif")}, "line 3, file of DNA"),
@@ -404,11 +404,11 @@ def test_wrong_columns_are_named_together(tmp_path):
     ):
         assert part in said
     tiny_rows(channels=tuple("ABCDEFG")).to_csv(tmp_path / "screen.csv", index=False)
-    assert "7 channels" in refused(read_loaddata, tmp_path / "screen.csv")
+    assert "got 7" in refused(read_loaddata, tmp_path / "screen.csv")
     tiny_rows().assign(Image_Metadata_Plate="P").to_csv(tmp_path / "screen.csv", index=False)
     assert "'Metadata_Plate' occurs twice" in refused(read_loaddata, tmp_path / "screen.csv")
     tiny_rows().head(0).to_csv(tmp_path / "screen.csv", index=False)
-    assert "no row below the header" in refused(read_loaddata, tmp_path / "screen.csv")
+    assert "no rows below the header" in refused(read_loaddata, tmp_path / "screen.csv")
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00bad", b"a,b\n1,2,3,4\n", b'a,"b\n1'])
@@ -432,7 +432,9 @@ def test_a_screen_is_saved_and_loaded(tmp_path):
         screen.simulated,
     )
     screen.table.head(3).to_parquet(tmp_path / "out" / "fields.parquet", index=False)
-    assert "3 rows and screen.json says 8" in refused(load_screen, tmp_path / "out")
+    assert "expected 8 rows of fields.parquet as screen.json says, got 3" in refused(
+        load_screen, tmp_path / "out"
+    )
 
 
 def test_a_copied_output_folder_reads_its_own_images(tmp_path):

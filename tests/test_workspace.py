@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import NOTEBOOK, small_repository
 from matplotlib.figure import Figure
@@ -227,6 +228,19 @@ def test_record_is_flat_immediate_and_glued(tmp_path, glued):
     }
 
 
+def test_tables_are_recorded_by_row_and_column_and_missing_numbers_as_text(tmp_path, glued):
+    space = Workspace(tmp_path, "15_recorded")
+    table = pd.DataFrame({"lowest": [1, 2], "highest": [0.5, np.nan]}, index=["lead", "rank"])
+    space.record(table, {"n": np.int64(3)}, table["lowest"].add_prefix("all."), kimorph=table)
+    kept = json.loads((tmp_path / "results/15_recorded.json").read_text())
+    rows = {"lead.lowest": 1, "lead.highest": 0.5, "rank.lowest": 2}
+    rows["rank.highest"] = "not available"
+    expected = rows | {f"kimorph.{key}": value for key, value in rows.items()}
+    expected |= {"n": 3, "all.lead": 1, "all.rank": 2}
+    assert kept == {f"recorded.{key}": value for key, value in expected.items()}
+    assert set(glued) == set(kept) and glued["recorded.rank.highest"] == "not available"
+
+
 def test_section_can_differ_from_the_chapter(tmp_path, glued):
     space = Workspace(tmp_path, "04_network", section="model")
     space.record(parameters=11126215)
@@ -240,9 +254,9 @@ def test_section_can_differ_from_the_chapter(tmp_path, glued):
 def test_bad_results_are_refused_all_at_once(tmp_path, glued):
     space = Workspace(tmp_path, "06_features")
     with pytest.raises(InputError) as raised:
-        space.record(good=1, nan=float("nan"), infinite=np.inf, array=np.zeros(2), nothing=None)
+        space.record(good=1, infinite=np.inf, array=np.zeros(2), nothing=None, table={"a": [1]})
     assert [line.split(" = ")[0] for line in raised.value.problems] == [
-        "features.nan", "features.infinite", "features.array", "features.nothing",
+        "features.infinite", "features.array", "features.nothing", "features.table.a",
     ]  # fmt: skip
     assert not (tmp_path / "results").exists() and not glued
 

@@ -17,10 +17,11 @@ from torch import nn
 
 from mcnn_book.workspace import find_root
 from mcnn_core.errors import InputError, MissingStageError
+from mcnn_core.features import PIXELS_AT_ONCE
 from mcnn_core.machine.files import read_json
 from mcnn_core.model import CONFIGS, MCNN, _trace, macs, multiple_of, parameters
 from mcnn_core.preprocessing import auto_bin, padding
-from mcnn_core.training import PIXELS_AT_ONCE, RECIPES
+from mcnn_core.training import RECIPES
 
 STAGES = ("simulate", "preprocess", "train", "embed", "profiles", "distances")
 

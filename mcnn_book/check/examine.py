@@ -1,6 +1,6 @@
 """`make check`: what is wrong with a screen, what is confounded in it, and what it will cost.
 
-It also says how to go on. Headers of all files are opened, pixels of a sample. The measures of
+It also says how to proceed. Headers of all files are opened, pixels of a sample. The measures of
 focus, saturation and emptiness are ours and simple: they say which fields to look at, not which to
 drop. Names from tables are not trusted: in the page they are text, and characters that would steer
 a terminal are shown as escapes.
@@ -12,10 +12,11 @@ import re
 import shlex
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -38,7 +39,7 @@ from mcnn_core.readers.images import (
     image_tiles,
     read_image,
 )
-from mcnn_core.readers.loaddata import examine_loaddata
+from mcnn_core.readers.loaddata import DEFAULTS, examine_loaddata
 from mcnn_core.screen import REQUIRED, Screen, fetched, joint_codes, summary
 from mcnn_core.surrogate import class_names, default_columns, training_fields, unnamed
 
@@ -91,7 +92,16 @@ DOSES = 3
 
 #: Items of one code that the page and the terminal name; check.json has up to
 #: `mcnn_core.errors.KEPT`.
-SHOWN, TOLD = 50, 3
+SHOWN, PRINTED = 50, 3
+
+
+#: Columns of check.json.
+COLUMNS = ["file", "row", "column", "code", "severity", "message", "consequence", "to_do"]
+
+
+#: Columns of `candidates`.
+CANDIDATE = ["columns", "classes", "fewest", "median", "most", "single"]
+CANDIDATE += ["unnamed", "usable", "instead"]
 
 
 LONGEST = 160
@@ -132,7 +142,7 @@ class Report:
         Every finding, with file, row (line of the table, the header being line 1), column and code;
         up to `KEPT` of one code.
     added : Counter
-        How many findings of each code `add` was given.
+        How many findings of each code were passed to `add`.
     facts : dict of str to str
         The screen in numbers, for people.
     maps : list of dict
@@ -140,7 +150,7 @@ class Report:
     tables : dict of str to DataFrame
         Those among ``classes``, ``fields``, ``intensities``, ``cost`` that could be made.
     command : str
-        How to go on; "" where there is no way.
+        The command that builds the book; "" where there is none.
     plates : int
     lines : bool
         Whether the screen's fields are lines of a table.
@@ -159,11 +169,15 @@ class Report:
     lines: bool = True
 
     def add(
-        self, code: str, text: str, file: str = "", row: int | None = None, column: str = ""
+        self, code: str, text: str, file: str = "", index: int | None = None, column: str = ""
     ) -> None:
-        """Add one finding; beyond `KEPT` of a code it is only counted."""
+        """Add one finding; beyond `KEPT` of a code it is only counted.
+
+        `index` is that of the row in the table; the imageHTS layout has no such table.
+        """
         self.added[code] += 1
         if self.added[code] <= KEPT:
+            row = int(index) + 1 if self.lines and index is not None else None
             self.problems.append(Problem(text, code, file, row, column))
 
     def everything(self) -> list[Problem]:
@@ -174,42 +188,19 @@ class Report:
             if n > KEPT
         ]
 
-    def line(self, index: int) -> int | None:
-        """Return the line of a row in the table; the imageHTS layout has no such table."""
-        return int(index) + 1 if self.lines else None
-
     def frame(self) -> pd.DataFrame:
         """Return the findings as check.json has them, errors first, then in order of `codes`."""
-        rows = [
-            (
-                one.file,
-                one.row,
-                one.column,
-                one.code,
-                *(_KNOWN[one.code][name] for name in ("severity", "consequence", "remedy")),
-                str(one),
+
+        def place(one: Problem) -> tuple:
+            return _KNOWN[one.code]["place"], one.n > 1, one.row or 0
+
+        rows = []
+        for one in sorted(self.everything(), key=place):
+            severity, *advice = (
+                _KNOWN[one.code][name] for name in ("severity", "consequence", "remedy")
             )
-            for one in sorted(
-                self.everything(),
-                key=lambda one: (_KNOWN[one.code]["place"], one.n > 1, one.row or 0),
-            )
-        ]
-        frame = pd.DataFrame(
-            rows,
-            columns=[
-                "file",
-                "row",
-                "column",
-                "code",
-                "severity",
-                "consequence",
-                "to_do",
-                "message",
-            ],
-        )
-        return frame[
-            ["file", "row", "column", "code", "severity", "message", "consequence", "to_do"]
-        ]
+            rows.append((one.file, one.row, one.column, one.code, severity, str(one), *advice))
+        return pd.DataFrame(rows, columns=COLUMNS)
 
     def by_code(self) -> Counter[str]:
         """Return the number of findings of each code."""
@@ -227,10 +218,7 @@ class Report:
 
 
 def visible(text: object, longest: int = LONGEST) -> str:
-    """Return text that no terminal obeys.
-
-    What is not printable is an escape, and there are at most `longest` characters.
-    """
+    """Return text that no terminal obeys: escapes for what is not printable, cut at `longest`."""
     text = str(text)
     cut = text if len(text) <= longest else f"{text[: longest - 40]}… ({len(text):,} characters)"
     return "".join(
@@ -242,18 +230,15 @@ def visible(text: object, longest: int = LONGEST) -> str:
 
 
 def _open(report: Report, name: str, data: str) -> tuple[Screen, pd.DataFrame]:
-    """Return the screen of all right rows and the files of every row.
-
-    Raise what makes both impossible.
-    """
+    """Return the screen of all right rows and the files of every row; raise why none can be."""
     if name.lower().endswith(".csv"):
         screen, problems, files = examine_loaddata(name)
         report.problems += problems
         return screen, files
     if name not in ("bbbc021", "kimorph") or not data:
         raise InputError(
-            "make check needs SCREEN=PATH.csv, or SCREEN=bbbc021 or kimorph with DATA=DIR, the "
-            "folder of the screen; one that make simulate wrote is opened in the same way",
+            "expected SCREEN=PATH.csv, or SCREEN=bbbc021 or kimorph with DATA=DIR, the folder of "
+            f"that screen or of a simulated one, got SCREEN={name} DATA={data}",
             [Problem(f"SCREEN={name} DATA={data}", "layout-wrong")],
         )
     if name == "bbbc021":
@@ -261,20 +246,19 @@ def _open(report: Report, name: str, data: str) -> tuple[Screen, pd.DataFrame]:
     else:
         screen, problems = examine_imagehts(data, KIMORPH_FIELD)
         report.lines = False
-        problems = [
-            problem for problem in problems if problem.code != "file-missing"
-        ]  # the headers tell
+        # The headers say which files are missing.
+        problems = [problem for problem in problems if problem.code != "file-missing"]
         files = pd.DataFrame(image_paths(screen), screen.table.index, screen.channels, dtype=str)
         files = files.astype(pd.CategoricalDtype(np.unique(files))).where(
             ~files.isin([problem.file for problem in problems])
         )
     report.problems += problems
-    here, absent = fetched(screen)
+    present, absent = fetched(screen)
     for plate in absent:
         report.add("plate-not-fetched", f"plate {plate}")
     lines = screen.table.index[~screen.table["Metadata_Plate"].isin(absent)]
     gone = screen.table.index.difference(lines)
-    return replace(here, table=here.table.set_axis(lines)), files.drop(index=gone)
+    return replace(present, table=present.table.set_axis(lines)), files.drop(index=gone)
 
 
 def _called(table: pd.DataFrame, index: int) -> str:
@@ -291,62 +275,30 @@ def _header(path: str) -> tuple[int, int, str] | tuple[str, str]:
     try:
         return image_header(path)
     except InputError as error:
-        said = error.what.removeprefix(path)
-        return (
-            "file-unreadable"
-            if said.startswith((": is no", ": not a readable", ": truncated"))
-            else "file-unsuitable"
-        ), error.what
+        unreadable = error.what.removeprefix(path).startswith((": not a re", ": truncated"))
+        return "file-unreadable" if unreadable else "file-unsuitable", error.what
 
 
 def _headers(
     report: Report, screen: Screen, files: pd.DataFrame, workers: int, progress: bool
 ) -> tuple[np.ndarray, tuple[int, int] | None]:
-    """Open every file's header; return which files can be used and the size of their fields.
+    """Open every file's header once.
 
-    The first is the mask of the rows of `files` that can be used, the second the common height and
-    width of the fields.
+    Return the mask of the rows of `files` that can be used, and the common height and width of
+    their fields.
     """
-    names, codes = (
-        files.iloc[:, 0].cat.categories,
-        np.column_stack([files[channel].cat.codes for channel in files]),
-    )
+    names = files.iloc[:, 0].cat.categories
+    codes = np.column_stack([files[channel].cat.codes for channel in files])
     flat = codes.ravel(order="F")
     first = np.flatnonzero(~pd.Series(flat).duplicated() & (flat >= 0))  # channel by channel
     table = pd.DataFrame(
         {
-            "name": flat[first],
+            "file": flat[first],
             "row": files.index[first % len(files)],
             "channel": np.array(files.columns)[first // len(files)],
         }
     )
-    parts = [
-        names[table["name"].iloc[start : start + HEADERS_AT_ONCE]]
-        for start in range(0, len(table), HEADERS_AT_ONCE)
-    ]
-    sizes, kinds = np.zeros((len(table), 2), np.int64), np.zeros(len(table), np.int8)
-    with (
-        ThreadPoolExecutor(workers) as pool,
-        tqdm(total=len(table), unit="file", desc="headers", disable=not progress) as bar,
-    ):
-        for part, found in enumerate(
-            pool.map(lambda paths: [_header(path) for path in paths], parts)
-        ):
-            for at, facts in enumerate(found, part * HEADERS_AT_ONCE):
-                if len(facts) == 2:
-                    report.add(
-                        facts[0],
-                        facts[1],
-                        names[flat[first[at]]],
-                        report.line(table.at[at, "row"]),
-                        f"FileName_{table.at[at, 'channel']}",
-                    )
-                else:
-                    sizes[at], kinds[at] = facts[:2], 1 + DTYPES.index(facts[2])
-            bar.update(len(found))
-    table = table.assign(
-        height=sizes[:, 0], width=sizes[:, 1], type=np.array(["", *DTYPES])[kinds]
-    )[kinds > 0]
+    table = _opened(report, names, table, workers, progress)
     if table.empty:
         report.add(
             "check-not-made", "size, depth and pixels of the images: no file could be opened"
@@ -354,47 +306,53 @@ def _headers(
         return np.zeros(len(files), bool), None
     # The smallest of equally frequent ones.
     common = tuple(table.groupby(["height", "width"]).size().idxmax())
-    usual = table.groupby("channel")["type"].agg(lambda types: types.mode().iat[0])
     fits = (table["height"] == common[0]) & (table["width"] == common[1])
-    for code, odd, say in (
-        (
-            "file-size-differs",
-            table[~fits],
-            lambda one: (
-                f"{one.height} x {one.width} pixels; {common[0]} x {common[1]} as in most files is "
-                "right"
-            ),
-        ),
-        (
-            "file-bits-differ",
-            table[table["type"] != table["channel"].map(usual)],
-            lambda one: f"{one.type}; most files of {one.channel} are {usual[one.channel]}",
-        ),
-    ):
-        for one in odd.itertuples():
-            report.add(
-                code,
-                f"{names[one.name]}: {say(one)}",
-                names[one.name],
-                report.line(one.row),
-                f"FileName_{one.channel}",
-            )
+    for one in table[~fits].itertuples():
+        path, size = names[one.file], f"{common[0]} x {common[1]} pixels as in most files"
+        text = f"{path}: expected {size}, got {one.height} x {one.width}"
+        report.add("file-size-differs", text, path, one.row, f"FileName_{one.channel}")
+    usual = table.groupby("channel")["type"].agg(lambda types: types.mode().iat[0])
+    for one in table[table["type"] != table["channel"].map(usual)].itertuples():
+        path, kind = names[one.file], f"{usual[one.channel]} as in most files of {one.channel}"
+        text = f"{path}: expected {kind}, got {one.type}"
+        report.add("file-bits-differ", text, path, one.row, f"FileName_{one.channel}")
+    depths = (f"{channel} {kind.removeprefix('uint')} bit" for channel, kind in usual.items())
     report.facts["images"] = (
-        f"{len(first):,} files, {len(table):,} with a good header; "
-        + ", ".join(
-            f"{channel} {usual[channel].removeprefix('uint')} bit" for channel in usual.index
-        )
+        f"{len(first):,} files, {len(table):,} with a good header; {', '.join(depths)}"
     )
     usable = np.zeros(len(names) + 1, bool)  # the last place is that of a missing name, -1
-    usable[table.loc[fits, "name"]] = True
+    usable[table.loc[fits, "file"]] = True
     return usable[codes].all(axis=1), _tiles(report, screen, common)
 
 
-def _tiles(report: Report, screen: Screen, size: tuple[int, int]) -> tuple[int, int]:
-    """Check each ``Metadata_Tile`` once; return the common height and width of fields.
+def _opened(
+    report: Report, names: pd.Index, table: pd.DataFrame, workers: int, progress: bool
+) -> pd.DataFrame:
+    """Return the files of `table` with a good header, their size and type; report the others."""
+    parts = [
+        names[table["file"].iloc[start : start + HEADERS_AT_ONCE]]
+        for start in range(0, len(table), HEADERS_AT_ONCE)
+    ]
+    sizes, kinds = np.zeros((len(table), 2), np.int64), np.zeros(len(table), np.int8)
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        tqdm(total=len(table), unit="file", desc="headers", disable=not progress) as bar,
+    ):
+        for part, found in enumerate(pool.map(lambda paths: list(map(_header, paths)), parts)):
+            for number, facts in enumerate(found, part * HEADERS_AT_ONCE):
+                if len(facts) == 2:
+                    one = table.iloc[number]
+                    path, column = names[one["file"]], f"FileName_{one['channel']}"
+                    report.add(*facts, path, one["row"], column)
+                else:
+                    sizes[number], kinds[number] = facts[:2], 1 + DTYPES.index(facts[2])
+            bar.update(len(found))
+    kind = np.array(["", *DTYPES])[kinds]
+    return table.assign(height=sizes[:, 0], width=sizes[:, 1], type=kind)[kinds > 0]
 
-    The files are of `size`.
-    """
+
+def _tiles(report: Report, screen: Screen, size: tuple[int, int]) -> tuple[int, int]:
+    """Check each ``Metadata_Tile`` of files of `size` once; return the common size of fields."""
     tiles = pd.Series(image_tiles(screen), screen.table.index).drop_duplicates()
     sizes: dict[int, tuple[int, int]] = {}
     for index in tiles.index:
@@ -404,20 +362,16 @@ def _tiles(report: Report, screen: Screen, size: tuple[int, int]) -> tuple[int, 
             fit, problems = size, [error.what]
         sizes |= {} if problems else {index: fit}
         for problem in problems:
-            report.add(
-                "tile-wrong",
-                problem.removesuffix(" (row 0 of the table)"),
-                row=report.line(index),
-                column="Metadata_Tile",
-            )
+            text = problem.removesuffix(" (row 0 of the table)")
+            report.add("tile-wrong", text, index=index, column="Metadata_Tile")
     common = pd.Series(list(sizes.values())).mode().iat[0] if sizes else size
     for index, found in sizes.items():
         if found != common:
             text = (
-                f"Metadata_Tile {tiles[index] or 'empty'}: {found[0]} x {found[1]} pixels; "
-                f"{common[0]} x {common[1]} as in most parts is right"
+                f"Metadata_Tile {tiles[index] or 'empty'}: expected {common[0]} x {common[1]} "
+                f"pixels as in most parts, got {found[0]} x {found[1]}"
             )
-            report.add("tile-wrong", text, row=report.line(index), column="Metadata_Tile")
+            report.add("tile-wrong", text, index=index, column="Metadata_Tile")
     return common
 
 
@@ -425,10 +379,7 @@ def _tiles(report: Report, screen: Screen, size: tuple[int, int]) -> tuple[int, 
 
 
 def sample_rows(table: pd.DataFrame, most: int, seed: int) -> list[int]:
-    """Return the index of up to `most` fields drawn at random.
-
-    They come from all plates as equally as these allow.
-    """
+    """Return the index of up to `most` fields drawn at random, equally from all plates."""
     order = pd.Series(
         np.random.default_rng(seed).permutation(len(table)), table.index
     ).sort_values()
@@ -470,6 +421,44 @@ def measure(image: np.ndarray) -> dict[str, float | str]:
     }
 
 
+def _add_field(
+    report: Report, screen: Screen, code: str, facts: pd.Series | dict, text: str
+) -> None:
+    """Add a finding on one measured image."""
+    channel, index = facts["channel"], facts["index"]
+    text = f"{_called(screen.table, index)}, {channel}: {text}"
+    report.add(code, text, facts["path"], index, f"FileName_{channel}")
+
+
+def _measured(screen: Screen, rows: list[int], workers: int, progress: bool) -> pd.DataFrame:
+    """Return what `measure` finds in each image of these fields, or in ``wrong`` why it does not.
+
+    ``dull``: nearly all pixels have one value.
+    """
+    sample, fields = replace(screen, table=screen.table.loc[rows]), len(screen.table)
+
+    def read(parts: tuple[int, tuple[str, ...], str]) -> list[dict]:
+        index, paths, tile = parts
+        found: list[dict] = []
+        for path, channel in zip(paths, screen.channels, strict=True):
+            found.append({"index": index, "channel": channel, "path": path})
+            try:
+                image = read_image(path, tile)
+                small = bin_counts(image, auto_bin(image.shape, fields))
+                dull = bool((small == np.median(small)).mean() >= ONE_VALUE)
+                found[-1] |= measure(image) | {"dull": dull}
+            except InputError as error:
+                found[-1] |= {"wrong": error.what}
+        return found
+
+    jobs = zip(rows, image_paths(sample), image_tiles(sample), strict=True)
+    with ThreadPoolExecutor(workers) as pool:
+        parts = tqdm(
+            pool.map(read, jobs), total=len(rows), unit="field", desc="pixels", disable=not progress
+        )
+        return pd.DataFrame([facts for part in parts for facts in part])
+
+
 def _pixels(
     report: Report,
     screen: Screen,
@@ -485,42 +474,10 @@ def _pixels(
     if not rows:
         report.add("check-not-made", "grey values, focus and copies: no field has all its images")
         return
-    sample = replace(screen, table=screen.table.loc[rows])
-    paths = dict(zip(rows, image_paths(sample), strict=True))
-    tiles = dict(zip(rows, image_tiles(sample), strict=True))
-
-    def one(index: int) -> list[dict]:
-        found = []
-        for path, channel in zip(paths[index], screen.channels, strict=True):
-            try:
-                image = read_image(path, tiles[index])
-                small = bin_counts(image, auto_bin(image.shape, len(screen.table)))
-                facts = measure(image) | {
-                    "dull": bool((small == np.median(small)).mean() >= ONE_VALUE)
-                }
-            except InputError as error:
-                facts = {"wrong": error.what}
-            found.append({"index": index, "channel": channel, "path": path} | facts)
-        return found
-
-    with ThreadPoolExecutor(workers) as pool:
-        parts = tqdm(
-            pool.map(one, rows), total=len(rows), unit="field", desc="pixels", disable=not progress
-        )
-        table = pd.DataFrame([facts for part in parts for facts in part])
-
-    def add(code: str, facts: pd.Series, text: str) -> None:
-        report.add(
-            code,
-            f"{_called(screen.table, facts['index'])}, {facts['channel']}: {text}",
-            facts["path"],
-            report.line(facts["index"]),
-            f"FileName_{facts['channel']}",
-        )
-
+    table = _measured(screen, rows, workers, progress)
     if "wrong" in table:
         for _, facts in table[table["wrong"].notna()].iterrows():
-            add("file-unreadable", facts, facts["wrong"])
+            _add_field(report, screen, "file-unreadable", facts, facts["wrong"])
         table = table[table["wrong"].isna()]
     if table.empty or "digest" not in table:
         report.add(
@@ -528,80 +485,74 @@ def _pixels(
             "grey values, focus and copies: no field of the sample could be decoded",
         )
         return
+    plates = screen.table["Metadata_Plate"]
     dull = table[table["dull"].astype(bool)]
     for plate, channel in dict.fromkeys(
-        zip(screen.table.loc[dull["index"], "Metadata_Plate"], dull["channel"], strict=True)
+        zip(plates.loc[dull["index"]], dull["channel"], strict=True)
     ):
-        _spread(
-            report,
-            replace(
-                screen,
-                table=screen.table[screen.table["Metadata_Plate"] == plate],
-                channels=(channel,),
-            ),
-            len(screen.table),
-        )
-    report.tables["intensities"] = _judge(report, screen, table, add)
+        part = replace(screen, table=screen.table[plates == plate], channels=(channel,))
+        _spread(report, part, len(screen.table))
+    report.tables["intensities"] = _judge(report, screen, table)
     report.facts["sample"] = (
-        f"{len(rows)} fields drawn with seed {seed}, from "
-        f"{whole.loc[rows, 'Metadata_Plate'].nunique()} plates"
+        f"{len(rows)} fields drawn with seed {seed}, from {plates.loc[rows].nunique()} plates"
     )
 
 
 def _spread(report: Report, plate: Screen, fields: int) -> None:
-    """Say whether pre-processing would find no grey values to tell apart.
+    """Report one channel of a plate if pre-processing would find no two grey values to tell apart.
 
-    This is asked of one channel of a plate, in a screen of so many fields.
+    `fields` counts those of the whole screen.
     """
     histogram = np.zeros(COUNTS, np.int64)
     for (path,), tile in zip(image_paths(plate), image_tiles(plate), strict=True):
         try:
             image = read_image(path, tile)
         except InputError:
-            continue  # has been told, or is not in the sample
+            continue  # has been reported, or is not in the sample
         histogram += np.bincount(
             bin_counts(image, auto_bin(image.shape, fields)).ravel(), minlength=COUNTS
         )
     low, high = REFERENCES["plate-percentile"](histogram)
     if low >= high:
         name, channel = plate.table["Metadata_Plate"].iat[0], plate.channels[0]
-        report.add(
-            "plate-without-spread",
-            f"plate {name}, {channel}: nearly every pixel is {histogram.argmax()}",
-            row=report.line(plate.table.index[0]),
-            column=f"FileName_{channel}",
-        )
+        text = f"plate {name}, {channel}: nearly every pixel is {histogram.argmax()}"
+        index, column = plate.table.index[0], f"FileName_{channel}"
+        report.add("plate-without-spread", text, index=index, column=column)
 
 
-def _judge(
-    report: Report,
-    screen: Screen,
-    table: pd.DataFrame,
-    add: Callable[[str, pd.Series, str], None],
-) -> pd.DataFrame:
-    """Name the fields of a measured sample that should be looked at.
-
-    Return the grey values per channel.
-    """
+def _judge(report: Report, screen: Screen, table: pd.DataFrame) -> pd.DataFrame:
+    """Name the fields of a measured sample that should be looked at; return grey values."""
     flat = table["minimum"] == table["maximum"]
     for _, facts in table[flat].iterrows():
-        add("field-constant", facts, f"every pixel is {facts['minimum']}")
+        text = f"every pixel is {facts['minimum']}"
+        _add_field(report, screen, "field-constant", facts, text)
     copies = table[~flat & table["digest"].duplicated(keep=False)]
     for _, group in copies.groupby("digest", sort=False):
-        other = group.iloc[0]
+        first = group.iloc[0]
+        name = f"{_called(screen.table, first['index'])}, {first['channel']} ({first['path']})"
         for _, facts in group.iloc[1:].iterrows():
-            add(
-                "pixels-identical",
-                facts,
-                f"the same pixels as {_called(screen.table, other['index'])}, {other['channel']} "
-                f"({other['path']})",
-            )
+            _add_field(report, screen, "pixels-identical", facts, f"the same pixels as {name}")
     top = table.groupby("channel")["maximum"].transform("max")
-    saturated = (
-        (table["maximum"] == top) & top.isin(CEILINGS) & (table["at_top"] > SATURATED) & ~flat
-    )
+    saturated = (table["maximum"] == top) & top.isin(CEILINGS) & (table["at_top"] > SATURATED)
+    saturated &= ~flat
     for _, facts in table[saturated].iterrows():
-        add("field-saturated", facts, f"{facts['at_top']:.1%} of the pixels are {facts['maximum']}")
+        text = f"{facts['at_top']:.1%} of the pixels are {facts['maximum']}"
+        _add_field(report, screen, "field-saturated", facts, text)
+    _dim_or_blurred(report, screen, table, flat)
+    grouped = table.groupby("channel", sort=False)
+    values = {
+        "darkest": grouped["minimum"].min(),
+        "1 %": grouped["low"].median().round(),
+        "median": grouped["median"].median().round(),
+        "99.9 %": grouped["high"].median().round(),
+        "brightest": grouped["maximum"].max(),
+        "saturated fields": saturated.groupby(table["channel"], sort=False).sum(),
+    }
+    return pd.DataFrame(values).astype(int).rename_axis("channel").reset_index()
+
+
+def _dim_or_blurred(report: Report, screen: Screen, table: pd.DataFrame, flat: pd.Series) -> None:
+    """Name the fields that show hardly any signal, and those out of focus."""
     span = table["high"] - table["low"]
     share = span / span.groupby(table["channel"]).transform("median").clip(lower=1)
     fields = (
@@ -610,49 +561,23 @@ def _judge(
         .agg({"share": "max", "sharp": "mean"})
     )
     empty = fields["share"] < EMPTY_SHARE
-    one = table.drop_duplicates("index").set_index("index", drop=False)
-    still = ~flat.groupby(table["index"]).all()
-    for index in fields.index[empty & still]:
-        add(
-            "field-empty",
-            one.loc[index],
-            f"no channel spans more than {fields.at[index, 'share']:.1%} of the usual range",
-        )
+    images = table.drop_duplicates("index").set_index("index", drop=False)
+    for index in fields.index[empty & ~flat.groupby(table["index"]).all()]:
+        text = f"no channel spans more than {fields.at[index, 'share']:.1%} of the usual range"
+        _add_field(report, screen, "field-empty", images.loc[index], text)
     sharp = fields.loc[~empty, "sharp"].dropna()
     middle = sharp.median()
     reach = max(DEVIATIONS * 1.4826 * (sharp - middle).abs().median(), np.log(FACTOR))
     for index in sharp.index[sharp < middle - reach]:
-        add(
-            "field-out-of-focus",
-            one.loc[index],
-            f"sharpness {np.exp(sharp[index] - middle):.2f} of the median of the sample",
-        )
-    grouped = table.groupby("channel", sort=False)
-    return (
-        pd.DataFrame(
-            {
-                "darkest": grouped["minimum"].min(),
-                "1 %": grouped["low"].median().round(),
-                "median": grouped["median"].median().round(),
-                "99.9 %": grouped["high"].median().round(),
-                "brightest": grouped["maximum"].max(),
-                "saturated fields": saturated.groupby(table["channel"], sort=False).sum(),
-            }
-        )
-        .astype(int)
-        .rename_axis("channel")
-        .reset_index()
-    )
+        text = f"sharpness {np.exp(sharp[index] - middle):.2f} of the median of the sample"
+        _add_field(report, screen, "field-out-of-focus", images.loc[index], text)
 
 
 # -------------------------------------------------------------------------------- layout
 
 
 def plate_format(wells: Iterable[str]) -> tuple[int, int]:
-    """Return rows and columns of the smallest usual plate that has all `wells`.
-
-    Usual plates have 24, 96, 384 or 1,536 wells.
-    """
+    """Return rows and columns of the smallest plate of 24, 96, 384 or 1,536 that has `wells`."""
     places = [place(well) for well in set(wells)]
     row, column = max(r for r, _ in places), max(c for _, c in places)
     return next(
@@ -672,29 +597,24 @@ def _layout(report: Report, screen: Screen) -> None:
     """Report what the layout of the screen confounds, and what its table does not say."""
     table = screen.table.assign(line=screen.table.index)
     wells = table.drop_duplicates(["Metadata_Plate", "Metadata_Well"]).copy()
-    for axis, there in (("y", 0), ("x", 1)):
-        wells[axis] = wells["Metadata_Well"].map(
-            {well: place(well)[there] for well in wells["Metadata_Well"].unique()}
-        )
+    places = {well: place(well) for well in wells["Metadata_Well"].unique()}
+    for number, axis in enumerate("yx"):
+        wells[axis] = wells["Metadata_Well"].map({well: at[number] for well, at in places.items()})
     for check in (_fields_per_well, _controls, _treatments, _mechanisms, _doses, _names, _unknown):
         check(report, table, wells)
 
 
-def _tell(
+def _add_groups(
     report: Report, code: str, column: str, rows: pd.DataFrame, what: pd.Series | str
 ) -> None:
-    """Add one finding per row of `rows`, whose index is the name of a group.
+    """Add one finding per row of `rows`, whose index is the name of a group: "name: what".
 
-    A row has the first line of its group; `what` is said after the name.
+    A row has the first ``line`` of its group.
     """
-    said = [what] * len(rows) if isinstance(what, str) else what.loc[rows.index]
-    for name, line, text in zip(rows.index, rows["line"], said, strict=True):
-        report.add(
-            code,
-            f"{name if isinstance(name, str) else ', '.join(name)}: {text}",
-            row=report.line(line),
-            column=column,
-        )
+    texts = [what] * len(rows) if isinstance(what, str) else what.loc[rows.index]
+    for name, line, text in zip(rows.index, rows["line"], texts, strict=True):
+        name = name if isinstance(name, str) else ", ".join(name)
+        report.add(code, f"{name}: {text}", index=line, column=column)
 
 
 def _fields_per_well(report: Report, table: pd.DataFrame, wells: pd.DataFrame) -> None:
@@ -703,13 +623,8 @@ def _fields_per_well(report: Report, table: pd.DataFrame, wells: pd.DataFrame) -
     )
     usual = counts["n"].mode().iat[0]
     odd = counts[counts["n"] != usual]
-    _tell(
-        report,
-        "fields-per-well",
-        "Metadata_Site",
-        odd,
-        odd["n"].map(lambda n: f"{n} fields, {usual} as in most wells are usual"),
-    )
+    texts = odd["n"].map(lambda n: f"{n} fields; most wells have {usual}")
+    _add_groups(report, "fields-per-well", "Metadata_Site", odd, texts)
     report.facts["fields per well"] = f"{usual}" + (
         f", but {counts['n'].min()} to {counts['n'].max()} in {len(odd)} wells" if len(odd) else ""
     )
@@ -729,7 +644,9 @@ def _controls(report: Report, table: pd.DataFrame, wells: pd.DataFrame) -> None:
         .groupby("Metadata_Plate")
         .agg(line=("line", "first"))
     )
-    _tell(report, "controls-not-on-plate", "Metadata_control_type", bare, "no negative control")
+    _add_groups(
+        report, "controls-not-on-plate", "Metadata_control_type", bare, "no negative control"
+    )
     inner = {
         axis: wells[axis].between(wells[axis].min(), wells[axis].max(), inclusive="neither").any()
         for axis in "yx"
@@ -738,9 +655,9 @@ def _controls(report: Report, table: pd.DataFrame, wells: pd.DataFrame) -> None:
         if inner[axis] and controls[axis].isin([wells[axis].min(), wells[axis].max()]).all():
             report.add(
                 "controls-at-edge",
-                f"all {len(controls)} wells with negative controls stand in the outermost {name} "
+                f"all {len(controls)} wells with negative controls lie in the outermost {name} "
                 "that are used",
-                row=report.line(controls["line"].iloc[0]),
+                index=controls["line"].iloc[0],
                 column="Metadata_Well",
             )
 
@@ -753,93 +670,77 @@ def _treatments(report: Report, table: pd.DataFrame, wells: pd.DataFrame) -> Non
         line=("line", "first"),
         types=("Metadata_control_type", lambda types: ", ".join(sorted(types))),
     )
-    _tell(report, "control-type-mixed", "Metadata_control_type", mixed, mixed["types"])
+    _add_groups(report, "control-type-mixed", "Metadata_control_type", mixed, mixed["types"])
     treated = named[named["Metadata_control_type"] == "trt"]
     if treated.empty:
         return
     rows, columns = plate_format(wells["Metadata_Well"])
-    treated = treated.assign(
-        rim=treated["y"].isin([0, rows - 1]) | treated["x"].isin([0, columns - 1])
+    rim = treated["y"].isin([0, rows - 1]) | treated["x"].isin([0, columns - 1])
+    groups = (
+        treated.assign(rim=rim)
+        .groupby("Metadata_Treatment")
+        .agg(
+            wells=("line", "size"),
+            line=("line", "first"),
+            plates=("Metadata_Plate", "nunique"),
+            batches=("Metadata_Batch", "nunique"),
+            places=("Metadata_Well", "nunique"),
+            plate=("Metadata_Plate", "first"),
+            batch=("Metadata_Batch", "first"),
+            well=("Metadata_Well", "first"),
+            y=("y", "nunique"),
+            x=("x", "nunique"),
+            rim=("rim", "all"),
+        )
     )
-    groups = treated.groupby("Metadata_Treatment").agg(
-        wells=("line", "size"),
-        line=("line", "first"),
-        plates=("Metadata_Plate", "nunique"),
-        batches=("Metadata_Batch", "nunique"),
-        places=("Metadata_Well", "nunique"),
-        plate=("Metadata_Plate", "first"),
-        batch=("Metadata_Batch", "first"),
-        well=("Metadata_Well", "first"),
-        y=("y", "nunique"),
-        x=("x", "nunique"),
-        rim=("rim", "all"),
-    )
-    several = {
-        "plates": wells["Metadata_Plate"].nunique() > 1,
-        "batches": wells.loc[wells["Metadata_Batch"] != "", "Metadata_Batch"].nunique() > 1,
-    }
-    single = groups["wells"] == 1
-    plate = ~single & (groups["plates"] == 1) & several["plates"]
-    batch = (
-        ~single & ~plate & (groups["batches"] == 1) & (groups["batch"] != "") & several["batches"]
-    )
-    fixed = ~single & (groups["places"] == 1)
-    for code, column, chosen, said in (
-        (
-            "treatment-in-one-well",
-            "Metadata_Well",
-            single,
-            "plate " + groups["plate"] + ", " + groups["well"],
-        ),
-        (
-            "treatment-on-one-plate",
-            "Metadata_Plate",
-            plate,
-            groups["wells"].astype(str) + " wells, all on plate " + groups["plate"],
-        ),
-        (
-            "treatment-in-one-batch",
-            "Metadata_Batch",
-            batch,
-            groups["plates"].astype(str) + " plates, all of batch " + groups["batch"],
-        ),
-        (
-            "position-fixed",
-            "Metadata_Well",
-            fixed,
-            "in " + groups["well"] + " on all of " + groups["plates"].astype(str) + " plates",
-        ),
-        (
-            "line-fixed",
-            "Metadata_Well",
-            (groups["places"] >= 3) & ((groups["y"] == 1) | (groups["x"] == 1)),
-            groups["places"].astype(str)
-            + " wells, all in the "
-            + np.where(groups["y"] == 1, "row", "column")
-            + " of "
-            + groups["well"],
-        ),
-        (
-            "edge-only",
-            "Metadata_Well",
-            groups["rim"] & ~treated["rim"].all(),
-            "at the rim, as in " + groups["well"],
-        ),
-    ):
-        _tell(report, code, column, groups[chosen], said)
-    usual = groups["wells"].mode().iat[0]
-    odd = groups[(groups["wells"] != usual) & ~single]
-    _tell(
-        report,
-        "replicates-uneven",
-        "Metadata_Replicate",
-        odd,
-        odd["wells"].map(lambda n: f"{n} wells; {usual} are usual"),
-    )
-    least, most = groups["wells"].min(), groups["wells"].max()
+    groups["rim"] &= not rim.all()
+    _confounded(report, groups, wells)
+    usual, least, most = groups["wells"].mode().iat[0], groups["wells"].min(), groups["wells"].max()
+    odd = groups[(groups["wells"] != usual) & (groups["wells"] != 1)]
+    texts = odd["wells"].map(lambda n: f"{n} wells; most treatments have {usual}")
+    _add_groups(report, "replicates-uneven", "Metadata_Replicate", odd, texts)
     report.facts["wells per treatment"] = f"{usual}" + (
         f", but {least} to {most} elsewhere" if least < most else ""
     )
+
+
+def _confounded(report: Report, groups: pd.DataFrame, wells: pd.DataFrame) -> None:
+    """Report the treatments that a plate, a batch or a place tells apart as well."""
+    batches = wells.loc[wells["Metadata_Batch"] != "", "Metadata_Batch"]
+    single, n = groups["wells"] == 1, groups.astype(str)
+    plate = ~single & (groups["plates"] == 1) & (wells["Metadata_Plate"].nunique() > 1)
+    batch = ~single & ~plate & (groups["batches"] == 1) & (groups["batch"] != "")
+    in_row = groups["y"] == 1
+    line = n["places"] + " wells, all in the " + np.where(in_row, "row", "column") + " of "
+    for code, column, chosen, texts in (
+        ("treatment-in-one-well", "Well", single, "plate " + n["plate"] + ", " + n["well"]),
+        (
+            "treatment-on-one-plate",
+            "Plate",
+            plate,
+            n["wells"] + " wells, all on plate " + n["plate"],
+        ),
+        (
+            "treatment-in-one-batch",
+            "Batch",
+            batch & (batches.nunique() > 1),
+            n["plates"] + " plates, all of batch " + n["batch"],
+        ),
+        (
+            "position-fixed",
+            "Well",
+            ~single & (groups["places"] == 1),
+            "in " + n["well"] + " on all of " + n["plates"] + " plates",
+        ),
+        (
+            "line-fixed",
+            "Well",
+            (groups["places"] >= 3) & (in_row | (groups["x"] == 1)),
+            line + n["well"],
+        ),
+        ("edge-only", "Well", groups["rim"], "at the rim, as in " + n["well"]),
+    ):
+        _add_groups(report, code, f"Metadata_{column}", groups[chosen], texts)
 
 
 def _mechanisms(report: Report, table: pd.DataFrame, wells: pd.DataFrame) -> None:
@@ -852,28 +753,20 @@ def _mechanisms(report: Report, table: pd.DataFrame, wells: pd.DataFrame) -> Non
         compound=("Metadata_Compound", "first"),
     )
     lone = groups[groups["compounds"] == 1]
-    _tell(report, "mechanism-of-one-compound", "Metadata_MoA", lone, "only " + lone["compound"])
+    _add_groups(
+        report, "mechanism-of-one-compound", "Metadata_MoA", lone, "only " + lone["compound"]
+    )
     if wells["Metadata_Batch"].nunique() > 1:
         nested = groups[(groups["batches"] == 1) & (groups["batch"] != "")]
-        _tell(
-            report,
-            "mechanism-in-one-batch",
-            "Metadata_MoA",
-            nested,
-            "only in batch " + nested["batch"],
-        )
+        texts = "only in batch " + nested["batch"]
+        _add_groups(report, "mechanism-in-one-batch", "Metadata_MoA", nested, texts)
     batches = (
         wells[wells["Metadata_Batch"] != ""]
         .groupby("Metadata_Plate")
         .agg(n=("Metadata_Batch", "nunique"), line=("line", "first"))
     )
-    _tell(
-        report,
-        "plate-in-batches",
-        "Metadata_Batch",
-        batches[batches["n"] > 1],
-        batches["n"].astype(str) + " batches",
-    )
+    several, texts = batches[batches["n"] > 1], batches["n"].astype(str) + " batches"
+    _add_groups(report, "plate-in-batches", "Metadata_Batch", several, texts)
 
 
 def _doses(report: Report, table: pd.DataFrame, wells: pd.DataFrame) -> None:
@@ -886,13 +779,8 @@ def _doses(report: Report, table: pd.DataFrame, wells: pd.DataFrame) -> None:
         doses=("Metadata_Concentration", "nunique"), line=("line", "first")
     )
     few = groups[groups["doses"] < DOSES]
-    _tell(
-        report,
-        "doses-few",
-        "Metadata_Concentration",
-        few,
-        few["doses"].map(lambda n: f"{n} concentration{'s' * (n > 1)}"),
-    )
+    texts = few["doses"].map(lambda n: f"{n} concentration{'s' * (n > 1)}")
+    _add_groups(report, "doses-few", "Metadata_Concentration", few, texts)
     for axis, name in (("x", "columns"), ("y", "rows")):
         lines = (
             dosed.groupby(["Metadata_Compound", "Metadata_Concentration"])[axis]
@@ -905,60 +793,42 @@ def _doses(report: Report, table: pd.DataFrame, wells: pd.DataFrame) -> None:
             once=("nunique", "max"), n=("first", "size"), up=("up", "all"), down=("down", "all")
         )
         along = along[(along["once"] == 1) & (along["n"] >= DOSES) & (along["up"] | along["down"])]
-        _tell(
-            report,
-            "dose-along-line",
-            "Metadata_Concentration",
-            groups.loc[along.index],
-            along["up"].map({True: "rises", False: "falls"}) + f" along the {name}",
-        )
+        texts = along["up"].map({True: "rises", False: "falls"}) + f" along the {name}"
+        rows = groups.loc[along.index]
+        _add_groups(report, "dose-along-line", "Metadata_Concentration", rows, texts)
 
 
 def _names(report: Report, table: pd.DataFrame, wells: pd.DataFrame) -> None:
-    for column in [
-        name
-        for name in table
-        if name.startswith("Metadata_") and name not in ("Metadata_Treatment", "Metadata_Tile")
-    ]:
+    for column in table:
+        if not column.startswith("Metadata_") or column in ("Metadata_Treatment", "Metadata_Tile"):
+            continue
         values = table[column].drop_duplicates()
         values = values[values.map(lambda value: isinstance(value, str) and value != "")]
         for index, value in values.items():
             if not value.isprintable() or len(value) > LONGEST:
-                report.add(
-                    "name-strange", f"{column[9:]} {value!r}", row=report.line(index), column=column
-                )
+                text = f"{column[9:]} {value!r}"
+                report.add("name-strange", text, index=index, column=column)
         if column in ("Metadata_Compound", "Metadata_MoA", "Metadata_Plate", "Metadata_Batch"):
             plain = values.map(lambda value: re.sub(r"[\s_-]", "", value).casefold())
             for _, group in values[plain.duplicated(keep=False)].groupby(plain):
-                report.add(
-                    "names-alike",
-                    f"{column[9:]} {', '.join(map(repr, group))}",
-                    row=report.line(group.index[1]),
-                    column=column,
-                )
+                text = f"{column[9:]} {', '.join(map(repr, group))}"
+                report.add("names-alike", text, index=group.index[1], column=column)
 
 
 def _unknown(report: Report, table: pd.DataFrame, wells: pd.DataFrame) -> None:
-    if (table["Metadata_Compound"] == "").all():
-        report.add(
-            "compounds-unknown", "every row is without a compound", column="Metadata_Compound"
-        )
-    if table["Metadata_Concentration"].isna()[table["Metadata_control_type"] == "trt"].all():
-        report.add(
-            "doses-unknown",
-            "every treated row is without a concentration",
-            column="Metadata_Concentration",
-        )
-    if (table["Metadata_MoA"] == "").all():
-        report.add("mechanisms-unknown", "every row is without a mechanism", column="Metadata_MoA")
+    treated = table["Metadata_control_type"] == "trt"
+    dose = table["Metadata_Concentration"][treated]
+    for code, values, text in (
+        ("compounds-unknown", table["Metadata_Compound"], "every row is without a compound"),
+        ("doses-unknown", dose, "every treated row is without a concentration"),
+        ("mechanisms-unknown", table["Metadata_MoA"], "every row is without a mechanism"),
+    ):
+        if (values.isna() | (values == "")).all():
+            report.add(code, text, column=str(values.name))
     without = table[table["Metadata_Batch"] == ""]
     if len(without):
-        report.add(
-            "batches-unknown",
-            f"{len(without):,} of {len(table):,} fields name no batch",
-            row=report.line(without.index[0]),
-            column="Metadata_Batch",
-        )
+        text = f"{len(without):,} of {len(table):,} fields name no batch"
+        report.add("batches-unknown", text, index=without.index[0], column="Metadata_Batch")
 
 
 # ------------------------------------------------------------------------------- classes
@@ -972,25 +842,10 @@ def candidates(table: pd.DataFrame) -> pd.DataFrame:
     one field), ``unnamed`` (fields to train on without a value), ``usable`` (bool), ``instead``
     (what the network could learn in place of the biology).
     """
-    known = [
-        "Metadata_Plate",
-        "Metadata_Well",
-        "Metadata_Site",
-        "Metadata_Compound",
-        "Metadata_Concentration",
-        "Metadata_Treatment",
-        "Metadata_MoA",
-        "Metadata_Replicate",
-        "Metadata_Batch",
-        "Metadata_control_type",
-        "Metadata_Tile",
-    ]
-    training = table.loc[
-        training_fields(table), [name for name in table if name.startswith("Metadata_")]
-    ]
-    others = [[name] for name in table if name.startswith("Metadata_") and name not in known]
-    tried, rows = [], []
-    for by in [
+    columns = [name for name in table if name.startswith("Metadata_")]
+    known = {*REQUIRED, *DEFAULTS, "Metadata_Treatment", "Metadata_Tile"}
+    training = table.loc[training_fields(table), columns]
+    choices = [
         default_columns(table),
         ["Metadata_Compound"],
         ["Metadata_Compound", "Metadata_Concentration"],
@@ -999,65 +854,51 @@ def candidates(table: pd.DataFrame) -> pd.DataFrame:
         ["Metadata_MoA"],
         ["Metadata_Plate"],
         ["Metadata_Batch"],
-        *others,
-    ]:
-        named = ~unnamed(training, by)
-        if by in tried or not named.any():
-            continue
-        tried.append(by)
-        names = class_names(training, by)[named]
-        sizes = np.bincount(names.cat.codes)
-        sizes = sizes[sizes > 0]
-        rows.append(
-            {
-                "columns": ",".join(by),
-                "classes": len(sizes),
-                "fewest": sizes.min(),
-                "median": int(np.median(sizes)),
-                "most": sizes.max(),
-                "single": int((sizes == 1).sum()),
-                "unnamed": int((~named).sum()),
-                "usable": len(sizes) > 1 and named.all() and sizes.min() > 1,
-                "instead": _instead(training[named], names, by),
-            }
-        )
-    return pd.DataFrame(
-        rows,
-        columns=[
-            "columns",
-            "classes",
-            "fewest",
-            "median",
-            "most",
-            "single",
-            "unnamed",
-            "usable",
-            "instead",
-        ],
-    )
+        *([name] for name in columns if name not in known),
+    ]
+    rows = [_candidate(training, list(by)) for by in dict.fromkeys(map(tuple, choices))]
+    return pd.DataFrame(filter(None, rows), columns=CANDIDATE)
+
+
+def _candidate(training: pd.DataFrame, by: list[str]) -> dict[str, Any]:
+    """Return the row of `candidates` for one choice of columns, nothing if no field names them."""
+    named = ~unnamed(training, by)
+    if not named.any():
+        return {}
+    names = class_names(training, by)[named]
+    sizes = np.bincount(names.cat.codes)
+    sizes = sizes[sizes > 0]
+    return {
+        "columns": ",".join(by),
+        "classes": len(sizes),
+        "fewest": sizes.min(),
+        "median": int(np.median(sizes)),
+        "most": sizes.max(),
+        "single": int((sizes == 1).sum()),
+        "unnamed": int((~named).sum()),
+        "usable": len(sizes) > 1 and named.all() and sizes.min() > 1,
+        "instead": _instead(training[named], names, by),
+    }
 
 
 def _instead(training: pd.DataFrame, names: pd.Series, by: list[str]) -> str:
     """Say what else tells the classes apart."""
     if by in (["Metadata_Plate"], ["Metadata_Batch"]):
         return "nothing but the plate or batch: no biology, a check of how strong its mark is"
-    said = ["the answer itself: a supervised network, its figures are optimistic"] * (
-        by == ["Metadata_MoA"]
-    )
-    for column, what in (
-        ("Metadata_Plate", "plate"),
-        ("Metadata_Batch", "batch"),
-        ("Metadata_Well", "well position"),
-    ):
-        values = training[column]
-        if column not in by and values.nunique() > 1:
-            _, pairs = joint_codes(names, values)
+    marks = []
+    if by == ["Metadata_MoA"]:
+        marks.append("the answer itself: a supervised network, its figures are optimistic")
+    for name, what in (("Plate", "plate"), ("Batch", "batch"), ("Well", "well position")):
+        column = f"Metadata_{name}"
+        if column not in by and training[column].nunique() > 1:
+            _, pairs = joint_codes(names, training[column])
             of_class = np.bincount(names.cat.codes.iloc[pairs])
             nested = float((of_class[of_class > 0] == 1).mean())
-            said += [f"the {what} ({nested:.0%} of classes have one)"] * (nested > 0)
+            if nested > 0:
+                marks.append(f"the {what} ({nested:.0%} of classes have one)")
     if "Metadata_Well" in by and "Metadata_Plate" in by:
-        said.append("the well itself: its plate and its place")
-    return "; ".join(said) or "nothing that this table shows"
+        marks.append("the well itself: its plate and its place")
+    return "; ".join(marks) or "nothing that this table shows"
 
 
 def _classes(report: Report, screen: Screen) -> str:
@@ -1074,15 +915,12 @@ def _classes(report: Report, screen: Screen) -> str:
         )
         return ""
     found = report.tables["classes"] = candidates(table)
-    first, by = (
-        (found.iloc[0], default_columns(table)) if len(found) else (None, default_columns(table))
-    )
-    if first is None or first["columns"] != ",".join(by) or first["classes"] < 2:
-        report.add(
-            "classes-too-few",
-            f"{', '.join(by)} gives {0 if first is None else first['classes']} classes",
-            column=by[0],
-        )
+    by = default_columns(table)
+    own = found[found["columns"] == ",".join(by)]
+    classes = int(found["classes"].iloc[0]) if len(found) else 0
+    if own.index.tolist() != [0] or classes < 2:
+        text = f"{', '.join(by)} gives {classes} classes"
+        report.add("classes-too-few", text, column=by[0])
     else:
         _members(report, table, by)
     choices = found[
@@ -1096,29 +934,18 @@ def _members(report: Report, table: pd.DataFrame, by: list[str]) -> None:
     """Name the fields that are alone in their class by these columns, or in none."""
     lone: dict[int, str] = {}
     empty: dict[int, None] = {}
-    # The chapter on the whole screen trains with the negative controls, too.
-    for controls in (
-        False,
-        True,
-    ):
+    for controls in (False, True):  # the chapter on the whole screen trains with them, too
         training = table.loc[training_fields(table, controls), by]
         names = class_names(training, by)
         lone |= dict(names[~names.duplicated(keep=False)])
         empty |= dict.fromkeys(training.index[unnamed(training, by)])
+    columns = ", ".join(by)
     for index in sorted(lone):
-        report.add(
-            "class-of-one-field",
-            f"class {lone[index]!r} by {', '.join(by)}",
-            row=report.line(index),
-            column=by[0],
-        )
+        text = f"class {lone[index]!r} by {columns}"
+        report.add("class-of-one-field", text, index=index, column=by[0])
     for index in sorted(empty)[:KEPT]:
-        report.add(
-            "cell-empty",
-            f"{_called(table, index)}: a field to train on names no {', '.join(by)}",
-            row=report.line(index),
-            column=by[0],
-        )
+        text = f"{_called(table, index)}: a field to train on names no {columns}"
+        report.add("cell-empty", text, index=index, column=by[0])
     report.added["cell-empty"] += max(0, len(empty) - KEPT)
 
 
@@ -1131,49 +958,32 @@ def plate_maps(screen: Screen) -> list[dict]:
     There are up to `MAPS` layouts and `MAP_WELLS` wells.
     """
     wells = screen.table.drop_duplicates(["Metadata_Plate", "Metadata_Well"])
-    rows, columns = plate_format(wells["Metadata_Well"])
+    size = plate_format(wells["Metadata_Well"])
     layouts: dict[tuple, list[str]] = {}
     for plate, group in wells.groupby("Metadata_Plate", sort=False):
-        layout = tuple(
-            sorted(
-                zip(
-                    group["Metadata_Well"],
-                    group["Metadata_control_type"],
-                    group["Metadata_Treatment"],
-                    strict=True,
-                )
-            )
-        )
-        layouts.setdefault(layout, []).append(plate)
+        parts = (group[f"Metadata_{name}"] for name in ("Well", "control_type", "Treatment"))
+        layouts.setdefault(tuple(sorted(zip(*parts, strict=True))), []).append(plate)
     maps: list[dict] = []
     drawn = 0
     for layout, plates in list(layouts.items())[:MAPS]:
         drawn += len(layout)
         if maps and drawn > MAP_WELLS:
             break
-        spots = [
-            {
-                "well": well,
-                "y": place(well)[0],
-                "x": place(well)[1],
-                "kind": kind,
-                "what": treatment,
-            }
-            for well, kind, treatment in layout
-        ]
-        kinds = pd.Series([spot["kind"] for spot in spots]).value_counts()
-        names = {"trt": "treated", "negcon": "negative control", "poscon": "positive control"}
-        words = ", ".join(f"{kinds[kind]} {name}" for kind, name in names.items() if kind in kinds)
-        maps.append(
-            {
-                "plates": plates,
-                "rows": rows,
-                "columns": columns,
-                "spots": spots,
-                "said": f"{words}, {rows * columns - len(spots)} empty",
-            }
-        )
+        maps.append(_map(layout, size) | {"plates": plates})
     return maps
+
+
+def _map(layout: Iterable[tuple[str, str, str]], size: tuple[int, int]) -> dict[str, Any]:
+    """Return one plate map; a well has its name, control type and treatment."""
+    spots = []
+    for well, kind, treatment in layout:
+        y, x = place(well)
+        spots.append({"well": well, "y": y, "x": x, "kind": kind, "what": treatment})
+    kinds = Counter(spot["kind"] for spot in spots)
+    names = {"trt": "treated", "negcon": "negative control", "poscon": "positive control"}
+    words = [f"{kinds[kind]} {name}" for kind, name in names.items() if kinds[kind]]
+    words.append(f"{size[0] * size[1] - len(spots)} empty")
+    return {"rows": size[0], "columns": size[1], "spots": spots, "text": ", ".join(words)}
 
 
 def _facts(report: Report, screen: Screen, shape: tuple[int, int] | None) -> None:
@@ -1201,61 +1011,75 @@ def _facts(report: Report, screen: Screen, shape: tuple[int, int] | None) -> Non
     } | report.facts
 
 
+def _costs(screen: Screen, shape: tuple[int, int], classes: int) -> pd.DataFrame:
+    """Return what each stage of the book will cost on this machine."""
+    table = screen.table
+    cost = predict(
+        read_bench(),
+        len(table),
+        *shape,
+        len(screen.channels),
+        classes,
+        cores=os.cpu_count() or 1,
+        training=int(training_fields(table).sum()),
+    )
+    # One on treatments, one with the controls as a class for the whole screen, one on the
+    # mechanisms for comparison.
+    negative = (table["Metadata_control_type"] == "negcon").any()
+    networks = 1 + negative + (table["Metadata_MoA"] != "").any()
+    cost = cost[cost["stage"] != "simulate"].reset_index(drop=True)
+    cost["seconds"] *= np.where(cost["stage"].isin(["train", "embed"]), networks, 1)
+    name = f"train {networks} network{'s' * int(networks > 1)}"
+    cost["stage"] = cost["stage"].replace({"train": name})
+    return pd.concat([cost, pd.DataFrame([REST])], ignore_index=True)
+
+
 def _cost(report: Report, screen: Screen, shape: tuple[int, int] | None, out: Path) -> None:
     """Add what the book will cost on this machine, and say where it has too little."""
     classes = report.tables.get("classes")
-    if shape is None or classes is None or classes.empty:
-        report.add(
-            "check-not-made",
-            "run time, memory and disk: size of fields or number of classes is unknown",
-        )
-        return
     try:
-        cost = predict(
-            read_bench(),
-            len(screen.table),
-            *shape,
-            len(screen.channels),
-            int(classes["classes"].iloc[0]),
-            cores=os.cpu_count() or 1,
-            training=int(training_fields(screen.table).sum()),
-        )
+        if shape is None or classes is None or classes.empty:
+            raise MissingStageError("size of fields or number of classes is unknown")
+        cost = _costs(screen, shape, int(classes["classes"].iloc[0]))
     except MissingStageError as error:
         report.add("check-not-made", f"run time, memory and disk: {error}")
         return
-    # One on treatments, one with the controls as a class for the whole screen, one on the
-    # mechanisms for comparison.
-    networks = (
-        1
-        + (screen.table["Metadata_control_type"] == "negcon").any()
-        + (screen.table["Metadata_MoA"] != "").any()
-    )
-    cost = cost[cost["stage"] != "simulate"].reset_index(drop=True)
-    cost["seconds"] *= np.where(cost["stage"].isin(["train", "embed"]), networks, 1)
-    cost["stage"] = cost["stage"].replace(
-        {"train": f"train {networks} network{'s' * int(networks > 1)}"}
-    )
-    report.tables["cost"] = cost = pd.concat([cost, pd.DataFrame([REST])], ignore_index=True)
+    report.tables["cost"] = cost
     folder = next(parent for parent in (out.resolve(), *out.resolve().parents) if parent.is_dir())
     needed, free = cost["disk_bytes"].sum(), shutil.disk_usage(folder).free
     if free < needed:
-        report.add(
-            "disk-small",
-            f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free",
-            str(folder),
-        )
+        text = f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free"
+        report.add("disk-small", text, str(folder))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for stage in cost[cost["memory_bytes"] > memory].itertuples():
-        report.add(
-            "memory-small",
-            f"{stage.stage}: {stage.memory_bytes / 1e9:.1f} GB are needed, the machine has "
-            f"{memory / 1e9:.1f} GB",
-        )
+        text = f"{stage.stage}: {stage.memory_bytes / 1e9:.1f} GB are needed, the machine has "
+        report.add("memory-small", f"{text}{memory / 1e9:.1f} GB")
 
 
 def _quoted(variable: str, value: str) -> str:
     """Return VARIABLE=value for a shell that runs make; make itself wants each dollar doubled."""
     return f"{variable}={shlex.quote(value.replace('$', '$$'))}"
+
+
+def _command(name: str, data: str, out: str | os.PathLike, surrogate: str) -> str:
+    """Return the command that builds the book of a screen."""
+    values = {
+        "SCREEN": name if data else str(Path(name).resolve()),
+        "DATA": data and str(Path(data).resolve()),
+        "OUT": str(Path(out).resolve()),
+        "SURROGATE": surrogate,
+        "PARAMS": "reference=plate-percentile",
+    }
+    return " ".join(["make book", *(_quoted(*pair) for pair in values.items() if pair[1])])
+
+
+def _refused(report: Report, error: InputError) -> None:
+    """Add why a screen could not be opened."""
+    for one in error.problems or [error.what]:
+        problem = one if isinstance(one, Problem) else Problem(one, "layout-wrong")
+        if problem not in report.problems:
+            report.problems.append(problem)
+    report.add("check-not-made", f"files, layout, classes and cost: {error.what}")
 
 
 def check(
@@ -1293,60 +1117,39 @@ def check(
     try:
         screen, files = _open(report, name, data)
     except InputError as error:
-        found = [
-            one if isinstance(one, Problem) else Problem(one, "layout-wrong")
-            for one in error.problems
-        ] or [Problem(error.what, "layout-wrong")]
-        report.problems += [one for one in found if one not in report.problems]
-        report.add("check-not-made", f"files, layout, classes and cost: {error.what}")
+        _refused(report, error)
         return report
     report.name, report.root = screen.name, os.path.join(screen.root, "")
-    stand_ins = sorted(
-        {one.column for one in report.problems if one.code == "column-missing"} & set(REQUIRED)
-    )
+    missing = {one.column for one in report.problems if one.code == "column-missing"}
+    missing &= set(REQUIRED)
     usable, shape = _headers(report, screen, files, workers, progress)
-    wrong = len(files) - len(screen.table)
+    wrong, surrogate = len(files) - len(screen.table), ""
     if wrong:
         report.add(
             "check-not-made",
             f"layout, classes and pixels of {wrong:,} of {len(files):,} rows, which have errors; "
             "counts are of the others",
         )
-    surrogate = ""
     if len(screen.table):
         small = min(MOST, SAMPLE * 1024 * 1280 // (shape[0] * shape[1])) if shape else 0
-        _pixels(
-            report,
-            screen,
-            pd.Series(usable, files.index),
-            max(sample, small),
-            seed,
-            workers,
-            progress,
-        )
-        if stand_ins:
-            report.add("check-not-made", f"layout and classes: {', '.join(stand_ins)} is missing")
+        good, most = pd.Series(usable, files.index), max(sample, small)
+        _pixels(report, screen, good, most, seed, workers, progress)
+        if missing:
+            names = ", ".join(sorted(missing))
+            report.add("check-not-made", f"layout and classes: {names} is missing")
         else:
             surrogate = _classes(report, screen)
             _layout(report, screen)
             report.maps = plate_maps(screen)
         _facts(report, screen, shape)
     _cost(report, screen, shape, Path(out))
-    reference = "plate-percentile"
-    dmso = "centre" in possible_normalisations(screen.table) and not stand_ins
-    report.facts["references"] = reference + (
+    dmso = "centre" in possible_normalisations(screen.table) and not missing
+    report.facts["references"] = "plate-percentile" + (
         ", or dmso: every plate has controls"
         if dmso
         else "; dmso needs negative controls on every plate"
     )
-    parts = [
-        _quoted("SCREEN", name if data else str(Path(name).resolve())),
-        _quoted("DATA", str(Path(data).resolve())) if data else "",
-        _quoted("OUT", str(Path(out).resolve())),
-        _quoted("SURROGATE", surrogate) if surrogate else "",
-        _quoted("PARAMS", f"reference={reference}"),
-    ]
-    report.command = "make book " + " ".join(part for part in parts if part)
+    report.command = _command(name, data, out, surrogate)
     return report
 
 
@@ -1370,7 +1173,7 @@ def verdict(report: Report) -> tuple[str, str]:
         return (
             f"Not ready: {counts['error']:,} error{plural} of {kinds['error']} "
             f"kind{'s' * (kinds['error'] > 1)}",
-            f"Mend the error{plural} below, and run make check again. The book would stop at "
+            f"Correct the error{plural} below and run make check again: the book would stop at "
             f"{'them' if plural else 'it'}.",
         )
     if counts["warning"]:
@@ -1382,10 +1185,7 @@ def verdict(report: Report) -> tuple[str, str]:
 
 
 def grouped(report: Report) -> list[dict]:
-    """Return the findings by code, errors first.
-
-    Of each code: the entry of `codes`, ``n``, and the first ``items``.
-    """
+    """Return of each code, errors first: its entry of `codes`, ``n``, and the first ``items``."""
     frame, counts = report.frame(), report.by_code()
     return [
         {
@@ -1407,43 +1207,36 @@ def terminal(report: Report) -> str:
         "channels": "channels {}",
         "size of a field": "{}",
     }
-    told = ", ".join(
+    size = ", ".join(
         words.format(report.facts[key]) for key, words in parts.items() if key in report.facts
     )
-    lines = [visible(report.name + (f": {told}" if told else ""), 400), "", head, advice]
+    lines = [visible(report.name + (f": {size}" if size else ""), 400), "", head, advice]
     everything = grouped(report)
     for severity in SEVERITIES:
         groups = [group for group in everything if group["severity"] == severity]
         lines += ["", f"{severity}s"] if groups else []
         for group in groups:
             lines.append(f"  {group['code']} ({group['n']:,}): {group['meaning']}")
-            if severity != "note" or group["code"] == "check-not-made":
-                shown = group["items"][
-                    : TOLD if severity == "error" or group["code"] == "check-not-made" else 1
-                ]
-                lines += [f"      {visible(said(report, item))}" for item in shown]
-                lines += (
-                    [f"      ... and {group['n'] - len(shown):,} more"]
-                    if group["n"] > len(shown)
-                    else []
-                )
+            important = severity == "error" or group["code"] == "check-not-made"
+            if important or severity == "warning":
+                shown = group["items"][: PRINTED if important else 1]
+                lines += [f"      {visible(readable(report, item))}" for item in shown]
+                more = group["n"] - len(shown)
+                lines += [f"      ... and {more:,} more"] if more > 0 else []
                 lines.append(f"    -> {group['remedy']}")
     if "cost" in report.tables:
         lines += ["", visible(_cost_line(report))]
     if report.command:
         lines += [
             "",
-            "when the errors are mended:" if report.counts()["error"] else "to go on:",
+            "once the errors are corrected:" if report.counts()["error"] else "to build the book:",
             f"  {visible(report.command, 10_000)}",
         ]
     return "\n".join(lines)
 
 
-def said(report: Report, item: dict) -> str:
-    """Return a finding as people read it: its place, and the message with short paths.
-
-    The place is left out where the message names it.
-    """
+def readable(report: Report, item: dict) -> str:
+    """Return a finding for people: its place unless the message names it, and shorter paths."""
     message = item["message"].replace(f"{report.source}, ", "")
     message = message.replace(report.root, "") if len(report.root) > 1 else message
     row = (
@@ -1471,14 +1264,14 @@ def page(report: Report) -> str:
     )
     environment.filters |= {
         "visible": visible,
-        "said": lambda item: said(report, item),
+        "readable": lambda item: readable(report, item),
         "duration": duration,
     }
     template = environment.from_string(
         Path(__file__).with_name("check.html.jinja").read_text(encoding="utf-8")
     )
     head, advice = verdict(report)
-    sizes = {
+    limits = {
         "sample": SAMPLE,
         "most": MOST,
         "square": SQUARE,
@@ -1496,7 +1289,7 @@ def page(report: Report) -> str:
         advice=advice,
         groups=grouped(report),
         counts=report.counts(),
-        sizes=sizes,
+        sizes=limits,
         cost=_cost_line(report) if "cost" in report.tables else "",
         cores=os.cpu_count(),
     )

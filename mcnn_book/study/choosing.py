@@ -299,7 +299,7 @@ def train_rounds(
             Path(folder) / f"round-{number + 1}-{hashlib.sha256(labels.tobytes()).hexdigest()[:12]}"
         )
         one = replace(recipe, epochs=steps, max_steps=steps, seed=1000 * recipe.seed + number)
-        train(store, labels, network, one, place, field_names(table), start=model)
+        train(store, labels, model or network, one, place, field_names(table))
         model = load_model(place)
     assert model is not None  # a plan has a round
     return model, classes

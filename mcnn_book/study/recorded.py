@@ -106,18 +106,11 @@ def recorded_choices(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def worst_and_best(found: pd.DataFrame, wanted: list[str] = RANGES) -> dict[str, float | str]:
-    """Return the lowest and the highest value of each grade `wanted` over the seeds.
-
-    "not available" where a seed has none.
-    """
+def worst_and_best(found: pd.DataFrame, wanted: list[str] = RANGES) -> pd.DataFrame:
+    """Return the ``lowest`` and ``highest`` grade over the seeds; NaN if a seed has none."""
     table = found.apply(pd.to_numeric, errors="coerce").reindex(wanted)
     ends = {"lowest": table.min(axis=1, skipna=False), "highest": table.max(axis=1, skipna=False)}
-    return {
-        f"{grade}.{end}": NOT_AVAILABLE if pd.isna(values[grade]) else values[grade]
-        for end, values in ends.items()
-        for grade in wanted
-    }
+    return pd.DataFrame(ends)
 
 
 def choice_gains(table: pd.DataFrame) -> dict[str, float | str]:

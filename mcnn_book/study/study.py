@@ -34,14 +34,19 @@ from mcnn_core.analysis.enrichment import (
     permuted,
     universe,
 )
-from mcnn_core.analysis.mechanisms import scores, suspicions
-from mcnn_core.analysis.methods import compare_methods, evaluate, mechanism_results
+from mcnn_core.analysis.mechanisms import scores, suspects
+from mcnn_core.analysis.methods import (
+    compare_methods,
+    comparison,
+    evaluate,
+    method_frames,
+    method_profiles,
+)
 from mcnn_core.analysis.novelty import novelties
 from mcnn_core.analysis.response import curves, potencies, similarities, similarity_table
 from mcnn_core.analysis.sirna import (
     compare_controls,
     control_fields,
-    control_frames,
     control_grades,
     sirna_clusters,
     sirna_profiles,
@@ -55,7 +60,14 @@ from mcnn_core.readers.images import check_headers
 from mcnn_core.screen import field_names, load_screen, save_screen, summary
 from mcnn_core.store import Store
 from mcnn_core.surrogate import default_columns, surrogate_classes, training_fields
-from mcnn_core.training import RECIPES, Recipe, load_model, train, with_controls
+from mcnn_core.training import (
+    RECIPES,
+    Recipe,
+    load_model,
+    train,
+    untrained_model,
+    with_controls,
+)
 
 FRESH_SEEDS = (101, 102, 103)
 
@@ -139,10 +151,10 @@ def full_comparison(name: str, folder: Path, seed: int, recipe: Recipe) -> dict[
         table, store, labels, CONFIGS["default"], recipe, folder / f"model-{seed}"
     )
     predictions = compare_methods(
-        table, labels, store, features, CONFIGS["default"], recipe, folder / f"supervised-{seed}"
+        features, labels, store, CONFIGS["default"], recipe, folder / f"supervised-{seed}"
     )
-    comparison, _ = mechanism_results(predictions, profile(features)[1])
-    rows = comparison.astype(object).where(comparison.notna(), None).to_dict("records")
+    compared = comparison(predictions, profile(features)[1])
+    rows = compared.astype(object).where(compared.notna(), None).to_dict("records")
     return {"screen": summary(table), "recipe": asdict(recipe), "comparison": rows}
 
 
@@ -187,9 +199,10 @@ def kimorph(
         recipe,
         folder / f"model-{'-'.join(by).replace('Metadata_', '').lower()}",
     )
-    comparison = compare_controls(
-        control_frames(table, store, features, labels, CONFIGS["default"], seed)
-    )
+    networks = {"untrained": untrained_model(store, labels, CONFIGS["default"], seed)}
+    frames = method_frames(features, store, networks)
+    del frames["intensity"]  # a part of the handcrafted features
+    compared = compare_controls(method_profiles(frames, ["none", "whiten"]))
     clusters, _ = sirna_clusters(sirna_profiles(profile(features)[0]), CONTROLS)
     screen, library = load_screen(folder), clusters[clusters["entrez"] != ""]
     space = universe(
@@ -209,7 +222,7 @@ def kimorph(
     )
     spoilt = sizes[clusters.loc[clusters["treatment"] == ARTEFACT, "cluster"]]
     found = {
-        **control_grades(comparison),
+        **control_grades(compared),
         **{f"groups.{key}": value for key, value in group_grades(groups, clusters, truth).items()},
         "clusters.n": len(sizes),
         "clusters.of_artefact": int(spoilt.iloc[0]),
@@ -226,7 +239,7 @@ def kimorph(
         "classes": int(labels.max()) + 1,
         "grades": found,
         "groups": groups.to_dict("index"),
-        "comparison": comparison.to_dict("records"),
+        "comparison": compared.to_dict("records"),
         "enriched": counts.to_dict("index"),
         "permuted": dealt.to_dict("index"),
     }
@@ -398,5 +411,5 @@ def discover(wells: pd.DataFrame, treatments: pd.DataFrame) -> dict[str, pd.Data
         "potency": potencies(wells),
         "clusters": clusters,
         "novel": novelties(wells, treatments, clusters),
-        "suspects": suspicions(treatments),
+        "suspects": suspects(treatments),
     }

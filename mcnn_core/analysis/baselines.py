@@ -1,9 +1,6 @@
-"""Features that need no learning.
+"""Features that need no learning: intensity, granularity, radial power, channel correlations.
 
-Intensity statistics, granularity, radial power, channel correlations.
-
-They are the bar that a trained network has to clear. Everything is computed on the same
-8-bit store that the network sees, and travels the same road to profiles.
+They are the bar that a trained network has to clear, computed on the same 8-bit store.
 """
 
 from itertools import combinations
@@ -14,38 +11,29 @@ from tqdm import tqdm
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 
-
+#: Half sides of the square openings, in store pixels.
 RADII = (1, 2, 3, 4, 6, 8, 11, 15)
 
-
-"""Half sides of the square openings, in store pixels."""
-
-
+#: Rings of spatial frequency, two per octave, up to half a cycle per pixel; the first takes all
+#: below.
 BANDS = 8
 
-
-"""Rings of spatial frequency, two per octave, up to half a cycle per pixel.
-
-The first takes all below.
-"""
+INTENSITY = ["Mean", "SD", "Skewness", "Kurtosis", "Entropy", *(f"P{p:02d}" for p in PERCENTILES)]
+TEXTURE = [*(f"Granularity{r:02d}" for r in RADII), *(f"Power{b}" for b in range(1, BANDS + 1))]
 
 
 def _intensity(field: np.ndarray) -> np.ndarray:
-    """Return (12, C): moments, entropy and percentiles, from the 256-bin histogram.
-
-    Moments are mean, sd, skewness and kurtosis.
-    """
+    """Return (12, C): mean, sd, skewness, kurtosis, entropy and percentiles, by the histogram."""
     values, columns = np.arange(256.0), []
     for channel in np.moveaxis(field, -1, 0):
         share = np.bincount(channel.ravel(), minlength=256) / channel.size
         mean = share @ values
         spread = np.sqrt(share @ (values - mean) ** 2)
         z = (values - mean) / spread if spread > 0 else np.zeros(256)
-        seen = share[share > 0]
+        some = share[share > 0]
+        entropy = -some @ np.log2(some)
         percentiles = np.searchsorted(share.cumsum(), np.array(PERCENTILES) / 100 - 1e-12)
-        columns.append(
-            [mean, spread, share @ z**3, share @ z**4, -seen @ np.log2(seen), *percentiles]
-        )
+        columns.append([mean, spread, share @ z**3, share @ z**4, entropy, *percentiles])
     return np.array(columns).T
 
 
@@ -67,10 +55,7 @@ def _running(
 
 
 def opening(image: np.ndarray, radius: int) -> np.ndarray:
-    """Open a (H, W, C) uint8 image with a square: bright details smaller than it vanish.
-
-    The square has a side of 2 * radius + 1.
-    """
+    """Remove bright details smaller than 2 * radius + 1 pixels from a (H, W, C) uint8 image."""
     for extreme, outside in ((np.minimum, 255), (np.maximum, 0)):
         for axis in (0, 1):
             image = _running(image, radius, axis, extreme, outside)
@@ -85,10 +70,7 @@ def _granularity(field: np.ndarray) -> np.ndarray:
 
 
 def _rings(height: int, width: int) -> np.ndarray:
-    """Return the ring 1..BANDS of each rfft2 coefficient.
-
-    It is 0 for the mean and the corners beyond Nyquist.
-    """
+    """Return the ring 1..BANDS of each rfft2 coefficient; 0 for the mean and beyond Nyquist."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
     with np.errstate(divide="ignore"):
         ring = BANDS + np.ceil(2 * np.log2(frequency / 0.5))
@@ -116,12 +98,6 @@ def _correlations(field: np.ndarray) -> np.ndarray:
     return correlation[np.triu_indices(len(spread), k=1)]
 
 
-INTENSITY = ["Mean", "SD", "Skewness", "Kurtosis", "Entropy", *(f"P{p:02d}" for p in PERCENTILES)]
-
-
-TEXTURE = [*(f"Granularity{r:02d}" for r in RADII), *(f"Power{b}" for b in range(1, BANDS + 1))]
-
-
 def handcrafted(store, rows=None, progress: bool = True) -> pd.DataFrame:
     """Return the handcrafted features: 28 per channel and the correlation of each pair of channels.
 
@@ -143,25 +119,12 @@ def handcrafted(store, rows=None, progress: bool = True) -> pd.DataFrame:
         ``HC_<channel>_<channel>_Correlation``; index `rows`.
     """
     rows = np.arange(len(store.pixels)) if rows is None else np.asarray(rows)
-    rings = _rings(*store.pixels.shape[1:3])
-    names = [
-        f"HC_{channel}_{name}" for name in [*INTENSITY, *TEXTURE] for channel in store.channels
-    ]
-    names += [
-        f"HC_{first}_{second}_Correlation" for first, second in combinations(store.channels, 2)
-    ]
-
-    def compute(field: np.ndarray) -> np.ndarray:
-        parts = (
-            _intensity(field),
-            _granularity(field),
-            _radial_power(field, rings),
-            _correlations(field),
-        )
-        return np.concatenate([part.ravel() for part in parts])
-
-    values = [
-        compute(np.asarray(store.pixels[row]))
-        for row in tqdm(rows, disable=not progress, unit="field")
-    ]
-    return pd.DataFrame(np.reshape(values, (len(rows), len(names))), index=rows, columns=names)
+    rings, channels = _rings(*store.pixels.shape[1:3]), store.channels
+    names = [f"HC_{channel}_{name}" for name in [*INTENSITY, *TEXTURE] for channel in channels]
+    names += [f"HC_{one}_{other}_Correlation" for one, other in combinations(channels, 2)]
+    values = np.empty((len(rows), len(names)))
+    for place, row in enumerate(tqdm(rows, disable=not progress, unit="field")):
+        field = np.asarray(store.pixels[row])
+        parts = _intensity(field), _granularity(field), _radial_power(field, rings)
+        values[place] = np.concatenate([*map(np.ravel, parts), _correlations(field)])
+    return pd.DataFrame(values, index=rows, columns=names)

@@ -14,14 +14,12 @@ def _unit(x: np.ndarray, names: Sequence[str] | None) -> np.ndarray:
     if x.ndim != 2 or x.size == 0:
         raise InputError(f"expected a table of profiles, (rows, features), got shape {x.shape}")
     largest = np.abs(x).max(axis=1, keepdims=True)
-    bad = np.flatnonzero(~np.isfinite(largest[:, 0]) | (largest[:, 0] == 0))
+    bad = np.flatnonzero(~np.isfinite(largest) | (largest == 0))
     if bad.size:
-        reasons = {
-            row: "all zero" if largest[row, 0] == 0 else "not finite" for row in bad.tolist()
-        }
+        names = [f"row {row}" for row in range(len(x))] if names is None else names
         problems = [
-            f"{names[row] if names is not None else f'row {row}'}: {why}"
-            for row, why in reasons.items()
+            f"{names[row]}: {'all zero' if largest[row, 0] == 0 else 'not finite'}"
+            for row in bad.tolist()
         ]
         raise InputError("a cosine distance needs finite profiles that are not all zero", problems)
     x = x / largest  # first to at most 1, so that no square over- or underflows
@@ -31,14 +29,13 @@ def _unit(x: np.ndarray, names: Sequence[str] | None) -> np.ndarray:
 def cosine_distances(
     x: np.ndarray, y: np.ndarray | None = None, names: Sequence[str] | None = None
 ) -> np.ndarray:
-    """Return 1 - cos(angle) between every row of `x` and every row of `y`.
+    """Return 1 - cos(angle), in float64, between every row of `x` and every row of `y`.
 
     Parameters
     ----------
     x : (n, d) array
-        Profiles; computed in float64.
     y : (m, d) array, optional
-        Other profiles; `x` itself if absent, and then the diagonal is exactly 0.
+        `x` itself if absent, and then the diagonal is exactly 0.
     names : sequence of str, optional
         Names of the rows of `x` for messages.
 
@@ -68,7 +65,6 @@ def similarity(distances: np.ndarray) -> np.ndarray:
 
 def order_by(profiles: pd.DataFrame) -> np.ndarray:
     """Return the row positions sorted by mechanism, compound and concentration (Fig. 3a)."""
-    keys = profiles[["Metadata_MoA", "Metadata_Compound", "Metadata_Concentration"]].reset_index(
-        drop=True
-    )
-    return keys.sort_values(list(keys.columns), kind="stable").index.to_numpy()
+    keys = ["Metadata_MoA", "Metadata_Compound", "Metadata_Concentration"]
+    sorted_rows = profiles.reset_index(drop=True).sort_values(keys, kind="stable")
+    return sorted_rows.index.to_numpy()

@@ -1,4 +1,4 @@
-"""Mechanism of action by the nearest neighbour, and what must stand beside each accuracy.
+"""Mechanism of action by the nearest neighbour, and what to compare each accuracy with.
 
 Protocols: **NSC** (not same compound) forbids neighbours of the query's compound; **NSCB**
 (not same compound or batch) also those of its batch (week). A query whose mechanism has no
@@ -14,34 +14,37 @@ from mcnn_core.errors import InputError
 from mcnn_core.profiles import feature_matrix, row_names
 
 PROTOCOLS = ("NSC", "NSCB")
+DESCRIBING = [f"Metadata_{name}" for name in ("Treatment", "Compound", "Concentration", "MoA")]
+SUSPECT_COLUMNS = ["treatment", "compound", "concentration", "MoA"]
+SUSPECT_COLUMNS += ["nearest_other", "own", "other", "silhouette"]
 
 
-SUSPECT_COLUMNS = [
-    "treatment",
-    "compound",
-    "concentration",
-    "MoA",
-    "nearest_other",
-    "own",
-    "other",
-    "silhouette",
-]
+def _known(profiles: pd.DataFrame) -> pd.DataFrame:
+    """Return the treatments with a known mechanism, without controls of either kind."""
+    return profiles[(profiles["Metadata_MoA"] != "") & (profiles["Metadata_control_type"] == "trt")]
 
 
 def annotated(profiles: pd.DataFrame) -> pd.DataFrame:
     """Return the treatments with a known mechanism, sorted by their names.
 
-    Controls of either kind are left out. The order by name, which knows no mechanism, is what
-    breaks ties between neighbours.
+    This order, which knows no mechanism, breaks ties between neighbours.
     """
-    known = (profiles["Metadata_MoA"] != "") & (profiles["Metadata_control_type"] == "trt")
-    rows = profiles[known].sort_values("Metadata_Treatment", ignore_index=True)
+    rows = _known(profiles).sort_values("Metadata_Treatment", ignore_index=True)
     twice = rows["Metadata_Treatment"].duplicated(keep=False)
     if rows.empty or twice.any():
         raise InputError(
             "expected annotated treatments, one profile each", sorted(set(row_names(rows[twice])))
         )
     return rows
+
+
+def _distances(rows: pd.DataFrame) -> np.ndarray:
+    return cosine_distances(feature_matrix(rows), names=row_names(rows))
+
+
+def _same(labels: pd.Series) -> np.ndarray:
+    """Return the (n, n) mask of pairs that share a label."""
+    return labels.to_numpy()[:, None] == labels.to_numpy()
 
 
 def _batches(rows: pd.DataFrame) -> np.ndarray:
@@ -58,30 +61,29 @@ def _batches(rows: pd.DataFrame) -> np.ndarray:
 
 
 def _allowed(rows: pd.DataFrame, protocol: str) -> np.ndarray:
-    """Return the (n, n) mask of allowed neighbours.
-
-    May the column be the neighbour of the row?
-    """
+    """Return the (n, n) mask of allowed neighbours: row i, column j if j may be that of i."""
     if protocol not in PROTOCOLS:
         raise InputError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}")
-    compound = rows["Metadata_Compound"].to_numpy()
-    allowed = compound[:, None] != compound
+    allowed = ~_same(rows["Metadata_Compound"])
     return allowed & ~_batches(rows) if protocol == "NSCB" else allowed
 
 
-def _same(labels: np.ndarray) -> np.ndarray:
-    return labels[:, None] == labels
-
-
 def answerable(profiles: pd.DataFrame, protocol: str) -> pd.Series:
-    """Say for each annotated treatment whether an allowed neighbour shares its mechanism.
+    """Say for each annotated treatment, the index, if an allowed neighbour shares its mechanism.
 
-    The index is the treatment, the value a bool. On BBBC021 all 103 are answerable under NSC and 92
-    under NSCB.
+    On BBBC021 all 103 are answerable under NSC and 92 under NSCB.
     """
     rows = annotated(profiles)
-    answer = (_allowed(rows, protocol) & _same(rows["Metadata_MoA"].to_numpy())).any(axis=1)
+    answer = (_allowed(rows, protocol) & _same(rows["Metadata_MoA"])).any(axis=1)
     return pd.Series(answer, rows["Metadata_Treatment"], name="answerable")
+
+
+def protocols(treatments: pd.DataFrame) -> list[str]:
+    """Return the protocols that a screen can answer: NSCB needs batches, both an annotation."""
+    known = _known(treatments)
+    batched = "Metadata_Batch" in known and (known["Metadata_Batch"] != "").all()
+    possible = PROTOCOLS[: 0 if known.empty else 1 + batched]
+    return [name for name in possible if answerable(known, name).any()]
 
 
 def nearest_neighbours(profiles: pd.DataFrame, protocol: str = "NSC") -> pd.DataFrame:
@@ -102,41 +104,28 @@ def nearest_neighbours(profiles: pd.DataFrame, protocol: str = "NSC") -> pd.Data
         treatment whose name comes first.
     """
     rows = annotated(profiles)
-    distances = cosine_distances(feature_matrix(rows), names=row_names(rows))
+    distances = _distances(rows)
     # argmin takes the first of equals; rounding keeps float noise from deciding a tie
     nearest = np.where(_allowed(rows, protocol), distances.round(12), np.inf).argmin(axis=1)
-    predictions = pd.DataFrame(
-        {
-            "compound": rows["Metadata_Compound"],
-            "concentration": rows["Metadata_Concentration"],
-            "MoA": rows["Metadata_MoA"],
-            "predicted": rows["Metadata_MoA"].to_numpy()[nearest],
-            "neighbour": rows["Metadata_Treatment"].to_numpy()[nearest],
-            "distance": distances[np.arange(len(rows)), nearest],
-            "protocol": protocol,
-        }
+    predictions = rows[DESCRIBING[1:]].set_axis(["compound", "concentration", "MoA"], axis=1)
+    predictions = predictions.assign(
+        predicted=rows["Metadata_MoA"].to_numpy()[nearest],
+        neighbour=rows["Metadata_Treatment"].to_numpy()[nearest],
+        distance=distances[np.arange(len(rows)), nearest],
+        protocol=protocol,
     )
     return predictions[answerable(profiles, protocol).to_numpy()].reset_index(drop=True)
 
 
 def average_precisions(profiles: pd.DataFrame, protocol: str = "NSC") -> pd.Series:
-    """Say how early each annotated treatment meets those of its own mechanism.
+    """Say how early each answerable treatment meets those of its own mechanism.
 
-    One goes from its nearest allowed neighbour outwards. Finer than `nearest_neighbours`, which
-    looks at the first only.
-
-    Returns
-    -------
-    Series
-        Average precision (0 to 1; 1 where all of the own mechanism come first) of each answerable
-        treatment, the index, in the order of `nearest_neighbours`.
+    From the nearest allowed neighbour outwards, where `nearest_neighbours` looks at the first only:
+    1 if all of the own mechanism come first. The treatment is the index, in the same order.
     """
     rows = annotated(profiles)
-    distances, allowed = (
-        cosine_distances(feature_matrix(rows), names=row_names(rows)).round(12),
-        _allowed(rows, protocol),
-    )
-    same, asked = _same(rows["Metadata_MoA"].to_numpy()), answerable(profiles, protocol)
+    distances, allowed = _distances(rows).round(12), _allowed(rows, protocol)
+    same, asked = _same(rows["Metadata_MoA"]), answerable(profiles, protocol)
     found = [
         average_precision_score(same[row, allowed[row]], -distances[row, allowed[row]])
         for row in np.flatnonzero(asked)
@@ -169,7 +158,7 @@ def scores(predictions: pd.DataFrame) -> dict[str, float]:
     right = predictions["MoA"] == predictions["predicted"]
     low, high = wilson(int(right.sum()), len(right))
     return {
-        "overall": int(right.sum()) / len(right),
+        "overall": float(right.mean()),
         "class_median": float(right.groupby(predictions["MoA"]).mean().median()),
         "n": len(right),
         "low": low,
@@ -180,7 +169,7 @@ def scores(predictions: pd.DataFrame) -> dict[str, float]:
 def confusion(predictions: pd.DataFrame, classes: list[str] | None = None) -> pd.DataFrame:
     """Count true (rows) against predicted (columns) mechanisms (Supplementary Table 5).
 
-    `classes` gives the order and keeps mechanisms that no query had; by default all seen, sorted.
+    `classes` gives the order and keeps mechanisms that no query had; by default all found, sorted.
     """
     classes = classes or sorted(set(predictions["MoA"]) | set(predictions["predicted"]))
     counts = pd.crosstab(predictions["MoA"], predictions["predicted"])
@@ -200,7 +189,7 @@ def floors(profiles: pd.DataFrame, protocol: str = "NSC") -> pd.DataFrame:
         a chance of 6.0 % on BBBC021 under NSC.
     """
     rows = annotated(profiles)
-    same, allowed = _same(rows["Metadata_MoA"].to_numpy()), _allowed(rows, protocol)
+    same, allowed = _same(rows["Metadata_MoA"]), _allowed(rows, protocol)
     guesses = {"chance": allowed, "label_frequency": np.ones_like(allowed)}
     if "Metadata_Batch" in rows and (rows["Metadata_Batch"] != "").all():
         guesses["batch_only"] = _allowed(rows, "NSC") & _batches(rows)
@@ -208,16 +197,12 @@ def floors(profiles: pd.DataFrame, protocol: str = "NSC") -> pd.DataFrame:
         name: (same & mask).sum(axis=1) / mask.sum(axis=1).clip(min=1)
         for name, mask in guesses.items()
     }
-    table = pd.DataFrame({"MoA": rows["Metadata_MoA"], **right}).set_index(
-        rows["Metadata_Treatment"]
-    )
-    return table[answerable(profiles, protocol)]
+    table = pd.DataFrame({"MoA": rows["Metadata_MoA"], **right})
+    return table.set_index(rows["Metadata_Treatment"])[answerable(profiles, protocol)]
 
 
 def subgroups(profiles: pd.DataFrame) -> pd.DataFrame:
-    """Compare distances within and between the compounds of each mechanism.
-
-    This is the paper's Aurora example.
+    """Compare distances within and between the compounds of each mechanism (the paper's Aurora).
 
     Returns
     -------
@@ -227,102 +212,48 @@ def subgroups(profiles: pd.DataFrame) -> pd.DataFrame:
         (near 1: one sub-phenotype per compound; near 0: none). NaN where there is nothing to
         compare.
     """
-    table = {}
+    table = []
     for mechanism, part in annotated(profiles).groupby("Metadata_MoA"):
-        compound = part["Metadata_Compound"].to_numpy()
-        distances, same = (
-            cosine_distances(feature_matrix(part), names=row_names(part)),
-            _same(compound),
-        )
-        kinds = len(set(compound))
-        silhouette = (
-            float(silhouette_score(distances, compound, metric="precomputed"))
-            if 1 < kinds < len(part)
-            else np.nan
-        )
-        table[mechanism] = {
-            "compounds": kinds,
-            "treatments": len(part),
-            "within": _median(distances[same & ~np.eye(len(part), dtype=bool)]),
-            "between": _median(distances[~same]),
-            "silhouette": silhouette,
-        }
-    return (
-        pd.DataFrame.from_dict(table, orient="index")
-        .rename_axis("MoA")
-        .astype({"compounds": int, "treatments": int})
-    )
+        distances, compound = _distances(part), part["Metadata_Compound"]
+        same, kinds, silhouette = _same(compound), compound.nunique(), np.nan
+        if 1 < kinds < len(part):
+            silhouette = silhouette_score(distances, compound, metric="precomputed")
+        within = pd.Series(distances[same & ~np.eye(len(part), dtype=bool)]).median()
+        between = pd.Series(distances[~same]).median()
+        table.append((mechanism, kinds, len(part), within, between, silhouette))
+    columns = ["MoA", "compounds", "treatments", "within", "between", "silhouette"]
+    return pd.DataFrame(table, columns=columns).set_index("MoA")
 
 
 def suspects(profiles: pd.DataFrame) -> pd.DataFrame:
     """Rank the annotated treatments by how much the images contradict their annotation.
 
-    This is ``suspects.csv``. The measure is the silhouette (Rousseeuw 1987) with treatments of the
-    same compound left out, on cosine distances: (b - a) / max(a, b), with a the mean distance to
-    the treatments of the own mechanism and b that to the nearest other mechanism. Near 1 the
-    annotation fits, below 0 another fits better.
+    The measure is the silhouette (Rousseeuw 1987) with treatments of the same compound left out, on
+    cosine distances: (b - a) / max(a, b), with a the mean distance to the treatments of the own
+    mechanism and b that to the nearest other mechanism. Near 1 the annotation fits, below 0 another
+    fits better.
 
     Returns
     -------
     DataFrame
-        Most suspicious first: ``treatment, compound, concentration, MoA, nearest_other``
-        (mechanism), ``own`` (a), ``other`` (b), ``silhouette``. Treatments whose mechanism no other
-        compound shares cannot be judged and are left out.
+        ``suspects.csv``, most suspicious first: ``treatment, compound, concentration, MoA,
+        nearest_other`` (mechanism), ``own`` (a), ``other`` (b), ``silhouette``. Treatments whose
+        mechanism no other compound shares cannot be judged and are left out.
     """
+    if not protocols(profiles):
+        return pd.DataFrame(columns=SUSPECT_COLUMNS)
     rows = annotated(profiles)
-    distances, allowed = (
-        cosine_distances(feature_matrix(rows), names=row_names(rows)),
-        _allowed(rows, "NSC"),
-    )
-    mechanism = rows["Metadata_MoA"].to_numpy()
-    names = sorted(set(mechanism))
-    # (n, mechanisms, n)
-    members = np.stack([allowed & (mechanism == name) for name in names], axis=1)
+    mechanism, names = rows["Metadata_MoA"].to_numpy(), np.unique(rows["Metadata_MoA"])
+    holds = names[:, None] == mechanism  # (mechanisms, n)
+    members = _allowed(rows, "NSC")[:, None] & holds  # (n, mechanisms, n)
     count = members.sum(axis=2)
-    mean = np.where(
-        count > 0, np.einsum("ij,ikj->ik", distances, members) / count.clip(min=1), np.inf
-    )
-    own_place = mechanism[:, None] == np.array(names)
-    own, others = mean[own_place], np.where(own_place, np.inf, mean)
+    total = np.einsum("ij,ikj->ik", _distances(rows), members)
+    mean = np.where(count > 0, total / count.clip(min=1), np.inf)
+    own, others = mean[holds.T], np.where(holds.T, np.inf, mean)
     other = others.min(axis=1)
-    table = pd.DataFrame(
-        {
-            "treatment": rows["Metadata_Treatment"],
-            "compound": rows["Metadata_Compound"],
-            "concentration": rows["Metadata_Concentration"],
-            "MoA": mechanism,
-            "nearest_other": np.array(names)[others.argmin(axis=1)],
-            "own": own,
-            "other": other,
-        }
-    )
-    judged = table[np.isfinite(own) & np.isfinite(other)]
-    scored = judged.assign(
-        silhouette=(judged["other"] - judged["own"])
-        / judged[["own", "other"]].max(axis=1).clip(lower=1e-12)
-    )
-    return scored.sort_values("silhouette", kind="stable", ignore_index=True)
-
-
-def _median(values: np.ndarray) -> float:
-    return float(np.median(values)) if values.size else np.nan
-
-
-def protocols(treatments: pd.DataFrame) -> list[str]:
-    """Return the protocols that a screen can answer: NSCB needs batches, both an annotation."""
-    known = treatments[
-        (treatments["Metadata_MoA"] != "") & (treatments["Metadata_control_type"] == "trt")
-    ]
-    if known.empty:
-        return []
-    batched = "Metadata_Batch" in known and (known["Metadata_Batch"] != "").all()
-    return [
-        name
-        for name in PROTOCOLS
-        if (name == "NSC" or batched) and answerable(treatments, name).any()
-    ]
-
-
-def suspicions(treatments: pd.DataFrame) -> pd.DataFrame:
-    """Return ``suspects.csv``, `mcnn_core.analysis.mechanisms.suspects`."""
-    return suspects(treatments) if protocols(treatments) else pd.DataFrame(columns=SUSPECT_COLUMNS)
+    table = rows[DESCRIBING].set_axis(SUSPECT_COLUMNS[:4], axis=1)
+    table = table.assign(nearest_other=names[others.argmin(axis=1)], own=own, other=other)
+    table = table[np.isfinite(own) & np.isfinite(other)]
+    larger = table[["own", "other"]].max(axis=1).clip(lower=1e-12)
+    table = table.assign(silhouette=(table["other"] - table["own"]) / larger)
+    return table.sort_values("silhouette", kind="stable", ignore_index=True)

@@ -1,36 +1,27 @@
 """KiMorph: control wells told apart, and siRNAs compared with the controls.
 
 Paper: *KiMorph analysis and results*, Fig. 2. The network learns on the wells of four control
-siRNAs, every plate position a class of its own; it is never told which positions hold the same
-siRNA.
+siRNAs, every position a class of its own; it is never told which positions hold the same siRNA.
 """
 
 import io
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import ShuffleSplit
 
-from mcnn_core.analysis.baselines import handcrafted
 from mcnn_core.analysis.clusters import cut_tree, tree
 from mcnn_core.analysis.distances import cosine_distances
 from mcnn_core.analysis.mechanisms import wilson
 from mcnn_core.errors import InputError
-from mcnn_core.features import embed
 from mcnn_core.machine.files import read_text
-from mcnn_core.model import NetworkConfig
-from mcnn_core.profiles import aggregate, feature_frame, feature_matrix, profile, row_names
-from mcnn_core.training import untrained_model
+from mcnn_core.profiles import aggregate, feature_matrix, row_names
 
-#: random partitions; share of the wells in the training part (paper: Methods)
-REPEATS, SHARE = (50, 0.9)
-
-
+#: Random partitions, and the share of the wells in the training part (paper: Methods).
+REPEATS, SHARE = 50, 0.9
 BOOTSTRAPS = 2000
-
 
 #: What may not be in the training part when a well is asked: nothing, as in the paper; or the other
 #: replicate of its position [ours].
@@ -43,10 +34,9 @@ def control_fields(table: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
     All of them must occur.
     """
     content = table["Metadata_Content"].str.lower()
-    absent = sorted(set(names) - set(content))
-    if absent:
+    if absent := sorted(set(names) - set(content)):
         raise InputError(
-            f"controls of this screen are {', '.join(sorted(set(content)))}",
+            f"expected controls of this screen, which are {', '.join(sorted(set(content)))}",
             [f"{name!r} is none of them" for name in absent],
         )
     return content.isin(list(names)).to_numpy()
@@ -60,16 +50,14 @@ def hold_out(
     share: float = SHARE,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Predict the label of random tenths of the wells (Supplementary Table 1).
-
-    The prediction is the label of their nearest neighbour among the rest.
+    """Predict the label of random tenths of the wells from the rest (Supplementary Table 1).
 
     Parameters
     ----------
     wells : DataFrame
         Well profiles of the controls.
     label : str
-        Column to predict.
+        Column to predict, as that of the nearest neighbour.
     apart : str
         Column whose value a well and its neighbour may not share; "" for none. A well without any
         admissible neighbour is an error.
@@ -82,29 +70,19 @@ def hold_out(
         One row per question: ``repeat``, ``well`` (row of `wells`), ``MoA`` (the label, so that
         `mcnn_core.analysis.mechanisms.confusion` reads it) and ``predicted``.
     """
-    distances, labels = (
-        cosine_distances(feature_matrix(wells), names=row_names(wells)).round(12),
-        wells[label].to_numpy(),
-    )
+    labels = wells[label].to_numpy()
+    distances = cosine_distances(feature_matrix(wells), names=row_names(wells)).round(12)
     if apart:
         distances[wells[apart].to_numpy()[:, None] == wells[apart].to_numpy()] = np.inf
+    splits = ShuffleSplit(repeats, train_size=share, random_state=seed).split(labels)
     rows = []
-    for repeat, (known, asked) in enumerate(
-        ShuffleSplit(repeats, train_size=share, random_state=seed).split(labels)
-    ):
+    for repeat, (known, asked) in enumerate(splits):
         part = distances[np.ix_(asked, known)]
         if np.isinf(part).all(axis=1).any():
             raise InputError(f"a well has no neighbour that differs in {apart}")
-        rows.append(
-            pd.DataFrame(
-                {
-                    "repeat": repeat,
-                    "well": asked,
-                    "MoA": labels[asked],
-                    "predicted": labels[known][part.argmin(axis=1)],
-                }
-            )
-        )
+        predicted = labels[known][part.argmin(axis=1)]
+        answers = {"repeat": repeat, "well": asked, "MoA": labels[asked], "predicted": predicted}
+        rows.append(pd.DataFrame(answers))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -115,109 +93,58 @@ def accuracy(predictions: pd.DataFrame, seed: int = 0) -> dict[str, float]:
     those answers are not independent, wells nearly are. Where all answers are alike, drawing shows
     no spread, and the interval is Wilson's with the wells as questions.
     """
-    answers = (
-        (predictions["MoA"] == predictions["predicted"])
-        .groupby(predictions["well"])
-        .agg(["sum", "size"])
-        .to_numpy()
-    )
-    right, asked = answers.sum(axis=0)
-    if right in (0, asked):
-        low, high = wilson(len(answers) if right else 0, len(answers))
+    right = predictions["MoA"] == predictions["predicted"]
+    answers = right.groupby(predictions["well"]).agg(["sum", "size"]).to_numpy()  # (wells, 2)
+    n, (correct, asked) = len(answers), answers.sum(axis=0)
+    if correct in (0, asked):
+        low, high = wilson(n if correct else 0, n)
     else:
-        draws = answers[
-            np.random.default_rng(seed).integers(len(answers), size=(BOOTSTRAPS, len(answers)))
-        ].sum(axis=1)
+        drawn = np.random.default_rng(seed).integers(n, size=(BOOTSTRAPS, n))
+        draws = answers[drawn].sum(axis=1)
         low, high = np.quantile(draws[:, 0] / draws[:, 1], (0.025, 0.975))
-    return {"accuracy": float(right / asked), "low": float(low), "high": float(high)}
-
-
-def control_frames(
-    table: pd.DataFrame,
-    store: Any,
-    features: pd.DataFrame,
-    labels: np.ndarray,
-    network: NetworkConfig,
-    seed: int,
-    progress: bool = True,
-) -> dict[str, pd.DataFrame]:
-    """Return the fields of the controls as three kinds of features see them.
-
-    The kinds are ``trained``, ``untrained`` and ``handcrafted``. `features` is the trained
-    network's frame of all fields, `labels` the surrogate class of each, -1 where not trained on.
-    """
-    rows = np.flatnonzero(np.asarray(labels) >= 0)
-    part, mark = table.iloc[rows].reset_index(drop=True), np.ones(len(rows), bool)
-    untrained = embed(untrained_model(store, labels, network, seed), store, rows, progress=progress)
-    crafted = handcrafted(store, rows, progress).reset_index(drop=True)
-    metadata = part[[name for name in part if name.startswith("Metadata_")]].assign(
-        Metadata_Training=True
-    )
-    return {
-        "trained": features.iloc[rows].reset_index(drop=True),
-        "untrained": feature_frame(part, untrained, mark),
-        "handcrafted": pd.concat([metadata, crafted], axis=1),
-    }
+    return {"accuracy": float(correct / asked), "low": float(low), "high": float(high)}
 
 
 def control_order(wells: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Return the control wells in the order of the paper's Fig. 2a.
+    """Return the control wells in the order of `names`, position and replicate (Fig. 2a)."""
+    place = wells["Metadata_Content"].str.lower().map({name: i for i, name in enumerate(names)})
+    held = wells.assign(place=place).dropna(subset="place")
+    order = ["place", "Metadata_Position", "Metadata_Replicate"]
+    return held.sort_values(order, ignore_index=True).drop(columns="place")
 
-    That is the order of `names`, then of position and replicate.
+
+def compare_controls(profiles: Iterable[tuple[str, pd.DataFrame, pd.DataFrame]]) -> pd.DataFrame:
+    """Return `accuracy` of each method on the wells that were trained on, by `VARIANTS`.
+
+    `profiles` are those of `mcnn_core.analysis.methods.method_profiles`.
     """
-    held = wells[wells["Metadata_Content"].str.lower().isin(list(names))]
-    place = held["Metadata_Content"].str.lower().map({name: i for i, name in enumerate(names)})
-    return (
-        held.assign(place=place)
-        .sort_values(["place", "Metadata_Position", "Metadata_Replicate"])
-        .drop(columns="place")
-        .reset_index(drop=True)
+    return pd.DataFrame(
+        {"method": name.replace("_", ", "), "variant": variant}
+        | accuracy(hold_out(wells[wells["Metadata_Training"]], apart=apart))
+        for name, wells, _ in profiles
+        for variant, apart in VARIANTS.items()
     )
 
 
-def compare_controls(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return `accuracy` of each method in each of `VARIANTS`.
-
-    Each is given as it is and whitened by the negative control.
-    """
-    rows = []
-    for method, frame in frames.items():
-        for normalisation in ("none", "whiten"):
-            wells, _ = profile(frame, normalisation, units_differ=method == "handcrafted")
-            name = method + ", whitened" * (normalisation == "whiten")
-            rows += [
-                {"method": name, "variant": variant, **accuracy(hold_out(wells, apart=apart))}
-                for variant, apart in VARIANTS.items()
-            ]
-    return pd.DataFrame(rows)
-
-
 def control_grades(comparison: pd.DataFrame) -> dict[str, float]:
-    """Return `compare_controls`'s table by key.
+    """Return the numbers of `compare_controls` by key, such as ``apart.handcrafted_whitened.low``.
 
-    Keys are ``random.trained``, ``apart.handcrafted_whitened.low``, and so on. ``random`` is the
-    paper's hold-out, ``apart`` the other variant; ``random.lead`` is the trained network's accuracy
-    minus that of the best handcrafted row.
+    ``random`` is the paper's hold-out, ``apart`` the other variant; ``random.lead`` is the trained
+    network's accuracy minus that of the best handcrafted row.
     """
     found: dict[str, float] = {}
     for variant, kind in zip(VARIANTS, ("random", "apart"), strict=True):
         part = comparison[comparison["variant"] == variant].set_index("method")
-        for method, row in part.iterrows():
-            key = f"{kind}.{method.replace(', ', '_')}"
-            found |= {key: row["accuracy"], f"{key}.low": row["low"], f"{key}.high": row["high"]}
-        crafted = part.index.str.startswith("handcrafted")
-        found[f"{kind}.lead"] = (
-            part.loc["trained", "accuracy"] - part.loc[crafted, "accuracy"].max()
-        )
-    found = {key: float(value) for key, value in found.items()}
+        part.index = part.index.str.replace(", ", "_")
+        for column, end in {"accuracy": "", "low": ".low", "high": ".high"}.items():
+            found |= {f"{kind}.{name}{end}": value for name, value in part[column].items()}
+        rivals = part.loc[part.index.str.startswith("handcrafted"), "accuracy"]
+        found[f"{kind}.lead"] = found[f"{kind}.trained"] - float(rivals.max())
     return found
 
 
 def sirna_profiles(wells: pd.DataFrame) -> pd.DataFrame:
-    """Return one profile per siRNA, controls among them: medians over its wells.
-
-    The paper has 781 perturbations.
-    """
+    """Return one profile per siRNA, controls among them: medians over its wells (781 in paper)."""
     return aggregate(wells, ["Metadata_Treatment"])
 
 
@@ -237,45 +164,48 @@ def sirna_clusters(sirnas: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataF
     """
     distances = cosine_distances(feature_matrix(sirnas), names=row_names(sirnas))
     found, content = cut_tree(tree(distances)), sirnas["Metadata_Content"].str.lower()
+    cluster, control = found["cluster"], content.isin(list(names)).to_numpy()
+    holds = content[control].groupby(cluster[control]).agg(", ".join)
+    far = pd.DataFrame(distances[:, control]).groupby(cluster).mean().min(axis=1)
     table = pd.DataFrame(
         {
             "treatment": sirnas["Metadata_Treatment"],
             "plate": "",
             "entrez": sirnas["Metadata_Entrez"],
             "content": content,
-            "cluster": found["cluster"],
+            "cluster": cluster,
+            "holds": cluster.map(holds).fillna(""),
+            "far": cluster.map(far),
         }
-    )
-    control = content.isin(list(names)).to_numpy()
-    far = pd.DataFrame(distances[:, control]).groupby(found["cluster"]).mean().min(axis=1)
-    holds = content[control].groupby(found["cluster"][control]).agg(", ".join)
-    table = table.assign(
-        holds=found["cluster"].map(holds).fillna(""), far=found["cluster"].map(far)
     )
     order = np.argsort(found["position"].to_numpy())
     return table.iloc[order], distances[np.ix_(order, order)]
 
 
 def sirna_summary(clusters: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per cluster, largest first.
-
-    It gives the number of siRNAs, the controls it ``holds`` and how ``far`` it lies from all.
-    """
+    """Return the number of ``siRNAs``, ``holds`` and ``far`` of each cluster, largest first."""
     table = clusters.groupby("cluster").agg(
         siRNAs=("treatment", "size"), holds=("holds", "first"), far=("far", "first")
     )
     return table.sort_values("siRNAs", ascending=False, kind="stable").reset_index()
 
 
-def sirna_names(clusters: pd.DataFrame) -> pd.DataFrame:
-    """Return what the interactive matrix shows of each row of `sirna_clusters`.
-
-    That is ``name``, ``cluster`` and ``Metadata_MoA`` (the control).
-    """
-    control = clusters["content"].where(clusters["entrez"] == "", "")
-    return pd.DataFrame(
-        {"name": clusters["treatment"], "cluster": clusters["cluster"], "Metadata_MoA": control}
-    ).reset_index(drop=True)
+def _plate_matrix(path: str | os.PathLike) -> tuple[str, pd.DataFrame]:
+    """Return the number of a plate and the mean numbers between its positions, by their wells."""
+    matrix = pd.read_csv(io.StringIO(read_text(path)), index_col=0)
+    names = matrix.index.astype(str)
+    parts = names.str.split("-", expand=True).to_frame(index=False)
+    if parts.shape[1] != 3 or list(names) != list(matrix.columns) or parts[0].nunique() != 1:
+        raise InputError(
+            f"{path}: expected equal names of rows and columns, plate-replicate-well, of one plate"
+        )
+    values = matrix.to_numpy(np.float64, copy=True)
+    off = ~np.eye(len(values), dtype=bool)
+    if not ((values[off] >= 0) & (values[off] <= 1)).all():
+        raise InputError(f"{path}: expected numbers from 0 to 1, none missing off the diagonal")
+    values[~off] = np.nan
+    pooled = pd.DataFrame(values).groupby(parts[2]).mean().T.groupby(parts[2]).mean()
+    return str(int(parts[0][0])), pooled
 
 
 def read_plate(
@@ -308,34 +238,13 @@ def read_plate(
     Raises
     ------
     InputError
-        If the matrix is not square, complete, named as said and within 0 to 1, or a well of it is
+        If the matrix is not square, complete, named like this and within 0 to 1, or a well of it is
         not in the annotation.
     """
-    matrix = pd.read_csv(io.StringIO(read_text(distances)), index_col=0)
-    names = matrix.index.astype(str)
-    parts, values = (
-        names.str.split("-", expand=True).to_frame(index=False),
-        matrix.to_numpy(np.float64),
-    )
-    if parts.shape[1] != 3 or list(names) != list(matrix.columns) or parts[0].nunique() != 1:
-        raise InputError(
-            f"{distances}: expected equal names of rows and columns, plate-replicate-well, of one "
-            "plate"
-        )
-    off = ~np.eye(len(values), dtype=bool)
-    if not ((values[off] >= 0) & (values[off] <= 1)).all():
-        raise InputError(
-            f"{distances}: expected numbers from 0 to 1, none missing beside the diagonal"
-        )
-    values[~off] = np.nan
-    pooled = pd.DataFrame(values).groupby(parts[2]).mean().T.groupby(parts[2]).mean()
-    facts = (
-        pd.read_csv(io.StringIO(read_text(annotation)), dtype=str, keep_default_na=False)
-        .query("plate == @plate", local_dict={"plate": str(int(parts[0][0]))})
-        .set_index("well")
-    )
-    strange = sorted(set(pooled.index) - set(facts.index))
-    if strange:
+    plate, pooled = _plate_matrix(distances)
+    facts = pd.read_csv(io.StringIO(read_text(annotation)), dtype=str, keep_default_na=False)
+    facts = facts[facts["plate"] == plate].set_index("well")
+    if strange := sorted(set(pooled.index) - set(facts.index)):
         raise InputError(
             f"{annotation}: expected every well of {distances}",
             [f"well {well}" for well in strange],
@@ -355,8 +264,5 @@ def read_plate(
 
 
 def plate_clusters(table: pd.DataFrame, distances: np.ndarray) -> pd.DataFrame:
-    """Return `read_plate`'s table with ``cluster`` and ``position``.
-
-    The wells are clustered as treatments are.
-    """
+    """Return the table of `read_plate` with ``cluster`` and ``position`` among the leaves."""
     return pd.concat([table, cut_tree(tree(distances))], axis=1)

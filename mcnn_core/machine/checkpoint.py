@@ -1,21 +1,22 @@
-"""Checkpoints: the state of a training, and the network's description as YAML.
+"""Checkpoints: the state of a training in files that are whole or ignored.
 
-The state is in files that are whole or ignored.
-
-A checkpoint is a safetensors file and its SHA-256 beside it, written last. No pickle is written or
+A checkpoint is a safetensors file and, written after it, its SHA-256. No pickle is written or
 loaded.
 """
 
-import ast
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from mcnn_core.errors import InputError
 from mcnn_core.machine.files import MARKER, atomic, is_ours, sha256
-from mcnn_core.model import MCNN
+
+# safetensors is imported where it is used, so that `mcnn_core.training` can be tried with torch,
+# NumPy and pandas alone.
 
 #: What the state of a checkpoint holds. ``by`` is "book" if ``make book`` alone has trained, else
 #: "command".
@@ -29,18 +30,12 @@ STATE = {
 }
 
 
-#: What the text of a network's `MCNN.spec` names after its configuration.
-SIZES = ("classes", "channels", "height", "width")
-
-
 def save(
-    folder: Path, state: dict[str, Any], model: MCNN, optimiser: torch.optim.Optimizer
+    folder: Path, state: dict[str, Any], model: nn.Module, optimiser: torch.optim.Optimizer
 ) -> None:
-    """Write tensors, with the scalars as JSON in their header, and keep the two newest.
+    """Write tensors, with the state as JSON in their header, and keep the two newest files."""
+    from safetensors.torch import save as packed
 
-    The SHA-256 beside them is written last. A file without its SHA-256 was being written when the
-    run ended, and is ignored.
-    """
     path = folder / f"epoch_{len(state['history']):03d}.safetensors"
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
     for index, slots in optimiser.state_dict()["state"].items():
@@ -52,11 +47,8 @@ def save(
         raise InputError(
             f"Weights are not finite numbers after {path.stem}; lower the learning rate", bad
         )
-    from safetensors.torch import save as packed  # here: steps alone do without
-
     with atomic(path) as temporary:
-        # Packed first and written here: safetensors' own writing leaves a file of another name if
-        # it is killed.
+        # Packed first: safetensors' own writing leaves a file of another name if it is killed.
         temporary.write_bytes(
             packed(
                 {key: value.contiguous() for key, value in tensors.items()},
@@ -66,38 +58,38 @@ def save(
     with atomic(path.with_suffix(".sha256")) as temporary:
         temporary.write_text(f"{sha256(path)}  {path.name}\n", encoding="ascii")
     for old in checkpoints(folder)[:-2]:
-        old.with_suffix(".sha256").unlink()
-        old.unlink()
+        remove(old)
+
+
+def remove(path: Path) -> None:
+    """Delete a checkpoint, its SHA-256 first."""
+    path.with_suffix(".sha256").unlink()
+    path.unlink()
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """Return the complete checkpoints of a folder, oldest first.
 
-    A file without its SHA-256 is none, and a SHA-256 without its file neither.
+    A file without its SHA-256 was being written when the run ended, and is ignored.
 
     Raises
     ------
     InputError
-        If `mcnn_core.training.train` has made the folder, and somebody else has put such files into
-        it.
+        If `mcnn_core.training.train` made the folder, and such files in it are not its own.
     """
-    theirs = (
-        [path.name for path in sorted(folder.glob("epoch_*")) if not is_ours(path)]
-        if (folder / MARKER).exists()
-        else []
-    )
-    if theirs:
+    made_here = (folder / MARKER).exists()
+    foreign = [
+        path.name for path in sorted(folder.glob("epoch_*")) if made_here and not is_ours(path)
+    ]
+    if foreign:
         raise InputError(
             f"{folder} holds files that look like checkpoints and were not written there by this "
             "program: move them away, or copy the whole folder of a training, hidden files too",
-            theirs,
+            foreign,
         )
     digests = sorted(folder.glob("epoch_*.sha256"), key=lambda path: (len(path.name), path.name))
-    return [
-        path.with_suffix(".safetensors")
-        for path in digests
-        if path.with_suffix(".safetensors").exists()
-    ]
+    found = [path.with_suffix(".safetensors") for path in digests]
+    return [path for path in found if path.exists()]
 
 
 def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -107,16 +99,14 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     expected = path.with_suffix(".sha256").read_text(encoding="ascii", errors="replace").split()
     if [sha256(path), path.name] != expected:
         raise InputError(
-            f"{path} is damaged, it does not match its SHA-256: delete {path.stem}.* to go on from "
-            "the one before"
+            f"{path} is damaged, it does not match its SHA-256: delete {path.stem}.* to resume "
+            "from the one before"
         )
     try:
         with safe_open(path, framework="pt") as file:
-            tensors, state = (
-                # An open safetensors file is no dict: it cannot be iterated over.
-                {key: file.get_tensor(key) for key in file.keys()},  # noqa: SIM118
-                {"by": "command", **json.loads(file.metadata()["state"])},
-            )
+            # An open safetensors file is no dict: it cannot be iterated over.
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            state = {"by": "command", **json.loads(file.metadata()["state"])}
         wrong = [
             f"{key} is not {kind.__name__}"
             for key, kind in STATE.items()
@@ -126,12 +116,12 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         wrong = [f"{type(error).__name__}: {error}"]
     if wrong:
         raise InputError(
-            f"{path} is no checkpoint: delete {path.stem}.* to go on from the one before", wrong
+            f"{path} is not a checkpoint: delete {path.stem}.* to resume from the one before", wrong
         )
     return tensors, state
 
 
-def part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     """Return the tensors named ``<prefix>.<key>``, by key."""
     return {
         key.removeprefix(f"{prefix}."): value
@@ -140,10 +130,10 @@ def part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tenso
     }
 
 
-def load_weights(path: Path, tensors: dict[str, torch.Tensor], model: MCNN) -> None:
+def load_weights(path: Path, tensors: dict[str, torch.Tensor], model: nn.Module) -> None:
     """Put the weights of a checkpoint into a model; InputError if they are of another network."""
     try:
-        model.load_state_dict(part(tensors, "model"))
+        model.load_state_dict(_part(tensors, "model"))
     except RuntimeError as error:
         raise InputError(
             f"{path} does not hold the weights of this network: delete the folder to train again",
@@ -151,56 +141,45 @@ def load_weights(path: Path, tensors: dict[str, torch.Tensor], model: MCNN) -> N
         ) from error
 
 
-def parts(text: Any) -> dict[str, str]:
+def parts(text: object) -> dict[str, str]:
     """Take the text of a recipe or of a network's `MCNN.spec` apart; nothing if it is neither."""
-    try:
-        tree = ast.parse(text, mode="eval").body
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
-        return {}
-    first, *sizes = tree.elts if isinstance(tree, ast.Tuple) and tree.elts else [tree]
-    if not isinstance(first, ast.Call):
-        return {}
-    return {item.arg or "": ast.unparse(item.value) for item in first.keywords} | {
-        name: ast.unparse(item) for name, item in zip(SIZES, sizes, strict=False)
-    }
+    fields = dict(re.findall(r"(\w+)=(\([^()]*\)|[^,()]+)", str(text)))
+    sizes = re.search(r"\), (\d+), (\d+), (\d+), (\d+)\)$", str(text))
+    names = ("classes", "channels", "height", "width")
+    return fields | dict(zip(names, sizes.groups() if sizes else (), strict=False))
 
 
-def differences(there: dict[str, str], here: dict[str, str]) -> list[str]:
-    """Say field by field in what one training differs from another.
+def differences(saved: dict[str, str], wanted: dict[str, str]) -> list[str]:
+    """Name field by field what a saved training has otherwise than the one that is wanted.
 
     A line is such as "recipe: epochs 27 there, 120 here".
     """
-    told = []
-    for key in dict.fromkeys([*here, *there]):
-        if there.get(key) == here.get(key):
+    found = []
+    for key in dict.fromkeys([*wanted, *saved]):
+        if saved.get(key) == wanted.get(key):
             continue
-        theirs, ours = parts(there.get(key)), parts(here.get(key))
-        fields = (
-            [name for name in dict.fromkeys([*ours, *theirs]) if theirs.get(name) != ours.get(name)]
-            if theirs and ours
-            else []
-        )
-        told += [
-            f"{key}: {name} {theirs.get(name, 'not named')} there, {ours.get(name, 'not named')} "
-            "here"
-            for name in fields
+        old, new = parts(saved.get(key)), parts(wanted.get(key))
+        fields = [
+            f"{key}: {name} {old.get(name, 'not named')} there, {new.get(name, 'not named')} here"
+            for name in dict.fromkeys([*new, *old])
+            if old and new and old.get(name) != new.get(name)
         ]
-        if not fields:
-            absent = [place for place, one in (("there", there), ("here", here)) if key not in one]
-            told.append(f"{key}: none {absent[0]}" if absent else f"{key}: not the same")
-    return told
+        absent = [place for place, one in (("there", saved), ("here", wanted)) if key not in one]
+        found += fields or [f"{key}: none {absent[0]}" if absent else f"{key}: not the same"]
+    return found
 
 
 def resume(
-    folder: Path, identity: dict[str, str], model: MCNN, optimiser: torch.optim.Optimizer
+    folder: Path, identity: dict[str, str], model: nn.Module, optimiser: torch.optim.Optimizer
 ) -> dict[str, Any]:
     """Put the newest checkpoint into model and optimiser.
 
-    Return its state, or that of a beginning.
+    Return its state, or without a checkpoint that of a beginning.
     """
+    beginning = {"step": 0, "history": [], "finished": False, "precision": "auto", "by": "book"}
     found = checkpoints(folder)
     if not found:
-        return {"step": 0, "history": [], "finished": False, "precision": "auto", "by": "book"}
+        return beginning
     tensors, state = read(found[-1])
     if other := differences(state["identity"], identity):
         raise InputError(
@@ -210,11 +189,11 @@ def resume(
         )
     load_weights(found[-1], tensors, model)
     slots: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in part(tensors, "optimiser").items():
+    for key, value in _part(tensors, "optimiser").items():
         index, slot = key.split(".")
         # In the memory order of the weights, which the fused optimiser takes for granted.
         slots.setdefault(int(index), {})[slot] = (
             value.to(memory_format=torch.channels_last) if value.dim() == 4 else value
         )
     optimiser.load_state_dict({**optimiser.state_dict(), "state": slots})
-    return {key: state[key] for key in ("step", "history", "finished", "precision", "by")}
+    return {key: state[key] for key in beginning}

@@ -1,23 +1,23 @@
-"""The processor that computes: which one, at what precision, reproducibly."""
+"""The processor that computes: which one, at what precision, fed how, and reproducibly."""
 
 import ctypes
 import os
-import time
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 
-# The machine ---------------------------------------------------------------
-
 
 @lru_cache(maxsize=1)
 def device() -> torch.device:
-    """Return this process's device: its GPU where there is one, else the CPU.
+    """Return this process's device: its GPU, as torchrun numbers them, where there is one.
 
-    torchrun numbers the GPUs.
+    Without one it is the CPU.
     """
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
@@ -41,41 +41,40 @@ def _keep_memory() -> None:
 
 
 def bfloat16(precision: str = "auto") -> bool:
-    """Whether to compute convolutions in bfloat16: "auto" means where it is faster here."""
-    return _bfloat16_is_faster(device().type) if precision == "auto" else precision == "bfloat16"
+    """Whether to compute convolutions in bfloat16; "auto" means where it is fast here.
 
-
-@lru_cache(maxsize=2)
-def _bfloat16_is_faster(kind: str) -> bool:
-    """Multiply matrices in both precisions.
-
-    That a processor has instructions for bfloat16 does not tell: with AMX they are several times as
-    fast as float32, without it they can take twice as long. So a clear margin decides, not noise.
+    The model of the processor decides, so the answer is the same in every run. AMX multiplies
+    bfloat16 several times as fast as float32, and AVX512-BF16 does so twice as fast on AMD, but
+    half as fast on an Intel processor without AMX. Elsewhere bfloat16 is emulated or untried.
     """
-    if kind == "cuda":
+    if precision != "auto":
+        return precision == "bfloat16"
+    if device().type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     able = torch.cpu.get_capabilities()
-    if not (able.get("amx_bf16") or able.get("avx512_bf16") or able.get("bf16")):
-        return False  # emulated: slower than float32
-    threads = torch.get_num_threads()
-    # Threads that wait for each other on a busy machine would measure that.
-    torch.set_num_threads(1)
-    try:
-        pairs = [
-            (_product_seconds(torch.bfloat16), _product_seconds(torch.float32)) for _ in range(16)
-        ]
-    finally:
-        torch.set_num_threads(threads)
-    quickest = np.min(pairs, axis=0)
-    return bool(quickest[0] < 0.8 * quickest[1])
+    amd = "AMD" in str(able.get("cpu_name"))
+    return bool(able.get("amx_bf16") or (amd and able.get("avx512_bf16")))
 
 
-def _product_seconds(dtype: torch.dtype, side: int = 512) -> float:
-    """Return the wall time of a product of two square matrices on the CPU."""
-    matrix = torch.ones(side, side, dtype=dtype)
-    began = time.perf_counter()
-    matrix @ matrix
-    return time.perf_counter() - began
+def pinned(array: np.ndarray) -> torch.Tensor:
+    """Return an array as a tensor, in memory that a GPU can copy from where there is one."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory() if device().type == "cuda" else tensor
+
+
+def ahead(items: Iterator[Any]) -> Iterator[Any]:
+    """Make the next two items in a thread while one is used, where a GPU does the computing.
+
+    A CPU has no time to spare.
+    """
+    if device().type == "cpu":
+        yield from items
+        return
+    with ThreadPoolExecutor(1) as pool:
+        waiting = deque(pool.submit(next, items, None) for _ in range(2))
+        while (item := waiting.popleft().result()) is not None:
+            waiting.append(pool.submit(next, items, None))
+            yield item
 
 
 @contextmanager

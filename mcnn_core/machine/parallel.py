@@ -6,7 +6,7 @@ normalisation sees the whole batch, so that the number of processes changes a re
 alone. The paper trained on one GPU; this is [ours].
 
 The store of torchrun, by which its processes find each other, listens on every network interface
-and asks nobody for a password. On one machine `launch` takes a file in its stead, and what the
+and asks no one for a password. On one machine `launch` takes a file in its stead, and what the
 processes exchange stays on the loopback interface.
 """
 
@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,10 +33,9 @@ from mcnn_core.machine.device import device
 
 #: In the environment of a process that `launch` started: the file by which it finds the others.
 MEETING = "MCNN_MEETING"
-
-
 #: Seconds that processes have to end by themselves once another has ended.
 GRACE = 30
+RESUME = "Run the same command again: it resumes from the last checkpoint"
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,7 @@ class Team:
     size: int = 1  #: number of processes
 
     def spread(self, model: nn.Module) -> nn.Module:
-        """Return the network to call in training.
-
-        `model` itself, or wrapped so that gradients are averaged.
-        """
+        """Return the network to call in training: `model`, or wrapped to average gradients."""
         if self.size == 1:
             return model
         _share_norms(model)
@@ -106,8 +103,7 @@ def _ended(*_: object) -> None:
     # or the launcher's signal ends this process before it has said why
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise LostProcessError(
-        "Another process of this training has ended, so all of them stop. "
-        "Run the same command again: it goes on from the last checkpoint"
+        f"Another process of this training has ended, so all of them stop. {RESUME}"
     )
 
 
@@ -140,65 +136,67 @@ def launch(command: Sequence[str | os.PathLike], processes: int) -> None:
     SystemExit
         If one ended with another status than 0, with that status: it has said why.
     """
-    loopback = next(name for _, name in socket.if_nameindex() if name in ("lo", "lo0"))
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // processes))
+    started: list[subprocess.Popen] = []
+    stopped: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: stopped.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    # Its blocking is inherited: Ctrl-C reaches this process alone, so that one message is printed
+    # and not one per process.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     with tempfile.TemporaryDirectory(prefix="mcnn-") as private:
-        shared = os.environ | {
-            MEETING: f"{private}/meeting",
-            "WORLD_SIZE": str(processes),
-            "OMP_NUM_THREADS": threads,
-            "GLOO_SOCKET_IFNAME": loopback,
-            "NCCL_SOCKET_IFNAME": f"={loopback}",
-        }
-        team: list[subprocess.Popen] = []
-        stopped: list[int] = []
-        before = {
-            number: signal.signal(number, lambda number, _: stopped.append(number))
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        # Its blocking is inherited: Ctrl-C reaches this process alone, so that one message is
-        # printed and not one per process.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            for rank in map(str, range(processes)):
-                team.append(
-                    subprocess.Popen(command, env=shared | {"RANK": rank, "LOCAL_RANK": rank})
-                )
+            for rank in range(processes):
+                environment = _environment(rank, processes, f"{private}/meeting")
+                started.append(subprocess.Popen(command, env=environment))
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            while (codes := [process.poll() for process in team]).count(0) < processes and not any(
-                codes
-            ):
+            codes: list[Any] = [None] * processes
+            while codes.count(0) < processes and not any(codes):
                 if stopped:
                     raise KeyboardInterrupt
                 time.sleep(0.1)
+                codes = [process.poll() for process in started]
             if any(codes):
-                _end(team)
+                _end(started)
                 ended, code = next((rank, code) for rank, code in enumerate(codes) if code)
                 if code < 0:
                     raise LostProcessError(
                         f"Process {ended + 1} of {processes} was ended by "
-                        f"{signal.Signals(-code).name}, so all of them stop. "
-                        "Run the same command again: it goes on from the last checkpoint"
+                        f"{signal.Signals(-code).name}, so all of them stop. {RESUME}"
                     )
                 sys.exit(code)
         finally:
-            for (
-                process
-            ) in team:  # on Ctrl-C; files are whole or absent, so nothing is left to finish
+            # On Ctrl-C; files are whole or absent, so nothing is left to finish.
+            for process in started:
                 process.kill()
-            for process in team:
                 process.wait()
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
 
-def _end(team: Sequence[subprocess.Popen]) -> None:
+def _environment(rank: int, processes: int, meeting: str) -> dict[str, str]:
+    """Return the environment of one process of a team, by which it finds the others."""
+    loopback = next(name for _, name in socket.if_nameindex() if name in ("lo", "lo0"))
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // processes))
+    return os.environ | {
+        MEETING: meeting,
+        "WORLD_SIZE": str(processes),
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "OMP_NUM_THREADS": threads,
+        "GLOO_SOCKET_IFNAME": loopback,
+        "NCCL_SOCKET_IFNAME": f"={loopback}",
+    }
+
+
+def _end(started: Sequence[subprocess.Popen]) -> None:
     """Let processes say why they end, for they may be waiting for one that has ended."""
-    for process in team:
+    for process in started:
         process.terminate()
     until = time.monotonic() + GRACE
-    while any(process.poll() is None for process in team) and time.monotonic() < until:
+    while any(process.poll() is None for process in started) and time.monotonic() < until:
         time.sleep(0.1)
 
 
@@ -248,10 +246,7 @@ class _SharedNorm(_BatchNorm):
 
 
 def _share_norms(model: nn.Module) -> None:
-    """Let every batch normalisation of a network see the batches of all processes.
-
-    Parameters stay the same objects.
-    """
+    """Let every batch normalisation see the batches of all processes; parameters stay the same."""
     for parent in model.modules():
         for name, child in parent.named_children():
             if isinstance(child, _BatchNorm):

@@ -11,14 +11,13 @@ workers::
 and name the scheduler::
 
     make book PARAMS="scheduler=tcp://HOST:8786" ...
-    python -m mcnn_book preprocess --screen plates.csv --out store --scheduler tcp://HOST:8786
-    python -m mcnn_book embed --store store --model model --out activations \
-        --scheduler tcp://HOST:8786
+    preprocess(screen, "store", workers="tcp://HOST:8786")
+    embed_screen(model, store, "activations", scheduler="tcp://HOST:8786")
 
 Workers may come and go: the task of one that dies is given to another, and since a task writes the
 same bytes at the same place whoever does it, and does it once or twice, the result is that of one
 machine (of the embedding: of one with the same processor and the same number of threads per
-worker). When no worker is left the run stops; the same command goes on with what is missing. A
+worker). When no worker is left the run stops; the same command resumes with what is missing. A
 scheduler does what anyone who reaches its port asks: keep it within a network that you trust.
 """
 
@@ -47,19 +46,15 @@ from mcnn_core.machine.files import atomic
 #: Seconds that a run waits for the scheduler to answer, and for a worker while there is none.
 PATIENCE = 30.0
 
-
 RESUME = (
     "start workers (dask worker ADDRESS), then give the same command again: "
-    "it goes on with what is missing"
+    "it resumes with what is missing"
 )
 
 
 @lru_cache
 def software() -> dict[str, str]:
-    """Return what all machines must share so that they compute the same.
-
-    This is the package's source, Python, NumPy and torch.
-    """
+    """Return what all machines must share: the package's source, Python, NumPy and torch."""
     code, package = hashlib.sha256(), Path(__file__).parents[1]
     for path in sorted(package.rglob("*.py")):
         code.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
@@ -150,14 +145,11 @@ class Pool:
             try:
                 result = future.result()
             except CancelledError:
-                raise InputError(
-                    f"{self._address}: the scheduler was lost; "
-                    "start it and its workers again, and give the same command"
-                ) from None
+                raise self._lost() from None
             except self._killed as error:
                 raise InputError(
                     f"{self._address}: several workers died of one task, "
-                    f"for want of memory perhaps; {RESUME}",
+                    f"perhaps for lack of memory; {RESUME}",
                     [str(error)],
                 ) from error
             yield what, result
@@ -166,10 +158,13 @@ class Pool:
         try:
             return len(self._client.nthreads())
         except (OSError, TimeoutError, CancelledError) as error:
-            raise InputError(
-                f"{self._address}: the scheduler was lost; "
-                "start it and its workers again, and give the same command"
-            ) from error
+            raise self._lost() from error
+
+    def _lost(self) -> InputError:
+        return InputError(
+            f"{self._address}: the scheduler was lost; "
+            "start it and its workers again, and give the same command"
+        )
 
 
 def _check(client: Any, folder: Path, files: Sequence[str]) -> None:
@@ -178,12 +173,12 @@ def _check(client: Any, folder: Path, files: Sequence[str]) -> None:
     with atomic(mark) as temporary:
         temporary.touch()
     try:
-        told = client.run(_unfit, software(), str(mark), list(files), on_error="return")
+        replies = client.run(_unfit, software(), str(mark), list(files), on_error="return")
     finally:
         mark.unlink()
     problems = [
         f"worker {address} {problem}"
-        for address, found in sorted(told.items())
+        for address, found in sorted(replies.items())
         for problem in (found if isinstance(found, list) else [f"cannot run this package: {found}"])
     ]
     if problems:
@@ -219,7 +214,7 @@ def pool(workers: int | str, folder: Path, files: Sequence[str] = ()) -> Iterato
         finally:
             executor.shutdown(cancel_futures=True)
         return
-    from distributed import Client  # a second to import, and needed here alone
+    from distributed import Client  # takes a second to import, and only clusters need it
 
     try:
         client = Client(workers, timeout=PATIENCE, set_as_default=False)

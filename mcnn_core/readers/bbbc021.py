@@ -5,13 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-from pandera.pandas import Check
 
 from mcnn_core.errors import InputError, Problem
 from mcnn_core.readers.loaddata import (
     A_DOSE,
-    FILLED,
     _channels,
+    _is_dose,
     _problems,
     _read_csv,
     _refuse,
@@ -28,16 +27,13 @@ def _find(folder: Path, name: str) -> Path:
     for path in filter(Path.is_file, (folder / name, folder / f"{name}.gz")):
         return path
     raise InputError(
-        f"{folder / name} is missing (also as .gz): give the folder that holds BBBC021; make data "
-        "SCREEN=bbbc021 DATA=DIR fetches it"
+        f"{folder / name} is missing, with and without .gz: name the folder that holds BBBC021, or "
+        "fetch it with make data SCREEN=bbbc021 DATA=DIR"
     )
 
 
 def _annotation(path: Path, treatments: pd.Series) -> tuple[pd.Series, list[Problem]]:
-    """Return the mechanism of each treatment, and the problems of the annotation.
-
-    There is one problem per row that annotates nothing or anew.
-    """
+    """Return the mechanism of each treatment, and a problem per row that annotates none or anew."""
     rows = _read_csv(path)
     missing = [
         Problem(f"column {name} is missing", "column-missing", str(path), 1, name)
@@ -45,35 +41,45 @@ def _annotation(path: Path, treatments: pd.Series) -> tuple[pd.Series, list[Prob
         if name not in rows
     ]
     if missing:
-        raise InputError(
-            f"{path}: an annotation has the columns compound, concentration, moa", missing
-        )
-    checked = rows.assign(treatment=_treatments(rows["compound"], rows["concentration"]))
+        raise InputError(f"{path}: expected the columns compound, concentration and moa", missing)
+    treatment, dose = _treatments(rows["compound"], rows["concentration"]), rows["concentration"]
+    mechanism, known = rows["moa"].str.strip(), treatment != ""
     problems, _ = _problems(
         path,
-        checked,
         {
-            "concentration": [("not-a-dose", A_DOSE)],
-            "moa": [("cell-empty", FILLED)],
-            "treatment": [
-                (
-                    "annotation-of-nothing",
-                    Check(
-                        lambda text: text.isin(treatments) | (text == ""),
-                        error="does not occur in the image table",
-                    ),
-                ),
-                (
-                    "mechanism-ambiguous",
-                    Check(
-                        lambda text: ~text.duplicated(keep=False) | (text == ""),
-                        error="is annotated more than once",
-                    ),
-                ),
-            ],
+            ("concentration", "not-a-dose"): (dose, ~_is_dose(dose), A_DOSE),
+            ("moa", "cell-empty"): (rows["moa"], mechanism == "", "is empty"),
+            ("treatment", "annotation-of-nothing"): (
+                treatment,
+                known & ~treatment.isin(treatments),
+                "does not occur in the image table",
+            ),
+            ("treatment", "mechanism-ambiguous"): (
+                treatment,
+                known & treatment.duplicated(keep=False),
+                "is annotated more than once",
+            ),
         },
     )
-    return checked.drop_duplicates("treatment").set_index("treatment")["moa"].str.strip(), problems
+    return mechanism.set_axis(treatment)[~treatment.duplicated().to_numpy()], problems
+
+
+def _other_fields(path: Path, rows: pd.DataFrame, site: pd.Series) -> list[Problem]:
+    """Return a problem per file whose name is that of another well, site or channel."""
+    problems = []
+    field = rows["Metadata_Well"].map(_well) + "_s" + site
+    for channel, wheel in BBBC021_CHANNELS.items():
+        column = f"FileName_{channel}"
+        for index, name, start in zip(rows.index, rows[column], field, strict=True):
+            mark = f"{start}_w{wheel}"
+            if mark not in name:
+                what = f"expected the file of this field and channel (…{mark}….tif), got {name!r}"
+                where = f"{path}, line {index + 1}, {column}"
+                line = int(index) + 1
+                problems.append(
+                    Problem(f"{where}: {what}", "file-of-another-field", str(path), line, column)
+                )
+    return problems
 
 
 def read_bbbc021(
@@ -119,7 +125,7 @@ def examine_bbbc021(
     """
     folder = Path(folder)
     if taxol not in ("ljosa", "all"):
-        raise InputError(f"taxol={taxol!r}: choose 'ljosa' or 'all'")
+        raise InputError(f"taxol: expected 'ljosa' or 'all', got {taxol!r}")
     path = _find(folder, "BBBC021_v1_image.csv")
     rows = _read_csv(path).rename(
         columns={
@@ -128,61 +134,30 @@ def examine_bbbc021(
             "Replicate": "Metadata_Replicate",
         }
     )
+    needed = ("Plate", "Well", "Replicate", "Compound", "Concentration")
     files = [f"FileName_{channel}" for channel in BBBC021_CHANNELS]
-    _channels(
-        path,
-        rows,
-        [
-            "Metadata_Plate",
-            "Metadata_Well",
-            "Metadata_Replicate",
-            "Metadata_Compound",
-            "Metadata_Concentration",
-            *files,
-        ],
-    )
-    well = rows["Metadata_Well"].map(_well)
+    _channels(path, rows, [*(f"Metadata_{name}" for name in needed), *files])
     site = rows["FileName_DAPI"].str.extract(r"_s(\d+)_w1")[0].fillna("")
-    mark = {
-        channel: pd.Series(
-            [f"{name}_s{number}_w{wheel}" for name, number in zip(well, site, strict=True)],
-            rows.index,
-        )
-        for channel, wheel in BBBC021_CHANNELS.items()
-    }
-    problems = [
-        Problem(
-            f"{path}, line {index + 1}, FileName_{channel}: {name!r} is not this field in this "
-            f"channel (…{mark[channel][index]}….tif)",
-            "file-of-another-field",
-            str(path),
-            index + 1,
-            f"FileName_{channel}",
-        )
-        for channel in BBBC021_CHANNELS
-        for index, name in rows[f"FileName_{channel}"].items()
-        if mark[channel][index] not in name
-    ]
+    problems = _other_fields(path, rows, site)
     treatments = _treatments(rows["Metadata_Compound"], rows["Metadata_Concentration"])
     mechanism, wrong = _annotation(_find(folder, "BBBC021_v1_moa.csv"), treatments)
     batch = rows["Metadata_Plate"].str.split("_").str[0].astype(str)
-    positive = (
-        (treatments == "taxol | 0.3") & ~((batch == "Week1") & (well == "D05")) & (taxol == "ljosa")
-    )
+    first_week = (batch == "Week1") & (rows["Metadata_Well"].map(_well) == "D05")
+    positive = (treatments == "taxol | 0.3") & ~first_week & (taxol == "ljosa")
     rows = rows.assign(
         Metadata_Site=site,
         Metadata_Batch=batch,
         Metadata_control_type=positive.map({True: "poscon", False: ""}),
         Metadata_MoA=treatments.map(mechanism).fillna("").mask(positive, ""),
     )
-    table, unfit, files = _table(
-        path, rows, tuple(BBBC021_CHANNELS), folder, folder, must_exist=False
-    )
+    channels = tuple(BBBC021_CHANNELS)
+    table, unfit, paths = _table(path, rows, channels, folder, folder, must_exist=False)
     listed = [problem.row - 1 for problem in problems if problem.row]
-    table = table.drop(index=listed, errors="ignore")
-    name = "simulated BBBC021" if simulated else "BBBC021"
-    return (
-        Screen(name, table, tuple(BBBC021_CHANNELS), Path(os.path.realpath(folder)), simulated),
-        problems + wrong + unfit,
-        files,
+    screen = Screen(
+        "simulated BBBC021" if simulated else "BBBC021",
+        table.drop(index=listed, errors="ignore"),
+        channels,
+        Path(os.path.realpath(folder)),
+        simulated,
     )
+    return screen, problems + wrong + unfit, paths

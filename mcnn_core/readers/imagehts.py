@@ -88,7 +88,7 @@ def _read_tab(path: Path, required: Sequence[str]) -> tuple[pd.DataFrame, list[s
     if problems:
         return pd.DataFrame(columns=list(required), dtype=str), problems
     problems = [
-        f"{path}, line {at + 1}: {len(cells)} cells where the header has {len(header)}"
+        f"{path}, line {at + 1}: expected {len(header)} cells as in the header, got {len(cells)}"
         for at, cells in rows
         if len(cells) != len(header)
     ]
@@ -101,69 +101,70 @@ def _read_tab(path: Path, required: Sequence[str]) -> tuple[pd.DataFrame, list[s
 # ------------------------------------------------------------------------- conf files
 
 
-def _image_conf(path: Path) -> tuple[dict[str, list[str]], list[str]]:
-    """Return the fields of ``imageconf.txt`` and the wells in order.
+#: The parts of a file name, and the fields of ``imageconf.txt`` that list them.
+PARTS = {
+    "plate": "PlateNames",
+    "replicate": "ReplicateNames",
+    "row": "RowNames",
+    "col": "ColNames",
+    "channel": "ChannelNames",
+}
 
-    Refuse it with all that is wrong.
-    """
+
+def _name_problems(path: Path, conf: dict[str, list[str]]) -> list[str]:
+    """Say what is wrong with the fields of ``imageconf.txt`` by which images are found."""
+    listed = {name: conf[name] for name in PARTS.values()}
+    pattern = ", ".join(conf["SourceFilenamePattern"])
+    problems = [
+        f"{value!r} has a character that no file name has"
+        for value in (pattern, *(value for values in listed.values() for value in values))
+        if not value.isprintable()
+    ]
+    problems += [
+        f"{name} has {len(listed[name])} values and SourceFilenamePattern lacks {{{part}}}"
+        for part, name in PARTS.items()
+        if len(listed[name]) > 1 and f"{{{part}}}" not in pattern
+    ]
+    problems += [
+        f"SourceFilenamePattern: {{{part}}} is not one of "
+        f"{', '.join(f'{{{name}}}' for name in PARTS)}"
+        for part in re.findall(r"\{([^}]*)\}", pattern)
+        if part not in PARTS
+    ]
+    problems += [
+        f"{name}: {value!r} occurs twice"
+        for name, values in listed.items()
+        for value in repeated(values)
+    ]
+    wells = math.prod(len(listed[name]) for name in list(PARTS.values())[:-1])
+    if wells > MAX_WELLS:
+        raise InputError(f"{path}: expected at most {MAX_WELLS:,} wells in all, got {wells:,}")
+    problems += [
+        f"RowNames and ColNames: {row + column!r} is not a well"
+        for row, column in product(conf["RowNames"], conf["ColNames"])
+        if not _well(row + column)
+    ]
+    if len(conf["ChannelNames"]) > MAX_CHANNELS:
+        problems.append(f"expected 1 to {MAX_CHANNELS} channels, got {len(conf['ChannelNames'])}")
+    return problems
+
+
+def _image_conf(path: Path) -> tuple[dict[str, list[str]], list[str]]:
+    """Return the fields of ``imageconf.txt`` and the wells in order, or refuse it."""
     conf = read_conf(path)
-    names = {
-        "plate": "PlateNames",
-        "replicate": "ReplicateNames",
-        "row": "RowNames",
-        "col": "ColNames",
-        "channel": "ChannelNames",
-    }
     problems = [
         f"field {name} is missing"
-        for name in ("SourceFilenamePattern", *names.values())
+        for name in ("SourceFilenamePattern", *PARTS.values())
         if not conf.get(name)
-    ]
-    if not problems:
-        pattern = ", ".join(conf["SourceFilenamePattern"])
-        problems += [
-            f"{value!r} has a character that no file name has"
-            for value in (pattern, *(each for name in names.values() for each in conf[name]))
-            if not value.isprintable()
-        ]
-        problems += [
-            f"{name} has {len(conf[name])} values and SourceFilenamePattern lacks {{{part}}}"
-            for part, name in names.items()
-            if len(conf[name]) > 1 and f"{{{part}}}" not in pattern
-        ]
-        problems += [
-            f"SourceFilenamePattern: {{{part}}} is not one of "
-            f"{', '.join(f'{{{name}}}' for name in names)}"
-            for part in re.findall(r"\{([^}]*)\}", pattern)
-            if part not in names
-        ]
-        problems += [
-            f"{name}: {value!r} occurs twice"
-            for name in names.values()
-            for value in repeated(conf[name])
-        ]
-        wells = math.prod(
-            len(conf[name]) for name in ("PlateNames", "ReplicateNames", "RowNames", "ColNames")
-        )
-        if wells > MAX_WELLS:
-            raise InputError(f"{path}: {wells:,} wells in all; {MAX_WELLS:,} at most are right")
-        problems += [
-            f"RowNames and ColNames: {row + column!r} is not a well"
-            for row, column in product(conf["RowNames"], conf["ColNames"])
-            if not _well(row + column)
-        ]
-        if len(conf["ChannelNames"]) > MAX_CHANNELS:
-            problems.append(f"{len(conf['ChannelNames'])} channels, 1 to {MAX_CHANNELS} are right")
-    if "Montage" in conf and not (
-        len(conf["Montage"]) == 2
-        and all(re.fullmatch("[1-9][0-9]?", count) for count in conf["Montage"])
-    ):
+    ] or _name_problems(path, conf)
+    montage = conf.get("Montage", ["1", "1"])
+    if len(montage) != 2 or not all(re.fullmatch("[1-9][0-9]?", number) for number in montage):
         problems.append(
-            f"Montage: {', '.join(conf['Montage'])!r}: columns and rows of fields are right, as in "
-            "2, 2"
+            "Montage: expected the columns and rows of fields, as in 2, 2, got "
+            f"{', '.join(montage)!r}"
         )
     if problems:
-        raise InputError(f"{path}: this is not the image conf of a screen", problems)
+        raise InputError(f"{path}: invalid image conf of a screen", problems)
     return conf, [
         _well(row + column) for row, column in product(conf["RowNames"], conf["ColNames"])
     ]
@@ -172,57 +173,64 @@ def _image_conf(path: Path) -> tuple[dict[str, list[str]], list[str]]:
 def _matcher(pattern: str) -> re.Pattern:
     """Return what a wildcard such as ``*`` or ``[AB]05`` matches; a star stands for any text."""
     if not re.fullmatch(r"[\w\[\]\-*.?|()]+", pattern, re.ASCII):
-        raise re.error("letters, digits and [ ] - * . ? | ( ) are right")
+        raise re.error("expected letters, digits and [ ] - * . ? | ( )")
     if len(pattern) > MAX_WILDCARD or len(re.findall("[*?]", pattern)) > MAX_REPEATS:
         raise re.error(
-            f"{MAX_WILDCARD} characters and {MAX_REPEATS} of * and ? at most are right; take "
-            "several rows"
+            f"expected at most {MAX_WILDCARD} characters and {MAX_REPEATS} of * and ?; use several "
+            "rows"
         )
     return re.compile(re.sub(r"(?<!\.)\*", ".*", pattern), re.IGNORECASE | re.ASCII)
 
 
-def _contents(
-    path: Path, plates: int, wells: list[str], negative: Sequence[str]
-) -> tuple[dict[tuple[int, str], str], list[str]]:
-    """Return the content of every plate and well, and all problems of ``plateconf.txt``.
+def _rules(
+    path: Path, rows: pd.DataFrame, plates: int, wells: list[str]
+) -> tuple[np.ndarray, list[str]]:
+    """Return the last row of ``plateconf.txt`` that matches each plate and well, -1 for none.
 
-    The last matching row decides.
+    Return also a problem for each row that cannot be used.
     """
-    conf, row_of = read_conf(path), np.full((plates, len(wells)), -1)
+    row_of, problems = np.full((plates, len(wells)), -1), []
     numbers = list(map(str, range(1, plates + 1)))
     matching = cache(
         lambda wildcard, of_plates: np.array(
             [bool(_matcher(wildcard).fullmatch(name)) for name in (numbers if of_plates else wells)]
         )
     )
-    rows, problems = _read_tab(path, ("Plate", "Well", "Content"))
-    for name, right in (("Wells", len(wells)), ("Plates", plates)):
-        if conf.get(name, [str(right)]) != [str(right)]:
-            problems.append(
-                f"{path}, {name}: {', '.join(conf[name])} where imageconf.txt has {right}"
-            )
-    for row, (at, plate, well, content) in enumerate(
-        zip(rows.index, rows["Plate"], rows["Well"], rows["Content"], strict=True)
-    ):
+    columns = (rows[name] for name in ("Plate", "Well", "Content"))
+    for row, (index, plate, well, content) in enumerate(zip(rows.index, *columns, strict=True)):
+        where = f"{path}, line {index + 1}"
         try:
-            on, here = matching(plate, True), matching(well, False)
+            of_plates, of_wells = matching(plate, True), matching(well, False)
         except re.error as error:
-            problems.append(
-                f"{path}, line {at + 1}: {plate!r}, {well!r} is not a wildcard: {error}"
-            )
+            problems.append(f"{where}: {plate!r}, {well!r} is not a wildcard: {error}")
             continue
-        if not on.any() or not here.any():
-            problems.append(
-                f"{path}, line {at + 1}: plate {plate!r}, well {well!r} is no well of this screen"
-            )
+        if not of_plates.any() or not of_wells.any():
+            problems.append(f"{where}: plate {plate!r}, well {well!r} is not a well of this screen")
         if not content:
-            problems.append(f"{path}, line {at + 1}: Content is empty")
-        row_of[np.ix_(on, here)] = row
-    open_ = np.argwhere(row_of < 0)
-    if len(open_) and len(rows):
+            problems.append(f"{where}: Content is empty")
+        row_of[np.ix_(of_plates, of_wells)] = row
+    return row_of, problems
+
+
+def _contents(
+    path: Path, plates: int, wells: list[str], negative: Sequence[str]
+) -> tuple[dict[tuple[int, str], str], list[str]]:
+    """Return the content of every plate and well, and all problems of ``plateconf.txt``."""
+    conf = read_conf(path)
+    rows, problems = _read_tab(path, ("Plate", "Well", "Content"))
+    for name, expected in (("Wells", str(len(wells))), ("Plates", str(plates))):
+        if conf.get(name, [expected]) != [expected]:
+            problems.append(
+                f"{path}, {name}: expected {expected} as in imageconf.txt, got "
+                f"{', '.join(conf[name])}"
+            )
+    row_of, wrong = _rules(path, rows, plates, wells)
+    problems += wrong
+    empty = np.argwhere(row_of < 0)
+    if len(empty) and len(rows):
         problems.append(
-            f"{path}: no row says what is in {len(open_)} wells, such as plate {open_[0][0] + 1}, "
-            f"well {wells[open_[0][1]]}"
+            f"{path}: no row says what is in {len(empty)} wells, such as plate {empty[0][0] + 1}, "
+            f"well {wells[empty[0][1]]}"
         )
     contents = list(rows["Content"].str.lower())
     found = {
@@ -231,8 +239,7 @@ def _contents(
     }
     if len(rows) and not {name.lower() for name in negative} & set(found.values()):
         problems.append(
-            f"{path}: names no negative control: a row with the Content {' or '.join(negative)} is "
-            "right"
+            f"{path}: no negative control: expected a row with the Content {' or '.join(negative)}"
         )
     return found, problems
 
@@ -240,10 +247,9 @@ def _contents(
 def _flagged(
     path: Path, plates: int, replicates: int, wells: list[str]
 ) -> tuple[set[tuple[int, int, str]], list[str]]:
-    """Return plate, replicate and well of every failed measurement, and problems.
-
-    Both are those of ``screenlog.txt``.
-    """
+    """Return plate, replicate and well of every failure in ``screenlog.txt`` and its problems."""
+    if not path.is_file():
+        return set(), []
     rows, problems = _read_tab(path, ("Plate", "Replicate", "Well", "Flag"))
     flagged, known = set(), set(wells)
     for at, row in zip(rows.index, rows.to_dict("records"), strict=True):
@@ -258,17 +264,15 @@ def _flagged(
         if not (
             1 <= plate <= plates and 1 <= replicate <= replicates and _well(row["Well"]) in known
         ):
-            problems.append(f"{place} is no well of this screen")
+            problems.append(f"{place} is not a well of this screen")
         elif row["Flag"] != "NA":
-            problems.append(f"{place}: Flag {row['Flag']!r}; NA (the well failed) is right")
+            problems.append(f"{place}: expected Flag NA (the well failed), got {row['Flag']!r}")
         flagged.add((plate, replicate, _well(row["Well"])))
     return flagged, problems
 
 
 def read_annotation(path: str | os.PathLike) -> pd.DataFrame:
-    """Read which siRNA and gene are in which well.
-
-    They are in ``annotation.txt`` or a CSV such as ``kimorph_featureData.csv``.
+    """Read which siRNA and gene are in which well, from ``annotation.txt`` or a CSV like it.
 
     Parameters
     ----------
@@ -297,24 +301,24 @@ def read_annotation(path: str | os.PathLike) -> pd.DataFrame:
     return table
 
 
+#: Columns of an annotation, by their names in lower case.
+COLUMNS = {
+    name.lower(): name for name in ("Plate", "Well", "siRNAID", "GeneID", "LocusID", "Content")
+}
+
+
 def _annotation(path: Path) -> tuple[pd.DataFrame, list[str]]:
-    names = {
-        "plate": "Plate",
-        "well": "Well",
-        "sirnaid": "siRNAID",
-        "geneid": "GeneID",
-        "locusid": "LocusID",
-        "content": "Content",
-    }
     problems: list[str] = []
     if path.name.lower().endswith((".csv", ".csv.gz")):
         rows = _read_csv(path)
     else:
         rows, problems = _read_tab(path, ())
-    rows = rows.rename(columns=str.lower).rename(columns=names)
-    problems += [f"{path}: column {name} is missing" for name in names.values() if name not in rows]
-    columns = ["plate", "well", "content", "sirna", "gene", "entrez"]
+    rows = rows.rename(columns=str.lower).rename(columns=COLUMNS)
+    problems += [
+        f"{path}: column {name} is missing" for name in COLUMNS.values() if name not in rows
+    ]
     if problems:
+        columns = ["plate", "well", "content", "sirna", "gene", "entrez"]
         return pd.DataFrame(columns=columns), problems
     rows = rows.apply(lambda cells: cells.str.strip()).apply(
         lambda cells: cells.mask(cells.str.lower().isin(NOTHING), "")
@@ -335,28 +339,30 @@ def _annotation(path: Path) -> tuple[pd.DataFrame, list[str]]:
             "entrez": rows["LocusID"],
         }
     )
-    places = rows["Plate"] + " " + table["well"]
-    wrong = {
-        "is no plate and well: a number and a name such as A03 are right": ~(table["plate"] >= 1)
-        | (table["plate"] % 1 != 0)
-        | (table["well"] == ""),
-        "occurs more than once": places.duplicated(keep=False) & (table["well"] != ""),
-        "is a sample without a siRNA: name it in siRNAID": (table["content"] == SAMPLE)
-        & (table["sirna"] == ""),
-        "is a sample without a gene: name it in GeneID": (table["content"] == SAMPLE)
-        & (table["gene"] == ""),
-        "has a gene without an Entrez id: a whole number in LocusID is right": (
-            table["content"] == SAMPLE
-        )
-        & (table["gene"] != "")
-        & ~table["entrez"].str.fullmatch("[0-9]+"),
-    }
     problems = [
-        f"{path}, line {at + 1}: plate {rows['Plate'][at]!r}, well {rows['Well'][at]!r} {what}"
-        for what, mask in wrong.items()
-        for at in table.index[mask]
+        f"{path}, line {index + 1}: plate {rows['Plate'][index]!r}, well {rows['Well'][index]!r} "
+        f"{what}"
+        for what, mask in _annotation_faults(table, rows["Plate"] + " " + table["well"]).items()
+        for index in table.index[mask]
     ]
     return (table, problems) if problems else (table.astype({"plate": "int64"}), [])
+
+
+def _annotation_faults(table: pd.DataFrame, places: pd.Series) -> dict[str, pd.Series]:
+    """Return which rows of an annotation are wrong, by what is said of them."""
+    plate, sample = table["plate"], table["content"] == SAMPLE
+    known = table["gene"] != ""
+    return {
+        "is not a plate and well: expected a number and a name such as A03": (
+            ~(plate >= 1) | (plate % 1 != 0) | (table["well"] == "")
+        ),
+        "occurs more than once": places.duplicated(keep=False) & (table["well"] != ""),
+        "is a sample without a siRNA: name it in siRNAID": sample & (table["sirna"] == ""),
+        "is a sample without a gene: name it in GeneID": sample & ~known,
+        "has a gene without an Entrez id: expected a whole number in LocusID": (
+            sample & known & ~table["entrez"].str.fullmatch("[0-9]+")
+        ),
+    }
 
 
 # ------------------------------------------------------------------------------ wells
@@ -365,7 +371,7 @@ def _annotation(path: Path) -> tuple[pd.DataFrame, list[str]]:
 def _patterns(folder: Path, conf: dict[str, list[str]]) -> tuple[str, str]:
     """Return the pattern of the image files, and that of the barcode.
 
-    That of the barcode is the folders of it that name plate and replicate.
+    The latter are the folders of the former that name plate and replicate.
     """
     pattern = ", ".join(conf["SourceFilenamePattern"])
     first, _, rest = pattern.partition("/")
@@ -426,8 +432,7 @@ def read_wells(
     conf, wells = _image_conf(home / "imageconf.txt")
     plates, replicates = len(conf["PlateNames"]), len(conf["ReplicateNames"])
     contents, problems = _contents(home / "plateconf.txt", plates, wells, negative)
-    log = home / "screenlog.txt"
-    flagged, wrong = _flagged(log, plates, replicates, wells) if log.is_file() else (set(), [])
+    flagged, wrong = _flagged(home / "screenlog.txt", plates, replicates, wells)
     source = home / "annotation.txt" if annotation is None else Path(annotation)
     genes, unread = _annotation(source)
     problems += [*wrong, *unread]
@@ -437,35 +442,30 @@ def read_wells(
         raise InputError(
             f"{folder}: {len(problems)} problems in the conf files of this screen", problems
         )
-    pattern, barcode = _patterns(Path(folder), conf)
-    known, rows = (
-        genes.set_index(["plate", "well"])[["sirna", "gene", "entrez"]].to_dict("index"),
-        [],
-    )
-    for plate, replicate, (row, column) in product(
-        range(plates), range(replicates), product(conf["RowNames"], conf["ColNames"])
+    patterns = _patterns(Path(folder), conf)
+    unknown = dict.fromkeys(("sirna", "gene", "entrez"), "")
+    known = genes.set_index(["plate", "well"])[list(unknown)].to_dict("index")
+    rows = []
+    for (plate, plate_name), (replicate, replicate_name), row, column in product(
+        enumerate(conf["PlateNames"], 1),
+        enumerate(conf["ReplicateNames"], 1),
+        conf["RowNames"],
+        conf["ColNames"],
     ):
         well = _well(row + column)
-        names = {
-            "plate": conf["PlateNames"][plate],
-            "replicate": conf["ReplicateNames"][replicate],
-            "row": row,
-            "col": column,
-        }
-        image, label = (_filled(text, names) for text in (pattern, barcode))
+        names = {"plate": plate_name, "replicate": replicate_name, "row": row, "col": column}
+        image, barcode = (_filled(pattern, names) for pattern in patterns)
         rows.append(
             {
-                "barcode": label,
-                "plate": plate + 1,
-                "replicate": replicate + 1,
+                "barcode": barcode,
+                "plate": plate,
+                "replicate": replicate,
                 "well": well,
-                "content": contents[plate + 1, well],
-                "failed": (plate + 1, replicate + 1, well) in flagged,
-                **known.get((plate + 1, well), dict.fromkeys(("sirna", "gene", "entrez"), "")),
-                **{
-                    channel: image.replace("{channel}", channel) for channel in conf["ChannelNames"]
-                },
+                "content": contents[plate, well],
+                "failed": (plate, replicate, well) in flagged,
             }
+            | known.get((plate, well), unknown)
+            | {channel: image.replace("{channel}", channel) for channel in conf["ChannelNames"]}
         )
     return pd.DataFrame(rows)
 
@@ -477,13 +477,9 @@ def _disagreements(
     plates: int,
     wells: set[str],
 ) -> list[str]:
-    """Return where annotation and conf disagree.
-
-    The annotation names a well that is not there, lacks one, or sees a sample where conf sees a
-    control.
-    """
+    """Say where the annotation has a well that the conf files lack, lacks one, or names another."""
     problems = [
-        f"{path}, line {at + 1}: plate {plate}, well {well} is no well of this screen"
+        f"{path}, line {at + 1}: plate {plate}, well {well} is not a well of this screen"
         for at, plate, well in zip(genes.index, genes["plate"], genes["well"], strict=True)
         if plate <= plates and well not in wells
     ]
@@ -495,16 +491,16 @@ def _disagreements(
         )
     )
     for place, content in contents.items():
-        told, at = annotated.get(place, ("", -1))
+        kind, at = annotated.get(place, ("", -1))
         if content == SAMPLE and at < 0:
             problems.append(
                 f"{path}: plate {place[0]}, well {place[1]} is a sample in plateconf.txt and "
                 "absent here"
             )
-        elif at >= 0 and content != EMPTY and (content == SAMPLE) != (told == SAMPLE):
+        elif at >= 0 and content != EMPTY and (content == SAMPLE) != (kind == SAMPLE):
             problems.append(
                 f"{path}, line {at + 1}: plate {place[0]}, well {place[1]} is {content} in "
-                f"plateconf.txt and {told} here"
+                f"plateconf.txt and {kind} here"
             )
     return problems
 
@@ -515,74 +511,60 @@ def _disagreements(
 def _files(
     folder: Path, wells: pd.DataFrame, channels: Sequence[str]
 ) -> tuple[list[str], list[Problem]]:
-    """Return the image files that are there, and one problem per file that is absent or outside.
+    """Return the image files that exist, and a problem per file that is absent or outside.
 
-    Only files of a plate that is there count as absent.
+    Only files of a plate that has some count as absent.
     """
-    inside, there, problems = os.path.join(os.path.realpath(folder), ""), [], []
+    inside = os.path.join(os.path.realpath(folder), "")
     exists = {
         channel: [os.path.isfile(folder / name) for name in wells[channel]] for channel in channels
     }
     fetched = set(wells["barcode"][pd.DataFrame(exists, index=wells.index).any(axis=1)])
+    present, problems = [], []
     for channel in channels:
         for barcode, well, name, found in zip(
             wells["barcode"], wells["well"], wells[channel], exists[channel], strict=True
         ):
-            if not os.path.realpath(folder / name).startswith(inside):
-                problems.append(
-                    Problem(
-                        f"{folder / name} lies outside the screen's folder",
-                        "file-outside",
-                        str(folder / name),
-                    )
-                )
+            path = str(folder / name)
+            if not os.path.realpath(path).startswith(inside):
+                what = f"{path} lies outside the screen's folder"
+                problems.append(Problem(what, "file-outside", path))
             elif found:
-                there.append(str(folder / name))
+                present.append(path)
             elif barcode in fetched:
-                text = (
-                    f"plate {barcode}, well {well}, channel {channel}: {folder / name} does not "
-                    "exist"
-                )
-                problems.append(Problem(text, "file-missing", str(folder / name)))
-    return there, problems
+                what = f"plate {barcode}, well {well}, channel {channel}: {path} does not exist"
+                problems.append(Problem(what, "file-missing", path))
+    return present, problems
 
 
 def _grid(path: str, montage: list[str], field: tuple[int, int] | None) -> list[str]:
-    """Return the ``Metadata_Tile`` of every field in a file like `path`, row by row.
-
-    There is none where the file is one field.
-    """
+    """Return the ``Metadata_Tile`` of every field in a file like `path`; none where it is one."""
+    if not montage and field is None:
+        return []
+    height, width = image_shape(path)
+    tall, wide = field or (height, width)
     if montage:
-        height, width = image_shape(path)
         columns, rows = map(int, montage)
         if height % rows or width % columns:
             raise InputError(
                 f"{path}: {height} x {width} pixels cannot be cut into {rows} rows and {columns} "
-                "columns of equal fields: mend Montage"
+                "columns of equal fields: correct Montage"
             )
-        field = (height // rows, width // columns)
-    elif field is None:
-        return []
-    else:
-        height, width = image_shape(path)
-    rows, columns = height // field[0], width // field[1]
+        tall, wide = height // rows, width // columns
+    rows, columns = height // tall, width // wide
     if not rows * columns:
         raise InputError(
-            f"{path}: {height} x {width} pixels are smaller than one field of {field[0]} x "
-            f"{field[1]}"
+            f"{path}: expected at least one field of {tall} x {wide} pixels, got {height} x {width}"
         )
     return [
-        f"{row * field[0]}:{(row + 1) * field[0]},{column * field[1]}:{(column + 1) * field[1]}"
+        f"{row * tall}:{(row + 1) * tall},{column * wide}:{(column + 1) * wide}"
         for row in range(rows)
         for column in range(columns)
     ]
 
 
 def _compounds(wells: pd.DataFrame) -> pd.Series:
-    """Name each well's treatment by its gene.
-
-    Name it also by its siRNA where a gene symbol stands for several reagents.
-    """
+    """Name each well's treatment by its gene, and by its siRNA where a symbol has several."""
     gene = wells["gene"].where(wells["gene"] != "", wells["content"].str.upper())
     several = wells["sirna"].groupby(gene).transform("nunique") > 1
     return gene.where(~several | (wells["sirna"] == ""), gene + " (" + wells["sirna"] + ")")
@@ -595,9 +577,7 @@ def read_imagehts(
     negative: Sequence[str] = NEGATIVE,
     simulated: bool = False,
 ) -> Screen:
-    """Read a screen in the imageHTS layout, one row per field.
-
-    The fields are those of every well that is neither empty nor failed.
+    """Read a screen in the imageHTS layout, one row per field of a well not empty nor failed.
 
     Parameters
     ----------
@@ -606,7 +586,7 @@ def read_imagehts(
     field : (int, int), optional
         Height and width in pixels of one field, for files that hold several; whole fields are cut
         out from the upper left corner and the rest of a file is left out. A ``Montage`` line of
-        ``imageconf.txt`` (columns, rows) goes before. With neither a file is one field.
+        ``imageconf.txt`` (columns, rows) takes precedence. With neither a file is one field.
     simulated : bool
         Whether a simulator wrote this folder.
 
@@ -614,7 +594,7 @@ def read_imagehts(
     -------
     Screen
         ``Metadata_Plate`` is the barcode, ``Metadata_Compound`` the gene symbol (with the siRNA
-        where several have one symbol), ``Metadata_control_type`` negcon, poscon or trt. Beside the
+        where several have one symbol), ``Metadata_control_type`` negcon, poscon or trt. Next to the
         usual columns: ``Metadata_Tile`` (where files are cut), ``Metadata_Gene``,
         ``Metadata_Entrez``, ``Metadata_siRNA``, ``Metadata_Content``, and ``Metadata_Position``
         ("1 A03": plate number and well, the same in every replicate), by which KiMorph's surrogate
@@ -639,10 +619,9 @@ def examine_imagehts(
     negative: Sequence[str] = NEGATIVE,
     simulated: bool = False,
 ) -> tuple[Screen, list[Problem]]:
-    """Return the screen as `read_imagehts` does, and problems instead of an error.
+    """Return the screen as `read_imagehts` does, and a problem per image absent or outside.
 
-    There is one per image that is absent or outside the folder. The wells of absent images stay in
-    the table.
+    The wells of such images stay in the table.
 
     Raises
     ------
@@ -656,15 +635,28 @@ def examine_imagehts(
     names = conf["ChannelNames"]
     channels = KIMORPH_CHANNELS if set(names) == set(KIMORPH_CHANNELS) else tuple(names)
     wells = wells[(wells["content"] != EMPTY) & ~wells["failed"]].reset_index(drop=True)
-    there, problems = _files(folder, wells, channels)
-    if not there:
+    present, problems = _files(folder, wells, channels)
+    if not present:
         absent: list[Problem] | list[str] = problems or [
             f"such as {folder / wells[channels[0]].iloc[0]}"
         ]
         raise InputError(f"{folder}: {len(absent)} images of this screen are absent", absent)
-    tiles = _grid(there[0], conf.get("Montage", []), field)
+    table = _screen_table(wells, channels, negative)
+    tiles = _grid(present[0], conf.get("Montage", []), field)
+    if tiles:
+        fields = pd.DataFrame({"Metadata_Site": range(1, len(tiles) + 1), "Metadata_Tile": tiles})
+        table = table.drop(columns="Metadata_Site").merge(fields, how="cross")
+        table.insert(2, "Metadata_Site", table.pop("Metadata_Site"))
+    name = "simulated KiMorph" if simulated else "KiMorph"
+    return Screen(name, table, channels, Path(os.path.realpath(folder)), simulated), problems
+
+
+def _screen_table(
+    wells: pd.DataFrame, channels: Sequence[str], negative: Sequence[str]
+) -> pd.DataFrame:
+    """Return the table of a screen, one row per well."""
     compound, neutral = _compounds(wells), {name.lower() for name in negative}
-    table = pd.DataFrame(
+    return pd.DataFrame(
         {
             "Metadata_Plate": wells["barcode"],
             "Metadata_Well": wells["well"],
@@ -691,14 +683,3 @@ def examine_imagehts(
             "Metadata_Position": wells["plate"].astype(str) + " " + wells["well"],
         }
     )
-    if tiles:
-        fields = pd.DataFrame({"Metadata_Site": range(1, len(tiles) + 1), "Metadata_Tile": tiles})
-        table = table.drop(columns="Metadata_Site").merge(fields, how="cross")
-        table.insert(2, "Metadata_Site", table.pop("Metadata_Site"))
-    return Screen(
-        "simulated KiMorph" if simulated else "KiMorph",
-        table,
-        channels,
-        Path(os.path.realpath(folder)),
-        simulated,
-    ), problems

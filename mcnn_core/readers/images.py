@@ -4,6 +4,7 @@ import math
 import os
 import re
 import stat
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Literal, overload
 
@@ -36,32 +37,22 @@ TILE = r"(\d{1,6}):(\d{1,6}),(\d{1,6}):(\d{1,6})"
 
 
 def image_paths(screen: Screen, rows: slice = slice(None)) -> list[tuple[str, ...]]:
-    """Return the paths of each field's images.
-
-    One tuple per row of the table, in the order of the channels.
-    """
+    """Return the paths of each field's images, a tuple per row of the table, one per channel."""
     table = screen.table.iloc[rows]
-    return list(
-        zip(
-            *[
-                [
-                    os.path.join(screen.root, folder, name)
-                    for folder, name in zip(
-                        table[f"PathName_{channel}"], table[f"FileName_{channel}"], strict=True
-                    )
-                ]
-                for channel in screen.channels
-            ],
-            strict=True,
-        )
-    )
+    columns = [
+        [
+            os.path.join(screen.root, *parts)
+            for parts in zip(
+                table[f"PathName_{channel}"], table[f"FileName_{channel}"], strict=True
+            )
+        ]
+        for channel in screen.channels
+    ]
+    return list(zip(*columns, strict=True))
 
 
 def image_tiles(screen: Screen, rows: slice = slice(None)) -> list[str]:
-    """Return the ``Metadata_Tile`` of each row; see `tile_slices`.
-
-    It is "" where a file holds one field.
-    """
+    """Return the ``Metadata_Tile`` of each row (`tile_slices`), "" where a file is one field."""
     table = screen.table.iloc[rows]
     return table["Metadata_Tile"].tolist() if "Metadata_Tile" in table else [""] * len(table)
 
@@ -71,7 +62,8 @@ def tile_slices(tile: str) -> tuple[slice, slice]:
     found = re.fullmatch(TILE, tile, re.ASCII)
     if not found:
         raise InputError(
-            f"Metadata_Tile {tile!r}: the rows and columns of a part are right, as in 0:128,160:320"
+            "Metadata_Tile: expected the rows and columns of a part, as in 0:128,160:320, got "
+            f"{tile!r}"
         )
     top, bottom, left, right = map(int, found.groups())
     return slice(top, bottom), slice(left, right)
@@ -82,62 +74,46 @@ def describe(screen: Screen, row: int, channel: str) -> str:
     return f"row {row} of the table: {field_names(screen.table.iloc[[row]])[0]}, channel {channel}"
 
 
-def _page(tiff: tifffile.TiffFile, path: str | os.PathLike) -> tifffile.TiffPage:
-    """Return the only page of an open TIFF, or refuse it by its header alone."""
+def _faults(tiff: tifffile.TiffFile) -> Iterator[str]:
+    """Say by its header alone why an open TIFF is refused; after the first the rest is moot."""
     page = tiff.pages.first
     if len(tiff.pages) > 1:
-        raise InputError(
-            f"{path}: {len(tiff.pages)} pages; one page per field and channel is right"
-        )
+        yield f"expected one page per field and channel, got {len(tiff.pages)}"
     if page.samplesperpixel > 1 or page.photometric != tifffile.PHOTOMETRIC.MINISBLACK:
-        raise InputError(
-            f"{path}: {tifffile.PHOTOMETRIC(page.photometric).name} with {page.samplesperpixel} "
-            "samples per pixel; grey (black is zero) is right"
+        kind = tifffile.PHOTOMETRIC(page.photometric).name
+        yield (
+            f"expected grey (black is zero), got {kind} with {page.samplesperpixel} samples per "
+            "pixel"
         )
     if page.dtype is None or str(page.dtype) not in DTYPES:
-        raise InputError(f"{path}: pixels of type {page.dtype}; {' or '.join(DTYPES)} are right")
-    if page.bitspersample != 8 * page.dtype.itemsize:
-        raise InputError(f"{path}: {page.bitspersample} bits per pixel; 8 or 16 are right")
+        yield f"expected pixels of type {' or '.join(DTYPES)}, got {page.dtype}"
+    if page.bitspersample != 8 * np.dtype(page.dtype).itemsize:
+        yield f"expected 8 or 16 bits per pixel, got {page.bitspersample}"
     if len(page.shape) != 2 or 0 in page.shape:
-        raise InputError(f"{path}: shape {page.shape}; one (height, width) image is right")
+        yield f"expected one (height, width) image, got shape {page.shape}"
     if page.size > MAX_PIXELS:
-        raise InputError(
-            f"{path}: {page.shape[0]} x {page.shape[1]} pixels; {MAX_PIXELS} at most are right"
-        )
+        yield f"expected at most {MAX_PIXELS} pixels, got {page.shape[0]} x {page.shape[1]}"
     packing = tifffile.COMPRESSION(page.compression).name
     if packing not in COMPRESSIONS:
-        raise InputError(f"{path}: compression {packing}; {', '.join(COMPRESSIONS)} are right")
+        yield f"expected compression {' or '.join(COMPRESSIONS)}, got {packing}"
     # tifffile turns none, Pillow these.
-    if (
-        page.compression == tifffile.COMPRESSION.LZW
-        and (turned := page.tags.valueof("Orientation", 1)) != 1
-    ):
-        raise InputError(
-            f"{path}: packed by LZW with orientation {turned}; 1 (not turned) is right"
-        )
-    stored, size = sum(page.databytecounts), tiff.filehandle.size
-    plain = page.compression == tifffile.COMPRESSION.NONE
-    if any(
-        start + length > size
-        for start, length in zip(page.dataoffsets, page.databytecounts, strict=True)
-    ) or (plain and stored < page.nbytes):
-        raise InputError(
-            f"{path}: truncated: the header names more bytes than the {size} of the file; "
-            "copy it again"
-        )
+    if packing == "LZW" and (turned := page.tags.valueof("Orientation", 1)) != 1:
+        yield f"expected orientation 1 (not turned) with compression LZW, got {turned}"
+    size, counts = tiff.filehandle.size, page.databytecounts
+    ends = (start + length for start, length in zip(page.dataoffsets, counts, strict=True))
+    if any(end > size for end in ends) or (packing == "NONE" and sum(counts) < page.nbytes):
+        yield f"truncated: the header names more bytes than the {size} of the file; copy it again"
     parts = math.prod(page.chunked)
-    # Absent ones would be read as zeros.
-    if not len(page.dataoffsets) == len(page.databytecounts) == parts or 0 in page.databytecounts:
-        raise InputError(
-            f"{path}: the header names {len(page.dataoffsets)} strips or tiles of pixels, "
-            f"not empty; {parts} are right"
-        )
-    return page
+    if len(counts) != parts or 0 in counts:  # absent ones would be read as zeros
+        got = f"{len(counts)} of which {counts.count(0)} are empty"
+        yield f"expected {parts} strips or tiles of pixels, got {got}"
 
 
 def _tiff(path: str | os.PathLike, decode: bool) -> np.ndarray | tuple[int, int, str]:
     with tifffile.TiffFile(path) as tiff:
-        page = _page(tiff, path)
+        for fault in _faults(tiff):
+            raise InputError(f"{path}: {fault}")
+        page = tiff.pages.first
         if not decode:
             height, width = page.shape
             return height, width, str(page.dtype)
@@ -156,11 +132,13 @@ def _jpeg(path: str | os.PathLike, decode: bool) -> np.ndarray | tuple[int, int,
         width, height = image.size
         if image.mode != "L":
             raise InputError(
-                f"{path}: mode {image.mode} with {image.layers} samples per pixel; "
-                "grey (L) is right"
+                f"{path}: expected grey (mode L), got mode {image.mode} with {image.layers} "
+                "samples per pixel"
             )
         if width * height > MAX_PIXELS:
-            raise InputError(f"{path}: {height} x {width} pixels; {MAX_PIXELS} at most are right")
+            raise InputError(
+                f"{path}: expected at most {MAX_PIXELS} pixels, got {height} x {width}"
+            )
         return np.array(image) if decode else (height, width, "uint8")
 
 
@@ -176,9 +154,9 @@ def _open(path: str | os.PathLike, decode: bool) -> np.ndarray | tuple[int, int,
     """Return height, width and type of an image from its header, or with `decode` its pixels."""
     kind, read = ("JPEG", _jpeg) if os.fspath(path).lower().endswith(JPEG) else ("TIFF", _tiff)
     try:
-        # A pipe would wait for somebody to write into it.
+        # A pipe would wait for someone to write into it.
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise InputError(f"{path}: is no regular file")
+            raise InputError(f"{path}: not a regular file")
         return read(path, decode)
     except InputError:
         raise
@@ -193,10 +171,7 @@ def _open(path: str | os.PathLike, decode: bool) -> np.ndarray | tuple[int, int,
 
 @lru_cache(maxsize=12)
 def _montage(path: str, stamp: tuple[int, int]) -> np.ndarray:
-    """Return the pixels of a file.
-
-    The fields of a montage are read one after another, so it is decoded once.
-    """
+    """Return the pixels of a file: its fields are read one after another, so decode it once."""
     return _open(path, decode=True)
 
 
@@ -241,23 +216,20 @@ def read_image(path: str | os.PathLike, tile: str = "") -> np.ndarray:
 
 
 def image_header(path: str | os.PathLike) -> tuple[int, int, str]:
-    """Return height, width and type from the header of an image.
+    """Return height, width and type ("uint8" or "uint16") from the header of an image.
 
-    The type is "uint8" or "uint16"; the image is one that `read_image` would accept by its header.
+    It raises where `read_image` would refuse the image by its header.
     """
     return _open(path, decode=False)
 
 
 def image_shape(path: str | os.PathLike) -> tuple[int, int]:
-    """Return (height, width) from the header of an image that `read_image` would accept by it."""
+    """Return (height, width) as `image_header` does."""
     return image_header(path)[:2]
 
 
 def _field_shape(screen: Screen, shape: tuple[int, int]) -> tuple[tuple[int, int], list[str]]:
-    """Return the common (height, width) of the fields in files of `shape`.
-
-    There is one problem per unusable tile beside it.
-    """
+    """Return the common (height, width) of fields in files of `shape`, and each unusable tile."""
     rows: dict[str, int] = {}
     problems, sizes = [], {}
     for row, tile in enumerate(image_tiles(screen)):
@@ -277,9 +249,8 @@ def _field_shape(screen: Screen, shape: tuple[int, int]) -> tuple[tuple[int, int
             )
     common = pd.Series(list(sizes.values())).mode().iat[0] if sizes else shape
     problems += [
-        f"Metadata_Tile {tile or 'empty'}: {size[0]} x {size[1]} pixels; "
-        f"{common[0]} x {common[1]} as in most parts is right "
-        f"(row {rows[tile]} of the table)"
+        f"Metadata_Tile {tile or 'empty'}: expected {common[0]} x {common[1]} pixels as in most "
+        f"parts, got {size[0]} x {size[1]} (row {rows[tile]} of the table)"
         for tile, size in sizes.items()
         if size != common
     ]
@@ -287,9 +258,7 @@ def _field_shape(screen: Screen, shape: tuple[int, int]) -> tuple[tuple[int, int
 
 
 def check_headers(screen: Screen) -> tuple[int, int]:
-    """Return the common (height, width) of the fields of a screen.
-
-    The header of every image is opened.
+    """Return the common (height, width) of the fields of a screen; open every image's header.
 
     Raises
     ------
@@ -309,9 +278,8 @@ def check_headers(screen: Screen) -> tuple[int, int]:
             problems.append(f"{error.what} ({describe(screen, row, channel)})")
     common = pd.Series(list(shapes.values())).mode().iat[0] if shapes else (0, 0)
     problems += [
-        f"{path}: {shape[0]} x {shape[1]} pixels; "
-        f"{common[0]} x {common[1]} as in most files is right "
-        f"({describe(screen, *first[path])})"
+        f"{path}: expected {common[0]} x {common[1]} pixels as in most files, got "
+        f"{shape[0]} x {shape[1]} ({describe(screen, *first[path])})"
         for path, shape in shapes.items()
         if shape != common
     ]
@@ -320,16 +288,13 @@ def check_headers(screen: Screen) -> tuple[int, int]:
     common, problems = _field_shape(screen, common)
     if problems:
         raise InputError(
-            "Metadata_Tile: fields of one size that lie within their files are right", problems
+            "Metadata_Tile: expected fields of one size that lie within their files", problems
         )
     return common
 
 
 def read_field(screen: Screen, i: int) -> np.ndarray:
-    """Return the field in row `i` of the table, (H, W, C) uint16.
-
-    Channels are in the order of the screen.
-    """
+    """Return the field in row `i` of the table, (H, W, C) uint16, channels as in the screen."""
     here = slice(i, i + 1)
     return np.stack(
         [read_image(path, image_tiles(screen, here)[0]) for path in image_paths(screen, here)[0]],

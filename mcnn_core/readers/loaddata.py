@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pandera.pandas import Check
 
 from mcnn_core.errors import InputError, Problem, count
 from mcnn_core.machine.files import read_text
@@ -47,25 +46,32 @@ CONTROL_TYPES = ("negcon", "poscon", "trt")
 MAX_CHANNELS, MAX_COLUMNS = 6, 5_000
 
 
+#: What to check: for a column and the code of a problem, the cells, which of them are wrong, and
+#: what is said after such a cell.
+Rules = dict[tuple[str, str], tuple[pd.Series, pd.Series, str]]
+
+
+#: What names a field, as one column.
+FIELD = "plate, well and site"
+
+
+A_COUNT = "is not a whole number, 0 or more"
+
+
+A_DOSE = "is not a number of micromolar, 0 or more"
+
+
+def _is_count(text: pd.Series) -> pd.Series:
+    return text.str.fullmatch(r"\s*[0-9]{1,15}(\.0*)?\s*")
+
+
 def _is_dose(text: pd.Series) -> pd.Series:
     number = pd.to_numeric(text.str.strip(), errors="coerce")
     return (text.str.strip() == "") | ((number >= 0) & (number < math.inf))
 
 
-FILLED = Check(lambda text: text.str.strip() != "", error="is empty")
-
-
-A_COUNT = Check(
-    lambda text: text.str.fullmatch(r"\s*[0-9]{1,15}(\.0*)?\s*"),
-    error="is not a whole number, 0 or more",
-)
-
-
-A_DOSE = Check(_is_dose, error="is not a number of micromolar, 0 or more")
-
-
 def _treatments(compounds: pd.Series, doses: pd.Series) -> pd.Series:
-    """Return the treatment of each row, "" where its dose is no number."""
+    """Return the treatment of each row, "" where its dose is not a number."""
     codes, first = joint_codes(compounds, doses)
     few = doses.iloc[first]
     names = [
@@ -75,17 +81,17 @@ def _treatments(compounds: pd.Series, doses: pd.Series) -> pd.Series:
     return pd.Series(names, dtype=str).take(codes).set_axis(compounds.index)
 
 
-def _rows(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
-    """Read a CSV (also .gz, also CR line ends) as text; row with index k is line k + 1 of the file.
+# ----------------------------------------------------------------- lines and columns
 
-    Lines with more or fewer cells than the header are left out and named.
-    """
-    mark = "\0too long"
+
+def _cells(path: Path, too_long: str) -> pd.DataFrame:
+    """Read a CSV as text, header and all; a line with too many cells is the one cell `too_long`."""
     try:
         # Decoded bit by bit: io.StringIO would hold four bytes for each character.
         text = io.TextIOWrapper(io.BytesIO(read_text(path).encode()), "utf-8", newline="")
-        if len(next(csv.reader(text), ())) > MAX_COLUMNS:  # pandas takes minutes for 100,000
-            raise ValueError(f"more than {MAX_COLUMNS:,} columns")
+        width = len(next(csv.reader(text), ()))
+        if width > MAX_COLUMNS:  # pandas takes minutes for 100,000
+            raise ValueError(f"expected at most {MAX_COLUMNS:,} columns, got {width:,}")
         text.seek(0)
         # The slower parser: it tells a line that ends early from one with empty cells, and hands
         # over every line that is too long.
@@ -96,15 +102,25 @@ def _rows(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
             keep_default_na=False,
             skip_blank_lines=False,
             engine="python",
-            on_bad_lines=lambda line: [mark],
+            on_bad_lines=lambda line: [too_long],
             chunksize=ROWS_AT_ONCE,
         ) as parts:
             cells = pd.concat(parts)
         if cells.empty:
             raise ValueError("it has no header")
+        return cells
     except (ValueError, csv.Error) as error:
         what = f"{path} is not a readable CSV table in UTF-8: {error}"
         raise InputError(what, [Problem(str(error), "table-unreadable", str(path))]) from error
+
+
+def _rows(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
+    """Read a CSV (also .gz, also CR line ends) as text; row with index k is line k + 1 of the file.
+
+    Lines with more or fewer cells than the header are left out and named.
+    """
+    mark = "\0too long"
+    cells = _cells(path, mark)
     long = cells.index[cells[0] == mark]
     absent = cells.isna()
     short = cells.index[absent.any(axis=1) & ~absent.all(axis=1)].difference(long)
@@ -115,8 +131,7 @@ def _rows(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
     ]
     problems = [
         Problem(
-            f"{path}, line 1, column {name!r} occurs twice: "
-            "every column once (with or without Image_) is right",
+            f"{path}, line 1: column {name!r} occurs twice, with or without Image_ before it",
             "column-twice",
             str(path),
             1,
@@ -124,38 +139,22 @@ def _rows(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
         )
         for name in repeated(names)
     ]
-    problems += _listed(
-        path,
-        "row-too-long",
-        long,
-        lambda index: (
-            f"more cells than the {len(names)} of the header: put text with a comma in quotes"
-        ),
-    )
-    problems += _listed(
-        path,
-        "row-too-short",
-        short,
-        lambda index: f"fewer cells than the {len(names)} of the header",
-    )
-    rows = (
-        cells.iloc[1:]
-        .drop(index=[*long, *short])
-        .set_axis(names, axis=1)
-        .loc[:, ~pd.Index(names).duplicated()]
-    )
+    of_header = f"cells than the {len(names)} of the header"
+    quote = f"more {of_header}: put text that contains a comma in quotes"
+    problems += _listed(path, "row-too-long", long, lambda index: quote)
+    problems += _listed(path, "row-too-short", short, lambda index: f"fewer {of_header}")
+    rows = cells.iloc[1:].drop(index=[*long, *short]).set_axis(names, axis=1)
+    rows = rows.loc[:, ~pd.Index(names).duplicated()]
     return rows[(rows != "").any(axis=1)], problems
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    """Read a CSV as `_rows` does, and refuse it where its columns or cells do not fit.
-
-    So it is where a column occurs twice or a line has other cells than the header.
-    """
+    """Read a CSV as `_rows` does; refuse a column that occurs twice and a line of other length."""
     rows, problems = _rows(path)
     if problems:
         raise InputError(
-            f"{path}: every column once, and as many cells in every line as in the header", problems
+            f"{path}: expected each column once, and as many cells in every line as in the header",
+            problems,
         )
     return rows
 
@@ -174,68 +173,186 @@ def _columns(
         if name not in rows
     ]
     for part, other in (("File", "Path"), ("Path", "File")):
-        wrong += [
-            (
-                "channel-unpaired",
-                f"{part}Name_{channel}",
-                f"channel {channel!r} has {part}Name_{channel} but no {other}Name_{channel}",
-            )
-            for channel in named[part]
-            if channel not in named[other]
-        ]
+        for channel in named[part]:
+            if channel not in named[other]:
+                column = f"{part}Name_{channel}"
+                what = f"channel {channel!r} has {column} but no {other}Name_{channel}"
+                wrong.append(("channel-unpaired", column, what))
     if not 1 <= len(named["File"]) <= MAX_CHANNELS:
-        wrong.append(
-            (
-                "channel-count",
-                "",
-                f"{len(named['File'])} channels (FileName_<channel> columns), "
-                f"1 to {MAX_CHANNELS} are right",
-            )
-        )
+        what = f"expected 1 to {MAX_CHANNELS} channels, each with a column FileName_<channel>, got "
+        wrong.append(("channel-count", "", f"{what}{len(named['File'])}"))
     if "Metadata_Treatment" in rows:
-        wrong.append(
-            (
-                "column-reserved",
-                "Metadata_Treatment",
-                "column Metadata_Treatment is made from compound and concentration: give it "
-                "another name",
-            )
-        )
+        what = "is made from compound and concentration: give yours another name"
+        wrong.append(("column-reserved", "Metadata_Treatment", f"column Metadata_Treatment {what}"))
     if rows.empty:
-        wrong.append(("table-empty", "", "there is no row below the header"))
-    channels = tuple(channel for channel in named["File"] if channel in named["Path"])[
-        :MAX_CHANNELS
-    ]
-    return channels, [Problem(text, code, str(path), 1, column) for code, column, text in wrong]
+        wrong.append(("table-empty", "", "no rows below the header"))
+    channels = [channel for channel in named["File"] if channel in named["Path"]]
+    problems = [Problem(text, code, str(path), 1, column) for code, column, text in wrong]
+    return tuple(channels[:MAX_CHANNELS]), problems
 
 
 def _channels(path: Path, rows: pd.DataFrame, required: list[str]) -> tuple[str, ...]:
     """Return the channel names, or refuse the header with everything that is wrong in it."""
     channels, problems = _columns(path, rows, required)
     if problems:
-        raise InputError(f"{path}: the columns of this table are not those of a screen", problems)
+        raise InputError(f"{path}: invalid columns in the table of a screen", problems)
     return channels
 
 
-def _problems(
-    path: Path, checked: pd.DataFrame, schema: dict[str, list[tuple[str, Check]]]
-) -> tuple[list[Problem], np.ndarray]:
-    """Name every bad cell, by line and then by column: "file, line, column: value is not ...".
+# ------------------------------------------------------------------------------ cells
 
-    Return also which rows are wrong. Each check comes with its code.
+
+def _problems(path: Path, rules: Rules) -> tuple[list[Problem], np.ndarray]:
+    """Name every cell that is wrong by `rules`, by line and then in their order.
+
+    Return also which rows are wrong.
     """
-    problems, wrong = [], np.zeros(len(checked), bool)
-    for column, checks in schema.items():
-        values = checked[column]
-        for code, check in checks:
-            bad = ~check(values).check_output.to_numpy(bool)
-            wrong |= bad
+    problems: list[Problem] = []
+    wrong = np.zeros(len(next(iter(rules.values()))[0]), bool)
+    for (column, code), (cells, mask, what) in rules.items():
+        bad = mask.to_numpy(bool)
+        wrong |= bad
 
-            def say(index: int, values: pd.Series = values, check: Check = check) -> str:
-                return f"{str(values[index])!r} {check.error}"
+        def say(index: int, cells: pd.Series = cells, what: str = what) -> str:
+            return f"{str(cells[index])!r} {what}"
 
-            problems += _listed(path, code, checked.index[bad], say, column)
+        problems += _listed(path, code, cells.index[bad], say, column)
     return sorted(problems, key=lambda problem: problem.row or 0), wrong
+
+
+def _filled(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with every column; text stands in for those that the file lacks."""
+    places = dict(zip(REQUIRED, ("not named", "A01", rows.index.astype(str)), strict=True))
+    return rows.assign(
+        **{name: value for name, value in (DEFAULTS | places).items() if name not in rows}
+    )
+
+
+def _facts(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the known columns in their order, tidied but still text; a well may be ""."""
+    tidy = {name: rows[f"Metadata_{name}"].str.strip() for name in ("Plate", "Compound", "Batch")}
+    dmso = _each(tidy["Compound"], _is_dmso, bool)
+    control = rows["Metadata_control_type"].str.strip()
+    control = control.where(control != "", dmso.map({True: "negcon", False: "trt"}))
+    facts = {
+        "Plate": tidy["Plate"],
+        "Well": _each(rows["Metadata_Well"], _well),
+        "Site": _each(
+            rows["Metadata_Site"], lambda text: re.sub(r"^0+(?=\d)|\.0*$", "", text.strip())
+        ),
+        "Compound": tidy["Compound"],
+        "Concentration": rows["Metadata_Concentration"],
+        "Treatment": _treatments(tidy["Compound"], rows["Metadata_Concentration"]),
+        "MoA": rows["Metadata_MoA"].str.strip().where(control != "negcon", ""),
+        "Replicate": rows["Metadata_Replicate"],
+        "Batch": tidy["Batch"],
+        "control_type": control,
+    }
+    return pd.DataFrame(facts, index=rows.index).add_prefix("Metadata_")
+
+
+def _cell_rules(rows: pd.DataFrame, facts: pd.DataFrame) -> Rules:
+    """Return what is checked of all cells but those that name files."""
+    well, compound, moa, control = (
+        facts[f"Metadata_{name}"] for name in ("Well", "Compound", "MoA", "control_type")
+    )
+    mechanisms = moa[moa != ""].groupby(facts["Metadata_Treatment"]).nunique()
+    several = facts["Metadata_Treatment"].isin(mechanisms.index[mechanisms > 1])
+    field = facts["Metadata_Plate"] + " " + well.where(well != "", rows["Metadata_Well"])
+    cells = rows.assign(
+        Metadata_control_type=control, **{FIELD: field + " site " + facts["Metadata_Site"]}
+    )
+    masks = {
+        ("Metadata_Plate", "cell-empty"): (facts["Metadata_Plate"] == "", "is empty"),
+        ("Metadata_Site", "not-a-count"): (~_is_count(cells["Metadata_Site"]), A_COUNT),
+        ("Metadata_Replicate", "not-a-count"): (~_is_count(cells["Metadata_Replicate"]), A_COUNT),
+        ("Metadata_Concentration", "not-a-dose"): (
+            ~_is_dose(cells["Metadata_Concentration"]),
+            A_DOSE,
+        ),
+        ("Metadata_Well", "not-a-well"): (
+            well == "",
+            "is not a well: expected a row letter and a column number, as in B02",
+        ),
+        (FIELD, "field-twice"): (cells[FIELD].duplicated(keep=False), "occurs more than once"),
+        ("Metadata_control_type", "control-type-unknown"): (
+            ~control.isin(CONTROL_TYPES),
+            f"is not one of {', '.join(CONTROL_TYPES)}",
+        ),
+        ("Metadata_MoA", "mechanism-without-compound"): (
+            (moa != "") & (compound == ""),
+            "has no compound: name it in Metadata_Compound",
+        ),
+        ("Metadata_MoA", "mechanism-ambiguous"): (
+            (moa != "") & several,
+            "is one of several for this treatment",
+        ),
+        ("Metadata_MoA", "mechanism-reserved"): (
+            moa.str.lower() == CONTROL,
+            "is not a mechanism: mark such wells negcon in Metadata_control_type",
+        ),
+    }
+    return {key: (cells[key[0]], mask, what) for key, (mask, what) in masks.items()}
+
+
+def _shared(rows: pd.DataFrame, files: pd.DataFrame) -> pd.DataFrame:
+    """Return where a file, or one ``Metadata_Tile`` of it, is named by two rows or channels."""
+    tile = rows.get("Metadata_Tile", pd.Series("", rows.index)).str.strip()
+    kinds, first = joint_codes(tile)
+    codes = np.column_stack([files[channel].cat.codes for channel in files]).astype(np.int64)
+    twice = pd.Series((codes * len(first) + kinds[:, None]).ravel()).duplicated(keep=False)
+    return pd.DataFrame(twice.to_numpy().reshape(codes.shape), rows.index, files.columns)
+
+
+def _file_rules(
+    rows: pd.DataFrame, files: pd.DataFrame, within: pd.DataFrame, home: str, must_exist: bool
+) -> Rules:
+    """Return what is checked of the names of files; `within` says which lie in the root `home`."""
+    shared = _shared(rows, files)
+    rules: Rules = {}
+    for channel in files:
+        name, paths = rows[f"FileName_{channel}"], files[channel]
+        rules |= {
+            (name.name, "cell-empty"): (name, name.str.strip() == "", "is empty"),
+            (f"file of {channel}", "file-outside"): (
+                paths,
+                ~within[channel],
+                f"lies outside the data root {home}",
+            ),
+            (f"file of {channel}", "file-shared"): (
+                paths,
+                shared[channel],
+                "is named more than once: expected one file, or one Metadata_Tile of it, per field "
+                "and channel",
+            ),
+        }
+        if must_exist:
+            absent = within[channel] & ~_each(paths, os.path.isfile, bool)
+            rules[f"file of {channel}", "file-missing"] = (paths, absent, "does not exist")
+    return rules
+
+
+def _typed(
+    rows: pd.DataFrame, facts: pd.DataFrame, files: pd.DataFrame, inside: str
+) -> pd.DataFrame:
+    """Return the table of a screen from rows without problems; its paths begin below `inside`."""
+    dmso = _each(facts["Metadata_Compound"], _is_dmso, bool)
+    dose = pd.to_numeric(_each(facts["Metadata_Concentration"], concentration_key))
+    table = facts.assign(
+        Metadata_Site=_each(facts["Metadata_Site"], int, "int64"),
+        Metadata_Concentration=dose.mask(dmso & dose.isna(), 0.0),
+        Metadata_Replicate=_each(
+            facts["Metadata_Replicate"], lambda text: int(float(text)), "int64"
+        ),
+        **{
+            f"{part}Name_{channel}": _each(
+                files[channel], lambda name, split=split: split(name[len(inside) :])
+            )
+            for channel in files
+            for part, split in (("File", os.path.basename), ("Path", os.path.dirname))
+        },
+    )
+    return pd.concat([table, rows.drop(columns=table.columns, errors="ignore")], axis=1)
 
 
 def _table(
@@ -254,167 +371,26 @@ def _table(
     file less one.
     """
     missing = [name for name in REQUIRED if name not in rows]
-    places = {
-        "Metadata_Plate": "not named",
-        "Metadata_Well": "A01",
-        "Metadata_Site": [str(index) for index in rows.index],
-    }
-    rows = rows.assign(
-        **{name: value for name, value in DEFAULTS.items() if name not in rows},
-        **{name: places[name] for name in missing},
-    )
-    compound, moa, control = (
-        rows[f"Metadata_{name}"].str.strip() for name in ("Compound", "MoA", "control_type")
-    )
-    dmso = _each(compound, _is_dmso, bool)
-    control = control.where(control != "", dmso.map({True: "negcon", False: "trt"}))
-    moa = moa.where(control != "negcon", "")
-    treatment = _treatments(compound, rows["Metadata_Concentration"])
-    annotations = moa[moa != ""].groupby(treatment).nunique()
-    wells = _each(rows["Metadata_Well"], _well)
-
+    rows = _filled(rows)
+    facts, files = _facts(rows), _files(rows, channels, base)
     home = os.path.realpath(root)
     inside = os.path.join(home, "")
-    files = _files(rows, channels, base)
-    names, codes = (
-        files.iloc[:, 0].cat.categories,
-        np.column_stack([files[channel].cat.codes for channel in channels]).astype(np.int64),
+    within = files.apply(lambda paths: paths.str.startswith(inside))
+    rules = _cell_rules(rows, facts) | _file_rules(rows, files, within, home, must_exist)
+    unchecked = [*missing, FIELD] if missing else []
+    problems, wrong = _problems(
+        path, {key: rule for key, rule in rules.items() if key[0] not in unchecked}
     )
-    within = pd.DataFrame(names.str.startswith(inside)[codes], rows.index, list(channels))
-    tile = rows.get("Metadata_Tile", pd.Series("", rows.index)).str.strip()
-    kinds, first = joint_codes(tile)
-    twice = pd.Series((codes * len(first) + kinds[:, None]).ravel()).duplicated(keep=False)
-    twice = pd.DataFrame(twice.to_numpy().reshape(codes.shape), rows.index, list(channels))
-    schema = {
-        "Metadata_Plate": [("cell-empty", FILLED)],
-        "Metadata_Site": [("not-a-count", A_COUNT)],
-        "Metadata_Replicate": [("not-a-count", A_COUNT)],
-        "Metadata_Concentration": [("not-a-dose", A_DOSE)],
-        "Metadata_Well": [
-            (
-                "not-a-well",
-                Check(
-                    lambda text: wells != "",
-                    error="is not a well: a row letter and a column, as in B02",
-                ),
-            )
-        ],
-        "plate, well and site": [
-            (
-                "field-twice",
-                Check(lambda text: ~text.duplicated(keep=False), error="occurs more than once"),
-            )
-        ],
-        "Metadata_control_type": [
-            (
-                "control-type-unknown",
-                Check.isin(CONTROL_TYPES, error=f"is not one of {', '.join(CONTROL_TYPES)}"),
-            )
-        ],
-        "Metadata_MoA": [
-            (
-                "mechanism-without-compound",
-                Check(
-                    lambda text: (moa == "") | (compound != ""),
-                    error="annotates no compound: name it in Metadata_Compound",
-                ),
-            ),
-            (
-                "mechanism-ambiguous",
-                Check(
-                    lambda text: (moa == "") | ~treatment.isin(annotations.index[annotations > 1]),
-                    error="is one of several for this treatment",
-                ),
-            ),
-            (
-                "mechanism-reserved",
-                Check(
-                    lambda text: moa.str.lower() != CONTROL,
-                    error="is no mechanism: mark such wells negcon in Metadata_control_type",
-                ),
-            ),
-        ],
-    }
-    for channel in channels:
-        schema[f"FileName_{channel}"] = [("cell-empty", FILLED)]
-        schema[f"file of {channel}"] = [
-            (
-                "file-outside",
-                Check(
-                    lambda text, channel=channel: within[channel],
-                    error=f"lies outside the data root {home}",
-                ),
-            ),
-            (
-                "file-shared",
-                Check(
-                    lambda text, channel=channel: ~twice[channel],
-                    error="is named more than once: one file, or one Metadata_Tile of it, "
-                    "per field and channel",
-                ),
-            ),
-        ]
-        if must_exist:
-            schema[f"file of {channel}"].append(
-                (
-                    "file-missing",
-                    Check(
-                        lambda text, channel=channel: (
-                            _each(text, os.path.isfile, bool) | ~within[channel]
-                        ),
-                        error="does not exist",
-                    ),
-                )
-            )
-    for name in [*missing, *(["plate, well and site"] if missing else [])]:
-        del schema[name]
-    checked = rows.assign(
-        Metadata_control_type=control,
-        **{f"file of {channel}": files[channel] for channel in channels},
-    )
-    site = _each(rows["Metadata_Site"], lambda text: re.sub(r"^0+(?=\d)|\.0*$", "", text.strip()))
-    checked["plate, well and site"] = (
-        rows["Metadata_Plate"].str.strip()
-        + " "
-        + wells.where(wells != "", rows["Metadata_Well"])
-        + " site "
-        + site
-    )
-    problems, wrong = _problems(path, checked, schema)
-    del checked
     named = rows[[f"FileName_{channel}" for channel in channels]].ne("").to_numpy()
-    usable = files.where(within & named)
-    rows, site, compound, moa, control, treatment, wells, files, dmso = (
-        part[~wrong] for part in (rows, site, compound, moa, control, treatment, wells, files, dmso)
-    )
-
-    dose = pd.to_numeric(_each(rows["Metadata_Concentration"], concentration_key))
-    known = {
-        "Metadata_Plate": rows["Metadata_Plate"].str.strip(),
-        "Metadata_Well": wells,
-        "Metadata_Site": _each(site, int, "int64"),
-        "Metadata_Compound": compound,
-        "Metadata_Concentration": dose.mask(dmso & dose.isna(), 0.0),
-        "Metadata_Treatment": treatment,
-        "Metadata_MoA": moa,
-        "Metadata_Replicate": _each(
-            rows["Metadata_Replicate"], lambda text: int(float(text)), "int64"
-        ),
-        "Metadata_Batch": rows["Metadata_Batch"].str.strip(),
-        "Metadata_control_type": control,
-    }
-    for channel in channels:
-        for part, split in (("File", os.path.basename), ("Path", os.path.dirname)):
-            known[f"{part}Name_{channel}"] = _each(
-                files[channel], lambda name, split=split: split(name[len(inside) :])
-            )
-    others = rows.drop(columns=[name for name in rows if name in known])
-    return pd.concat([pd.DataFrame(known, index=rows.index), others], axis=1), problems, usable
+    table = _typed(rows[~wrong], facts[~wrong], files[~wrong], inside)
+    return table, problems, files.where(within & named)
 
 
 def _refuse(path: Path, problems: list[Problem]) -> None:
     if problems:
-        raise InputError(f"{path}: {count(problems)} problems in the table of the screen", problems)
+        raise InputError(
+            f"{path}: {count(problems)} problems in the table of this screen", problems
+        )
 
 
 def read_loaddata(csv_path: str | os.PathLike, root: str | os.PathLike | None = None) -> Screen:

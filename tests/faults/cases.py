@@ -229,7 +229,7 @@ for _stage, (_point, _count, _where) in POINTS.items():
         return "the process was gone at once", (
             "nothing of the half screen; the next run drew the same bits"
             if stage == "screen"
-            else "what was done; the next run went on to the same bits"
+            else "what was done; the next run resumed to the same bits"
         )
 
     @case(_stage, f"Ctrl-C {_where}", "interrupt")
@@ -241,7 +241,7 @@ for _stage, (_point, _count, _where) in POINTS.items():
         return "the run stopped", (
             "nothing of the half screen; the next run drew the same bits"
             if stage == "screen"
-            else "what was done; the next run went on to the same bits"
+            else "what was done; the next run resumed to the same bits"
         )
 
     @case(
@@ -259,9 +259,9 @@ for _stage, (_point, _count, _where) in POINTS.items():
         goes_on(good, stage, folder)
         return told(
             said, folder
-        ), "what was there before; with room again the run went on to the same bits"
+        ), "what was there before; with room again the run resumed to the same bits"
 
-    @case(_stage, f"a folder of somebody else's where the {_stage} belongs", "folder in the way")
+    @case(_stage, f"a foreign folder where the {_stage} belongs", "folder in the way")
     def _(folder: Path, good: Good, stage=_stage) -> tuple[str, str]:
         good.copy(folder, *BEFORE[stage])
         (folder / stage / "photos").mkdir(parents=True)
@@ -391,7 +391,7 @@ case("store", "a TIFF that is truncated", "damage")(
     _hurt_image(lambda path: path.write_bytes(path.read_bytes()[:-100]), "truncated")
 )
 case("store", "a TIFF of 7 GB, as its 330 bytes say", "damage")(
-    _hurt_image(_huge, "60000 x 60000 pixels", "at most", "plate P3")
+    _hurt_image(_huge, "at most", "got 60000 x 60000", "plate P3")
 )
 case("store", "a TIFF of another data type", "damage")(
     _hurt_image(
@@ -542,7 +542,7 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     goes_on(good, "model", folder)
     return (
         "the process was gone with half a file written",
-        "the checkpoint before; the next run went on to the same bits",
+        "the checkpoint before; the next run resumed to the same bits",
     )
 
 
@@ -559,7 +559,7 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     goes_on(good, "model", folder)
     return (
         "the process was gone with a tensor file that has no hash",
-        "the checkpoint before; the next run went on to the same bits",
+        "the checkpoint before; the next run resumed to the same bits",
     )
 
 
@@ -814,7 +814,7 @@ def _goes_on(good: Good, root: Path, out: Path) -> str:
     return "the notebooks before, which did not run again; the same numbers"
 
 
-@case("book", "a folder of somebody else's where the output belongs", "folder in the way")
+@case("book", "a foreign folder where the output belongs", "folder in the way")
 def _(folder: Path, good: Good) -> tuple[str, str]:
     root, out = _repository_of(folder, good)
     for name in (
@@ -861,7 +861,7 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
         and "Traceback" not in text
         and "stopped; the same command resumes" in text
     ), text
-    return "the build stopped and said that the same command goes on", _goes_on(good, root, out)
+    return "the build stopped and said that the same command resumes", _goes_on(good, root, out)
 
 
 @case("book", "no room for the file while a notebook of the book runs", "full disk")
@@ -929,7 +929,7 @@ def _(folder: Path, good: Good) -> tuple[str, str]:
     assert first.returncode == 0 and _results(out) == good.results, text
     assert "running" not in _same_numbers(good, root, out) and (out / "check.html").exists()
     return (
-        f"{', '.join(done)}: did their work beside it; "
+        f"{', '.join(done)}: did their work meanwhile; "
         f"{', '.join(refused)}: refused in one message",
         "the book ended with the same numbers, and is current",
     )

@@ -19,16 +19,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
-from pandera.pandas import Check, Column, DataFrameSchema
 from tqdm import tqdm
 
 from mcnn_book.simulate import bbbc021 as simulated
 from mcnn_core import features, preprocessing
 from mcnn_core.errors import InputError, MissingStageError
 from mcnn_core.features import embed_screen
-from mcnn_core.machine import device
 from mcnn_core.model import MCNN, NetworkConfig
 from mcnn_core.readers.loaddata import read_loaddata
 from mcnn_core.store import Store
@@ -196,9 +193,6 @@ def _warm() -> None:
     torch.optim.AdamW([torch.zeros(1, requires_grad=True)], fused=True)
     # Its own is shared between processes, and what a killed one leaves of that is complained of.
     tqdm.set_lock(threading.RLock())
-    DataFrameSchema({"a": Column(checks=[Check(lambda text: text == "a")])}).validate(
-        pd.DataFrame({"a": ["a"]}), lazy=True
-    )
 
 
 if (
@@ -214,8 +208,6 @@ def _child(stage: str, folder: Path, how: Disturbance, told: Connection) -> None
     os.dup2(told.fileno(), 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
-    # Measured, it may differ from run to run beside other work.
-    device._bfloat16_is_faster = lambda kind: False
     try:
         disturb(folder, how)
         STAGES[stage](folder)
