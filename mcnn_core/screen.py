@@ -1,7 +1,7 @@
 """One validated table per screen, one row per field of view.
 
-The readers (``mcnn_core.readers``) all give a `Screen` with the same ``Metadata_*`` columns, so that
-no later stage knows where the fields came from.
+The readers (``mcnn_core.readers``) all give a `Screen` with the same ``Metadata_*`` columns, so
+that no later stage knows where the fields came from.
 """
 
 import math
