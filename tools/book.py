@@ -272,20 +272,12 @@ def _ours(imports: Iterable[str], root: Path) -> list[str]:
     parts = []
     for name in imports:
         package, _, rest = name.partition(".")
-        if package in PACKAGES:
-            home = _public(package, root).get(rest)
+        path = module_file(package, root) if package in PACKAGES else None
+        if path is not None:
+            home = _module(path).public.get(rest)
             parts.append((f"{package}.{home}" if home else name).split("."))
     names = [".".join(part[:n]) for part in parts for n in range(1, len(part) + 1)]
     return [name for name in dict.fromkeys(names) if module_file(name, root)]
-
-
-def _public(package: str, root: Path) -> dict[str, str]:
-    """Return the names that a package itself offers, each with the module that defines it."""
-    path = module_file(package, root)
-    for node in ast.parse(_module(path).text).body if path else ():
-        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "PUBLIC":
-            return ast.literal_eval(node.value) if node.value else {}
-    return {}
 
 
 def module_file(name: str, root: Path = ROOT) -> Path | None:
@@ -319,14 +311,12 @@ def imported_modules(source: str, root: Path = ROOT) -> set[str]:
 
 
 class Module(NamedTuple):
-    """A module's text, what it imports, and the SHA-256 of what it does.
-
-    That is its syntax tree without comments and docstrings.
-    """
+    """What is known of a module."""
 
     text: str
     imports: list[str]
-    code: str
+    public: dict[str, str]  #: names that a package offers, with the modules that define them
+    code: str  #: SHA-256 of what it does, its syntax tree without comments and docstrings
 
 
 def _module(path: Path) -> Module:
@@ -339,11 +329,14 @@ def _parsed_module(path: Path, _: tuple[int, ...]) -> Module:
     text = path.read_text(encoding="utf-8")
     nodes = [*ast.walk(tree := ast.parse(text))]
     imports = _imports(nodes)
+    named = (node for node in tree.body if isinstance(node, ast.AnnAssign))
+    offered = [node.value for node in named if ast.unparse(node.target) == "PUBLIC"]
+    public = ast.literal_eval(offered[0]) if offered and offered[0] else {}
     documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     for node in nodes:
         if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-    return Module(text, imports, hashlib.sha256(ast.dump(tree).encode()).hexdigest())
+    return Module(text, imports, public, hashlib.sha256(ast.dump(tree).encode()).hexdigest())
 
 
 # Options -------------------------------------------------------------------
