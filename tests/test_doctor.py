@@ -38,7 +38,6 @@ from mcnn_book.check.examine import (
 )
 from mcnn_book.simulate import bbbc021 as simulated_module
 from mcnn_book.workspace import find_root
-from mcnn_core import screen
 from mcnn_core.errors import InputError, MissingStageError
 from mcnn_core.readers.loaddata import read_loaddata
 
@@ -608,7 +607,7 @@ def test_errors_of_all_kinds_come_together_and_good_rows_are_still_checked(copy)
 
 def test_beyond_a_limit_problems_are_counted_and_not_listed(copy, monkeypatch):
     monkeypatch.setattr(examine, "KEPT", 5)
-    monkeypatch.setattr(screen, "KEPT", 5)
+    monkeypatch.setattr(loaddata, "KEPT", 5)
     bad = with_rows(lambda rows: rows.assign(Metadata_Well="2B", PathName_Actin="elsewhere"))
     report = examined(
         copy,

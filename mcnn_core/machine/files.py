@@ -430,12 +430,11 @@ def _temporary(path: Path, suffix: str) -> Path:
     return path.with_name(f".{path.name}.{_here()}-{os.getpid()}-{next(_NUMBERS)}.part{suffix}")
 
 
-def put(temporary: Path, path: Path, kind: str = "", passing: str = "") -> None:
+def put(temporary: Path, path: Path, kind: str = "") -> None:
     """Move a finished file or folder to `path`, in place of what is there.
 
     It is moved once all of it is on the disk. A folder gets its marker, and keeps what others have
-    put into the one that it replaces. A file `passing` in it is not named there: it is about to be
-    removed.
+    put into the one that it replaces.
     """
     register(path)
     if not temporary.is_dir():
@@ -446,7 +445,7 @@ def put(temporary: Path, path: Path, kind: str = "", passing: str = "") -> None:
     inside = [
         item
         for item in temporary.rglob("*")
-        if item.name not in (MARKER, passing) and (item.is_symlink() or item.is_file())
+        if item.name != MARKER and (item.is_symlink() or item.is_file())
     ]
     for item in inside:
         if not item.is_symlink():

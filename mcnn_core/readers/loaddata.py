@@ -5,13 +5,14 @@ import io
 import math
 import os
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from mcnn_core.errors import InputError, Problem, count
+from mcnn_core.errors import KEPT, InputError, Problem, count
 from mcnn_core.machine.files import read_text
 from mcnn_core.screen import (
     CONTROL,
@@ -19,9 +20,7 @@ from mcnn_core.screen import (
     ROWS_AT_ONCE,
     Screen,
     _each,
-    _files,
     _is_dmso,
-    _listed,
     _well,
     concentration_key,
     joint_codes,
@@ -59,6 +58,56 @@ A_COUNT = "is not a whole number, 0 or more"
 
 
 A_DOSE = "is not a number of micromolar, 0 or more"
+
+
+def _listed(
+    path: Path, code: str, lines: Sequence[int], say: Callable[[int], str], column: str = ""
+) -> list[Problem]:
+    """Return a problem per line (by its index), at most `KEPT` and one that stands for the rest."""
+    where = f", {column}" if column else ""
+
+    def problem(place: str, index: int, n: int = 1) -> Problem:
+        text = f"{path}, {place}: {say(index)}"
+        return Problem(text, code, str(path), int(index) + 1, column, n)
+
+    problems = [problem(f"line {index + 1}{where}", index) for index in lines[:KEPT]]
+    if more := len(lines[KEPT:]):
+        first = lines[KEPT]
+        problems.append(problem(f"from line {first + 1} on{where}, {more:,} more", first, more))
+    return problems
+
+
+def _files(rows: pd.DataFrame, channels: tuple[str, ...], base: Path) -> pd.DataFrame:
+    """Return the path of every image, links followed: a column per channel, categories shared."""
+    folder: dict[str, str] = {}
+
+    def resolve(path: str, name: str) -> str:
+        whole = os.path.join(base, path, name).replace("\0", "\ufffd")
+        if (
+            not name
+            or "/" in name
+            or "\0" in path + name
+            or name in (".", "..")
+            or os.path.islink(whole)
+        ):
+            return os.path.realpath(whole)
+        # os.path.realpath asks the system about every part of a path: once per folder will do.
+        if path not in folder:
+            folder[path] = os.path.realpath(os.path.join(base, path))
+        return os.path.join(folder[path], name)
+
+    numbers: dict[str, np.ndarray] = {}
+    paths: list[str] = []
+    for channel in channels:
+        folders, names = rows[f"PathName_{channel}"], rows[f"FileName_{channel}"]
+        codes, first = joint_codes(folders, names)
+        numbers[channel] = codes + len(paths)
+        paths += map(resolve, folders.iloc[first], names.iloc[first])
+    codes, kinds = pd.factorize(pd.array(paths, dtype=str))
+    columns = {
+        key: pd.Categorical.from_codes(codes[those], kinds) for key, those in numbers.items()
+    }
+    return pd.DataFrame(columns, rows.index)
 
 
 def _is_count(text: pd.Series) -> pd.Series:
