@@ -372,7 +372,8 @@ def enrichment_textbook(folder: Path, case: Case):
 
 def ontology_ours(folder: Path, case: Case):
     """Parse, parse from the cache, and enrich all clusters by every algorithm."""
-    from mcnn_core.analysis.enrichment import ALGORITHMS, enrich_clusters, load_go
+    from mcnn_core.analysis.enrichment import ALGORITHMS, enrich_clusters
+    from mcnn_core.readers.ontology import load_go
 
     def run() -> dict[str, float]:
         clock = Laps()

@@ -155,7 +155,8 @@ def read_library(folder: Path, genes: int = LIBRARY):
 
     The clusters are dealt at random.
     """
-    from mcnn_core.analysis.enrichment import load_go, universe
+    from mcnn_core.analysis.enrichment import universe
+    from mcnn_core.readers.ontology import load_go
 
     go = load_go(folder / "made.obo", folder / "made.gaf", folder / "cache")
     rng = np.random.default_rng(0)

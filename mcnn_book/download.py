@@ -624,7 +624,7 @@ def fetch_bbbc021(
 def fetch_go(folder: str | os.PathLike, address: str = GO, progress: bool = True) -> list[str]:
     """Fetch the Gene Ontology and its human annotation.
 
-    They are for `mcnn_core.analysis.enrichment.load_go` with ``column="symbol"``.
+    They are for `mcnn_core.readers.ontology.load_go` with ``column="symbol"``.
 
     Parameters
     ----------

@@ -13,13 +13,7 @@ from mcnn_book.sheets import far_clusters, replicate_sheet
 from mcnn_book.simulate import truth
 from mcnn_core.analysis import sirna
 from mcnn_core.analysis.clusters import cut_tree, tree
-from mcnn_core.analysis.enrichment import (
-    count_enriched,
-    enrich_clusters,
-    load_go,
-    permuted,
-    universe,
-)
+from mcnn_core.analysis.enrichment import count_enriched, enrich_clusters, permuted, universe
 from mcnn_core.analysis.mechanisms import wilson
 from mcnn_core.analysis.methods import method_profiles
 from mcnn_core.analysis.sirna import (
@@ -37,6 +31,7 @@ from mcnn_core.analysis.sirna import (
     sirna_summary,
 )
 from mcnn_core.errors import InputError
+from mcnn_core.readers.ontology import load_go
 from mcnn_core.screen import Screen
 
 NAMES = ("ubc", "rluc")

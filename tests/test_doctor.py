@@ -39,6 +39,7 @@ from mcnn_book.check.examine import (
 from mcnn_book.simulate import bbbc021 as simulated_module
 from mcnn_book.workspace import find_root
 from mcnn_core.errors import InputError, MissingStageError
+from mcnn_core.readers import loaddata
 from mcnn_core.readers.loaddata import read_loaddata
 
 CHANNELS = ("DNA", "Actin")

@@ -12,13 +12,12 @@ from mcnn_core.analysis.enrichment import (
     count_enriched,
     enrich,
     enrich_clusters,
-    load_go,
-    read_gaf,
-    read_obo,
     universe,
 )
 from mcnn_core.errors import InputError
 from mcnn_core.machine import files
+from mcnn_core.readers import ontology
+from mcnn_core.readers.ontology import load_go, read_gaf, read_obo
 
 TOY = """format-version: 1.2
 default-namespace: biological_process
@@ -363,9 +362,9 @@ def test_cache(tmp_path, monkeypatch):
     obo, gaf = write(tmp_path)
     fresh = load_go(obo, gaf, tmp_path / "cache")
     with monkeypatch.context() as patch:
-        patch.setattr(enrichment, "read_obo", None)
+        patch.setattr(ontology, "read_obo", None)
         cached = load_go(obo, gaf, tmp_path / "cache")
-    for name in enrichment.TABLES:
+    for name in ontology.TABLES:
         pd.testing.assert_frame_equal(getattr(cached, name), getattr(fresh, name))
     folder = next((tmp_path / "cache").iterdir())
     assert sorted(path.name for path in folder.glob("*.parquet")) == [

@@ -12,9 +12,9 @@ from mcnn_book.__main__ import main
 from mcnn_book.simulate import bbbc021 as simulated
 from mcnn_book.simulate import kimorph
 from mcnn_core import model, preprocessing, profiles, training
-from mcnn_core.analysis import enrichment, methods, response
+from mcnn_core.analysis import methods, response
 from mcnn_core.errors import InputError
-from mcnn_core.readers import bbbc021
+from mcnn_core.readers import bbbc021, ontology
 from tools import book
 
 PARAMETERS = """\
@@ -169,7 +169,7 @@ def test_the_names_are_those_of_the_package(tmp_path):
         "recipe": set(training.RECIPES),
         "normalisation": set(methods.SUFFIXES),
         "choice": set(response.CHOICES),
-        "gaf_column": set(enrichment.GENE_COLUMNS),
+        "gaf_column": set(ontology.GENE_COLUMNS),
     }
     assert set(profiles.NORMALISATIONS) == set(book.CHOICES["normalisation"])
     with pytest.raises(InputError, match=" or ".join(map(repr, book.CHOICES["taxol"]))):

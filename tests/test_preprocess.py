@@ -581,37 +581,17 @@ def test_a_damaged_store_is_refused(screen, tmp_path):
 
 
 def test_the_command_line(screen, tmp_path, capsys):
-    main(
-        [
-            "preprocess",
-            "--screen",
-            str(tmp_path / "screen.csv"),
-            "--out",
-            str(tmp_path / "store"),
-            "--multiple",
-            "10",
-            "--bin",
-            "2",
-        ]
-    )
+    def run(screen, store):
+        sizes = ["--multiple", "10", "--bin", "2"]
+        main(["preprocess", "--screen", str(screen), "--out", str(store), *sizes])
+
+    run(tmp_path / "screen.csv", tmp_path / "store")
     assert (
         capsys.readouterr().out
         == f"{tmp_path / 'store'}: 8 x 10 x 10 x 2 (fields, height, width, channels)\n"
     )
     save_screen(screen, tmp_path / "out")
-    main(
-        [
-            "preprocess",
-            "--screen",
-            str(tmp_path / "out"),
-            "--out",
-            str(tmp_path / "again"),
-            "--multiple",
-            "10",
-            "--bin",
-            "2",
-        ]
-    )
+    run(tmp_path / "out", tmp_path / "again")
     assert contents(tmp_path / "store") == contents(tmp_path / "again")
 
 

@@ -27,13 +27,7 @@ from mcnn_book.simulate.truth import (
 )
 from mcnn_book.study.choosing import Plan, compare_choices, graded
 from mcnn_core.analysis.clusters import cluster_table
-from mcnn_core.analysis.enrichment import (
-    count_enriched,
-    enrich_clusters,
-    load_go,
-    permuted,
-    universe,
-)
+from mcnn_core.analysis.enrichment import count_enriched, enrich_clusters, permuted, universe
 from mcnn_core.analysis.mechanisms import scores, suspects
 from mcnn_core.analysis.methods import (
     compare_methods,
@@ -57,6 +51,7 @@ from mcnn_core.model import CONFIGS, NetworkConfig, multiple_of, parameters
 from mcnn_core.preprocessing import auto_bin, preprocess
 from mcnn_core.profiles import feature_frame, profile
 from mcnn_core.readers.images import check_headers
+from mcnn_core.readers.ontology import load_go
 from mcnn_core.screen import field_names, load_screen, save_screen, summary
 from mcnn_core.store import Store
 from mcnn_core.surrogate import default_columns, surrogate_classes, training_fields

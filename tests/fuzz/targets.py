@@ -20,13 +20,13 @@ import pandas as pd
 import tifffile
 from PIL import Image
 
-from mcnn_core.analysis.enrichment import read_gaf, read_obo
 from mcnn_core.errors import InputError, MissingStageError
 from mcnn_core.machine.files import sha256
 from mcnn_core.readers.bbbc021 import read_bbbc021
 from mcnn_core.readers.imagehts import read_wells
 from mcnn_core.readers.images import image_shape, read_image
 from mcnn_core.readers.loaddata import read_loaddata
+from mcnn_core.readers.ontology import read_gaf, read_obo
 
 MEMORY = 2**30  #: bytes of address space that a reader may add
 SECONDS = 10.0  #: seconds of computing that a reader may take
