@@ -64,7 +64,7 @@ Z_RANGE = (-2.0, 8.0)
 PIXELS, FEWEST_PIXELS, MANY_FIELDS = 40_960, 20_480, 2_000
 
 Finding = tuple[int, int, str]  # row of the table, number of the channel, what is found
-#: Histograms of a block, what is wrong with which image, and which images are constant.
+# Histograms of a block, what is wrong with which image, and which images are constant.
 Counts = tuple[np.ndarray, list[Finding], list[Finding]]
 
 

@@ -45,8 +45,8 @@ CONTROL_TYPES = ("negcon", "poscon", "trt")
 MAX_CHANNELS, MAX_COLUMNS = 6, 5_000
 
 
-#: What to check: for a column and the code of a problem, the cells, which of them are wrong, and
-#: what is said after such a cell.
+# What to check: for a column and the code of a problem, the cells, which of them are wrong, and
+# what is said after such a cell.
 Rules = dict[tuple[str, str], tuple[pd.Series, pd.Series, str]]
 
 
