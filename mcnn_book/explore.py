@@ -26,8 +26,8 @@ from mcnn_book.figures import composite
 from mcnn_book.interactive import COLOURS, SAVE, data_uri
 from mcnn_core.errors import InputError
 from mcnn_core.machine.files import atomic
-from mcnn_core.profiles import feature_matrix, row_names
-from mcnn_core.screen import REQUIRED
+from mcnn_core.profiles import feature_matrix
+from mcnn_core.screen import REQUIRED, row_names
 
 PERPLEXITY = 30
 

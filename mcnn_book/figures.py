@@ -28,8 +28,7 @@ from scipy.spatial.distance import squareform
 from scipy.special import expit
 from seaborn.matrix import dendrogram
 
-from mcnn_core.profiles import row_names
-from mcnn_core.screen import CONTROL
+from mcnn_core.screen import CONTROL, row_names
 
 CHANNEL_COLOURS = np.array(
     [(0.2, 0.45, 1), (0.95, 0, 0.85), (0.1, 0.9, 0.2), (1, 0.75, 0), (0, 0.8, 0.9), (0.7, 0.7, 0.7)]

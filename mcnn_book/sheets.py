@@ -12,8 +12,8 @@ import pandas as pd
 from mcnn_book.figures import composite
 from mcnn_core.analysis.distances import cosine_distances
 from mcnn_core.machine.files import atomic
-from mcnn_core.profiles import feature_matrix, row_names
-from mcnn_core.screen import Screen, in_words
+from mcnn_core.profiles import feature_matrix
+from mcnn_core.screen import Screen, in_words, row_names
 
 
 def far_clusters(

@@ -2,10 +2,11 @@
 
 import pandas as pd
 
+from mcnn_book.figures import colour_words
 from mcnn_book.sheets import EXAMPLES, _example_column
 from mcnn_core.analysis.mechanisms import protocols
 from mcnn_core.profiles import NORMALISATIONS, possible_normalisations
-from mcnn_core.screen import NOT_AVAILABLE, Screen
+from mcnn_core.screen import NOT_AVAILABLE, Screen, summary
 
 #: What colours the fields of a scatter, the first that a screen names, and what a caption says of
 #: it.
@@ -40,6 +41,29 @@ def beside_paper(screen: Screen) -> str:
         else "another screen, so its numbers compare with nothing in the paper"
     )
     return f"This build is of {screen.name}, {kind}."
+
+
+def about(screen: Screen) -> dict[str, bool | int | str]:
+    """Return what pages say of a screen wherever it is named.
+
+    Returns
+    -------
+    dict
+        ``name``, ``simulated``, ``channels``, their ``colours`` in contact sheets, ``example``
+        (`example_kind`), ``beside_paper``, and what `mcnn_core.screen.summary`, `facts` and
+        `nesting` count and find in its table.
+    """
+    return {
+        "name": screen.name,
+        "simulated": screen.simulated,
+        "channels": ", ".join(screen.channels),
+        "colours": colour_words(screen.channels),
+        "example": example_kind(screen.table),
+        "beside_paper": beside_paper(screen),
+        **summary(screen.table),
+        **facts(screen.table),
+        **nesting(screen.table),
+    }
 
 
 def known_treatments(table: pd.DataFrame) -> pd.DataFrame:

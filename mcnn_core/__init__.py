@@ -3,8 +3,8 @@
 One module per step of the method, in the order of the chapters: ``screen``, ``store`` and
 ``preprocessing``, ``surrogate``, ``model``, ``training``, ``features``, ``profiles``, then
 ``analysis``. Next to them ``readers`` read screens as they come, and ``machine`` is what all of it
-runs on. Each module imports only earlier ones. The names that a script of one's own needs are
-offered here, and a module is loaded when the first of its names is asked for.
+runs on. Each module imports only earlier ones. What chapters and scripts use is offered here, and
+a module is loaded when the first of its names is asked for.
 """
 
 from importlib import import_module
@@ -21,8 +21,12 @@ PUBLIC: dict[str, str] = {
     "read_imagehts": "readers.imagehts",
     "load_screen": "screen",
     "save_screen": "screen",
+    "field_names": "screen",
+    "in_words": "screen",
     "Store": "store",
     "preprocess": "preprocessing",
+    "default_columns": "surrogate",
+    "training_fields": "surrogate",
     "surrogate_classes": "surrogate",
     "BalancedBatches": "surrogate",
     "CONFIGS": "model",
@@ -33,21 +37,37 @@ PUBLIC: dict[str, str] = {
     "embed": "features",
     "embed_screen": "features",
     "feature_frame": "profiles",
-    "fit_pca": "profiles",
     "profile": "profiles",
     "cosine_distances": "analysis.distances",
-    "nearest_neighbours": "analysis.mechanisms",
+    "order_by": "analysis.distances",
     "cluster_table": "analysis.clusters",
-    "similarities": "analysis.response",
-    "potency": "analysis.response",
-    "novelty": "analysis.novelty",
-    "hold_out": "analysis.sirna",
-    "enrich_clusters": "analysis.enrichment",
+    "device": "machine.device",
+    "read_table": "machine.files",
+    "write_table": "machine.files",
 }
-__all__ = sorted(PUBLIC)
+#: The modules that it offers, for what belongs to one step alone: ``sirna.hold_out``.
+MODULES: dict[str, str] = {
+    "images": "readers.images",
+    "ontology": "readers.ontology",
+    "preprocessing": "preprocessing",
+    "model": "model",
+    "training": "training",
+    "profiles": "profiles",
+    "mechanisms": "analysis.mechanisms",
+    "methods": "analysis.methods",
+    "response": "analysis.response",
+    "clusters": "analysis.clusters",
+    "novelty": "analysis.novelty",
+    "sirna": "analysis.sirna",
+    "enrichment": "analysis.enrichment",
+    "files": "machine.files",
+}
+__all__ = sorted([*PUBLIC, *MODULES])
 
 
 def __getattr__(name: str) -> Any:
-    if name not in PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{PUBLIC[name]}"), name)
+    if name in MODULES:
+        return import_module(f"{__name__}.{MODULES[name]}")
+    if name in PUBLIC:
+        return getattr(import_module(f"{__name__}.{PUBLIC[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

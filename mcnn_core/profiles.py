@@ -13,10 +13,9 @@ import pandas as pd
 from sklearn.decomposition import PCA
 
 from mcnn_core.errors import InputError
-from mcnn_core.screen import field_names
+from mcnn_core.screen import NAMING, field_names, row_names
 
 DESCRIBING = ("Metadata_", "FileName_", "PathName_")
-NAMING = ("Metadata_Treatment", "Metadata_Plate", "Metadata_Well", "Metadata_Site")
 NORMALISATIONS = ("none", "centre", "whiten")
 
 
@@ -54,12 +53,6 @@ def feature_matrix(frame: pd.DataFrame) -> np.ndarray:
             "features must be finite numbers; a median would hide the missing ones", problems
         )
     return values
-
-
-def row_names(frame: pd.DataFrame) -> list[str]:
-    """Name each row for messages by its treatment, plate, well and site, as far as present."""
-    rows = frame[[column for column in NAMING if column in frame]].astype(str).to_numpy()
-    return [" ".join(filter(None, row)) or f"row {i}" for i, row in enumerate(rows)]
 
 
 def _with_features(frame: pd.DataFrame, values: np.ndarray, names: Sequence[str]) -> pd.DataFrame:

@@ -22,6 +22,9 @@ from mcnn_core.machine.files import read_json, write_json, write_table
 #: What every table must name, and what names a field.
 REQUIRED = ["Metadata_Plate", "Metadata_Well", "Metadata_Site"]
 
+#: What names a row in messages.
+NAMING = ("Metadata_Treatment", "Metadata_Plate", "Metadata_Well", "Metadata_Site")
+
 #: Rows of a table that are parsed at a time: while they are, every cell is an object of its own.
 ROWS_AT_ONCE = 50_000
 
@@ -65,6 +68,12 @@ def field_names(table: pd.DataFrame) -> list[str]:
         f"plate {plate}, well {well}, site {site}"
         for plate, well, site in zip(*(table[key] for key in REQUIRED), strict=True)
     ]
+
+
+def row_names(frame: pd.DataFrame) -> list[str]:
+    """Name each row for messages by its treatment, plate, well and site, as far as present."""
+    rows = frame[[column for column in NAMING if column in frame]].astype(str).to_numpy()
+    return [" ".join(filter(None, row)) or f"row {i}" for i, row in enumerate(rows)]
 
 
 def concentration_key(value: float | str) -> str:

@@ -287,6 +287,65 @@ def test_key_follows_sub_modules_and_data_of_the_package(small):
     assert key() == seen[-1]
 
 
+OFFERING = """\
+PUBLIC: dict[str, str] = {"fit": "analysis.deep"}
+MODULES: dict[str, str] = {"other": "analysis.other"}
+def __getattr__(name):
+    raise AttributeError
+"""
+
+
+@pytest.mark.parametrize("line, module", [
+    ("from mcnn_core import fit", "deep"), ("from mcnn_core import other as x", "other"),
+])  # fmt: skip
+def test_key_follows_what_a_package_offers_to_the_module_that_defines_it(small, line, module):
+    """It follows that module and what it imports, and nothing else that the package offers."""
+    package = small / "mcnn_core" / "analysis"
+    package.mkdir()
+    offers = package.parent / "__init__.py"
+    offers.write_text(OFFERING)
+    for name in ("__init__", "deep", "other"):
+        (package / f"{name}.py").write_text("n = 1\n")
+    (package / "below.py").write_text("n = 1\n")
+    edit(package / f"{module}.py", "n = 1", "import mcnn_core.analysis.below")
+    edit(small / "notebooks/01_first.md", "from mcnn_book", f"{line}\nfrom mcnn_book")
+
+    def key():
+        return book.execution_key(options(small), "01_first")
+
+    seen = [key()]
+    unlike = {"deep": "other", "other": "deep"}[module]
+    edit(package / f"{unlike}.py", "n = 1", "n = 2")
+    edit(offers, "PUBLIC: dict[str, str] = {", 'PUBLIC: dict[str, str] = {"new": "screen", ')
+    assert key() == seen[0]
+    (package / f"{module}.py").write_text("import mcnn_core.analysis.below\nm = 2\n")
+    seen.append(key())
+    (package / "below.py").write_text("n = 2\n")
+    seen.append(key())
+    edit(offers, f"analysis.{module}", f"analysis.{unlike}")
+    seen.append(key())
+    edit(offers, "raise AttributeError", "raise KeyError")
+    seen.append(key())
+    assert len(set(seen)) == 5
+    whole = book.imported_directly("import mcnn_core", small)
+    assert f"mcnn_core.analysis.{unlike}" in whole
+
+
+def test_few_modules_run_most_of_the_book_again():
+    """Eight run 15 or more of the 20 notebooks again; no module is added without a reason."""
+    widely = {module for module, count in book.reruns().items() if count >= 15}
+    assert widely == {
+        "mcnn_core",
+        "mcnn_core.errors",
+        "mcnn_core.machine.files",
+        "mcnn_core.screen",
+        "mcnn_core.store",
+        "mcnn_book",
+        "mcnn_book.figures",
+        "mcnn_book.workspace",
+    }
+
+
 def test_recorded_files_count_where_a_module_names_them(small):
     (small / "book/recorded").mkdir()
     for name in ("bench.json", "other.json"):

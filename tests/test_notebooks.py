@@ -1,5 +1,6 @@
 """The notebooks as files: pairs that agree, parameters that exist, prose before functions."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import nbformat
 import pytest
 from jupytext.compare import NotebookDifference, compare_notebooks
 
+import mcnn_book
+import mcnn_core
 from tools import book
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -133,6 +136,35 @@ def test_set_up_is_one_folded_cell_after_the_parameters(name):
     elsewhere = [cell for cell in cells if cell is not opening[0] and "idea" not in book.tags(cell)]
     for cell in elsewhere:
         assert "from mcnn_core" not in cell.source and "import mcnn_core" not in cell.source
+
+
+#: What only scripts need of the packages.
+FOR_SCRIPTS = {"InputError", "Screen", "read_loaddata", "read_bbbc021", "read_imagehts"}
+
+
+def imported(name: str) -> list[tuple[str, str]]:
+    """Return what a chapter imports of ours, as (module, name)."""
+    cells = book.code_cells(book.read_source(name))
+    nodes = [node for cell in cells for node in ast.walk(ast.parse(book.python_lines(cell.source)))]
+    named = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+    found = [(str(node.module), alias.name) for node in named for alias in node.names]
+    plain = [node for node in nodes if isinstance(node, ast.Import)]
+    found += [(alias.name, "") for node in plain for alias in node.names]
+    return [pair for pair in found if pair[0].startswith("mcnn_")]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_chapter_imports_what_the_packages_themselves_offer(name):
+    offered = {package.__name__: package.__all__ for package in (mcnn_core, mcnn_book)}
+    assert [pair for pair in imported(name) if pair[1] not in offered.get(pair[0], [])] == []
+
+
+def test_what_the_packages_offer_is_there_and_used():
+    used = {pair for name in NAMES for pair in imported(name)}
+    for package in (mcnn_core, mcnn_book):
+        for name in package.__all__:
+            assert getattr(package, name) is not None
+            assert (package.__name__, name) in used or name in FOR_SCRIPTS, name
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -5,18 +5,20 @@ import re
 import pytest
 
 from mcnn_book.study.recorded import (
-    recorded,
+    COLUMNS,
     recorded_choices,
     recorded_comparison,
     recorded_grades,
+    records,
 )
 from mcnn_book.study.study import CHOICE_SEEDS, FRESH_SEEDS, PLAN
 from mcnn_book.workspace import find_root
+from mcnn_core.analysis import methods
 
-FRESH = recorded("simulated-")
-CELLS = recorded("real-cells")
-WHOLE, KIMORPH = recorded("whole-"), recorded("kimorph-")
-CHOICES = recorded("choosing-")
+FRESH = records("simulated-")
+CELLS = records("real-cells")
+WHOLE, KIMORPH = records("whole-"), records("kimorph-")
+CHOICES = records("choosing-")
 
 
 def nsc(records, method, protocol="NSC"):
@@ -26,9 +28,13 @@ def nsc(records, method, protocol="NSC"):
     ]
 
 
+def test_recorded_comparisons_have_the_columns_of_new_ones():
+    assert methods.COLUMNS == COLUMNS
+
+
 def test_every_record_says_where_it_comes_from():
     for name, record in (
-        FRESH | CELLS | WHOLE | KIMORPH | CHOICES | recorded("held-out") | recorded("variant-")
+        FRESH | CELLS | WHOLE | KIMORPH | CHOICES | records("held-out") | records("variant-")
     ).items():
         assert record["command"].startswith("make study"), name
         assert len(record["commit"]) == 40 and record["processor"] and record["seconds"] > 0, name

@@ -123,8 +123,8 @@ def test_a_record_says_what_it_comes_from_and_is_made_once(root, monkeypatch, ca
     main(["study"])
     assert asked == [3, 4, 5] and "one: recorded already in one.json" in capsys.readouterr().out
     assert (
-        recorded.recorded("t", root / "book" / "recorded")
-        == recorded.recorded("two")
+        recorded.records("t", root / "book" / "recorded")
+        == recorded.records("two")
         == {"two": record(root, "two")}
     )
 
@@ -143,7 +143,7 @@ def test_simulated_comparison(root):
     made = record(root, "simulated-101")
     run = made["runs"]["101"]
     assert run["screen"]["n_fields"] == 128 and run["recipe"]["seed"] == 101
-    table = recorded.recorded_comparison(recorded.recorded("simulated-"))
+    table = recorded.recorded_comparison(recorded.records("simulated-"))
     assert {
         "trained",
         "untrained",
@@ -306,7 +306,7 @@ def test_ways_of_choosing_classes_are_compared(root, monkeypatch):
         and len(run["classes"]) == 7
     )
     assert set(run["taught"]) == {"chosen", "random 1", "random 2", "every treatment", "annotated"}
-    table = recorded.recorded_choices(recorded.recorded("choosing-"))
+    table = recorded.recorded_choices(recorded.records("choosing-"))
     assert (
         set(table["way"]) == set(run["classes"])
         and set(table["seed"]) == {105}
@@ -325,7 +325,7 @@ def test_ways_of_choosing_classes_are_compared(root, monkeypatch):
     assert (
         gains["nsc.random.lowest"] == gains["nsc.random.highest"] == pytest.approx(100 * expected)
     )
-    counts = recorded.choice_counts(recorded.recorded("choosing-"))
+    counts = recorded.choice_counts(recorded.records("choosing-"))
     assert counts["asked.all"] == str(
         int(table.query("protocol == 'NSC' and part == 'all'")["n"].iloc[0])
     )
@@ -381,7 +381,7 @@ def test_gains_are_those_of_the_worst_and_the_best_seed():
 
 
 def test_nothing_recorded_is_an_empty_table(root):
-    assert recorded.recorded("simulated-") == {}
+    assert recorded.records("simulated-") == {}
     table = recorded.recorded_comparison({})
     assert table.empty and {
         "method",
@@ -473,7 +473,7 @@ def test_kimorph_is_analysed_and_graded(root, name, classes):
         and run["permuted"]["elim"]["clusters"] == 20 * grades["clusters.clusters"]
     )
     ends = recorded.worst_and_best(
-        recorded.recorded_grades(recorded.recorded(name)), recorded.KIMORPH_RANGES
+        recorded.recorded_grades(recorded.records(name)), recorded.KIMORPH_RANGES
     )
     assert ends.loc["random.trained"].tolist() == [grades["random.trained"]] * 2
 

@@ -29,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -262,8 +263,8 @@ def known_parameters(notebook: NotebookNode) -> dict:
 def imported_directly(source: str, root: Path = ROOT) -> list[str]:
     """Return our modules that `source` itself imports, in order, such as ``"mcnn_core.model"``.
 
-    A module of a package comes after the package, whose own code runs first. A name that
-    ``mcnn_core`` itself offers stands for the module that defines it.
+    A module of a package comes after the package, whose own code runs first. What a package itself
+    offers stands for the module that defines it, and the package as a whole for all that it offers.
     """
     return _ours(_imports(ast.walk(ast.parse(source))), root)
 
@@ -274,8 +275,9 @@ def _ours(imports: Iterable[str], root: Path) -> list[str]:
         package, _, rest = name.partition(".")
         path = module_file(package, root) if package in PACKAGES else None
         if path is not None:
-            home = _module(path).public.get(rest)
-            parts.append((f"{package}.{home}" if home else name).split("."))
+            offered = _module(path).offered
+            homes = offered.values() if rest in ("", "*") else [offered.get(rest, rest)]
+            parts += [f"{package}.{home}".split(".") for home in homes] or [[package]]
     names = [".".join(part[:n]) for part in parts for n in range(1, len(part) + 1)]
     return [name for name in dict.fromkeys(names) if module_file(name, root)]
 
@@ -315,8 +317,11 @@ class Module(NamedTuple):
 
     text: str
     imports: list[str]
-    public: dict[str, str]  #: names that a package offers, with the modules that define them
-    code: str  #: SHA-256 of what it does, its syntax tree without comments and docstrings
+    offered: dict[str, str]  #: what a package offers, with the modules that define it
+    #: SHA-256 of what it does: its syntax tree without comments, docstrings and what it offers, of
+    #: which the modules that define it tell.
+    code: str
+    empty: bool  #: whether nothing of that is left
 
 
 def _module(path: Path) -> Module:
@@ -329,14 +334,38 @@ def _parsed_module(path: Path, _: tuple[int, ...]) -> Module:
     text = path.read_text(encoding="utf-8")
     nodes = [*ast.walk(tree := ast.parse(text))]
     imports = _imports(nodes)
-    named = (node for node in tree.body if isinstance(node, ast.AnnAssign))
-    offered = [node.value for node in named if ast.unparse(node.target) == "PUBLIC"]
-    public = ast.literal_eval(offered[0]) if offered and offered[0] else {}
+    offers = [part for part in tree.body if isinstance(part, ast.AnnAssign) and _offers(part)]
+    offered: dict[str, str] = {}
+    for part in offers:
+        offered |= ast.literal_eval(part.value or ast.Dict([], []))
+    tree.body = [part for part in tree.body if part not in offers]
     documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     for node in nodes:
         if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-    return Module(text, imports, public, hashlib.sha256(ast.dump(tree).encode()).hexdigest())
+    code = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return Module(text, imports, offered, code, all(isinstance(x, ast.Pass) for x in tree.body))
+
+
+def _offers(part: ast.AnnAssign) -> bool:
+    return ast.unparse(part.target) in ("PUBLIC", "MODULES")
+
+
+def reruns(root: Path = ROOT) -> dict[str, int]:
+    """Return how many notebooks a change of each of our modules runs again.
+
+    Those of a summary count too. A package's ``__init__`` without code is left out: what is no code
+    changes no key.
+    """
+    counts: Counter[str] = Counter()
+    for name in notebook_names(root):
+        cells = code_cells(_source(name, root))
+        counts.update(set().union(*(imported_modules(python_lines(x.source), root) for x in cells)))
+    return {
+        module: count
+        for module, count in counts.most_common()
+        if (path := module_file(module, root)) and not _module(path).empty
+    }
 
 
 # Options -------------------------------------------------------------------

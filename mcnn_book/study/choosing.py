@@ -26,8 +26,8 @@ from mcnn_core.analysis.mechanisms import (
 from mcnn_core.errors import InputError
 from mcnn_core.features import embed
 from mcnn_core.model import MCNN, NetworkConfig
-from mcnn_core.profiles import feature_frame, feature_matrix, profile, row_names, treatment_profiles
-from mcnn_core.screen import field_names
+from mcnn_core.profiles import feature_frame, feature_matrix, profile, treatment_profiles
+from mcnn_core.screen import field_names, row_names
 from mcnn_core.training import Recipe, load_model, train
 
 CONTROLS = "negative controls"

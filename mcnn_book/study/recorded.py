@@ -6,9 +6,11 @@ from typing import Any
 import pandas as pd
 
 from mcnn_book.workspace import find_root
-from mcnn_core.analysis.methods import COLUMNS
 from mcnn_core.machine.files import read_json
 from mcnn_core.screen import NOT_AVAILABLE
+
+#: The columns of a recorded comparison, those of `mcnn_core.analysis.methods.comparison`.
+COLUMNS = ["method", "protocol", "seed", "overall", "class_median", "n", "low", "high", "left_out"]
 
 RANGES = [
     "potency.median_error",
@@ -47,7 +49,7 @@ KIMORPH_RANGES = [
 ]
 
 
-def recorded(prefix: str, folder: Path | None = None) -> dict[str, dict[str, Any]]:
+def records(prefix: str, folder: Path | None = None) -> dict[str, dict[str, Any]]:
     """Return the records in ``book/recorded`` whose name begins with `prefix`, by name."""
     folder = folder or find_root() / "book" / "recorded"
     return {path.stem: read_json(path) for path in sorted(folder.glob(f"{prefix}*.json"))}

@@ -7,8 +7,8 @@ from scipy.spatial.distance import squareform
 
 from mcnn_core.analysis.distances import cosine_distances
 from mcnn_core.errors import InputError
-from mcnn_core.profiles import feature_matrix, row_names
-from mcnn_core.screen import in_words
+from mcnn_core.profiles import feature_matrix
+from mcnn_core.screen import in_words, row_names
 
 #: Cosine distance at which the tree is cut: that of an angle of pi/3 (paper), as the literal 0.5,
 #: since 1 - cos(pi/3) is 0.49999999999999989 in floating point and would split ties.

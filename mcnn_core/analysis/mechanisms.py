@@ -11,7 +11,8 @@ from sklearn.metrics import average_precision_score, silhouette_score
 
 from mcnn_core.analysis.distances import cosine_distances
 from mcnn_core.errors import InputError
-from mcnn_core.profiles import feature_matrix, row_names
+from mcnn_core.profiles import feature_matrix
+from mcnn_core.screen import row_names
 
 PROTOCOLS = ("NSC", "NSCB")
 DESCRIBING = [f"Metadata_{name}" for name in ("Treatment", "Compound", "Concentration", "MoA")]

@@ -12,8 +12,8 @@ from scipy.spatial.distance import cdist
 from sklearn.ensemble import IsolationForest
 
 from mcnn_core.analysis.distances import cosine_distances
-from mcnn_core.profiles import centre, feature_matrix, has_controls, row_names
-from mcnn_core.screen import in_words
+from mcnn_core.profiles import centre, feature_matrix, has_controls
+from mcnn_core.screen import in_words, row_names
 
 DRAWS = 1000  #: sets of control wells that say how well wells without an effect agree
 QUANTILE = 0.95  #: of them that a treatment must exceed

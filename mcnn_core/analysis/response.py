@@ -15,8 +15,8 @@ from scipy.stats import f as f_distribution
 from mcnn_core.analysis.clusters import described
 from mcnn_core.analysis.distances import cosine_distances, similarity
 from mcnn_core.errors import InputError
-from mcnn_core.profiles import centre, feature_matrix, has_controls, row_names
-from mcnn_core.screen import CONTROL, NOT_AVAILABLE, in_words
+from mcnn_core.profiles import centre, feature_matrix, has_controls
+from mcnn_core.screen import CONTROL, NOT_AVAILABLE, in_words, row_names
 
 #: How the similarities of a well to the many wells of a mechanism become one number [ours: the
 #: paper does not say].

@@ -17,7 +17,8 @@ from mcnn_core.analysis.distances import cosine_distances
 from mcnn_core.analysis.mechanisms import wilson
 from mcnn_core.errors import InputError
 from mcnn_core.machine.files import read_text
-from mcnn_core.profiles import aggregate, feature_matrix, row_names
+from mcnn_core.profiles import aggregate, feature_matrix
+from mcnn_core.screen import row_names
 
 #: Random partitions, and the share of the wells in the training part (paper: Methods).
 REPEATS, SHARE = 50, 0.9
