@@ -2,11 +2,12 @@
 
 ``make data`` runs it. BBBC021v1 (Ljosa, Sokolnicki & Carpenter 2012, Nature Methods 9, 637) is
 three tables and 55 archives. Only the image table says where an image is written; the paths inside
-an archive do not count. An archive, and the folder of a plate, exists whole or not at all, so that
-a stopped run resumes with what is missing. The publisher gives no checksums: the SHA-256 of each
-file is recorded in ``fetched.json`` when it is first seen, and a file that differs later is
-refused. Nothing comes from another address than the one that was named, nothing that exists is
-replaced, and what someone else has put into the folder stays.
+an archive do not count. An archive, and the folder of a plate, exists whole or not at all. What has
+come of a file when a run stops lies next to its place under a temporary name, and the next run
+fetches the rest. The publisher gives no checksums: the SHA-256 of each file is recorded in
+``fetched.json`` when it is first seen, and a file that differs later is refused. Nothing comes from
+another address than the one that was named, nothing that exists is replaced, and what someone else
+has put into the folder stays.
 """
 
 import os
@@ -25,7 +26,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path, PureWindowsPath
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import requests
 import urllib3
@@ -37,10 +38,13 @@ from mcnn_core.machine.files import (
     atomic,
     claim,
     exclusive,
+    naming,
+    put,
     read_json,
     refuse_foreign,
     register,
     sha256,
+    take,
     write_json,
 )
 from mcnn_core.readers.bbbc021 import read_bbbc021
@@ -71,8 +75,8 @@ RECORD, FOUND = "fetched.json", "found in the folder"
 IMAGE_BYTES = 3 * 2**20
 
 
-#: How often a file is asked for, seconds between, seconds that a server may be silent, bytes at a
-#: time.
+#: How often in a row a file is asked for without getting ahead, seconds between, seconds that a
+#: server may be silent, bytes at a time.
 ATTEMPTS, WAIT, TIMEOUT, CHUNK = 3, 5.0, 30, 2**18
 
 
@@ -83,6 +87,10 @@ SLOWEST, PERIOD = 1000, 60.0
 
 #: How often a server may redirect to another of its addresses.
 REDIRECTS = 5
+
+
+#: How the name of what has come of a file ends.
+PART = ".partial"
 
 
 #: Sizes are compared, so nothing may be compressed on the way.
@@ -105,6 +113,19 @@ class _Run:
     def advance(self, count: int) -> None:
         with self.lock:
             self.bar.update(count)
+
+    @contextmanager
+    def reading(self, answer: requests.Response) -> Iterator[None]:
+        """Have `end` end this answer while the block runs."""
+        with self.lock:
+            self.answers.add(answer)
+        try:
+            if self.stop.is_set():  # too late to be ended by `end`
+                raise CancelledError
+            yield
+        finally:
+            with self.lock:
+                self.answers.discard(answer)
 
     def end(self) -> None:
         """End what the threads wait for."""
@@ -225,38 +246,21 @@ def _soon(run: _Run, call: Callable[[], requests.Response]) -> requests.Response
 
 @contextmanager
 def _answer(
-    run: _Run, session: requests.Session, method: str, name: str
+    run: _Run, session: requests.Session, method: str, name: str, headers: dict[str, str]
 ) -> Iterator[requests.Response]:
     """Ask for a file and yield the answer, its body yet to be read.
 
     Refuse a redirect to another host, or from https to http.
     """
     address = run.address + name
+    options: dict[str, Any] = {"stream": True, "allow_redirects": False, "timeout": TIMEOUT}
+    options["headers"] = HEADERS | headers
     for _ in range(REDIRECTS + 1):
-        answer = _soon(
-            run,
-            partial(
-                session.request,
-                method,
-                address,
-                stream=True,
-                allow_redirects=False,
-                timeout=TIMEOUT,
-                headers=HEADERS,
-            ),
-        )
-        with answer:
+        with _soon(run, partial(session.request, method, address, **options)) as answer:
             if not answer.is_redirect:
                 answer.raise_for_status()
-                with run.lock:
-                    run.answers.add(answer)
-                try:
-                    if run.stop.is_set():  # too late to be ended by `end`
-                        raise CancelledError
+                with run.reading(answer):
                     yield answer
-                finally:
-                    with run.lock:
-                        run.answers.discard(answer)
                 return
             target = urljoin(address, answer.headers["Location"])
         if not _same_place(address, target):
@@ -289,7 +293,7 @@ def _sizes(run: _Run, names: Sequence[str]) -> dict[str, int | str]:
     with requests.Session() as session:
         for name in names:
             try:
-                with _answer(run, session, "HEAD", name) as answer:
+                with _answer(run, session, "HEAD", name, {}) as answer:
                     length = answer.headers.get("Content-Length", "")
                 sizes[name] = (
                     int(length) if length.isdecimal() else "the server does not state its size"
@@ -303,60 +307,137 @@ def _sizes(run: _Run, names: Sequence[str]) -> dict[str, int | str]:
     return sizes
 
 
-def _stream(run: _Run, name: str, size: int, path: Path) -> None:
-    received, reason = 0, ""
+@dataclass
+class _Part:
+    """What has come of a file, under a temporary name next to its place.
+
+    The name holds the `validator`, by which a later request says of what it wants the rest. What
+    has come of a file without one cannot be resumed.
+    """
+
+    whole: Path
+    validator: str = ""
+
+    def __post_init__(self) -> None:
+        for path in self.whole.parent.glob(f".{self.whole.name}.*{PART}"):
+            self.validator = unquote(path.name[len(self.whole.name) + 2 : -len(PART)])
+        if not self.validator:
+            self.anew("")
+
+    @property
+    def path(self) -> Path:
+        known = quote(self.validator, safe="")[:150]  # a name may have 255 bytes
+        return self.whole.with_name(f".{self.whole.name}.{known}{PART}")
+
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def anew(self, validator: str) -> None:
+        """Remove what has come, to begin with what is known by this validator."""
+        self.path.unlink(missing_ok=True)
+        self.validator = validator
+
+
+def _validator(answer: requests.Response) -> str:
+    """Return by what a server knows the state of a file: its ETag, else its date, else "".
+
+    A weak ETag does not tell whether every byte is the same (RFC 9110, section 13.1.5).
+    """
+    tag = answer.headers.get("ETag", "")
+    return tag if tag.startswith('"') else answer.headers.get("Last-Modified", "")
+
+
+def _resumes(answer: requests.Response, name: str, wanted: str) -> bool:
+    """Whether an answer is the part that was wanted of a file and not the whole file."""
+    if answer.status_code != requests.codes.partial_content:
+        return False
+    if (part := answer.headers.get("Content-Range", "nothing")) != wanted:
+        raise InputError(f"{name}: expected {wanted}, got {part}")
+    return True
+
+
+def _stream(run: _Run, name: str, size: int, part: _Part) -> None:
+    """Fetch what has not come yet of a file.
+
+    A server that cannot resume, or has another file by now, sends all of it again.
+    """
+    have, reason = part.size, ""
+    rest = {"Range": f"bytes={have}-", "If-Range": part.validator} if have else {}
     try:
-        with (
-            requests.Session() as session,
-            _answer(run, session, "GET", name) as answer,
-            open(path, "wb") as file,
-        ):
-            answer.raw.enforce_content_length = (
-                False  # it would drop the last bytes of a short answer, which are counted here
-            )
-            since, before = time.monotonic(), 0
-            # What has come, without waiting for more.
-            while received <= size and (chunk := answer.raw.read1(CHUNK)) and not run.stop.is_set():
-                file.write(chunk)
-                received += len(chunk)
-                run.advance(len(chunk))
-                if (seconds := time.monotonic() - since) >= PERIOD:
-                    if received - before < SLOWEST * seconds:
-                        reason = (
-                            f" (less than {SLOWEST:,} bytes per second for {seconds:.0f} seconds)"
-                        )
-                        break
-                    since, before = time.monotonic(), received
+        with requests.Session() as session, _answer(run, session, "GET", name, rest) as answer:
+            if not _resumes(answer, name, f"bytes {have}-{size - 1}/{size}"):
+                run.advance(-have)
+                part.anew(_validator(answer))
+                take(part.path)
+            reason = _copy(run, answer, part.path, size)
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         reason = f" ({_cause(error)})"
     if run.stop.is_set():
         raise CancelledError
-    if received != size:
-        run.advance(-received)
-        raise InputError(f"{name}: expected {size:,} bytes, got {received:,}{reason}")
+    if part.size != size:
+        raise InputError(f"{name}: expected {size:,} bytes, got {part.size:,}{reason}")
+
+
+def _copy(run: _Run, answer: requests.Response, path: Path, size: int) -> str:
+    """Append an answer to a file of at most `size` bytes; return why it was given up, if so."""
+    # It would drop the last bytes of a short answer.
+    answer.raw.enforce_content_length = False
+    since, before = time.monotonic(), 0
+    with open(path, "ab") as file:
+        begun = file.tell()
+        # What has come, without waiting for more.
+        while file.tell() <= size and (chunk := answer.raw.read1(CHUNK)) and not run.stop.is_set():
+            file.write(chunk)
+            run.advance(len(chunk))
+            if (seconds := time.monotonic() - since) >= PERIOD:
+                if file.tell() - begun - before < SLOWEST * seconds:
+                    return f" (less than {SLOWEST:,} bytes per second for {seconds:.0f} seconds)"
+                since, before = time.monotonic(), file.tell() - begun
+    return ""
 
 
 def _transfer(run: _Run, name: str, size: int | str) -> str:
     """Bring a file into the folder and return its SHA-256.
 
-    `size` is its bytes, or why there are none.
+    `size` is its bytes, or why there are none. What has come of it stays for the next attempt, or
+    the next run, if it can be resumed.
     """
     if isinstance(size, str):
         raise InputError(f"{name}: {size}")
-    _refuse_existing(run.folder / name)
-    with atomic(run.folder / name) as temporary:
-        for left in reversed(range(ATTEMPTS)):
-            try:
-                _stream(run, name, size, temporary)
-                break
-            except InputError:
-                if not left:
-                    raise
-                if run.stop.wait(WAIT):
-                    raise CancelledError from None
-        digest = _checked(run, name, temporary)
-        _refuse_existing(run.folder / name)  # hours may have passed
+    path = run.folder / name
+    _refuse_existing(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = _Part(path)
+    run.advance(part.size)
+    try:
+        with naming(path):
+            _attempt(run, name, size, part)
+            digest = _checked(run, name, part.path)
+            _refuse_existing(path)  # hours may have passed
+            put(part.path, path)
         return digest
+    finally:
+        if part.size >= size or not part.validator:
+            part.anew("")
+
+
+def _attempt(run: _Run, name: str, size: int, part: _Part) -> None:
+    """Fetch a file, again and again as long as that gets ahead."""
+    left = ATTEMPTS
+    while part.size != size or not part.path.exists():
+        before = part.size
+        try:
+            _stream(run, name, size, part)
+        except InputError:
+            left = ATTEMPTS if part.size - before > SLOWEST * PERIOD else left - 1
+            if not left:
+                raise
+            if part.size > size:
+                run.advance(-part.size)
+                part.anew("")
+            if run.stop.wait(WAIT):
+                raise CancelledError from None
 
 
 def _refuse_existing(path: Path) -> None:
@@ -542,6 +623,7 @@ def _plate(run: _Run, plate: str, images: Sequence[str], size: int | str | None)
     """
     archive = run.folder / ARCHIVE.format(plate)
     if size is None:
+        _Part(archive).anew("")  # of a run before it was put there
         digest, known = _checked(run, archive.name, archive), run.records.get(archive.name, {})
         source = known["address"] if "packed" in known and known["sha256"] == digest else FOUND
     else:

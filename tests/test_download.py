@@ -1,7 +1,9 @@
 """Fetching BBBC021, from a server on loopback that holds a tiny copy: three plates of two wells."""
 
 import gzip
+import hashlib
 import io
+import json
 import os
 import re
 import shutil
@@ -109,7 +111,8 @@ class Publisher:
     `short` ends the n-th answer early, `slow` never ends and is told to have so many bytes, `shy`
     tells no size.
 
-    `moved` sends on to another address; `silent` sends nothing after its headers, `dripping` a byte
+    It resumes, by the ETag `tags` or else the date, unless it is `plain`. `moved` sends on to
+    another address; `silent` sends nothing after its headers, `dripping` a byte
     now and then from there on, or for (method, name) headers without end.
     """
 
@@ -117,6 +120,7 @@ class Publisher:
         self.files, self.answered = dict(files), Counter()
         self.short, self.slow, self.shy, self.closing = {}, {}, set(), threading.Event()
         self.moved, self.silent, self.dripping = {}, set(), set()
+        self.plain, self.tags, self.ranges = False, {}, []
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Answer, self))
         self.address = f"http://127.0.0.1:{self.server.server_port}/bbbc/BBBC021/"
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
@@ -149,13 +153,30 @@ class Answer(BaseHTTPRequestHandler):
             return name, b""
         if (self.command, name) in self.publisher.dripping:
             self.drip(b"HTTP/1.1 200 OK\r\nX: ")
-        self.send_response(404 if content is None else 200)
+        begin, size = self.wanted(name, content), len(content or b"")
+        self.send_response(404 if content is None else 206 if begin else 200)
         if name not in self.publisher.shy:
-            self.send_header(
-                "Content-Length", str(self.publisher.slow.get(name, len(content or b"")))
-            )
+            length = self.publisher.slow.get(name, size - begin)
+            self.send_header("Content-Length", str(length))
+        if begin:
+            self.send_header("Content-Range", f"bytes {begin}-{size - 1}/{size}")
+        if not self.publisher.plain:
+            self.send_header(*self.state(name))
         self.end_headers()
-        return name, content or b""
+        return name, (content or b"")[begin:]
+
+    def state(self, name):
+        tag = self.publisher.tags.get(name)
+        return ("ETag", tag) if tag else ("Last-Modified", "Wed, 01 Jan 2020 00:00:00 GMT")
+
+    def wanted(self, name, content):
+        """Return the first byte that is asked for, if the file is still as it was."""
+        begin = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        if not begin or self.publisher.plain:
+            return 0
+        self.publisher.ranges.append((name, int(begin[1])))
+        same = self.headers.get("If-Range") == self.state(name)[1]
+        return int(begin[1]) if same and content is not None else 0
 
     def drip(self, beginning=b""):
         try:
@@ -210,11 +231,13 @@ def refused(call, *arguments, **named) -> InputError:
 
 
 def left(folder) -> set[str]:
-    """Return the plates, archives and temporary things in a folder."""
+    """Return the plates, archives and temporary things in a folder, but what can be resumed."""
     return {
         str(path.relative_to(folder))
         for path in folder.rglob("*")
-        if "_" in path.name and path.name not in TABLES and path.suffix != ".tif"
+        if "_" in path.name
+        and path.name not in TABLES
+        and path.suffix not in (".tif", download.PART)
     }
 
 
@@ -316,8 +339,8 @@ def test_what_comes_into_the_folder_meanwhile_is_not_replaced(
 ):
     stream = download._stream
 
-    def meanwhile(run, name, size, path):
-        stream(run, name, size, path)
+    def meanwhile(run, name, size, part):
+        stream(run, name, size, part)
         (run.folder / name).write_bytes(b"by hand")
 
     data, name = tmp_path / "data", ARCHIVES[PLATES[0]]
@@ -391,7 +414,7 @@ def test_a_truncated_transfer_is_no_file(fetch, publisher, tmp_path):
     publisher.short = {(name, attempt): 100 for attempt in range(1, 9)}
     error = refused(fetch)
     assert len(error.problems) == 1 and error.problems[0].startswith(
-        f"{name}: expected {size:,} bytes, got 100"
+        f"{name}: expected {size:,} bytes, got {100 * download.ATTEMPTS}"
     )
     assert publisher.answered["GET", name] == download.ATTEMPTS
     assert left(tmp_path / "data") == {
@@ -399,6 +422,68 @@ def test_a_truncated_transfer_is_no_file(fetch, publisher, tmp_path):
     } and name not in read_json(tmp_path / "data" / RECORD)
     publisher.short = {}
     assert fetch() == [PLATES[0]]
+
+
+def parts(folder) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.suffix == download.PART]
+
+
+@pytest.fixture
+def broken(fetch, publisher, tmp_path):
+    """Break the first archive off at 90 %, and then at once; return its name and what has come."""
+    name = ARCHIVES[PLATES[0]]
+    have = len(publisher.files[name]) * 9 // 10
+    publisher.tags[name] = '"first"'
+    publisher.short = {(name, attempt): 0 for attempt in range(2, 9)} | {(name, 1): have}
+    assert f"got {have:,}" in refused(fetch).problems[0]
+    (part,) = parts(tmp_path / "data")
+    assert part.stat().st_size == have
+    publisher.short, publisher.ranges[:] = {}, []
+    return name, have
+
+
+def test_a_run_resumes_within_a_file(broken, fetch, publisher, tmp_path, originals, capsys):
+    name, have = broken
+    assert fetch(progress=True) == [PLATES[0]] and publisher.ranges == [(name, have)]
+    assert "fetch: 100%" in capsys.readouterr().err.rpartition("\r")[2]
+    assert read_json(tmp_path / "data" / RECORD)[name]["sha256"] == sha256_of(originals[name])
+    assert not parts(tmp_path / "data")
+
+
+def sha256_of(content) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("now", ['"second"', 'W/"first"', ""])
+def test_a_file_that_is_another_by_now_is_fetched_whole(broken, fetch, publisher, tmp_path, now):
+    name, have = broken
+    publisher.tags[name] = now
+    assert fetch() == [PLATES[0]] and publisher.ranges == [(name, have)]
+    assert not parts(tmp_path / "data")
+
+
+def test_a_server_that_cannot_resume_sends_the_whole_file(broken, fetch, publisher, tmp_path):
+    publisher.plain = True
+    publisher.short = {(broken[0], publisher.answered["GET", broken[0]] + 1): 100}
+    assert fetch() == [PLATES[0]] and not parts(tmp_path / "data")
+
+
+def test_a_part_that_does_not_fit_is_refused_and_forgotten(broken, fetch, publisher, tmp_path):
+    """The record knows the file, and what has come is not its beginning."""
+    data, (name, have) = tmp_path / "data", broken
+    record = read_json(data / RECORD)
+    record[name] = record[TABLES[0]] | {"sha256": sha256_of(publisher.files[name])}
+    (data / RECORD).write_text(json.dumps(record))
+    (part,) = parts(data)
+    part.write_bytes(bytes(have))
+    assert f"{name}: expected SHA-256" in refused(fetch).problems[0]
+    assert not parts(data) and fetch() == [PLATES[0]]
+
+
+def test_a_part_that_was_not_asked_for_is_refused(broken, fetch, monkeypatch):
+    name, have = broken
+    monkeypatch.setattr(Answer, "wanted", lambda *_: 1)
+    assert f"{name}: expected bytes {have}-" in refused(fetch).problems[0]
 
 
 def test_a_transfer_is_tried_again_and_counted_once(fetch, publisher, capsys):
@@ -916,6 +1001,7 @@ def test_the_gene_ontology_is_fetched_once_and_refused_where_it_is_short(
 ):
     obo, gaf = GO_FILES
     publisher.files |= {obo: b"format-version: 1.2", gaf: b"packed"}
+    publisher.plain = True
     publisher.short |= {(gaf, attempt): 3 for attempt in range(1, download.ATTEMPTS + 1)}
     error = refused(fetch_go, tmp_path, publisher.address, progress=False)
     assert f"{gaf}: expected 6 bytes, got 3" in str(error) and not (tmp_path / gaf).exists()
