@@ -66,3 +66,9 @@ def test_the_readmes_script_runs_where_only_the_method_is_installed(tmp_path):
     where = [python, "-c", "import json, mcnn_core; print(json.dumps(mcnn_core.__file__))"]
     path = subprocess.run(where, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert json.loads(path.stdout) == str(site / "mcnn_core" / "__init__.py")
+
+
+def test_a_system_without_file_locks_is_told_what_is_needed():
+    code = "import sys; sys.modules['fcntl'] = None; from mcnn_core import write_table"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode != 0 and "Windows Subsystem for Linux (WSL)" in done.stderr

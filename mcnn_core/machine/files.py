@@ -1,7 +1,6 @@
 """Writing files so that what exists is whole: temporary name, fsync, rename."""
 
 import errno
-import fcntl
 import filecmp
 import gzip
 import hashlib
@@ -24,6 +23,13 @@ import numpy as np
 import pandas as pd
 
 from mcnn_core.errors import InputError
+
+try:
+    import fcntl
+except ModuleNotFoundError as error:
+    raise ImportError(
+        "mcnn_core needs Linux or macOS; on Windows run it in the Windows Subsystem for Linux (WSL)"
+    ) from error
 
 #: Bytes of text that are read at most; a packed text may unpack to `FREE`, and beyond that to
 #: `RATIO` times its size. Tables and ontologies pack to a tenth or a fiftieth; what packs to less
