@@ -69,7 +69,7 @@ def _data(parser: Parser) -> Callable[[argparse.Namespace], None]:
     )
 
     def run(given: argparse.Namespace) -> None:
-        from mcnn_book import download
+        from mcnn_book import download, transfer
 
         if given.screen not in ("bbbc021", "kimorph"):
             raise InputError(
@@ -82,7 +82,7 @@ def _data(parser: Parser) -> Callable[[argparse.Namespace], None]:
             )
         print(
             "The publisher gives no checksums: the SHA-256 of each file is recorded in "
-            f"{download.RECORD} when it is first seen, and compared from then on."
+            f"{transfer.RECORD} when it is first seen, and compared from then on."
         )
         folder = Path(given.data).expanduser()
         only = [name.strip() for name in given.only.split(",") if name.strip()]

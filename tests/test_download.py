@@ -26,18 +26,18 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcnn_book import download
+from mcnn_book import download, transfer
 from mcnn_book.__main__ import main
 from mcnn_book.download import (
     ARCHIVE,
     GO_FILES,
     IMAGE_BYTES,
-    RECORD,
     TABLES,
     fetch_bbbc021,
     fetch_go,
 )
 from mcnn_book.screens import open_screen
+from mcnn_book.transfer import RECORD
 from mcnn_core.errors import InputError
 from mcnn_core.machine.files import read_json, sha256
 from mcnn_core.readers.bbbc021 import read_bbbc021
@@ -195,7 +195,7 @@ class Answer(BaseHTTPRequestHandler):
         if name in self.publisher.slow:
             while not self.publisher.closing.wait(0.01):
                 try:
-                    self.wfile.write(bytes(download.CHUNK))
+                    self.wfile.write(bytes(transfer.CHUNK))
                 except OSError:
                     return
         self.wfile.write(
@@ -213,7 +213,7 @@ class Answer(BaseHTTPRequestHandler):
 @pytest.fixture
 def publisher(originals, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(download, "WAIT", 0)
+    monkeypatch.setattr(transfer, "WAIT", 0)
     running = Publisher(originals)
     yield running
     running.close()
@@ -237,7 +237,7 @@ def left(folder) -> set[str]:
         for path in folder.rglob("*")
         if "_" in path.name
         and path.name not in TABLES
-        and path.suffix not in (".tif", download.PART)
+        and path.suffix not in (".tif", transfer.PART)
     }
 
 
@@ -337,7 +337,7 @@ def test_files_put_there_by_hand_are_used_and_stay(fetch, publisher, tmp_path, o
 def test_what_comes_into_the_folder_meanwhile_is_not_replaced(
     fetch, publisher, tmp_path, monkeypatch
 ):
-    stream = download._stream
+    stream = transfer._stream
 
     def meanwhile(run, name, size, part):
         stream(run, name, size, part)
@@ -345,7 +345,7 @@ def test_what_comes_into_the_folder_meanwhile_is_not_replaced(
 
     data, name = tmp_path / "data", ARCHIVES[PLATES[0]]
     fetch(["Week1"])
-    monkeypatch.setattr(download, "_stream", meanwhile)
+    monkeypatch.setattr(transfer, "_stream", meanwhile)
     assert "already exists and is not replaced" in refused(fetch).problems[0]
     assert (data / name).read_bytes() == b"by hand"
     (data / name).unlink()
@@ -414,9 +414,9 @@ def test_a_truncated_transfer_is_no_file(fetch, publisher, tmp_path):
     publisher.short = {(name, attempt): 100 for attempt in range(1, 9)}
     error = refused(fetch)
     assert len(error.problems) == 1 and error.problems[0].startswith(
-        f"{name}: expected {size:,} bytes, got {100 * download.ATTEMPTS}"
+        f"{name}: expected {size:,} bytes, got {100 * transfer.ATTEMPTS}"
     )
-    assert publisher.answered["GET", name] == download.ATTEMPTS
+    assert publisher.answered["GET", name] == transfer.ATTEMPTS
     assert left(tmp_path / "data") == {
         PLATE_FOLDERS[plate] for plate in PLATES[1:]
     } and name not in read_json(tmp_path / "data" / RECORD)
@@ -425,7 +425,7 @@ def test_a_truncated_transfer_is_no_file(fetch, publisher, tmp_path):
 
 
 def parts(folder) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.suffix == download.PART]
+    return [path for path in folder.rglob("*") if path.suffix == transfer.PART]
 
 
 @pytest.fixture
@@ -509,7 +509,7 @@ def test_files_that_the_publisher_lacks_are_named_and_the_others_stay(fetch, pub
 
 def test_what_comes_must_be_what_was_told(fetch, publisher, monkeypatch):
     del publisher.files[TABLES[2]]
-    monkeypatch.setattr(download, "_sizes", lambda run, names: dict.fromkeys(names, 10))
+    monkeypatch.setattr(download, "sizes_at", lambda run, names: dict.fromkeys(names, 10))
     problems = refused(fetch).problems
     assert problems[0] == f"{TABLES[0]}: expected 10 bytes, got {len(publisher.files[TABLES[0]]):,}"
     assert problems[2].startswith(f"{TABLES[2]}: expected 10 bytes, got 0 (404")
@@ -534,7 +534,7 @@ def test_what_comes_must_be_what_was_told(fetch, publisher, monkeypatch):
     ],
 )
 def test_a_redirect_stays_with_its_host(address, target, followed):
-    assert download._same_place(address, target) is followed
+    assert transfer._same_place(address, target) is followed
 
 
 def test_a_redirect_to_another_host_is_refused_with_both_addresses(fetch, publisher, originals):
@@ -550,7 +550,7 @@ def test_a_redirect_to_another_host_is_refused_with_both_addresses(fetch, publis
         assert not other.answered
         publisher.moved = {name: name}
         (problem,) = refused(fetch).problems
-        assert f"redirects more than {download.REDIRECTS} times" in problem
+        assert f"redirects more than {transfer.REDIRECTS} times" in problem
     finally:
         other.close()
 
@@ -560,7 +560,7 @@ def test_a_dripping_server_is_given_up(fetch, publisher, monkeypatch, tmp_path):
 
     Headers, and a body, would take hours.
     """
-    monkeypatch.setattr(download, "PERIOD", 0.3)
+    monkeypatch.setattr(transfer, "PERIOD", 0.3)
     heads, body, size = (
         ARCHIVES[PLATES[0]],
         ARCHIVES[PLATES[1]],
@@ -578,7 +578,7 @@ def test_a_dripping_server_is_given_up(fetch, publisher, monkeypatch, tmp_path):
         r"\(less than 1,000 bytes per second for 0 seconds\)",
         problems[body],
     )
-    assert publisher.answered["GET", heads] == publisher.answered["GET", body] == download.ATTEMPTS
+    assert publisher.answered["GET", heads] == publisher.answered["GET", body] == transfer.ATTEMPTS
     assert left(tmp_path / "data") == {PLATE_FOLDERS[PLATES[2]]}
     publisher.dripping = {("HEAD", heads)}
     assert f"{heads}: no whole answer within 0.3 seconds" in refused(fetch).problems
@@ -588,7 +588,7 @@ def test_a_disk_that_fails_is_named_with_the_file(fetch, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(download, "_stream", full)
+    monkeypatch.setattr(transfer, "_stream", full)
     assert refused(fetch).problems[0].startswith(f"{TABLES[0]}: [Errno 28] No space left on device")
 
 
@@ -626,7 +626,7 @@ def test_an_interrupt_does_not_wait_for_a_silent_server(fetch, publisher, monkey
 
     fetch(PLATES[2:])
     publisher.silent = {ARCHIVES[PLATES[0]]}
-    monkeypatch.setattr(download, "TIMEOUT", None)
+    monkeypatch.setattr(transfer, "TIMEOUT", None)
     monkeypatch.setattr(download, "_unpack", interrupted)
     before, late = (
         signal.signal(signal.SIGINT, signal.default_int_handler),
@@ -1002,7 +1002,7 @@ def test_the_gene_ontology_is_fetched_once_and_refused_where_it_is_short(
     obo, gaf = GO_FILES
     publisher.files |= {obo: b"format-version: 1.2", gaf: b"packed"}
     publisher.plain = True
-    publisher.short |= {(gaf, attempt): 3 for attempt in range(1, download.ATTEMPTS + 1)}
+    publisher.short |= {(gaf, attempt): 3 for attempt in range(1, transfer.ATTEMPTS + 1)}
     error = refused(fetch_go, tmp_path, publisher.address, progress=False)
     assert f"{gaf}: expected 6 bytes, got 3" in str(error) and not (tmp_path / gaf).exists()
     assert (tmp_path / obo).read_bytes() == b"format-version: 1.2"
