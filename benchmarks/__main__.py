@@ -20,8 +20,8 @@ import pandas as pd
 
 from benchmarks import cases, large
 from mcnn_book.check.cost import bench_rows, predict, read_bench
+from mcnn_book.command import reporting
 from mcnn_book.workspace import find_root, provenance
-from mcnn_core.errors import reporting
 from mcnn_core.machine.files import refuse_existing, write_json
 
 GIB = 2**30
