@@ -422,9 +422,8 @@ PIPES = """
 import os, sys
 from pathlib import Path
 from mcnn_book.check import examine
-from mcnn_core.analysis import sirna
 from mcnn_core.machine import files
-from mcnn_core.readers import bbbc021, imagehts, images, loaddata, ontology
+from mcnn_core.readers import bbbc021, imagehts, images, loaddata, ontology, phenodist
 from mcnn_core.errors import InputError
 home = Path(sys.argv[1])
 pipe, kimorph = home / "pipe.csv", home / "kimorph"
@@ -435,7 +434,7 @@ os.symlink("/dev/zero", home / "zero.csv")
 for read, *given in [(read, path) for path in (pipe, home / "zero.csv", home) for read in (
         files.read_text, loaddata.read_loaddata, imagehts.read_conf, imagehts.read_annotation,
         images.image_header, ontology._lines)] + [
-        (sirna.read_plate, pipe, pipe), (bbbc021.read_bbbc021, home),
+        (phenodist.read_plate, pipe, pipe), (bbbc021.read_bbbc021, home),
         (imagehts.read_imagehts, kimorph)]:
     try:
         read(*given)
