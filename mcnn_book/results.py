@@ -41,8 +41,9 @@ def potency_summary(potency: pd.DataFrame) -> dict[str, int]:
 
 
 def control_grades(comparison: pd.DataFrame) -> dict[str, float]:
-    """Return the numbers of `mcnn_core.analysis.sirna.compare_controls` by key, such as ``apart.handcrafted_whitened.low``.
+    """Return the numbers of `mcnn_core.analysis.sirna.compare_controls` by key.
 
+    A key is such as ``apart.handcrafted_whitened.low``;
     ``random`` is the paper's hold-out, ``apart`` the other variant; ``random.lead`` is the trained
     network's accuracy minus that of the best handcrafted row.
     """
