@@ -537,10 +537,7 @@ def _columns(
             data[field] = values.to_numpy(float, na_value=np.nan)
             shown = NumberFormatter(format=formats.get(title, default), text_align="right")
         else:
-            missing = values.isna()
-            data[field] = [
-                "" if no else str(value) for value, no in zip(values, missing, strict=True)
-            ]
+            data[field] = values.astype(object).where(values.notna(), "").map(str).tolist()
             shown = StringFormatter()
             searched.append(field)
             longest = max(longest, min(28, max(map(len, data[field]), default=0)))

@@ -165,8 +165,8 @@ def test_control_fields():
     with pytest.raises(InputError) as raised:
         control_fields(table, ["ubc", "clspn", "trappc3"])
     assert "rluc, sample, ubc" in str(raised.value) and raised.value.problems == [
-        "'clspn' is none of them",
-        "'trappc3' is none of them",
+        "got 'clspn'",
+        "got 'trappc3'",
     ]
 
 

@@ -189,7 +189,7 @@ def test_text_is_read_whatever_it_is_packed_in_and_refused_where_it_would_fill_t
     (tmp_path / "c").write_bytes(gzip.compress(bytes(2**22)))
     assert len(read_text(tmp_path / "c")) == 2**22
     (tmp_path / "c").write_bytes(gzip.compress(bytes(2**22 + 1)))
-    with pytest.raises(InputError, match="unpacks to more than 4,194,304 bytes"):
+    with pytest.raises(InputError, match="at most 4,194,304 bytes of text, got more once unpacked"):
         read_text(tmp_path / "c")
 
 

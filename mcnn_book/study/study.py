@@ -131,7 +131,7 @@ def features_of(
     recipe: Recipe,
     folder: Path,
 ) -> pd.DataFrame:
-    """Train (or go on) in `folder` and return the features of every field."""
+    """Train (or resume) in `folder` and return the features of every field."""
     train(store, labels, network, recipe, folder, field_names(table))
     return feature_frame(
         table, embed_screen(load_model(folder), store, folder / "activations"), labels >= 0

@@ -33,8 +33,8 @@ def control_fields(table: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
     content = table["Metadata_Content"].str.lower()
     if absent := sorted(set(names) - set(content)):
         raise InputError(
-            f"expected controls of this screen, which are {', '.join(sorted(set(content)))}",
-            [f"{name!r} is none of them" for name in absent],
+            f"expected controls of this screen: {', '.join(sorted(set(content)))}",
+            [f"got {name!r}" for name in absent],
         )
     return content.isin(list(names)).to_numpy()
 
