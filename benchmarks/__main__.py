@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import cases, large
-from mcnn_book.check.cost import bench_rows, predict, read_bench
+from mcnn_book.check.cost import Workload, bench_rows, predict, read_bench
+from mcnn_book.command import reporting
 from mcnn_book.workspace import find_root, provenance
-from mcnn_core.errors import reporting
 from mcnn_core.machine.files import refuse_existing, write_json
 
 GIB = 2**30
@@ -309,7 +309,7 @@ def main(arguments: list[str] | None = None) -> None:
         refuse_existing(given.out)
     if given.large:
         bench = large.run(measure, given.quick)
-        print(large.table(bench, predict(read_bench(), **bench["screen"])))
+        print(large.table(bench, predict(read_bench(), Workload(**bench["screen"]))))
     else:
         bench = run(given.quick, [name for name in given.only.split(",") if name])
         print(table(bench))

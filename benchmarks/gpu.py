@@ -28,12 +28,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.plain_network import Embedding, Training
-from mcnn_core.errors import reporting
+from mcnn_book.command import reporting
 from mcnn_core.features import activations
 from mcnn_core.machine.device import bfloat16, device, reproducible
+from mcnn_core.machine.fields import Fields
 from mcnn_core.machine.files import refuse_existing
 from mcnn_core.model import CONFIGS, MCNN, macs
-from mcnn_core.training import RECIPES, Fields, Trainer, draw, optimiser_for
+from mcnn_core.training import RECIPES, Trainer, draw, optimiser_for
 
 
 @dataclass(frozen=True)
@@ -177,9 +178,10 @@ def agreement() -> list[tuple[str, bool, str]]:
     rows = rng.integers(24, size=16)
     kept, read = Fields(pixels, np.arange(24)), Fields(pixels)
     drawn = draw(rng, 16, pixels.shape[1:], (32, 32), True)
-    same = torch.equal(
-        kept.views(rows, (32, 32), drawn).cpu(), read.views(rows, (32, 32), drawn).cpu()
+    here, streamed = (
+        fields.views(rows, (32, 32), drawn.corners, drawn.turns).cpu() for fields in (kept, read)
     )
+    same = torch.equal(here, streamed)
     checks = [
         (
             "resident and streamed pixels: equal bytes",

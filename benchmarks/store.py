@@ -26,9 +26,9 @@ from typing import Any
 
 import numpy as np
 
+from mcnn_book.command import reporting
 from mcnn_book.simulate.bbbc021 import LAYOUTS, simulate_screen
 from mcnn_book.workspace import processor
-from mcnn_core.errors import reporting
 from mcnn_core.machine.files import refuse_existing
 from mcnn_core.preprocessing import BLOCK, preprocess
 from mcnn_core.readers.bbbc021 import read_bbbc021

@@ -11,9 +11,12 @@ from typing import Any
 PUBLIC: dict[str, str] = {
     "Workspace": "workspace",
     "provenance": "workspace",
+    "augmented": "training",
+    "make_way": "training",
 }
 #: The modules that it offers.
 MODULES: dict[str, str] = {
+    "results": "results",
     "figures": "figures",
     "interactive": "interactive",
     "explore": "explore",

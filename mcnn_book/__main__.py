@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mcnn_core.errors import InputError, MissingStageError, reporting, whole
+from mcnn_book.command import reporting, whole
+from mcnn_core.errors import InputError, MissingStageError
 
 Parser = argparse.ArgumentParser
 LAYOUTS = ("default", "tiny")

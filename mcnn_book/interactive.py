@@ -11,7 +11,7 @@ import html
 import io
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -60,7 +60,7 @@ MARKERS = ["circle", "square", "diamond", "triangle", "inverted_triangle", "plus
 EMPHASISED = 3
 
 
-"""Mechanisms in colour beside the annotated one: those most similar at any concentration."""
+"""Mechanisms in colour next to the annotated one: those most similar at any concentration."""
 
 
 THUMBNAIL = 128
@@ -142,8 +142,8 @@ hits.forEach((hit, i) => {
   if (hit && !hits[i + 1]) stop.push(i + 1)
 })
 bands.data = {start, stop}
-const said = wanted === "" ? "" : `${hits.filter(Boolean).length} of ${n} treatments match`
-document.getElementById(card).querySelector("[data-part=count]").textContent = said
+const found = wanted === "" ? "" : `${hits.filter(Boolean).length} of ${n} treatments match`
+document.getElementById(card).querySelector("[data-part=count]").textContent = found
 """
 
 
@@ -213,9 +213,9 @@ const seen = sources.flatMap(({data}, m) =>
 const near = seen.reduce((best, point) => point.far < best.far ? point : best, {far: 0.05})
 if (near.far === 0.05) return
 const {x, y, mad, n} = sources[near.m].data, i = near.i
-const said = `${mechanisms[near.m]} at ${Number(x[i].toPrecision(3))} µM: ${y[i].toFixed(2)} \
+const reading = `${mechanisms[near.m]} at ${Number(x[i].toPrecision(3))} µM: ${y[i].toFixed(2)} \
 ± ${mad[i].toFixed(2)} (median ± MAD of ${n[i]} wells)`
-document.getElementById(card).querySelector("[data-part=point]").textContent = said
+document.getElementById(card).querySelector("[data-part=point]").textContent = reading
 """
 
 
@@ -331,7 +331,7 @@ def _need(frame: pd.DataFrame, *columns: str) -> None:
 def _plot(name: str, **options) -> figure:
     """Return an empty plot, saved as `name`.
 
-    The wheel zooms with Ctrl only, or nobody could scroll past it.
+    The wheel zooms with Ctrl only, or no one could scroll past it.
     """
     wheel = WheelZoomTool(modifiers={"ctrl": True})
     plot = figure(
@@ -492,36 +492,8 @@ def table(
     alt : str
         What the table is, for those who cannot see it.
     """
-    card, titles, columns, data, searched = _new_id(), [str(name) for name in frame], [], {}, []
-    for i, title in enumerate(titles):
-        values, field, longest = (
-            frame.iloc[:, i],
-            f"column{i}",
-            max(map(len, ["figure", *title.split()])),
-        )
-        shown: StringFormatter  # of which NumberFormatter is a kind
-        if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
-            default = "0" if pd.api.types.is_integer_dtype(values) else "0.00"
-            data[field], shown = (
-                values.to_numpy(float, na_value=np.nan),
-                NumberFormatter(format=formats.get(title, default), text_align="right"),
-            )
-        else:
-            data[field], shown = (
-                [
-                    "" if missing else str(value)
-                    for value, missing in zip(values, values.isna(), strict=True)
-                ],
-                StringFormatter(),
-            )
-            searched.append(field)
-            longest = max(longest, min(28, max(map(len, data[field]), default=0)))
-        # The grid takes a title as HTML, and a cell as text.
-        columns.append(
-            TableColumn(
-                field=field, title=html.escape(title), formatter=shown, width=20 + 7 * longest
-            )
-        )
+    card, titles = _new_id(), [str(name) for name in frame]
+    data, columns, searched = _columns(frame, titles, formats)
     source, chosen = ColumnDataSource(data), BooleanFilter()
     grid = DataTable(
         source=source,
@@ -548,6 +520,33 @@ def table(
         alt,
         {"controls": _controls("words, all of which must occur", search, save), "grid": grid},
     )
+
+
+def _columns(
+    frame: pd.DataFrame, titles: Sequence[str], formats: Mapping[str, str]
+) -> tuple[dict[str, Any], list[TableColumn], list[str]]:
+    """Return the columns of a table as data, as what is shown, and the names of those of text."""
+    data: dict[str, Any] = {}
+    columns, searched = [], []
+    for i, title in enumerate(titles):
+        values, field = frame.iloc[:, i], f"column{i}"
+        longest = max(map(len, ["figure", *title.split()]))
+        shown: StringFormatter  # of which NumberFormatter is a kind
+        if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+            default = "0" if pd.api.types.is_integer_dtype(values) else "0.00"
+            data[field] = values.to_numpy(float, na_value=np.nan)
+            shown = NumberFormatter(format=formats.get(title, default), text_align="right")
+        else:
+            data[field] = values.astype(object).where(values.notna(), "").map(str).tolist()
+            shown = StringFormatter()
+            searched.append(field)
+            longest = max(longest, min(28, max(map(len, data[field]), default=0)))
+        # The grid takes a title as HTML, and a cell as text.
+        width = 20 + 7 * longest
+        columns.append(
+            TableColumn(field=field, title=html.escape(title), formatter=shown, width=width)
+        )
+    return data, columns, searched
 
 
 def _panels(
@@ -653,35 +652,52 @@ def curves(
     """
     _need(points, "compound", "concentration", "mechanism", "median", "mad", "n", "annotated")
     _need(fits, "compound", "ec50", "low", "high", "status")
-    card, bad = (
-        _new_id(),
-        points.loc[~(points["concentration"] > 0), "compound"].astype(str).unique(),
-    )
+    bad = points.loc[~(points["concentration"] > 0), "compound"].astype(str).unique()
     if len(bad):
         raise InputError(
             "concentrations on a logarithmic axis are above 0 uM; these compounds have others",
             list(bad),
         )
+    card = _new_id()
     if points.empty:
         return Interactive(_figure(card, "<p>not available</p>", alt))
-    compounds, mechanisms = (
-        list(dict.fromkeys(points["compound"])),
-        sorted(set(points["mechanism"]), key=lambda name: (name == CONTROL, name)),
-    )
+    compounds = list(dict.fromkeys(points["compound"]))
+    mechanisms = sorted(set(points["mechanism"]), key=lambda name: (name == CONTROL, name))
     panels, emphasised = _panels(points, compounds, mechanisms)
-    known = fits.set_index("compound").reindex(compounds).fillna({"status": ""})
     ends = points["concentration"].min() / 2, points["concentration"].max() * 2
     plot = _plot("curves", height=480, x_axis_type="log", x_range=ends, y_range=(-0.05, 2.05))
     plot.xaxis.axis_label, plot.yaxis.axis_label = "concentration (µM)", "similarity (0 to 2)"
     plot.xaxis.formatter = NumeralTickFormatter(format="0.[000000]")
-    drawn = _draw(plot, panels[0])
+    drawn, named = _draw(plot, panels[0]), {"card": card, "compounds": compounds}
+    legend = _legend(mechanisms, drawn)
+    plot.add_layout(legend, "below")
+    colours = [COLOURS[m % len(COLOURS)] for m in range(len(mechanisms))]
+    if CONTROL in mechanisms:
+        colours[-1] = "#000000"
+    select = Select(
+        title="Compound", options=compounds, value=compounds[0], sizing_mode="stretch_width"
+    )
+    known = fits.set_index("compound").reindex(compounds).fillna({"status": ""})
+    look = {"panels": panels, "emphasised": emphasised, "colours": colours}
+    look |= {"select": select, "fits": known.to_dict("records"), **_potency(plot)}
+    show = CustomJS(code=SHOW, args=drawn | named | look)
+    select.js_on_change("value", show)
+    seen = {"card": card, "plot": plot, "mechanisms": mechanisms}
+    _on_point(plot, CustomJS(args=drawn | seen, code=READ))
+    controls = row(select, *_turns(select, compounds), sizing_mode="stretch_width")
+    fit = CustomJS(args={"card": card, "plot": plot, "legend": legend}, code=FIT)
+    return _card(card, CURVES_LAYOUT, alt, {"controls": controls, "plot": plot}, fit, show)
+
+
+def _legend(mechanisms: list[str], drawn: dict[str, list]) -> Legend:
+    """Name the lines of the mechanisms; a click hides one."""
     items = [
         LegendItem(
             label={"value": name if len(name) <= 26 else name[:25] + "…"}, renderers=[line, dot]
         )
         for name, line, dot in zip(mechanisms, drawn["lines"], drawn["dots"], strict=True)
     ]
-    legend = Legend(
+    return Legend(
         items=items,
         click_policy="hide",
         ncols=3,
@@ -689,48 +705,25 @@ def curves(
         label_text_font_size="12px",
         border_line_color=None,
     )
-    plot.add_layout(legend, "below")
-    span, band = (
-        Span(dimension="height", line_color="#222", visible=False),
-        BoxAnnotation(fill_color=PALETTE[5], fill_alpha=0.2, visible=False),
-    )
-    plot.add_layout(span)
-    plot.add_layout(band)
-    select = Select(
-        title="Compound", options=compounds, value=compounds[0], sizing_mode="stretch_width"
-    )
-    colours = [
-        "#000000" if name == CONTROL else COLOURS[m % len(COLOURS)]
-        for m, name in enumerate(mechanisms)
-    ]
-    show = CustomJS(
-        code=SHOW,
-        args=drawn
-        | {
-            "card": card,
-            "select": select,
-            "compounds": compounds,
-            "panels": panels,
-            "emphasised": emphasised,
-            "colours": colours,
-            "fits": known.to_dict("records"),
-            "span": span,
-            "band": band,
-        },
-    )
-    select.js_on_change("value", show)
-    _on_point(
-        plot,
-        CustomJS(args=drawn | {"card": card, "plot": plot, "mechanisms": mechanisms}, code=READ),
-    )
-    buttons = [
-        Button(label="Previous", width=80, align="end"),
-        Button(label="Next", width=60, align="end"),
-    ]
-    for button, by in zip(buttons, (-1, 1), strict=True):
-        button.js_on_click(
-            CustomJS(args={"select": select, "compounds": compounds, "by": by}, code=TURN)
-        )
-    controls = row(select, *buttons, sizing_mode="stretch_width")
-    fit = CustomJS(args={"card": card, "plot": plot, "legend": legend}, code=FIT)
-    return _card(card, CURVES_LAYOUT, alt, {"controls": controls, "plot": plot}, fit, show)
+
+
+def _potency(plot: figure) -> dict[str, Model]:
+    """Add to a plot the line of an EC50, ``span``, and the band of its interval, ``band``."""
+    found: dict[str, Any] = {
+        "span": Span(dimension="height", line_color="#222", visible=False),
+        "band": BoxAnnotation(fill_color=PALETTE[5], fill_alpha=0.2, visible=False),
+    }
+    for mark in found.values():
+        plot.add_layout(mark)
+    return found
+
+
+def _turns(select: Select, compounds: list) -> list[Button]:
+    """Return the buttons that go to the previous and the next compound."""
+    buttons = []
+    for label, width, by in (("Previous", 80, -1), ("Next", 60, 1)):
+        button = Button(label=label, width=width, align="end")
+        args = {"select": select, "compounds": compounds, "by": by}
+        button.js_on_click(CustomJS(args=args, code=TURN))
+        buttons.append(button)
+    return buttons

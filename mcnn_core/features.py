@@ -4,10 +4,9 @@ torch, NumPy and pandas are enough to import this module and for `activations`; 
 is imported where it is used.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,8 @@ import torch
 
 from mcnn_core.errors import InputError
 from mcnn_core.machine.device import ahead, bfloat16, device, pinned
-from mcnn_core.machine.files import (
-    atomic,
-    claim,
-    exclusive,
-    is_ours,
-    read_json,
-    register,
-    sha256,
-    write_array,
-    write_json,
-)
-from mcnn_core.machine.scheduler import pool
+from mcnn_core.machine.files import atomic, claim, exclusive, read_json, write_json
+from mcnn_core.machine.parts import discard_parts, in_parts, refuse_foreign_parts, write_part
 from mcnn_core.model import MCNN, digest, read_yaml, write_yaml
 
 PART = 256  #: fields that `embed_screen` keeps together: what a killed run loses at most
@@ -114,40 +103,12 @@ def embed_screen(
         If the folder holds what this function has not written, if another run embeds into it, or
         if pixels of the store are not as they were written (`Store.verify`).
     """
-    from tqdm import tqdm
-
     folder = Path(folder).resolve()
     claim(folder, "embedding")
     with exclusive(folder):
-        weights, precision = _prepare(model, store, folder)
-        n = len(store.pixels)
-        parts = {
-            f"part_{first:08d}.npy": range(n)[first : first + PART] for first in range(0, n, PART)
-        }
-        # The names are listed, not asked for one by one: a network drive would remember for a while
-        # that a file was not there.
-        names = set(os.listdir(folder))
-        missing = {
-            name: rows
-            for name, rows in parts.items()
-            if not {name, f"{name}.sha256"} <= names or not _whole(folder / name)
-        }
-        # All at once, and here: workers on other machines would write to one file together.
-        register(*(folder / f"{name}{suffix}" for name in missing for suffix in ("", ".sha256")))
-        if missing:
-            count = sum(map(len, missing.values()))
-            with (
-                pool(scheduler or 1, folder, [str(store.folder / "pixels.npy")]) as tasks,
-                tqdm(total=count, disable=not progress, desc="features", unit="field") as bar,
-            ):
-                pending = {
-                    tasks.submit(_embed_part, weights, precision, store, rows, folder / name): rows
-                    for name, rows in missing.items()
-                }
-                while pending:
-                    for rows, _ in tasks.finished(pending):
-                        bar.update(len(rows))
-        return np.concatenate([np.load(folder / name, allow_pickle=False) for name in parts])
+        task = partial(_embed_part, *_prepare(model, store, folder), store)
+        files = [str(store.folder / "pixels.npy")]
+        return in_parts(task, len(store.pixels), PART, folder, scheduler or 1, files, progress)
 
 
 def _prepare(model: MCNN, store: Any, folder: Path) -> tuple[str, str]:
@@ -155,16 +116,10 @@ def _prepare(model: MCNN, store: Any, folder: Path) -> tuple[str, str]:
 
     The precision is chosen once for the whole screen, whatever a worker would choose.
     """
-    foreign = [path.name for path in sorted(folder.glob("part_*")) if not is_ours(path)]
-    if foreign:
-        raise InputError(
-            f"{folder} holds files that look like parts of an embedding and were not written there "
-            "by this program: move them away, or name another folder",
-            foreign,
-        )
     from safetensors import SafetensorError
     from safetensors.torch import save
 
+    refuse_foreign_parts(folder)
     weights, n, kept, sent = digest(model), len(store.pixels), {}, False
     identity = {"store": store.manifest["sha256"], "weights": weights, "part": PART, "fields": n}
     with suppress(FileNotFoundError, ValueError):  # none yet, or damaged
@@ -172,8 +127,7 @@ def _prepare(model: MCNN, store: Any, folder: Path) -> tuple[str, str]:
     precision = kept.pop("precision", "") if isinstance(kept, dict) else ""
     if kept != identity:
         precision = "bfloat16" if bfloat16() else "float32"
-        for part in folder.glob("part_*"):
-            part.unlink()
+        discard_parts(folder)
     with suppress(OSError, ValueError, RuntimeError, SafetensorError):  # lost or damaged since
         sent = kept == identity and bool(_sent.__wrapped__(folder, weights))
     if not sent:
@@ -183,12 +137,6 @@ def _prepare(model: MCNN, store: Any, folder: Path) -> tuple[str, str]:
             temporary.write_bytes(save(tensors))
         write_json(folder / "embedding.json", {**identity, "precision": precision})
     return weights, precision
-
-
-def _whole(part: Path) -> bool:
-    """Whether a part is what was written, by the SHA-256 that was written after it."""
-    digests = part.with_name(f"{part.name}.sha256").read_text(encoding="ascii", errors="replace")
-    return digests.split() == [sha256(part), part.name]
 
 
 @lru_cache(maxsize=1)  # a worker computes many parts of one network
@@ -209,6 +157,4 @@ def _embed_part(weights: str, precision: str, store: Any, rows: range, path: Pat
     """Compare the pixels of some rows with their SHA-256, then write their activations."""
     store.verify(rows)
     model = _sent(path.parent, weights)
-    write_array(path, embed(model, store, rows, precision=precision, progress=False))
-    with atomic(path.with_name(f"{path.name}.sha256")) as temporary:
-        temporary.write_text(f"{sha256(path)}  {path.name}\n", encoding="ascii")
+    write_part(path, embed(model, store, rows, precision=precision, progress=False))

@@ -139,8 +139,7 @@ class MCNN(nn.Module):
         _, _, _, height, width = self.spec
         if not self.config.average and x.shape[2:] != (height, width):
             raise InputError(
-                f"This network was built for fields of {height} x {width}",
-                [f"a field of {x.shape[2]} x {x.shape[3]}"],
+                f"expected fields of {height} x {width} pixels, got {x.shape[2]} x {x.shape[3]}"
             )
         with torch.autocast(x.device.type, torch.bfloat16) if bf16 else nullcontext():
             outputs = []
@@ -159,18 +158,16 @@ def _check(config: NetworkConfig, n_classes: int, channels: int, height: int, wi
     """Refuse fields and classes that a network cannot take."""
     multiple = multiple_of(config)
     problems = [
-        f"{key} {side} is not a multiple of {multiple}"
+        f"{key}: expected a multiple of {multiple}, got {side}"
         for key, side in (("height", height), ("width", width))
         if side < 1 or side % multiple
     ]
-    problems += [f"{channels} channels"] * (not 1 <= channels <= 6)
-    problems += [f"{n_classes} class"] * (n_classes < 2)
+    if not 1 <= channels <= 6:
+        problems.append(f"channels: expected 1 to 6, got {channels}")
+    if n_classes < 2:
+        problems.append(f"classes: expected 2 or more, got {n_classes}")
     if problems:
-        raise InputError(
-            f"A network of {len(config.scales)} scales takes fields of 1 to 6 channels with sides "
-            f"that are multiples of {multiple}, and at least two classes",
-            problems,
-        )
+        raise InputError(f"A network of {len(config.scales)} scales cannot take these", problems)
 
 
 def by_rows(x: torch.Tensor) -> torch.Tensor:

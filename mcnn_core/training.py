@@ -1,8 +1,7 @@
 """Training: the recipe, random views of the fields, the step, and the loop that resumes.
 
-The device, the precision and the place of the pixels are chosen by what the machine is. What is
-drawn at random is drawn on the CPU from one generator, so that every device, and every number of
-processes, sees the same views. What we had to choose is marked [ours].
+What is drawn at random is drawn on the CPU from one generator, so that every device, and every
+number of processes, sees the same views. What we had to choose is marked [ours].
 
 torch, NumPy and pandas are enough to import this module and to take steps: what else a whole
 training needs is imported where it is used.
@@ -13,7 +12,7 @@ import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -25,25 +24,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mcnn_core.errors import InputError, MissingStageError
+from mcnn_core.errors import InputError
 from mcnn_core.machine import checkpoint
-from mcnn_core.machine.device import ahead, bfloat16, device, pinned, reproducible
-from mcnn_core.machine.files import claim, exclusive, in_build, refuse_foreign, write_table
+from mcnn_core.machine.device import ahead, bfloat16, device, reproducible
+from mcnn_core.machine.fields import Fields
+from mcnn_core.machine.files import claim, exclusive, in_build, write_table
 from mcnn_core.machine.parallel import Team, team
-from mcnn_core.model import (
-    CONFIGS,
-    MCNN,
-    NetworkConfig,
-    by_rows,
-    digest,
-    multiple_of,
-    read_yaml,
-    write_yaml,
-)
+from mcnn_core.model import MCNN, NetworkConfig, by_rows, digest, read_yaml, write_yaml
 from mcnn_core.surrogate import BalancedBatches, training_fields
 
 KIND = "trained network"  #: what the marker of the folder says (`mcnn_core.machine.files.claim`)
-FREE_SHARE = 0.6  #: of a GPU's free memory that pixels may take; the rest is for activations
 CHECK_EVERY = 32  #: steps between looks at a GPU's numbers: each look waits for it
 
 
@@ -82,16 +72,17 @@ class Recipe:
             "precision": ("auto", "float32", "bfloat16"),
         }
         problems = [
-            f"{key} {getattr(self, key)!r} is none of {', '.join(values)}"
+            f"{key}: expected one of {', '.join(values)}, got {getattr(self, key)!r}"
             for key, values in choices.items()
             if getattr(self, key) not in values
         ]
         problems += [
-            f"{key} {getattr(self, key)} is not positive"
+            f"{key}: expected more than 0, got {getattr(self, key)}"
             for key in ("epochs", "batch", "learning_rate", "clip", "crop")
             if getattr(self, key) <= 0
         ]
-        problems += [f"crop {self.crop} is more than 1"] * (self.crop > 1)
+        if self.crop > 1:
+            problems.append(f"crop: expected at most 1, got {self.crop}")
         if problems:
             raise InputError("Invalid training recipe", problems)
 
@@ -159,68 +150,6 @@ def draw(
     return Draw(corners, turns, rng.standard_normal((2, n, shape[2], 1, 1), dtype=np.float32))
 
 
-class Fields:
-    """The 8-bit fields of a store as a device reads them.
-
-    On a GPU the fields to train on stay resident where they fit; where they do not, and on a CPU,
-    only the pixels of a view are read, from the memory-mapped store. Both give the same bytes.
-
-    Parameters
-    ----------
-    pixels : (n, H, W, C) uint8 array
-        Usually memory-mapped.
-    rows : (k,) int array, optional
-        Rows that will be asked for again and again; without them nothing is kept on the device.
-    """
-
-    def __init__(self, pixels: np.ndarray, rows: np.ndarray | None = None):
-        self.pixels, self.resident = pixels, None
-        if rows is None or device().type == "cpu":
-            return
-        shape = (len(rows), *pixels.shape[1:])
-        if math.prod(shape) > FREE_SHARE * torch.cuda.mem_get_info()[0]:
-            return
-        self.slots = np.zeros(len(pixels), np.int64)
-        self.slots[rows] = np.arange(len(rows))
-        self.resident = torch.empty(shape, dtype=torch.uint8, device=device())
-        for start in range(0, len(rows), 64):
-            part = np.stack([pixels[row] for row in rows[start : start + 64]])
-            self.resident[start : start + len(part)].copy_(torch.from_numpy(part))
-
-    def views(self, rows: np.ndarray, size: tuple[int, int], drawn: Draw) -> torch.Tensor:
-        """Return crops, turned as drawn: (n, h, w, C) uint8 tensor.
-
-        Resident ones are on the device, others pinned for it.
-        """
-        if self.resident is not None:
-            return self._gather(self.resident, rows, size, drawn)
-        fields = []
-        for row, (top, left), (down, across, diagonal) in zip(
-            rows, drawn.corners, drawn.turns, strict=True
-        ):
-            field = self.pixels[row][top : top + size[0], left : left + size[1]]
-            field = field[:: -1 if down else 1, :: -1 if across else 1]
-            fields.append(field.transpose(1, 0, 2) if diagonal else field)
-        return pinned(np.stack(fields))
-
-    def _gather(
-        self, resident: torch.Tensor, rows: np.ndarray, size: tuple[int, int], drawn: Draw
-    ) -> torch.Tensor:
-        """Cut views out of the resident fields, all at once."""
-        places = [
-            first[:, None] + np.where(flip[:, None], np.arange(side)[::-1], np.arange(side))
-            for first, flip, side in zip(drawn.corners.T, drawn.turns[:, :2].T, size, strict=True)
-        ]  # rows and columns within each field
-        at, y, x = (
-            torch.from_numpy(place).to(resident.device) for place in (self.slots[rows], *places)
-        )
-        fields = resident[at[:, None, None], y[:, :, None], x[:, None, :]]
-        diagonal = np.flatnonzero(drawn.turns[:, 2])
-        if len(diagonal):
-            fields[diagonal] = fields[diagonal].transpose(1, 2)
-        return fields
-
-
 def crop_size(model: MCNN, recipe: Recipe) -> tuple[int, int]:
     """Return height and width of what training shows, which the scales of the network can halve."""
     if recipe.crop < 1 and not model.config.average:
@@ -244,18 +173,6 @@ def augment(model: MCNN, views: torch.Tensor, recipe: Recipe, drawn: Draw) -> to
         (recipe.jitter_offset * offset).repeat(1, 1, x.shape[3])
     )
     return x
-
-
-def augmented(
-    store: Any, labels: np.ndarray, network: NetworkConfig, recipe: Recipe, row: int, n: int
-) -> list[np.ndarray]:
-    """Return `n` views of one field as training shows it, in grey levels: (h, w, C) uint8."""
-    model = untrained_model(store, labels, network).to(device())
-    size, rng = crop_size(model, recipe), np.random.default_rng(recipe.seed)
-    drawn = draw(rng, n, store.pixels.shape[1:], size, recipe.flips)
-    x = augment(model, Fields(store.pixels).views(np.full(n, row), size, drawn), recipe, drawn)
-    grey = x * model.grey_std + model.grey_mean
-    return list(grey.clamp(0, 255).round().byte().permute(0, 2, 3, 1).cpu().numpy())
 
 
 # Steps ---------------------------------------------------------------------
@@ -334,7 +251,8 @@ class Trainer:
         part = slice(self.us.rank, None, self.us.size)
         for rows in batches:
             drawn = draw(rng, len(rows), shape, size, self.recipe.flips)[part]
-            yield rows, rows[part], self.fields.views(rows[part], size, drawn), drawn
+            views = self.fields.views(rows[part], size, drawn.corners, drawn.turns)
+            yield rows, rows[part], views, drawn
 
 
 # The loop ------------------------------------------------------------------
@@ -429,13 +347,13 @@ def _begun(
     """Return network, optimiser and state as the newest checkpoint left them, or at the start."""
     config = network.config if isinstance(network, MCNN) else network
     model = untrained_model(store, labels, config, recipe.seed)
-    identity = _identity(store, labels, model, recipe)
+    wanted = identity(store, labels, model, recipe)
     if isinstance(network, MCNN):
         _begin_with(model, network)
-        identity["start"] = digest(network)
+        wanted["start"] = digest(network)
     model = model.to(device()).train()
     optimiser = optimiser_for(model, recipe)
-    state = checkpoint.resume(folder, identity, model, optimiser) | {"identity": identity}
+    state = checkpoint.resume(folder, wanted, model, optimiser) | {"identity": wanted}
     state["by"] = state["by"] if in_build() else "command"
     if state["precision"] == "auto":  # chosen once, whatever another machine that resumes would
         state["precision"] = "bfloat16" if bfloat16(recipe.precision) else "float32"
@@ -518,98 +436,17 @@ def load_model(folder: str | Path) -> MCNN:
 
     MissingStageError if training has not begun or not finished, InputError if a file is damaged.
     """
-    found = checkpoint.checkpoints(folder := Path(folder))
-    if not found:
-        raise MissingStageError(
-            f"{folder} holds no trained network: run the notebook on training first"
-        )
-    tensors, state = checkpoint.read(found[-1])
-    if not state["finished"]:
-        raise MissingStageError(
-            f"Training in {folder} stopped in epoch {len(state['history']) + 1}: run it to its end "
-            "first"
-        )
-    model, _ = read_yaml(folder / "network.yml")
+    path, tensors, state = checkpoint.finished(Path(folder))
+    model, _ = read_yaml(described := Path(folder, "network.yml"))
     if repr(model.spec) != state["identity"]["network"]:
         raise InputError(
-            f"{folder / 'network.yml'} is not the network of {found[-1]}: run the training again "
-            "to write it"
+            f"{described} is not the network of {path}: run the training again to write it"
         )
-    checkpoint.load_weights(found[-1], tensors, model)
+    checkpoint.load_weights(path, tensors, model)
     return model.eval()
 
 
-# Other settings ------------------------------------------------------------
-
-
-def make_way(
-    store: Any,
-    labels: np.ndarray,
-    network: NetworkConfig,
-    recipe: Recipe,
-    folder: str | Path,
-    as_given: bool = True,
-) -> None:
-    """Delete the checkpoints of another training than this one, if ``make book`` alone made them.
-
-    They follow from the parameters of the book, so `train`, which would refuse such a folder, can
-    replace them; a line says in what they differ. If a command, or a notebook run by hand, has had
-    a part in them, which may have taken days, InputError lists all that differs, and where the
-    parameters of a book can name such a recipe (`as_given`), those that would use the network.
-    """
-    folder = Path(folder)
-    refuse_foreign(folder, KIND)
-    found = checkpoint.checkpoints(folder)
-    if not found:
-        return
-    state, model = checkpoint.read(found[-1])[1], untrained_model(store, labels, network)
-    saved, wanted = state["identity"], _identity(store, np.asarray(labels), model, recipe)
-    other = checkpoint.differences(saved, wanted)
-    if other and state["by"] != "book":
-        use = _parameters(saved, wanted, model, recipe) if as_given else ""
-        use = use and f'to use it, add PARAMS="{use}" to make book, for all chapters that train; '
-        raise InputError(
-            f"{folder} holds a network that was not trained by make book alone, and with other "
-            f"settings: {use}to train another, name another OUT, or delete that folder",
-            other,
-        )
-    if other:
-        # To stderr, which a build shows and leaves out of its pages.
-        print(
-            f"{folder}: the network that make book trained before with other settings makes way "
-            f"({'; '.join(other)})",
-            file=sys.stderr,
-        )
-        for path in found:
-            checkpoint.remove(path)
-
-
-def _parameters(saved: dict[str, str], wanted: dict[str, str], model: MCNN, recipe: Recipe) -> str:
-    """Return the ``PARAMS`` by which a book trains what is saved; "" if there are none."""
-    if {**saved, "network": "", "recipe": ""} != {**wanted, "network": "", "recipe": ""}:
-        return ""
-    text = checkpoint.parts(saved.get("recipe"))
-    with suppress(KeyError, ValueError):  # a recipe of another version
-        free: dict[str, Any] = {
-            key: None if text[key] == "None" else int(text[key])
-            for key in ("epochs", "batch", "max_steps")
-        }
-        for network, config in CONFIGS.items():
-            spec = repr((config, *model.spec[1:]))
-            if spec != saved["network"] or multiple_of(config) != multiple_of(model.config):
-                continue
-            for name, one in RECIPES.items():
-                if repr(replace(one, seed=recipe.seed, **free)) == saved["recipe"]:
-                    chosen = {
-                        "network": network,
-                        "recipe": name,
-                        **free,
-                    }
-                    return " ".join(f"{key}={value or 0}" for key, value in chosen.items())
-    return ""
-
-
-def _identity(store: Any, labels: np.ndarray, model: MCNN, recipe: Recipe) -> dict[str, str]:
+def identity(store: Any, labels: np.ndarray, model: MCNN, recipe: Recipe) -> dict[str, str]:
     """Return what a checkpoint must share with a training that resumes from it."""
     return {
         "network": repr(model.spec),

@@ -34,7 +34,8 @@ import numpy as np
 import pandas as pd
 import tifffile
 
-from mcnn_core.errors import InputError, reporting
+from mcnn_book.command import reporting
+from mcnn_core.errors import InputError
 from mcnn_core.machine.files import atomic
 
 CHANNELS = ("DAPI", "Actin", "Tubulin")

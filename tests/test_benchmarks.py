@@ -218,7 +218,7 @@ def test_a_quick_run_keeps_what_is_promised(tmp_path):
         stage for stage in ("profiles", "preprocess", "embed") for _ in range(2)
     ]
     assert "float32 against float32" in done.stdout and "of the limit" in done.stdout
-    assert cost.predict(bench, 100, 64, 96, 3, 5)["seconds"].gt(0).all()
+    assert cost.predict(bench, cost.Workload(100, 64, 96, 3, 5))["seconds"].gt(0).all()
 
 
 def test_a_large_run_stands_beside_its_prediction(tmp_path):
@@ -240,7 +240,7 @@ def test_a_large_run_stands_beside_its_prediction(tmp_path):
     large = json.loads((tmp_path / "large.json").read_text())
     assert [one["stage"] for one in large["stages"]] == list(cost.STAGES)
     assert large["screen"]["n_fields"] == 128 and large["table_bytes"] > 0
-    compared = cost.beside(cost.predict(cost.read_bench(), **large["screen"]), large)
+    compared = cost.beside(cost.predict(cost.read_bench(), cost.Workload(**large["screen"])), large)
     # Bytes are no matter of speed: what is left on disk must come out as predicted.
     assert compared.loc[["simulate", "preprocess"], "disk_bytes_error"].abs().max() < 0.05
 

@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 
 from mcnn_book.interactive import matrix
+from mcnn_book.results import control_grades, permuted
 from mcnn_book.sheets import far_clusters, replicate_sheet
 from mcnn_book.simulate import truth
 from mcnn_core.analysis import sirna
 from mcnn_core.analysis.clusters import cut_tree, tree
-from mcnn_core.analysis.enrichment import count_enriched, enrich_clusters, permuted, universe
+from mcnn_core.analysis.enrichment import count_enriched, enrich_clusters, universe
 from mcnn_core.analysis.mechanisms import wilson
 from mcnn_core.analysis.methods import method_profiles
 from mcnn_core.analysis.sirna import (
@@ -21,17 +22,15 @@ from mcnn_core.analysis.sirna import (
     accuracy,
     compare_controls,
     control_fields,
-    control_grades,
     control_order,
     hold_out,
-    plate_clusters,
-    read_plate,
     sirna_clusters,
     sirna_profiles,
     sirna_summary,
 )
 from mcnn_core.errors import InputError
 from mcnn_core.readers.ontology import load_go
+from mcnn_core.readers.phenodist import read_plate
 from mcnn_core.screen import Screen
 
 NAMES = ("ubc", "rluc")
@@ -166,8 +165,8 @@ def test_control_fields():
     with pytest.raises(InputError) as raised:
         control_fields(table, ["ubc", "clspn", "trappc3"])
     assert "rluc, sample, ubc" in str(raised.value) and raised.value.problems == [
-        "'clspn' is none of them",
-        "'trappc3' is none of them",
+        "got 'clspn'",
+        "got 'trappc3'",
     ]
 
 
@@ -456,14 +455,7 @@ def test_distances_of_a_plate_by_hand(tmp_path):
         found[0, 1] == found[1, 0] == pytest.approx(2 * (0.9 + 1.0 + 6 * 0.5) / 8 - 1)
         and found[0, 0] == found[0, 2] == 0
     )
-    assert list(plate_clusters(table, found)) == [
-        "well",
-        "content",
-        "treatment",
-        "entrez",
-        "position",
-        "cluster",
-    ]
+    assert list(table) == ["well", "content", "treatment", "entrez"]
 
 
 @pytest.mark.parametrize("value", [np.nan, 1.5, -0.1])
@@ -497,7 +489,7 @@ def test_the_real_plate_goes_through_clusters_and_ontology(shared_data, tmp_path
         folder / "svmAccPDM_Pl1.csv.gz", folder / "kimorph_featureData.csv"
     )
     assert distances.shape == (352, 352) and (distances == distances.T).all()
-    clusters = plate_clusters(table, distances)
+    clusters = table.join(cut_tree(tree(distances)))
     sirnas = clusters[clusters["entrez"] != ""]
     assert (
         len(sirnas) == sirnas["entrez"].nunique() == 320
@@ -536,11 +528,11 @@ def test_the_real_plate_goes_through_clusters_and_ontology(shared_data, tmp_path
 def test_permuted_clusters_are_counted_over_all_repeats(monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "mcnn_core.analysis.enrichment.enrich_clusters",
+        "mcnn_book.results.enrich_clusters",
         lambda space, clusters, algorithms: seen.append(clusters) or clusters,
     )
     monkeypatch.setattr(
-        "mcnn_core.analysis.enrichment.count_enriched",
+        "mcnn_book.results.count_enriched",
         lambda table, clusters, fdr: pd.DataFrame(
             {"clusters": 3, "any": len(seen) % 2, "multi_gene": 1}, index=["elim"]
         ),

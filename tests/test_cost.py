@@ -12,6 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mcnn_book.check import cost
+from mcnn_book.check.cost import Workload
 from mcnn_core.errors import InputError, MissingStageError
 from mcnn_core.model import CONFIGS, MCNN
 
@@ -50,7 +51,7 @@ def bench():
 
 
 def predict(bench, n_fields=1000, **more):
-    return cost.predict(bench, n_fields, 128, 160, 3, 10, **more).set_index("stage")
+    return cost.predict(bench, Workload(n_fields, 128, 160, 3, 10, **more)).set_index("stage")
 
 
 @pytest.mark.parametrize("name, side", [("default", 64), ("published", 128)])
@@ -91,7 +92,7 @@ def test_costs_grow_as_the_work_does(bench):
     assert predict(bench, training=100).loc["train", "seconds"] == pytest.approx(
         one.loc["train", "seconds"] / 10
     )
-    large = cost.predict(bench, 1000, 512, 640, 3, 10).set_index("stage")
+    large = cost.predict(bench, Workload(1000, 512, 640, 3, 10)).set_index("stage")
     assert large.loc["preprocess", "seconds"] == pytest.approx(
         16 * one.loc["preprocess", "seconds"]
     )
@@ -114,7 +115,7 @@ def test_bounds_are_met_where_the_model_meets_them(bench):
         "n_fields": 1000,
         "training": 10,
     }
-    table = cost.growth(bench, np.geomspace(1e3, 1e6, 13), **screen)
+    table = cost.growth(bench, np.geomspace(1e3, 1e6, 13), Workload(**screen))
     bound = 2**29 + 40 * 50_000**2
     assert cost.passes(table, "memory_bytes", bound)["distances"] == pytest.approx(
         200_000, rel=0.05
@@ -150,12 +151,15 @@ def test_predicted_stands_beside_measured(bench):
 
 def test_what_is_no_screen_or_was_not_measured_is_said(bench, monkeypatch, tmp_path):
     with pytest.raises(InputError) as raised:
-        cost.predict(bench, 0, 128, 160, 3, 10, network="none")
-    assert raised.value.problems == ["n_fields 0", "network 'none'"]
+        Workload(0, 128, 160, 3, 10, network="none")
+    assert raised.value.problems == [
+        "n_fields: expected 1 or more, got 0",
+        f"network: expected one of {', '.join(CONFIGS)}, got 'none'",
+    ]
     part = copy.deepcopy(bench)
     part["rows"] = [row for row in part["rows"] if row["network"] != "published"]
     with pytest.raises(MissingStageError, match="stage train of network 'published'"):
-        cost.predict(part, 10, 128, 256, 3, 10, network="published")
+        cost.predict(part, Workload(10, 128, 256, 3, 10, network="published"))
     monkeypatch.setattr(cost, "find_root", lambda: tmp_path)
     with pytest.raises(MissingStageError, match="make bench"):
         cost.read_bench()
@@ -172,11 +176,7 @@ def test_memory_of_all_pairs_grows_however_many_there_are():
     table = cost.growth(
         cost.read_bench(),
         [10**6, 10**7, 10**8, 10**9],
-        height=1080,
-        width=1080,
-        channels=5,
-        n_classes=1000,
-        sites=9,
+        Workload(10**6, 1080, 1080, 5, 1000, sites=9),
     )
     memory = table.loc[table["stage"] == "distances", "memory_bytes"].to_numpy(dtype=float)
     assert memory[1:] / memory[:-1] == pytest.approx(100, rel=0.05)

@@ -12,6 +12,7 @@ from helpers import well_table
 from matplotlib.figure import Figure
 
 from mcnn_book import figures
+from mcnn_book.results import agreement_of_choices, potency_summary, unannotated_tops
 from mcnn_book.sheets import fields_of, novel_sheet, shown_compounds, suspect_sheet, thumbnails
 from mcnn_book.study.study import discover
 from mcnn_core.analysis.clusters import cluster_names, cluster_summary, cluster_table
@@ -19,14 +20,11 @@ from mcnn_core.analysis.mechanisms import SUSPECT_COLUMNS, suspects
 from mcnn_core.analysis.novelty import COLUMNS, novelties
 from mcnn_core.analysis.response import (
     NO_FIT,
-    agreement_of_choices,
     potencies,
     potency,
-    potency_summary,
     similarities,
     similarity_columns,
     similarity_table,
-    unannotated_tops,
 )
 from mcnn_core.errors import InputError
 from mcnn_core.machine.files import write_table

@@ -11,10 +11,10 @@ from mcnn_core.errors import InputError
 from mcnn_core.features import activations
 from mcnn_core.machine import device
 from mcnn_core.machine.device import ahead, bfloat16
+from mcnn_core.machine.fields import Fields
 from mcnn_core.model import CONFIGS, MCNN
 from mcnn_core.training import (
     RECIPES,
-    Fields,
     augment,
     crop_size,
     draw,
@@ -67,13 +67,15 @@ def test_flips_and_right_angle_rotations(shape, n_views):
     model = untrained_model(store, np.array([0, 0, 1, 1]), TINY)
     size = crop_size(model, replace(RECIPE, crop=1.0))
     fields = Fields(store.pixels)
-    views = fields.views(np.zeros(200, int), size, draw(rng, 200, (*shape, 2), size, True)).numpy()
+
+    def views_of(n, flips):
+        drawn = draw(rng, n, (*shape, 2), size, flips)
+        return fields.views(np.zeros(n, int), size, drawn.corners, drawn.turns).numpy()
+
+    views = views_of(200, True)
     assert len({view.tobytes() for view in views}) == n_views
     assert (np.rot90(pixels[0], 2) == views).all((1, 2, 3)).any()
-    assert (
-        fields.views(np.zeros(5, int), size, draw(rng, 5, (*shape, 2), size, False)).numpy()
-        == pixels
-    ).all()
+    assert (views_of(5, False) == pixels).all()
 
 
 def test_crops_and_jitter():
@@ -81,7 +83,7 @@ def test_crops_and_jitter():
     model = untrained_model(store, labels, TINY)
     rng = np.random.default_rng(0)
     drawn = draw(rng, 24, (32, 32, 2), crop_size(model, RECIPE), False)
-    views = Fields(store.pixels).views(np.arange(24), (16, 16), drawn)
+    views = Fields(store.pixels).views(np.arange(24), (16, 16), drawn.corners, drawn.turns)
     crops = views.numpy()
     assert crops.shape == (24, 16, 16, 2) and crops.dtype == np.uint8
     windows = np.lib.stride_tricks.sliding_window_view(
@@ -107,14 +109,15 @@ def test_fields_kept_on_a_device_give_the_bytes_that_the_store_gives(shape, size
     rows = np.array([8, 2, 2, 5, 0, 8])
     fields = Fields(pixels)
     drawn = draw(rng, len(rows), (*shape, 3), size, True)
-    read = fields.views(rows, size, drawn)
+    corners, turns = drawn.corners, drawn.turns
+    read = fields.views(rows, size, corners, turns)
     fields.resident, fields.slots = (
         torch.from_numpy(pixels[[0, 2, 5, 8]]),
         np.array([0, 9, 1, 9, 9, 2, 9, 9, 3]),
     )
-    assert drawn.turns.sum(0)[:2].all()
-    assert torch.equal(fields.views(rows, size, drawn), read)
-    parts = [fields.views(rows[rank::2], size, drawn[rank::2]) for rank in (0, 1)]
+    assert turns.sum(0)[:2].all()
+    assert torch.equal(fields.views(rows, size, corners, turns), read)
+    parts = [fields.views(rows[k::2], size, corners[k::2], turns[k::2]) for k in (0, 1)]
     assert torch.equal(torch.stack(parts, 1).flatten(0, 1), read)
 
 

@@ -189,7 +189,7 @@ def test_text_is_read_whatever_it_is_packed_in_and_refused_where_it_would_fill_t
     (tmp_path / "c").write_bytes(gzip.compress(bytes(2**22)))
     assert len(read_text(tmp_path / "c")) == 2**22
     (tmp_path / "c").write_bytes(gzip.compress(bytes(2**22 + 1)))
-    with pytest.raises(InputError, match="unpacks to more than 4,194,304 bytes"):
+    with pytest.raises(InputError, match="at most 4,194,304 bytes of text, got more once unpacked"):
         read_text(tmp_path / "c")
 
 
@@ -422,9 +422,8 @@ PIPES = """
 import os, sys
 from pathlib import Path
 from mcnn_book.check import examine
-from mcnn_core.analysis import sirna
 from mcnn_core.machine import files
-from mcnn_core.readers import bbbc021, imagehts, images, loaddata, ontology
+from mcnn_core.readers import bbbc021, imagehts, images, loaddata, ontology, phenodist
 from mcnn_core.errors import InputError
 home = Path(sys.argv[1])
 pipe, kimorph = home / "pipe.csv", home / "kimorph"
@@ -435,7 +434,7 @@ os.symlink("/dev/zero", home / "zero.csv")
 for read, *given in [(read, path) for path in (pipe, home / "zero.csv", home) for read in (
         files.read_text, loaddata.read_loaddata, imagehts.read_conf, imagehts.read_annotation,
         images.image_header, ontology._lines)] + [
-        (sirna.read_plate, pipe, pipe), (bbbc021.read_bbbc021, home),
+        (phenodist.read_plate, pipe, pipe), (bbbc021.read_bbbc021, home),
         (imagehts.read_imagehts, kimorph)]:
     try:
         read(*given)

@@ -67,7 +67,11 @@ def test_one_to_six_channels(channels):
 def test_what_does_not_fit_is_refused_all_at_once():
     with pytest.raises(InputError) as error:
         MCNN(CONFIGS["published"], 1, 7, 1000, 1280)
-    assert error.value.problems == ["height 1000 is not a multiple of 128", "7 channels", "1 class"]
+    assert error.value.problems == [
+        "height: expected a multiple of 128, got 1000",
+        "channels: expected 1 to 6, got 7",
+        "classes: expected 2 or more, got 1",
+    ]
 
 
 def test_average_pooling_takes_other_sizes_and_flatten_does_not():

@@ -274,7 +274,7 @@ def test_more_processes_than_there_are_places_are_refused(tmp_path, monkeypatch)
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(
-        SystemExit, match="error: --processes takes 1 to 4 here, one per core of the CPU, got 5"
+        SystemExit, match="error: --processes: expected 1 to 4 here, one per core of the CPU, got 5"
     ):
         main(["train", "--out", str(tmp_path), "--processes", "5"])
     asked = []

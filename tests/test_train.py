@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from safetensors.torch import save as save_tensors
 
 from mcnn_book.__main__ import main
+from mcnn_book.training import augmented, make_way
 from mcnn_core import model, training
-from mcnn_core import training as module
 from mcnn_core.errors import InputError, MissingStageError
 from mcnn_core.machine import checkpoint, files
 from mcnn_core.model import CONFIGS, NetworkConfig, read_yaml
@@ -403,11 +403,11 @@ def test_wrong_recipes_and_labels_are_refused(tmp_path):
 def test_what_the_book_alone_trained_makes_way_in_a_line(tmp_path, monkeypatch, capsys):
     store, labels = toy()
     monkeypatch.setenv("MCNN_BUILD", str(tmp_path))
-    module.make_way(store, labels, TINY, RECIPE, tmp_path / "model")  # nothing there
+    make_way(store, labels, TINY, RECIPE, tmp_path / "model")  # nothing there
     train(store, labels, TINY, RECIPE, tmp_path / "model", progress=False)
-    module.make_way(store, labels, TINY, RECIPE, tmp_path / "model")
+    make_way(store, labels, TINY, RECIPE, tmp_path / "model")
     assert len(checkpoint.checkpoints(tmp_path / "model")) == 2 and not capsys.readouterr().err
-    module.make_way(store, labels, TINY, replace(RECIPE, seed=9, epochs=4), tmp_path / "model")
+    make_way(store, labels, TINY, replace(RECIPE, seed=9, epochs=4), tmp_path / "model")
     assert not list(tmp_path.glob("model/epoch*"))
     assert (
         "makes way (recipe: epochs 3 there, 4 here; recipe: seed 1 there, 9 here)"
@@ -438,7 +438,7 @@ def test_what_a_command_trained_is_kept_and_all_that_differs_is_named(tmp_path, 
         "surrogate classes: not the same",
     ]
     for function, text in (
-        (module.make_way, "to train another, name another OUT, or delete that folder"),
+        (make_way, "to train another, name another OUT, or delete that folder"),
         (train, "another training"),
     ):
         with pytest.raises(InputError, match=text) as error:
@@ -452,11 +452,11 @@ def test_what_a_command_trained_is_kept_and_all_that_differs_is_named(tmp_path, 
     ):
         use = f"network=small recipe=default epochs=3 batch={RECIPE.batch} max_steps=0"
         with pytest.raises(InputError, match=f'add PARAMS="{use}" to make book'):
-            module.make_way(store, labels, network, recipe, tmp_path)
+            make_way(store, labels, network, recipe, tmp_path)
     with pytest.raises(
         InputError, match="to train another"
     ) as error:  # a seed goes to the screen too
-        module.make_way(store, labels, TINY, replace(RECIPE, seed=5), tmp_path)
+        make_way(store, labels, TINY, replace(RECIPE, seed=5), tmp_path)
     assert "PARAMS" not in str(error.value)
     assert there == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
@@ -471,7 +471,7 @@ def test_checkpoints_of_others_are_neither_read_nor_removed(tmp_path):
     for action in (
         lambda: train(store, labels, TINY, *again),
         lambda: load_model(tmp_path / "model"),
-        lambda: module.make_way(store, labels, TINY, *again),
+        lambda: make_way(store, labels, TINY, *again),
     ):
         with pytest.raises(InputError, match="not written there by this program") as error:
             action()
@@ -527,12 +527,12 @@ def test_what_differs_is_said_field_by_field():
 
 def test_augmented_views_are_pictures():
     store, labels = toy(size=32)
-    views = module.augmented(store, labels, TINY, RECIPE, 3, 4)
+    views = augmented(store, labels, TINY, RECIPE, 3, 4)
     assert len(views) == 4 and {(view.shape, view.dtype.name) for view in views} == {
         ((16, 16, 2), "uint8")
     }
     plain = replace(RECIPE, crop=1.0, flips=False, jitter_gain=0.0, jitter_offset=0.0)
-    assert (module.augmented(store, labels, TINY, plain, 3, 1)[0] == store.pixels[3]).all()
+    assert (augmented(store, labels, TINY, plain, 3, 1)[0] == store.pixels[3]).all()
 
 
 def test_progress_bar_shows_loss_and_accuracy(tmp_path, capsys):
@@ -564,7 +564,7 @@ def test_precision_is_chosen_once_for_a_whole_training(tmp_path, monkeypatch):
     # As another machine might.
     other = {"float32": True, "bfloat16": False}[used]
     monkeypatch.setattr(
-        module,
+        training,
         "bfloat16",
         lambda precision: other if precision == "auto" else precision == "bfloat16",
     )

@@ -44,7 +44,8 @@ import yaml
 from nbformat import NotebookNode
 
 from mcnn_book.__main__ import LAYOUTS, NETWORKS, RECIPES, REFERENCES, SIDES
-from mcnn_core.errors import WHOLE, InputError, reporting
+from mcnn_book.command import WHOLE, reporting
+from mcnn_core.errors import InputError
 from mcnn_core.machine.files import (
     atomic,
     is_ours,

@@ -8,6 +8,7 @@ they grow as between the last two, in proportion at least.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,14 +30,14 @@ STAGES = ("simulate", "preprocess", "train", "embed", "profiles", "distances")
 ALONE = ("profiles", "distances")  #: stages that further cores do not speed up
 
 
-TIFF_HEADER = 400  #: bytes of a TIFF beside its pixels
+TIFF_HEADER = 400  #: bytes of a TIFF next to its pixels
 
 
 def training_macs(model: MCNN) -> int:
     """Return the multiply-accumulates of one field's way forward and back.
 
     Each layer is passed three times: forward, for the gradient of its weights and for that of its
-    input. The first convolutions of each scale see pixels, whose gradient nobody needs: they are
+    input. The first convolutions of each scale see pixels, whose gradient no one needs: they are
     passed twice.
     """
     first = sum(
@@ -109,146 +110,106 @@ def read_off(work: Sequence[float], value: Sequence[float], wanted: float) -> fl
     return float(np.exp(np.interp(at, x, y)))
 
 
-def predict(
-    bench: dict[str, Any],
-    n_fields: int,
-    height: int,
-    width: int,
-    channels: int,
-    n_classes: int,
-    epochs: int = 120,
-    cores: int = 2,
-    training: int | None = None,
-    sites: int = 4,
-    network: str = "default",
-    bin: int | None = None,
-) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Workload:
+    """A screen, and how it is to be analysed; InputError where that cannot be."""
+
+    n_fields: int
+    height: int  #: of a raw field, pixels of two bytes per channel
+    width: int
+    channels: int
+    n_classes: int  #: surrogate classes
+    epochs: int = 120
+    cores: int = 2  #: they share the fields in stages not in `ALONE`, without loss (assumed)
+    training: int | None = None  #: fields that are trained on; all of them by default
+    sites: int = 4  #: fields per well: as many fewer profiles are compared
+    network: str = "default"  #: in `mcnn_core.model.CONFIGS`, trained by the recipe of that kind
+    bin: int | None = None  #: `mcnn_core.preprocessing.auto_bin` by default
+
+    def __post_init__(self) -> None:
+        """Refuse counts below 1 and unknown networks."""
+        counts = ("n_fields", "height", "width", "channels", "epochs", "cores", "sites")
+        bad = [
+            f"{key}: expected 1 or more, got {getattr(self, key)}"
+            for key in counts
+            if getattr(self, key) < 1
+        ]
+        if self.network not in CONFIGS:
+            bad.append(f"network: expected one of {', '.join(CONFIGS)}, got {self.network!r}")
+        if bad:
+            raise InputError("The cost of such a screen cannot be predicted", bad)
+
+    def model(self) -> MCNN:
+        """Return the network that it would train, for counting: nothing is computed."""
+        size = auto_bin((self.height, self.width), self.n_fields) if self.bin is None else self.bin
+        config, field = CONFIGS[self.network], (self.height // size, self.width // size)
+        extra = padding(field, multiple_of(config))
+        sides = [side + more for side, more in zip(field, extra, strict=True)]
+        with torch.device("meta"):
+            return MCNN(config, max(self.n_classes, 2), min(self.channels, 6), *sides)
+
+
+def predict(bench: dict[str, Any], screen: Workload) -> pd.DataFrame:
     """Predict every stage of a screen on processors like the one that was measured.
 
-    Parameters
-    ----------
-    bench : dict
-        What `read_bench` returned.
-    n_fields, height, width, channels : int
-        Raw fields; two bytes per pixel and channel.
-    n_classes : int
-        Surrogate classes.
-    epochs, cores : int
-        Cores share the fields in `STAGES` that are not in `ALONE`, without loss (assumed).
-    training : int, optional
-        Fields that are trained on; all of them by default.
-    sites : int
-        Fields per well: as many fewer profiles are compared.
-    network : str
-        Name in ``mcnn_core.model.CONFIGS``, trained by the recipe of that kind.
-    bin : int, optional
-        As in pre-processing; `mcnn_core.preprocessing.auto_bin` by default.
-
-    Returns
-    -------
-    DataFrame
-        One row per stage: stage, seconds, memory_bytes (peak of its largest process), disk_bytes
-        (what it leaves).
+    `bench` is what `read_bench` returned. Returns one row per stage: stage, seconds, memory_bytes
+    (peak of its largest process), disk_bytes (what it leaves).
     """
-    counts = {
-        "n_fields": n_fields,
-        "height": height,
-        "width": width,
-        "channels": channels,
-        "epochs": epochs,
-        "cores": cores,
-        "sites": sites,
-    }
-    bad = [f"{key} {value}" for key, value in counts.items() if value < 1] + [
-        f"network {network!r}"
-    ] * (network not in CONFIGS)
-    if bad:
-        raise InputError(f"counts are 1 or more, and a network is one of {', '.join(CONFIGS)}", bad)
-    rows, base = bench_rows(bench), bench["base_bytes"]
-    recipe = RECIPES["published" if network.startswith("published") else "default"]
-    training, n_classes = n_fields if training is None else training, max(n_classes, 2)
-    bin = auto_bin((height, width), n_fields) if bin is None else bin
-    field = (height // bin, width // bin)
-    sides = [
-        side + extra
-        for side, extra in zip(field, padding(field, multiple_of(CONFIGS[network])), strict=True)
-    ]
-    with torch.device("meta"):  # counted, not computed
-        model = MCNN(CONFIGS[network], n_classes, min(channels, 6), *sides)
-    grey, small, pixels, wells = (
-        height * width * channels,
-        sides[0] * sides[1] * channels,
-        sides[0] * sides[1],
-        max(2, n_fields // sites),
-    )
-
-    def cost(stage: str, work: float, load: float, units: float = 1.0) -> tuple[float, float]:
-        here = rows[
-            (rows["stage"] == stage) & rows["network"].isin(["", network.partition("-")[0]])
-        ]
-        if here.empty:
-            raise MissingStageError(
-                f"make bench has not measured stage {stage} of network {network!r}"
-            )
-        nearest = here.iloc[np.abs(np.log(here["load"] / load)).argmin()]
-        seconds = (
-            units
-            * read_off(here["work"], here["seconds"], work)
-            * (1 if stage in ALONE else bench["cores"] / cores)
-        )
-        # in this order, or integers overflow
-        return seconds, base + max(nearest["peak"] - base, 0.0) * (load / nearest["load"])
-
-    at_once = max(1, min(64, PIXELS_AT_ONCE // pixels))
-    found = {
-        "simulate": cost("simulate", grey, grey, n_fields),
-        "preprocess": cost("preprocess", grey, grey * cores / bench["cores"], n_fields),
-        "train": cost(
-            "train",
-            training_macs(model) * recipe.crop**2,
-            recipe.batch * small * recipe.crop**2,
-            epochs * training,
+    n, model = screen.n_fields, screen.model()
+    grey = screen.height * screen.width * screen.channels
+    pixels = model.spec[3] * model.spec[4]
+    small, kept = pixels * screen.channels, n * (model.config.hidden * 4)
+    recipe = RECIPES["published" if screen.network.startswith("published") else "default"]
+    training = n if screen.training is None else screen.training
+    crop, at_once = recipe.crop**2, max(1, min(64, PIXELS_AT_ONCE // pixels))
+    wells = max(2, n // screen.sites)
+    stages = {  # the work of a unit, what is in memory at once, units, and bytes left on disk
+        "simulate": (grey, grey, n, n * (2 * grey + TIFF_HEADER * screen.channels)),
+        "preprocess": (grey, grey * screen.cores / bench["cores"], n, n * small),
+        "train": (
+            training_macs(model) * crop,
+            recipe.batch * small * crop,
+            screen.epochs * training,
+            2 * 3 * 4 * parameters(model),
         ),
-        "embed": cost("embed", macs(model), at_once * small, n_fields),
-        "profiles": cost("profiles", n_fields, n_fields),
-        "distances": cost("distances", wells, wells**2),
+        "embed": (macs(model), at_once * small, n, kept),
+        "profiles": (n, n, 1, 3 * kept),
+        "distances": (wells, wells**2, 1, 0),
     }
-    kept = n_fields * (CONFIGS[network].hidden * 4)
-    disk = {
-        "simulate": n_fields * (2 * grey + TIFF_HEADER * channels),
-        "preprocess": n_fields * small,
-        "train": 2 * 3 * 4 * parameters(model),
-        "embed": kept,
-        "profiles": 3 * kept,
-        "distances": 0,
-    }
-    table = pd.DataFrame(
-        [
-            {"stage": stage, "seconds": seconds, "memory_bytes": memory, "disk_bytes": disk[stage]}
-            for stage, (seconds, memory) in found.items()
-        ]
-    )
-    # pages of the store that stay in memory
-    table.loc[table["stage"] == "train", "memory_bytes"] += training * small
+    measured, rows = bench_rows(bench), []
+    kind = measured["network"].isin(["", screen.network.partition("-")[0]])
+    for stage, (work, load, units, disk) in stages.items():
+        cases = measured[kind & (measured["stage"] == stage)]
+        if cases.empty:
+            raise MissingStageError(
+                f"make bench has not measured stage {stage} of network {screen.network!r}"
+            )
+        one = read_off(cases["work"], cases["seconds"], work)
+        memory = _peak(cases, bench["base_bytes"], load)
+        seconds = units * one * (1 if stage in ALONE else bench["cores"] / screen.cores)
+        memory += training * small * (stage == "train")  # pages of the store that stay in memory
+        rows.append((stage, seconds, memory, disk))
+    table = pd.DataFrame(rows, columns=["stage", "seconds", "memory_bytes", "disk_bytes"])
     return table.astype({"memory_bytes": int, "disk_bytes": int})
 
 
-def growth(bench: dict[str, Any], fields: Sequence[int], **screen: Any) -> pd.DataFrame:
+def _peak(cases: pd.DataFrame, base: float, load: float) -> float:
+    """Return the peak of memory at a load in bytes, `base` of which does not grow with it."""
+    nearest = cases.iloc[np.abs(np.log(cases["load"] / load)).argmin()]
+    # in this order, or integers overflow
+    return base + max(nearest["peak"] - base, 0.0) * (load / nearest["load"])
+
+
+def growth(bench: dict[str, Any], fields: Sequence[int], screen: Workload) -> pd.DataFrame:
     """Return `predict` for screens that differ in the number of fields alone.
 
-    Its columns are there, and ``n_fields``. `screen` is the rest of what `predict` takes;
-    ``training``, if given, is kept as the share that it is of ``n_fields``.
+    Its columns, and ``n_fields``. The share of the fields that is trained on stays that of
+    `screen`.
     """
-    share = screen.pop("training", None)
-    share = 1.0 if share is None else share / screen["n_fields"]
-    rest = {key: value for key, value in screen.items() if key != "n_fields"}
-    return pd.concat(
-        [
-            predict(bench, int(n), training=max(1, int(share * n)), **rest).assign(n_fields=int(n))
-            for n in fields
-        ],
-        ignore_index=True,
-    )
+    share = 1.0 if screen.training is None else screen.training / screen.n_fields
+    sizes = [replace(screen, n_fields=int(n), training=max(1, int(share * n))) for n in fields]
+    parts = [predict(bench, size).assign(n_fields=size.n_fields) for size in sizes]
+    return pd.concat(parts, ignore_index=True)
 
 
 def passes(table: pd.DataFrame, column: str, bound: float) -> pd.Series:
@@ -326,5 +287,6 @@ def estimate(
     The rates are those in ``book/recorded/bench.json``. The default network at the size that
     pre-processing chooses; columns stage, seconds, memory_bytes, disk_bytes.
     """
-    table = predict(read_bench(), n_fields, height, width, channels, n_classes, epochs, cores)
+    screen = Workload(n_fields, height, width, channels, n_classes, epochs, cores)
+    table = predict(read_bench(), screen)
     return table[table["stage"] != "simulate"].reset_index(drop=True)

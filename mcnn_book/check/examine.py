@@ -24,7 +24,7 @@ import pandas as pd
 from scipy.ndimage import gaussian_filter, gaussian_laplace
 from tqdm import tqdm
 
-from mcnn_book.check.cost import predict, read_bench
+from mcnn_book.check.cost import Workload, predict, read_bench
 from mcnn_core.errors import KEPT, InputError, MissingStageError, Problem
 from mcnn_core.machine.files import atomic, write_json
 from mcnn_core.preprocessing import COUNTS, REFERENCES, auto_bin, bin_counts
@@ -1014,15 +1014,9 @@ def _facts(report: Report, screen: Screen, shape: tuple[int, int] | None) -> Non
 def _costs(screen: Screen, shape: tuple[int, int], classes: int) -> pd.DataFrame:
     """Return what each stage of the book will cost on this machine."""
     table = screen.table
-    cost = predict(
-        read_bench(),
-        len(table),
-        *shape,
-        len(screen.channels),
-        classes,
-        cores=os.cpu_count() or 1,
-        training=int(training_fields(table).sum()),
-    )
+    training = int(training_fields(table).sum())
+    size = (len(table), *shape, len(screen.channels), classes)
+    cost = predict(read_bench(), Workload(*size, cores=os.cpu_count() or 1, training=training))
     # One on treatments, one with the controls as a class for the whole screen, one on the
     # mechanisms for comparison.
     negative = (table["Metadata_control_type"] == "negcon").any()

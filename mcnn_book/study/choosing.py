@@ -262,12 +262,12 @@ def train_rounds(
     recipe: Recipe,
     folder: str | Path,
 ) -> tuple[MCNN, list[str]]:
-    """Train in rounds, each going on with the weights of the one before.
+    """Train in rounds, each beginning with the weights of the one before.
 
-    Each goes on also with the classes that `add` names after the one before. Each round takes its
+    Each also trains on the classes that `add` names after the one before. Each round takes its
     ``plan.steps`` batches, has a learning-rate cycle of its own, and draws all its classes equally
     often. Rounds that begin alike are trained once: their folder is named by their labels. A run
-    that was killed goes on.
+    that was killed resumes.
 
     Parameters
     ----------

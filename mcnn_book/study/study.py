@@ -1,7 +1,7 @@
 """What a live build has no time for, recorded for the book (``make study``).
 
 Seeds, variants and baselines. Each study writes one file in ``book/recorded`` and is skipped where
-that file exists, so a stopped run goes on where it was; delete a file to measure anew. Training
+that file exists, so a stopped run resumes; delete a file to measure anew. Training
 resumes from its own checkpoints. Seeds 101 to 103 are those on which the frozen simulator and
 recipe are judged; seeds 104 to 106 those on which ways of choosing surrogate classes are.
 """
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mcnn_book.results import control_grades, permuted
 from mcnn_book.screens import open_screen
 from mcnn_book.simulate.kimorph import ARTEFACT, CONTROLS
 from mcnn_book.simulate.truth import (
@@ -27,7 +28,7 @@ from mcnn_book.simulate.truth import (
 )
 from mcnn_book.study.choosing import Plan, compare_choices, graded
 from mcnn_core.analysis.clusters import cluster_table
-from mcnn_core.analysis.enrichment import count_enriched, enrich_clusters, permuted, universe
+from mcnn_core.analysis.enrichment import count_enriched, enrich_clusters, universe
 from mcnn_core.analysis.mechanisms import scores, suspects
 from mcnn_core.analysis.methods import (
     compare_methods,
@@ -41,7 +42,6 @@ from mcnn_core.analysis.response import curves, potencies, similarities, similar
 from mcnn_core.analysis.sirna import (
     compare_controls,
     control_fields,
-    control_grades,
     sirna_clusters,
     sirna_profiles,
 )
@@ -131,7 +131,7 @@ def features_of(
     recipe: Recipe,
     folder: Path,
 ) -> pd.DataFrame:
-    """Train (or go on) in `folder` and return the features of every field."""
+    """Train (or resume) in `folder` and return the features of every field."""
     train(store, labels, network, recipe, folder, field_names(table))
     return feature_frame(
         table, embed_screen(load_model(folder), store, folder / "activations"), labels >= 0

@@ -289,32 +289,3 @@ def count_enriched(table: pd.DataFrame, clusters: pd.Series, fdr: float = 0.05) 
             "multi_gene_two_terms": int(((genes > 1) & (terms > 1)).sum()),
         }
     return pd.DataFrame.from_dict(counts, orient="index").rename_axis("algorithm")
-
-
-def permuted(
-    space: Universe,
-    clusters: pd.Series,
-    repeats: int = 20,
-    seed: int = 0,
-    fdr: float = 0.05,
-    algorithms: Sequence[str] = ("classic", "elim"),
-) -> pd.DataFrame:
-    """Count clusters with an enriched term after dealing the genes to them at random.
-
-    No term belongs to such clusters; about `fdr` of them should hold one nevertheless, or fewer.
-
-    Returns
-    -------
-    DataFrame
-        Indexed by algorithm, over all `repeats`: ``clusters``; ``any``, those with a term or more
-        at `fdr`; ``share`` of them; ``limit``, `fdr` plus two binomial standard errors.
-    """
-    rng, counts = np.random.default_rng(seed), []
-    for _ in range(repeats):
-        dealt = pd.Series(rng.permutation(clusters.to_numpy()), clusters.index)
-        counts.append(count_enriched(enrich_clusters(space, dealt, algorithms), dealt, fdr))
-    total = sum(counts)[["clusters", "any"]]
-    return total.assign(
-        share=total["any"] / total["clusters"],
-        limit=fdr + 2 * np.sqrt(fdr * (1 - fdr) / total["clusters"]),
-    )

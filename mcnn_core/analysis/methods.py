@@ -34,7 +34,6 @@ from mcnn_core.screen import NOT_AVAILABLE, field_names
 from mcnn_core.training import (
     Recipe,
     load_model,
-    make_way,
     train,
     untrained_model,
 )
@@ -108,6 +107,12 @@ def evaluate(treatments: pd.DataFrame, method: str, seed: int) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True).assign(method=method, seed=seed)
 
 
+def mechanism_labels(features: pd.DataFrame) -> np.ndarray:
+    """Return the mechanism of each field as a class, (n,) int64; -1 where not trained on."""
+    known = features["Metadata_MoA"].where(features["Metadata_Training"])
+    return pd.Categorical(known).codes.astype(np.int64)
+
+
 def compare_methods(
     features: pd.DataFrame,
     labels: np.ndarray,
@@ -139,10 +144,8 @@ def compare_methods(
     if not protocols(profile(features[features["Metadata_Training"]])[1]):
         return pd.DataFrame(columns=["method", "protocol", "seed", "MoA", "predicted"])
     networks = {"untrained": untrained_model(store, labels, network, recipe.seed)}
-    taught = features["Metadata_MoA"].where(features["Metadata_Training"])
-    mechanism = pd.Categorical(taught).codes.astype(np.int64)
+    mechanism = mechanism_labels(features)
     if folder and mechanism.max() > 0:  # one mechanism alone teaches nothing
-        make_way(store, mechanism, network, recipe, folder)
         train(store, mechanism, network, recipe, folder, field_names(features), progress)
         networks["supervised"] = load_model(folder)
     profiles = method_profiles(method_frames(features, store, networks, progress))

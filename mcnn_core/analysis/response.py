@@ -16,7 +16,7 @@ from mcnn_core.analysis.clusters import described
 from mcnn_core.analysis.distances import cosine_distances, similarity
 from mcnn_core.errors import InputError
 from mcnn_core.profiles import centre, feature_matrix, has_controls
-from mcnn_core.screen import CONTROL, NOT_AVAILABLE, in_words, row_names
+from mcnn_core.screen import CONTROL, row_names
 
 #: How the similarities of a well to the many wells of a mechanism become one number [ours: the
 #: paper does not say].
@@ -102,25 +102,6 @@ def similarity_columns(similarity: pd.DataFrame) -> pd.DataFrame:
     columns = similarity.iloc[:, similarity.columns.get_loc("nearest") + 1 :]
     numbers = columns.apply(pd.to_numeric, errors="coerce")
     return numbers.rename(columns=lambda name: name.removeprefix("like "))
-
-
-def agreement_of_choices(wells: pd.DataFrame) -> float | str:
-    """Return the share of wells for which all `CHOICES` name the same most similar mechanism."""
-    tables = [similarities(wells, choice) for choice in CHOICES]
-    if tables[0].empty:
-        return NOT_AVAILABLE
-    nearest = pd.concat([like.dropna(how="all").idxmax(axis=1) for like in tables], axis=1)
-    return float((nearest.nunique(axis=1) == 1).mean())
-
-
-def unannotated_tops(wells: pd.DataFrame, like: pd.DataFrame, most: int = 40) -> pd.DataFrame:
-    """Return the median similarities of compounds without annotation at their highest dose."""
-    tested = wells[(wells["Metadata_control_type"] == "trt") & (wells["Metadata_Compound"] != "")]
-    annotated = tested.loc[tested["Metadata_MoA"] != "", "Metadata_Compound"]
-    rest = tested[~tested["Metadata_Compound"].isin(annotated)]
-    highest = rest.groupby("Metadata_Compound")["Metadata_Concentration"].transform("max")
-    top = rest[(rest["Metadata_Concentration"] == highest) | highest.isna()]
-    return like.loc[top.index].groupby(top["Metadata_Treatment"].map(in_words)).median().head(most)
 
 
 def curves(wells: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
@@ -253,13 +234,3 @@ def potency(wells: pd.DataFrame) -> pd.DataFrame:
 def potencies(wells: pd.DataFrame) -> pd.DataFrame:
     """Return `potency`, without rows where a plate lacks negative controls."""
     return potency(wells if has_controls(wells) else wells.iloc[:0])
-
-
-def potency_summary(potency: pd.DataFrame) -> dict[str, int]:
-    """Count compounds, those with an EC50, and those without a response."""
-    status = potency["status"]
-    return {
-        "n_compounds": len(potency),
-        "n_fit": int((status == "fit").sum()),
-        "n_flat": int((status == NO_FIT["flat"]).sum()),
-    }

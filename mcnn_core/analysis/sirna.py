@@ -4,8 +4,6 @@ Paper: *KiMorph analysis and results*, Fig. 2. The network learns on the wells o
 siRNAs, every position a class of its own; it is never told which positions hold the same siRNA.
 """
 
-import io
-import os
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -16,7 +14,6 @@ from mcnn_core.analysis.clusters import cut_tree, tree
 from mcnn_core.analysis.distances import cosine_distances
 from mcnn_core.analysis.mechanisms import wilson
 from mcnn_core.errors import InputError
-from mcnn_core.machine.files import read_text
 from mcnn_core.profiles import aggregate, feature_matrix
 from mcnn_core.screen import row_names
 
@@ -37,8 +34,8 @@ def control_fields(table: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
     content = table["Metadata_Content"].str.lower()
     if absent := sorted(set(names) - set(content)):
         raise InputError(
-            f"expected controls of this screen, which are {', '.join(sorted(set(content)))}",
-            [f"{name!r} is none of them" for name in absent],
+            f"expected controls of this screen: {', '.join(sorted(set(content)))}",
+            [f"got {name!r}" for name in absent],
         )
     return content.isin(list(names)).to_numpy()
 
@@ -127,23 +124,6 @@ def compare_controls(profiles: Iterable[tuple[str, pd.DataFrame, pd.DataFrame]])
     )
 
 
-def control_grades(comparison: pd.DataFrame) -> dict[str, float]:
-    """Return the numbers of `compare_controls` by key, such as ``apart.handcrafted_whitened.low``.
-
-    ``random`` is the paper's hold-out, ``apart`` the other variant; ``random.lead`` is the trained
-    network's accuracy minus that of the best handcrafted row.
-    """
-    found: dict[str, float] = {}
-    for variant, kind in zip(VARIANTS, ("random", "apart"), strict=True):
-        part = comparison[comparison["variant"] == variant].set_index("method")
-        part.index = part.index.str.replace(", ", "_")
-        for column, end in {"accuracy": "", "low": ".low", "high": ".high"}.items():
-            found |= {f"{kind}.{name}{end}": value for name, value in part[column].items()}
-        rivals = part.loc[part.index.str.startswith("handcrafted"), "accuracy"]
-        found[f"{kind}.lead"] = found[f"{kind}.trained"] - float(rivals.max())
-    return found
-
-
 def sirna_profiles(wells: pd.DataFrame) -> pd.DataFrame:
     """Return one profile per siRNA, controls among them: medians over its wells (781 in paper)."""
     return aggregate(wells, ["Metadata_Treatment"])
@@ -189,81 +169,3 @@ def sirna_summary(clusters: pd.DataFrame) -> pd.DataFrame:
         siRNAs=("treatment", "size"), holds=("holds", "first"), far=("far", "first")
     )
     return table.sort_values("siRNAs", ascending=False, kind="stable").reset_index()
-
-
-def _plate_matrix(path: str | os.PathLike) -> tuple[str, pd.DataFrame]:
-    """Return the number of a plate and the mean numbers between its positions, by their wells."""
-    matrix = pd.read_csv(io.StringIO(read_text(path)), index_col=0)
-    names = matrix.index.astype(str)
-    parts = names.str.split("-", expand=True).to_frame(index=False)
-    if parts.shape[1] != 3 or list(names) != list(matrix.columns) or parts[0].nunique() != 1:
-        raise InputError(
-            f"{path}: expected equal names of rows and columns, plate-replicate-well, of one plate"
-        )
-    values = matrix.to_numpy(np.float64, copy=True)
-    off = ~np.eye(len(values), dtype=bool)
-    if not ((values[off] >= 0) & (values[off] <= 1)).all():
-        raise InputError(f"{path}: expected numbers from 0 to 1, none missing off the diagonal")
-    values[~off] = np.nan
-    pooled = pd.DataFrame(values).groupby(parts[2]).mean().T.groupby(parts[2]).mean()
-    return str(int(parts[0][0])), pooled
-
-
-def read_plate(
-    distances: str | os.PathLike, annotation: str | os.PathLike
-) -> tuple[pd.DataFrame, np.ndarray]:
-    """Read the published distance matrix of KiMorph's plate 1, with what stands in its wells.
-
-    It is that of the Bioconductor package phenoDist. The distance of two wells is how well a
-    classifier tells their cells apart, from 0.5 (not at all) to 1; 0.5 becomes 0 (and so does what
-    is below it by chance), 1 stays 1. Its two triangles were estimated separately and differ a
-    little: they are averaged. Two positions are as far apart as the four pairs of their replicates
-    are on average.
-
-    Parameters
-    ----------
-    distances : path
-        CSV, also gzip; rows and columns named plate-replicate-well, as ``001-02-P24``. Only the
-        diagonal may be missing.
-    annotation : path
-        CSV with plate, well, controlStatus, GeneID (the symbol) and LocusID (Entrez).
-
-    Returns
-    -------
-    DataFrame
-        One row per position, in the order of the wells: ``well``, ``content``, ``treatment`` (the
-        symbol) and ``entrez`` ("" in controls).
-    (n, n) float64 array
-        Distances.
-
-    Raises
-    ------
-    InputError
-        If the matrix is not square, complete, named like this and within 0 to 1, or a well of it is
-        not in the annotation.
-    """
-    plate, pooled = _plate_matrix(distances)
-    facts = pd.read_csv(io.StringIO(read_text(annotation)), dtype=str, keep_default_na=False)
-    facts = facts[facts["plate"] == plate].set_index("well")
-    if strange := sorted(set(pooled.index) - set(facts.index)):
-        raise InputError(
-            f"{annotation}: expected every well of {distances}",
-            [f"well {well}" for well in strange],
-        )
-    facts = facts.loc[pooled.index]
-    table = pd.DataFrame(
-        {
-            "well": pooled.index,
-            "content": facts["controlStatus"].str.lower(),
-            "treatment": facts["GeneID"],
-            "entrez": facts["LocusID"].where(facts["controlStatus"] == "sample", ""),
-        }
-    ).reset_index(drop=True)
-    scaled = np.clip(pooled.to_numpy() + pooled.to_numpy().T - 1, 0, 1)
-    np.fill_diagonal(scaled, 0)
-    return table, scaled
-
-
-def plate_clusters(table: pd.DataFrame, distances: np.ndarray) -> pd.DataFrame:
-    """Return the table of `read_plate` with ``cluster`` and ``position`` among the leaves."""
-    return pd.concat([table, cut_tree(tree(distances))], axis=1)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mcnn_core.errors import InputError
+from mcnn_core.errors import InputError, MissingStageError
 from mcnn_core.machine.files import MARKER, atomic, is_ours, sha256
 
 # safetensors is imported where it is used, so that `mcnn_core.training` can be tried with torch,
@@ -119,6 +119,25 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             f"{path} is not a checkpoint: delete {path.stem}.* to resume from the one before", wrong
         )
     return tensors, state
+
+
+def finished(folder: Path) -> tuple[Path, dict[str, torch.Tensor], dict[str, Any]]:
+    """Return the newest checkpoint of a finished training, and what `read` finds in it.
+
+    MissingStageError if training has not begun or not finished.
+    """
+    found = checkpoints(folder)
+    if not found:
+        raise MissingStageError(
+            f"{folder} holds no trained network: run the notebook on training first"
+        )
+    tensors, state = read(found[-1])
+    if not state["finished"]:
+        raise MissingStageError(
+            f"Training in {folder} stopped in epoch {len(state['history']) + 1}: "
+            "run it to its end first"
+        )
+    return found[-1], tensors, state
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

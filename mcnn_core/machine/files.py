@@ -86,7 +86,7 @@ def _runs(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # of another user
         pass
     return True
 
@@ -178,10 +178,10 @@ def refuse_foreign(folder: str | os.PathLike, kind: str, known: str = "") -> Non
         )
     found = _marker(folder)
     if found is None and (
-        there := [name for name in _entries(folder) if not re.fullmatch(known, name)]
+        present := [name for name in _entries(folder) if not re.fullmatch(known, name)]
     ):
         raise InputError(
-            f"{folder} holds {first_few(there)} and was not made by this program as {_a(kind)}: "
+            f"{folder} holds {first_few(present)} and was not made by this program as {_a(kind)}: "
             "name a new or empty folder"
         )
     if found is not None and found[0] != kind:
@@ -202,7 +202,7 @@ def claim(folder: str | os.PathLike, kind: str, known: str = "") -> None:
 
     One that is there must be empty or have been made as one of this kind before. The file `MARKER`
     in it says what it is, and then names, a line each, what `atomic` writes below it. Files that it
-    does not name are somebody else's and are never replaced or removed.
+    does not name are someone else's and are never replaced or removed.
 
     Parameters
     ----------
@@ -211,7 +211,7 @@ def claim(folder: str | os.PathLike, kind: str, known: str = "") -> None:
         What it is, in words.
     known : str
         Pattern of the names that may lie in it before it is ours, such as those of a screen that
-        somebody has fetched by hand.
+        someone has fetched by hand.
 
     Raises
     ------
@@ -375,7 +375,7 @@ def _keep_foreign(old: Path, new: Path) -> None:
 def discard(folder: str | os.PathLike) -> list[str]:
     """Delete from a folder that this project has made what it has written there.
 
-    Return the names of what is left. The folder goes if nothing of somebody else's is in it.
+    Return the names of what is left. The folder goes if nothing of someone else's is in it.
     """
     folder = Path(folder)
     if (found := _marker(folder)) is None:
@@ -486,7 +486,7 @@ def naming(path: str | os.PathLike) -> Iterator[None]:
 
 @contextmanager
 def atomic(path: str | os.PathLike, kind: str = "") -> Iterator[Path]:
-    """Yield a temporary path beside `path`; move it to `path` if the block succeeds.
+    """Yield a temporary path next to `path`; move it to `path` if the block succeeds.
 
     If the block raises, the temporary is removed and `path` is left as it was. What a process that
     was killed has left is removed by the next that writes `path` on the same host.
@@ -497,7 +497,7 @@ def atomic(path: str | os.PathLike, kind: str = "") -> Iterator[Path]:
     kind : str
         What a folder is, in words: it replaces a folder that was made as one of this kind, keeping
         what others have put into that, or an empty one. "" writes a file, which replaces an
-        existing one, but not one of somebody else's in a folder of ours (`claim`).
+        existing one, but not one of someone else's in a folder of ours (`claim`).
 
     Raises
     ------
@@ -547,7 +547,7 @@ def exclusive(folder: str | os.PathLike) -> Iterator[None]:
 
 
 def share(folder: str | os.PathLike, what: str) -> None:
-    """Hold a folder until this process ends, beside others that share it.
+    """Hold a folder until this process ends, next to others that share it.
 
     Whoever wants it alone (`exclusive`) is told of `what`.
 
@@ -627,22 +627,22 @@ def read_text(path: str | os.PathLike) -> str:
         and `RATIO` allow: memory stays in proportion to the size of the file.
     """
     try:
-        # A pipe would wait for somebody to write into it; what has been opened is looked at, not
+        # A pipe would wait for someone to write into it; what has been opened is looked at, not
         # what has that name a moment later.
         with open(
             path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)
         ) as handle:
             facts = os.fstat(handle.fileno())
             if not stat.S_ISREG(facts.st_mode):
-                raise InputError(f"{path} is no regular file; a text that lies on a disk is right")
+                raise InputError(f"{path} is no regular file: expected a text on a disk")
             packed = handle.read(2) == b"\x1f\x8b"
             most = min(MAX_TEXT, max(FREE, RATIO * facts.st_size) if packed else facts.st_size)
             handle.seek(0)
             content = (gzip.GzipFile(fileobj=handle) if packed else handle).read(most + 1)
         if len(content) > most:
             raise InputError(
-                f"{path} {'unpacks to' if packed else 'has'} more than {most:,} bytes; no table is "
-                "so long"
+                f"{path}: expected at most {most:,} bytes of text, got more"
+                f"{' once unpacked' * packed}"
             )
         return content.decode("utf-8-sig")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:

@@ -113,8 +113,8 @@ def check_processes(processes: int) -> None:
     most = gpus or os.cpu_count() or 1
     if processes > most:
         raise InputError(
-            f"--processes takes 1 to {most} here, one per {'GPU' if gpus else 'core of the CPU'}, "
-            f"got {processes}"
+            f"--processes: expected 1 to {most} here, one per "
+            f"{'GPU' if gpus else 'core of the CPU'}, got {processes}"
         )
 
 
