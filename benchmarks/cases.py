@@ -410,7 +410,8 @@ def discovery_ours(folder: Path, case: Case):
     from mcnn_book import figures, interactive
     from mcnn_book.sheets import novel_sheet, suspect_sheet, thumbnails
     from mcnn_book.study.study import discover
-    from mcnn_core.analysis.clusters import cluster_names, cluster_table
+    from mcnn_book.summaries import cluster_names
+    from mcnn_core.analysis.clusters import cluster_table
     from mcnn_core.analysis.response import effects, similarities, unannotated_tops
     from mcnn_core.machine.files import write_table
     from mcnn_core.profiles import profile

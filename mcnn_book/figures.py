@@ -377,8 +377,8 @@ def distance_matrix(
 ) -> Axes:
     """Show cosine distances between treatments, in blocks of one mechanism (Fig. 3a).
 
-    Blue is near and yellow far. `table` holds the treatments in the order of `distances`, which
-    `mcnn_core.analysis.distances.order_by` gives. `frame` is the first row to frame in red, and the
+    Blue is near and yellow far. `table` holds the treatments in the order of `distances`: by
+    mechanism, compound and concentration. `frame` is the first row to frame in red, and the
     one after the last; `only` shows such rows alone, on the colours of the whole, and names each by
     compound and dose (Fig. 3b).
     """

@@ -159,7 +159,7 @@ def test_several_batches_controls_and_unannotated():
         "b": "c | 1",
         "c": "a | 1",
     }
-    with pytest.raises(InputError, match="Metadata_Batch in the screen"):
+    with pytest.raises(InputError, match="NSCB needs Metadata_Batch"):
         mechanisms_module.nearest_neighbours(frame.drop(columns="Metadata_Batch"), "NSCB")
     with pytest.raises(InputError) as error:
         mechanisms_module.nearest_neighbours(
