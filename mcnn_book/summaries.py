@@ -5,7 +5,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import silhouette_score
 
+from mcnn_core.analysis.distances import cosine_distances
+from mcnn_core.analysis.mechanisms import annotated
 from mcnn_core.analysis.methods import FLOORS
 from mcnn_core.analysis.novelty import activity
 from mcnn_core.profiles import centre, feature_matrix, row_names
@@ -149,6 +152,31 @@ def with_clusters(wells: pd.DataFrame, clusters: pd.DataFrame) -> pd.DataFrame:
     found = keys.merge(clusters[[*keys, "cluster"]], how="left", on=list(keys))["cluster"]
     names = found.astype("Int64").astype("string").fillna("")
     return wells.assign(Metadata_Cluster=names.to_numpy())
+
+
+def subgroups(profiles: pd.DataFrame) -> pd.DataFrame:
+    """Compare distances within and between the compounds of each mechanism (the paper's Aurora).
+
+    Returns
+    -------
+    DataFrame
+        Indexed by mechanism: ``compounds``, ``treatments``, median cosine distance ``within`` a
+        compound and ``between`` compounds, and the mean ``silhouette`` with compounds as groups
+        (near 1: one sub-phenotype per compound; near 0: none). NaN where there is nothing to
+        compare.
+    """
+    table = []
+    for mechanism, part in annotated(profiles).groupby("Metadata_MoA"):
+        distances = cosine_distances(feature_matrix(part), names=row_names(part))
+        compound, silhouette = part["Metadata_Compound"].to_numpy(), np.nan
+        same, kinds = compound[:, None] == compound, len(set(compound))
+        if 1 < kinds < len(part):
+            silhouette = silhouette_score(distances, compound, metric="precomputed")
+        within = pd.Series(distances[same & ~np.eye(len(part), dtype=bool)]).median()
+        between = pd.Series(distances[~same]).median()
+        table.append((mechanism, kinds, len(part), within, between, silhouette))
+    columns = ["MoA", "compounds", "treatments", "within", "between", "silhouette"]
+    return pd.DataFrame(table, columns=columns).set_index("MoA")
 
 
 def mechanism_results(table: pd.DataFrame) -> dict[str, float | str]:

@@ -5,6 +5,7 @@ from sklearn.metrics import confusion_matrix, pairwise_distances, silhouette_sam
 from sklearn.neighbors import NearestNeighbors
 
 from mcnn_book.study.study import discover
+from mcnn_book.summaries import subgroups
 from mcnn_core.analysis import mechanisms as mechanisms_module
 from mcnn_core.analysis.distances import cosine_distances
 from mcnn_core.analysis.novelty import activity
@@ -275,7 +276,7 @@ def test_subgroups_find_compounds_within_a_mechanism():
     values = np.array([centres.get(row[0], [1, 1, 1]) for row in rows]) + generator.normal(
         0, 0.05, (20, 3)
     )
-    table = mechanisms_module.subgroups(profiles(rows, values))
+    table = subgroups(profiles(rows, values))
     assert table.loc["split", "silhouette"] > 0.8 > 0.3 > table.loc["mixed", "silhouette"]
     assert table.loc["split", "between"] > 10 * table.loc["split", "within"]
     assert (

@@ -7,7 +7,7 @@ allowed neighbour cannot be answered and is left out; `answerable` says which th
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import average_precision_score, silhouette_score
+from sklearn.metrics import average_precision_score
 
 from mcnn_core.analysis.distances import cosine_distances
 from mcnn_core.errors import InputError
@@ -198,30 +198,6 @@ def floors(profiles: pd.DataFrame, protocol: str = "NSC") -> pd.DataFrame:
     }
     table = pd.DataFrame({"MoA": rows["Metadata_MoA"], **right})
     return table.set_index(rows["Metadata_Treatment"])[answerable(profiles, protocol)]
-
-
-def subgroups(profiles: pd.DataFrame) -> pd.DataFrame:
-    """Compare distances within and between the compounds of each mechanism (the paper's Aurora).
-
-    Returns
-    -------
-    DataFrame
-        Indexed by mechanism: ``compounds``, ``treatments``, median cosine distance ``within`` a
-        compound and ``between`` compounds, and the mean ``silhouette`` with compounds as groups
-        (near 1: one sub-phenotype per compound; near 0: none). NaN where there is nothing to
-        compare.
-    """
-    table = []
-    for mechanism, part in annotated(profiles).groupby("Metadata_MoA"):
-        distances, compound = _distances(part), part["Metadata_Compound"]
-        same, kinds, silhouette = _same(compound), compound.nunique(), np.nan
-        if 1 < kinds < len(part):
-            silhouette = silhouette_score(distances, compound, metric="precomputed")
-        within = pd.Series(distances[same & ~np.eye(len(part), dtype=bool)]).median()
-        between = pd.Series(distances[~same]).median()
-        table.append((mechanism, kinds, len(part), within, between, silhouette))
-    columns = ["MoA", "compounds", "treatments", "within", "between", "silhouette"]
-    return pd.DataFrame(table, columns=columns).set_index("MoA")
 
 
 def suspects(profiles: pd.DataFrame) -> pd.DataFrame:

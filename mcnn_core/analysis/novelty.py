@@ -15,18 +15,10 @@ from mcnn_core.profiles import centre, feature_matrix, has_controls, row_names
 DRAWS = 1000  #: sets of control wells that say how well wells without an effect agree
 QUANTILE = 0.95  #: of them that a treatment must exceed
 
-TYPES = {
-    "treatment": str,
-    "score": float,
-    "cluster": int,
-    "agreement": float,
-    "threshold": float,
-    "active": bool,
-    "novel": bool,
-    "cluster_score": float,
-}
-COLUMNS = list(TYPES)
-NOTHING = pd.DataFrame(columns=COLUMNS).astype(TYPES)  #: ``novel.csv`` without a row
+COLUMNS = ["treatment", "score", "cluster", "agreement", "threshold", "active", "novel"]
+COLUMNS += ["cluster_score"]
+#: ``novel.csv`` without a row
+NOTHING = pd.DataFrame([("", 0.0, 0, 0.0, 0.0, True, True, 0.0)], columns=COLUMNS)[:0]
 
 
 def _agreement(profiles: np.ndarray, plates: np.ndarray) -> float:
