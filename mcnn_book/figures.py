@@ -244,7 +244,7 @@ def plate_map(ax: Axes, table: pd.DataFrame, column: str, label: str = "") -> Ax
         x, y = number - columns[0] + 0.5, row.map(rows.index) + 0.5
         _scatter(ax, x, y, *_classes(wells[column], "(none)"), int(mark**2 * 0.8))
         _legend(ax, label, min(1, 7 / mark))
-    size = {"fontsize": 5} if len(columns) > 24 else {}
+    size: dict[str, Any] = {"fontsize": 5} if len(columns) > 24 else {}
     ax.set_xticks(np.arange(len(columns)) + 0.5, map(str, columns), **size)
     ax.set_yticks(np.arange(len(rows)) + 0.5, rows, **size)
     ax.set(xlabel="column", ylabel="row", xlim=(0, len(columns)), ylim=(len(rows), 0))
@@ -389,7 +389,7 @@ def distance_matrix(
     blocks = _blocks(part["Metadata_MoA"].to_numpy())
     ax.set(xlabel="treatments, in the order of the rows")
     middles = [(start + stop) / 2 for _, start, stop in blocks]
-    turn = {"rotation": 90 if only else 0, "va": "center"}
+    turn: dict[str, Any] = {"rotation": 90 if only else 0, "va": "center"}
     ax.set_yticks(middles, [short(label) for label, _, _ in blocks], **turn, **SMALL)
     for _, start, _ in blocks[1:]:
         ax.axhline(start, color="white", linewidth=0.6)
@@ -593,11 +593,11 @@ def similarity_heat(ax: Axes, table: pd.DataFrame) -> Axes:
 class _LogTicks(LogLocator):
     """Powers of ten where an axis has three of them, else 1, 2 and 5 times these, else more."""
 
-    def tick_values(self, vmin: float, vmax: float) -> np.ndarray:
+    def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
         for subs in ((1,), (1, 2, 5), range(1, 10)):
             self.set_params(subs=subs)
-            ticks = np.asarray(super().tick_values(vmin, vmax))
-            if ((vmin <= ticks) & (ticks <= vmax)).sum() >= 3:
+            ticks = super().tick_values(vmin, vmax)
+            if sum(vmin <= tick <= vmax for tick in ticks) >= 3:
                 return ticks
         return MaxNLocator(4).tick_values(vmin, vmax)
 
