@@ -408,10 +408,10 @@ def discovery_ours(folder: Path, case: Case):
     import matplotlib.pyplot as plt
 
     from mcnn_book import figures, interactive
-    from mcnn_book.results import unannotated_tops
+    from mcnn_book.results import cluster_names, unannotated_tops
     from mcnn_book.sheets import novel_sheet, suspect_sheet, thumbnails
     from mcnn_book.study.study import discover
-    from mcnn_core.analysis.clusters import cluster_names, cluster_table
+    from mcnn_core.analysis.clusters import cluster_table
     from mcnn_core.analysis.response import effects, similarities
     from mcnn_core.machine.files import write_table
     from mcnn_core.profiles import profile

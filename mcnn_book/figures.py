@@ -21,7 +21,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from pandas.io.formats.style import Styler
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import squareform
@@ -239,12 +239,13 @@ def plate_map(ax: Axes, table: pd.DataFrame, column: str, label: str = "") -> Ax
         _heat(ax, shown, label, square=False, linewidths=1)
     else:
         figure_size = ax.figure.figure.get_size_inches()
-        size = 0.5 * 72 * min(figure_size / (len(columns) + 3, len(rows) + 2))
+        mark = 0.5 * 72 * min(figure_size / (len(columns) + 3, len(rows) + 2))
         x, y = number - columns[0] + 0.5, row.map(rows.index) + 0.5
-        _scatter(ax, x, y, *_classes(wells[column], "(none)"), int(size**2 * 0.8))
-        _legend(ax, label, min(1, 7 / size))
-    ax.set_xticks(np.arange(len(columns)) + 0.5, map(str, columns))
-    ax.set_yticks(np.arange(len(rows)) + 0.5, rows)
+        _scatter(ax, x, y, *_classes(wells[column], "(none)"), int(mark**2 * 0.8))
+        _legend(ax, label, min(1, 7 / mark))
+    size: dict[str, Any] = {"fontsize": 5} if len(columns) > 24 else {}
+    ax.set_xticks(np.arange(len(columns)) + 0.5, map(str, columns), **size)
+    ax.set_yticks(np.arange(len(rows)) + 0.5, rows, **size)
     ax.set(xlabel="column", ylabel="row", xlim=(0, len(columns)), ylim=(len(rows), 0))
     return ax
 
@@ -319,7 +320,7 @@ def loss_curves(ax: Axes, history: pd.DataFrame, classes: int | None = None) -> 
         guess = f"guessing among {classes}"
         ax.axhline(np.log(classes), color=PALETTE[0], linestyle=":", label=guess)
     ax.set(xlabel="epoch", ylabel="cross-entropy (nats)", ylim=(0, None))
-    right.set(ylabel="surrogate classes told right (%)", ylim=(0, 100))
+    right.set(ylabel="surrogate classes recognised (%)", ylim=(0, 100))
     right.legend(handles=ax.get_lines() + right.get_lines(), **ABOVE)
     return ax
 
@@ -376,8 +377,8 @@ def distance_matrix(
 ) -> Axes:
     """Show cosine distances between treatments, in blocks of one mechanism (Fig. 3a).
 
-    Blue is near and yellow far. `table` holds the treatments in the order of `distances`, which
-    `mcnn_core.analysis.distances.order_by` gives. `frame` is the first row to frame in red, and the
+    Blue is near and yellow far. `table` holds the treatments in the order of `distances`: by
+    mechanism, compound and concentration. `frame` is the first row to frame in red, and the
     one after the last; `only` shows such rows alone, on the colours of the whole, and names each by
     compound and dose (Fig. 3b).
     """
@@ -387,7 +388,8 @@ def distance_matrix(
     blocks = _blocks(part["Metadata_MoA"].to_numpy())
     ax.set(xlabel="treatments, in the order of the rows")
     middles = [(start + stop) / 2 for _, start, stop in blocks]
-    ax.set_yticks(middles, [short(label) for label, _, _ in blocks], rotation=0, **SMALL)
+    turn: dict[str, Any] = {"rotation": 90 if only else 0, "va": "center"}
+    ax.set_yticks(middles, [short(label) for label, _, _ in blocks], **turn, **SMALL)
     for _, start, _ in blocks[1:]:
         ax.axhline(start, color="white", linewidth=0.6)
         ax.axvline(start, color="white", linewidth=0.6)
@@ -493,7 +495,7 @@ def simulated_and_real(
         ax.plot(x, simulated[c], color=colour, label=f"{channel}, simulated")
         style = {"color": colour, "markerfacecolor": "white", "label": f"{channel}, real"}
         ax.plot(x, real[c], MARKERS[c % 6], **style)
-    _log_axis(ax, xlabel, (1, 2, 5)).set(ylabel=ylabel)
+    _log_axis(ax, xlabel).set(ylabel=ylabel)
     ax.legend(**SMALL)
     return ax
 
@@ -587,10 +589,22 @@ def similarity_heat(ax: Axes, table: pd.DataFrame) -> Axes:
     return ax
 
 
-def _log_axis(ax: Axes, xlabel: str, subs: Sequence[int] = (1,)) -> Axes:
-    """Make x logarithmic, with numbers at powers of ten, and at `subs` times them, alone."""
+class _LogTicks(LogLocator):
+    """Powers of ten where an axis has three of them, else 1, 2 and 5 times these, else more."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
+        for subs in ((1,), (1, 2, 5), range(1, 10)):
+            self.set_params(subs=subs)
+            ticks = super().tick_values(vmin, vmax)
+            if sum(vmin <= tick <= vmax for tick in ticks) >= 3:
+                return ticks
+        return MaxNLocator(4).tick_values(vmin, vmax)
+
+
+def _log_axis(ax: Axes, xlabel: str) -> Axes:
+    """Make x logarithmic, with numbers at round values alone."""
     ax.set(xscale="log", xlabel=xlabel)
-    ax.xaxis.set_major_locator(LogLocator(subs=subs))
+    ax.xaxis.set_major_locator(_LogTicks())
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_formatter(NullFormatter())
     return ax
@@ -628,7 +642,7 @@ def response_curves(ax: Axes, points: pd.DataFrame, most: int = 3) -> Axes:
         ax.plot(x[ringed], y[ringed], color=colour, markersize=11, markeredgewidth=0.8, **RING)
     _log_axis(ax, "concentration (µM)").set(ylabel="similarity")
     ax.set_title(short(points["compound"].iloc[0]), fontsize=9)
-    ax.legend(fontsize=7)
+    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.24))  # off the curves
     return ax
 
 
@@ -672,12 +686,10 @@ def potency_intervals(ax: Axes, potency: pd.DataFrame, true: pd.Series | None = 
     if true is not None:
         known = rows["compound"].map(true)
         ax.plot(known, rows.index, "x", color=PALETTE[4], markersize=5, label="planted EC50")
-    right: dict[str, Any] = {"ha": "right", "va": "center", "transform": ax.get_yaxis_transform()}
+    beside: dict[str, Any] = {"va": "center", "transform": ax.get_yaxis_transform()}
     for row, status in rows.loc[rows["status"] != "fit", "status"].items():
-        ax.text(0.99, row, status, fontsize=6, color="0.35", **right)
+        ax.text(1.01, row, status, fontsize=6, color="0.35", **beside)
     _log_axis(ax, "EC50 (µM)").set(ylim=(-1, len(rows)))
-    # Room for the reasons.
-    ax.set_xlim(right=ax.get_xlim()[1] * (100 if len(fitted) < len(rows) else 1))
     ax.set_yticks(range(len(rows)), rows["compound"].map(short), fontsize=7)
     ax.legend(**ABOVE)
     return ax
@@ -720,6 +732,19 @@ def novelty_map(ax: Axes, novel: pd.DataFrame) -> Axes:
     return ax
 
 
+def _free_places(ax: Axes, marks: np.ndarray) -> list[np.ndarray]:
+    """Return for each mark, in parts of the axes, a shift in points to a place off all others."""
+    taken = list(marks * ax.figure.figure.get_size_inches() * 72 * 0.75)
+    shifts = []
+    angles = np.deg2rad([30, 150, -30, -150, 90, -90, 0, 180])
+    tried = [d * np.array([np.cos(a), np.sin(a)]) for d in (8, 16, 24, 32) for a in angles]
+    for mark in taken[: len(marks)]:
+        free = (d for d in tried if np.hypot(*(np.array(taken) - mark - d).T).min() > 7)
+        shifts.append(next(free, tried[0]))
+        taken.append(mark + shifts[-1])
+    return shifts
+
+
 def distinctness_map(ax: Axes, scored: pd.DataFrame, chosen: pd.DataFrame) -> Axes:
     """Set each treatment's distance to the nearest reference against that to its replicates.
 
@@ -737,13 +762,14 @@ def distinctness_map(ax: Axes, scored: pd.DataFrame, chosen: pd.DataFrame) -> Ax
     _scatter(ax, scored["own"], scored["other"], kinds, styles, 20)
     here = scored.set_index("treatment").loc[chosen["treatment"]]
     places = here[["own", "other"]].to_numpy()
-    for number, place in enumerate(places, 1):
-        right, above = (places - place).T / end
-        # Then the number goes to the left, off the next mark's.
-        crowded = ((right > 0) & (right < 0.04) & (np.abs(above) < 0.04)).any()
-        shift, side = (-4, "right") if crowded else (4, "left")
-        style: dict[str, Any] = {"textcoords": "offset points", "ha": side, "fontsize": 7}
-        ax.annotate(str(number), place, xytext=(shift, 2), **style)
+    for number, (place, shift) in enumerate(
+        zip(places, _free_places(ax, places / end), strict=True)
+    ):
+        style: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "center"}
+        line = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2}
+        far = np.hypot(*shift) > 10
+        style |= {"fontsize": 7, "arrowprops": line if far else None}
+        ax.annotate(str(number + 1), place, xytext=tuple(shift), **style)
     ax.set(
         xlabel="mean cosine distance to the own replicates",
         ylabel="mean cosine distance to the\nnearest negative controls",
@@ -770,7 +796,7 @@ def bench_ratios(ax: Axes, rows: pd.DataFrame) -> Axes:
     y = np.arange(len(rows))[::-1]
     _intervals(ax, y, rows[["ratio", "ratio_low", "ratio_high"]], fmt="o", color=PALETTE[0])
     ax.axvline(1, color="0.6", lw=1)
-    _log_axis(ax, "textbook's time / our time", (1, 2, 5))
+    _log_axis(ax, "textbook's time / our time")
     ax.set_yticks(y, _case_names(rows), fontsize=8)
     return ax
 

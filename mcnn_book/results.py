@@ -1,14 +1,163 @@
-"""What the book shows and records of an analysis, beyond the tables that the analysis leaves."""
+"""Tables and numbers that pages make of the answers, beyond the tables that the analysis leaves."""
 
 from collections.abc import Sequence
+from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import silhouette_score
 
+from mcnn_core.analysis.distances import cosine_distances
 from mcnn_core.analysis.enrichment import Universe, count_enriched, enrich_clusters
+from mcnn_core.analysis.mechanisms import annotated
+from mcnn_core.analysis.methods import FLOORS
+from mcnn_core.analysis.novelty import activity
 from mcnn_core.analysis.response import CHOICES, NO_FIT, similarities
 from mcnn_core.analysis.sirna import VARIANTS
-from mcnn_core.screen import NOT_AVAILABLE, in_words
+from mcnn_core.profiles import centre, feature_matrix
+from mcnn_core.screen import NOT_AVAILABLE, in_words, row_names
+
+#: The methods whose numbers the pages always show.
+SHOWN = ["trained", "untrained", "handcrafted", "handcrafted_centred", "handcrafted_whitened"]
+SHOWN += ["intensity", "supervised", *FLOORS]
+
+ANSWERED = {
+    ("NSC", "NSCB"): "both can be asked of this screen",
+    ("NSC",): (
+        "NSCB cannot be asked of this screen: it names no batches, or no treatment has a compound "
+        "of its mechanism in another batch"
+    ),
+    (): "neither can be asked of this screen: it names no mechanism that two compounds share",
+}
+
+
+def strengths(wells: pd.DataFrame) -> pd.DataFrame:
+    """Say of each well how far it lies from untreated ones of its plate.
+
+    Untreated are the negative controls where every plate has some; elsewhere the median of all
+    wells of a plate stands for them.
+
+    Returns
+    -------
+    DataFrame
+        Rows as in `wells`: ``name`` (of the treatment, else the well), ``strength`` (distance
+        between the profiles, in units of the median distance of an untreated well, so that 1 is
+        ordinary), ``control`` (whether it is a negative one), and ``replicates``: "agree", "do not
+        agree" (`activity`) or "not tested".
+    """
+    control = (wells["Metadata_control_type"] == "negcon").to_numpy()
+    if everywhere := set(wells["Metadata_Plate"]) == set(wells.loc[control, "Metadata_Plate"]):
+        centred = feature_matrix(centre(wells))
+    else:
+        values = pd.DataFrame(feature_matrix(wells))
+        centred = values - values.groupby(wells["Metadata_Plate"].to_numpy()).transform("median")
+    length = np.linalg.norm(centred, axis=1)
+    ordinary = length[control] if everywhere and length[control].any() else length
+    tested = activity(wells) if everywhere else pd.DataFrame(columns=["agreement", "active"])
+    tested = tested.dropna(subset="agreement")["active"]
+    words = {name: "agree" if active else "do not agree" for name, active in tested.items()}
+    names = zip(wells["Metadata_Treatment"], row_names(wells), strict=True)
+    return pd.DataFrame(
+        {
+            "name": [in_words(treatment) or place for treatment, place in names],
+            "strength": length / (np.median(ordinary[ordinary > 0]) if length.any() else 1),
+            "control": control,
+            "replicates": [words.get(name, "not tested") for name in wells["Metadata_Treatment"]],
+        },
+        index=wells.index,
+    )
+
+
+def variance_shares(wells: pd.DataFrame) -> pd.DataFrame:
+    """Say how much of what tells wells apart goes with their plate, batch, place and treatment.
+
+    Returns
+    -------
+    DataFrame
+        One row for each of these that has two groups or more, and fewer than there are wells:
+        ``grouping``, ``groups``, the ``share`` of the variance of all profiles that lies between
+        the groups, and the share ``by chance``, (groups - 1) / (wells - 1); then both of the
+        negative controls alone, as ``control share`` and ``control chance``, NaN where these are
+        too few. What goes with the plate of a control is no effect of a treatment.
+    """
+    place = wells["Metadata_Well"].str.extract(r"([A-Z]+)0*([0-9]+)")
+    named = {name: f"Metadata_{name.capitalize()}" for name in ("treatment", "batch", "plate")}
+    groupings = {name: wells[column] for name, column in named.items() if column in wells}
+    groupings |= {"row of the plate": place[0], "column of the plate": place[1]}
+    control = (wells["Metadata_control_type"] == "negcon").to_numpy()
+    values, rows = feature_matrix(wells), []
+    for name, groups in groupings.items():
+        alone = control & (name != "treatment")
+        number, *shares = _between(values, groups)
+        if number:
+            rows.append((name, number, *shares, *_between(values[alone], groups[alone])[1:]))
+    columns = ["grouping", "groups", "share", "by chance", "control share", "control chance"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _between(values: np.ndarray, groups: pd.Series) -> tuple[int, float, float]:
+    """Return the number of groups, the share of the variance between them, and that by chance.
+
+    Rows of no name belong to no group. 0 and NaN where there is one group, or one row in each.
+    """
+    named = (groups != "").to_numpy()
+    values, groups = values[named], groups[named]
+    number, centred = groups.nunique(), values - values.mean(axis=0) if len(values) else values
+    total = np.square(centred).sum()
+    if not 1 < number < len(values) or not total:
+        return 0, np.nan, np.nan
+    means = pd.DataFrame(centred).groupby(groups.to_numpy()).transform("mean")
+    return number, float(np.square(means).sum().sum() / total), (number - 1) / (len(values) - 1)
+
+
+def mechanism_results(table: pd.DataFrame) -> dict[str, float | str]:
+    """Return by key what `mcnn_core.analysis.methods.comparison` found, and what could be asked.
+
+    A key is ``nsc.overall.trained`` with and without ``.seed<k>``; those of the methods in `SHOWN`
+    are always there, "not available" where the screen cannot answer.
+    """
+    kinds = ["overall", "class_median", "n"]
+    found: dict[str, Any] = {
+        f"{protocol}.{kind}.{method}": NOT_AVAILABLE
+        for protocol, kind, method in product(("nsc", "nscb"), kinds, SHOWN)
+    }
+    method = table["method"].replace({label: name for name, label in FLOORS.items()})
+    seeds = ".seed" + table["seed"].astype("string")
+    for kind in kinds:
+        key = table["protocol"].str.lower() + f".{kind}." + method
+        found |= dict(zip(key, table[kind], strict=True))
+        found |= dict(zip((key + seeds)[seeds.notna()], table[kind][seeds.notna()], strict=True))
+    asked = tuple(table["protocol"].unique())
+    found |= {"answered": ANSWERED[asked], "asked": "NSC" in asked, "asked_nscb": "NSCB" in asked}
+    for name in ("supervised", "handcrafted_whitened", "batch_only"):
+        found[f"has_{name}"] = name in set(method)
+    return found | {"one": 1 / found["nsc.n.trained"] if asked else NOT_AVAILABLE}
+
+
+def subgroups(profiles: pd.DataFrame) -> pd.DataFrame:
+    """Compare distances within and between the compounds of each mechanism (the paper's Aurora).
+
+    Returns
+    -------
+    DataFrame
+        Indexed by mechanism: ``compounds``, ``treatments``, median cosine distance ``within`` a
+        compound and ``between`` compounds, and the mean ``silhouette`` with compounds as groups
+        (near 1: one sub-phenotype per compound; near 0: none). NaN where there is nothing to
+        compare.
+    """
+    table = []
+    for mechanism, part in annotated(profiles).groupby("Metadata_MoA"):
+        distances = cosine_distances(feature_matrix(part), names=row_names(part))
+        compound, silhouette = part["Metadata_Compound"].to_numpy(), np.nan
+        same, kinds = compound[:, None] == compound, len(set(compound))
+        if 1 < kinds < len(part):
+            silhouette = silhouette_score(distances, compound, metric="precomputed")
+        within = pd.Series(distances[same & ~np.eye(len(part), dtype=bool)]).median()
+        between = pd.Series(distances[~same]).median()
+        table.append((mechanism, kinds, len(part), within, between, silhouette))
+    columns = ["MoA", "compounds", "treatments", "within", "between", "silhouette"]
+    return pd.DataFrame(table, columns=columns).set_index("MoA")
 
 
 def agreement_of_choices(wells: pd.DataFrame) -> float | str:
@@ -38,6 +187,53 @@ def potency_summary(potency: pd.DataFrame) -> dict[str, int]:
         "n_fit": int((status == "fit").sum()),
         "n_flat": int((status == NO_FIT["flat"]).sum()),
     }
+
+
+def cluster_summary(clusters: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per cluster of `mcnn_core.analysis.clusters.cluster_table`, largest first.
+
+    ``treatments``, how many are ``annotated``, how many profiles are ``solvent``, and the
+    commonest ``mechanism``.
+    """
+    moa = clusters["MoA"].where(clusters["MoA"] != "")
+    rows = clusters.assign(
+        annotated=moa.notna(), named=moa, solvent=clusters["control"] == "negcon"
+    )
+    table = rows.groupby("cluster").agg(
+        treatments=("treatment", "size"),
+        annotated=("annotated", "sum"),
+        solvent=("solvent", "sum"),
+        mechanism=("named", lambda names: next(iter(names.mode()), "")),
+    )
+    return table.sort_values("treatments", ascending=False, kind="stable").reset_index()
+
+
+def cluster_names(clusters: pd.DataFrame) -> pd.DataFrame:
+    """Return ``name``, ``cluster`` and ``Metadata_MoA`` of each row, for the interactive matrix."""
+    place = clusters[["plate", "well"]].agg(" ".join, axis=1)
+    names = clusters["treatment"].map(in_words) + " " + place
+    return pd.DataFrame(
+        {"name": names.str.strip(), "cluster": clusters["cluster"], "Metadata_MoA": clusters["MoA"]}
+    ).reset_index(drop=True)
+
+
+def with_clusters(wells: pd.DataFrame, clusters: pd.DataFrame) -> pd.DataFrame:
+    """Return the wells with ``Metadata_Cluster``, that of their profile in `clusters` as text.
+
+    It is "" for positive controls outside all profiles.
+    """
+    control, unknown = wells["Metadata_control_type"] == "negcon", wells["Metadata_Treatment"] == ""
+    keys = pd.DataFrame(
+        {
+            "treatment": wells["Metadata_Treatment"],
+            "control": wells["Metadata_control_type"],
+            "plate": wells["Metadata_Plate"].where(control | unknown, ""),
+            "well": wells["Metadata_Well"].where(unknown, ""),
+        }
+    )
+    found = keys.merge(clusters[[*keys, "cluster"]], how="left", on=list(keys))["cluster"]
+    names = found.astype("Int64").astype("string").fillna("")
+    return wells.assign(Metadata_Cluster=names.to_numpy())
 
 
 def control_grades(comparison: pd.DataFrame) -> dict[str, float]:

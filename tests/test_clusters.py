@@ -123,7 +123,7 @@ def test_profiles_that_are_all_the_same_have_an_order():
 
 def test_a_tree_needs_two_profiles():
     for n in (0, 1):
-        with pytest.raises(InputError, match=f"two profiles or more, found {n}"):
+        with pytest.raises(InputError, match=f"two profiles or more for a tree, got {n}"):
             tree(np.zeros((n, n)))
     two = cut_tree(tree(np.array([[0, 0.7], [0.7, 0]])))
     assert sorted(two["cluster"]) == [1, 2] and sorted(two["position"]) == [0, 1]

@@ -12,12 +12,18 @@ from helpers import well_table
 from matplotlib.figure import Figure
 
 from mcnn_book import figures
-from mcnn_book.results import agreement_of_choices, potency_summary, unannotated_tops
+from mcnn_book.results import (
+    agreement_of_choices,
+    cluster_names,
+    cluster_summary,
+    potency_summary,
+    unannotated_tops,
+)
 from mcnn_book.sheets import fields_of, novel_sheet, shown_compounds, suspect_sheet, thumbnails
 from mcnn_book.study.study import discover
-from mcnn_core.analysis.clusters import cluster_names, cluster_summary, cluster_table
+from mcnn_core.analysis.clusters import cluster_table
 from mcnn_core.analysis.mechanisms import SUSPECT_COLUMNS, suspects
-from mcnn_core.analysis.novelty import COLUMNS, novelties
+from mcnn_core.analysis.novelty import COLUMNS, novelty
 from mcnn_core.analysis.response import (
     NO_FIT,
     potencies,
@@ -203,7 +209,7 @@ def test_a_single_profile_makes_no_tree(moa):
         .query("Metadata_Compound == 'a1' and Metadata_Concentration == 1")
         .assign(Metadata_MoA=moa)
     )
-    with pytest.raises(InputError, match="a tree needs two profiles or more, found 1"):
+    with pytest.raises(InputError, match="two profiles or more for a tree, got 1"):
         discover(wells, treatment_profiles(wells))
     both = pd.concat(
         [wells, whole().query("Metadata_Compound == 'DMSO' and Metadata_Plate == 'P1'")],
@@ -227,7 +233,7 @@ def test_plates_without_controls_have_no_potency(screen):
     wells = screen[0]
     part = wells[(wells["Metadata_Plate"] != "P2") | (wells["Metadata_control_type"] == "trt")]
     treatments = treatment_profiles(part)
-    assert potencies(part).empty and novelties(part, treatments, cluster_table(treatments)[0]).empty
+    assert potencies(part).empty and novelty(part, treatments, cluster_table(treatments)[0]).empty
     pd.testing.assert_frame_equal(potencies(wells), potency(wells), check_exact=True)
     assert (
         suspects(treatments).columns.tolist() == SUSPECT_COLUMNS and len(suspects(treatments)) == 12

@@ -1,5 +1,4 @@
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +6,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import cdist
 from sklearn.metrics.pairwise import cosine_distances as sklearn_distances
 
-from mcnn_core.analysis.distances import cosine_distances, order_by, similarity
+from mcnn_core.analysis.distances import cosine_distances, similarity
 from mcnn_core.errors import InputError
 
 
@@ -41,12 +40,3 @@ def test_zero_and_unfinished_rows_are_named():
         cosine_distances(x[:2])
     with pytest.raises(InputError, match="shape"):
         cosine_distances(np.zeros(3))
-
-
-def test_order_is_mechanism_compound_concentration():
-    frame = pd.DataFrame(
-        [("Eg5", "b", 10.0), ("Aur", "z", 0.3), ("Eg5", "b", 2.0), ("Eg5", "a", 30.0)],
-        columns=["Metadata_MoA", "Metadata_Compound", "Metadata_Concentration"],
-        index=[9, 9, 1, 0],
-    )
-    assert order_by(frame).tolist() == [1, 3, 2, 0]

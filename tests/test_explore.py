@@ -12,7 +12,8 @@ from hostile import NAMES, SCRIPT
 from PIL import Image
 
 from mcnn_book import explore
-from mcnn_core.analysis.clusters import cluster_table, with_clusters
+from mcnn_book.results import with_clusters
+from mcnn_core.analysis.clusters import cluster_table
 from mcnn_core.errors import InputError
 from mcnn_core.profiles import feature_columns
 from tools.book import network_loads

@@ -533,3 +533,18 @@ def test_names_are_shown_as_text_and_cut_in_the_middle(ax):
     figure, axes = figures.panels(3)
     assert len(axes) == 3 == len(figure.axes)
     plt.close(figure)
+
+
+@pytest.mark.parametrize("limits", [(2.1, 5.6), (1.2, 1.9), (0.5, 30), (0.001, 1000)])
+def test_an_axis_of_any_width_has_numbers(ax, limits):
+    figures._log_axis(ax, "EC50 (µM)").set_xlim(limits)
+    ticks = ax.get_xticks()
+    assert 3 <= ((limits[0] <= ticks) & (ticks <= limits[1])).sum() <= 9
+
+
+def test_numbers_of_marks_that_touch_do_not(ax):
+    marks = np.array([(0.4, 0.95), (0.405, 0.955), (0.41, 0.95), (0.4, 0.945)])
+    shifts = figures._free_places(ax, marks)
+    places = marks * ax.figure.get_size_inches() * 72 * 0.75 + shifts
+    apart = np.linalg.norm(places[:, None] - places, axis=2)[np.triu_indices(4, 1)]
+    assert apart.min() > 7

@@ -18,11 +18,12 @@ from mcnn_book.simulate.truth import (
     grade_potency,
     grades,
     novelty_grades,
+    outliers,
     planted_ec50,
     read_truth,
     suspect_grades,
 )
-from mcnn_core.analysis.novelty import COLUMNS, baselines
+from mcnn_core.analysis.novelty import COLUMNS
 from mcnn_core.analysis.response import NO_FIT
 from mcnn_core.machine.files import read_json, write_json
 from mcnn_core.profiles import treatment_profiles
@@ -255,7 +256,7 @@ def test_novelty_by_hand(truth, treatments):
 def test_other_detectors_are_asked_about_the_same_treatments(truth, treatments):
     novel = ranking([], called=6)
     found = grade_novelty(novel, treatments, truth)
-    score = baselines(treatments).set_index("treatment")
+    score = outliers(treatments).set_index("treatment")
     known = treatments[
         (treatments["Metadata_MoA"] != "") | (treatments["Metadata_control_type"] == "negcon")
     ].filter(like="MCNN")

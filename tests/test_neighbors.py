@@ -4,6 +4,7 @@ import pytest
 from sklearn.metrics import confusion_matrix, pairwise_distances, silhouette_samples
 from sklearn.neighbors import NearestNeighbors
 
+from mcnn_book.results import subgroups
 from mcnn_book.study.study import discover
 from mcnn_core.analysis import mechanisms as mechanisms_module
 from mcnn_core.analysis.distances import cosine_distances
@@ -159,7 +160,7 @@ def test_several_batches_controls_and_unannotated():
         "b": "c | 1",
         "c": "a | 1",
     }
-    with pytest.raises(InputError, match="Metadata_Batch in the screen"):
+    with pytest.raises(InputError, match="NSCB needs Metadata_Batch"):
         mechanisms_module.nearest_neighbours(frame.drop(columns="Metadata_Batch"), "NSCB")
     with pytest.raises(InputError) as error:
         mechanisms_module.nearest_neighbours(
@@ -275,7 +276,7 @@ def test_subgroups_find_compounds_within_a_mechanism():
     values = np.array([centres.get(row[0], [1, 1, 1]) for row in rows]) + generator.normal(
         0, 0.05, (20, 3)
     )
-    table = mechanisms_module.subgroups(profiles(rows, values))
+    table = subgroups(profiles(rows, values))
     assert table.loc["split", "silhouette"] > 0.8 > 0.3 > table.loc["mixed", "silhouette"]
     assert table.loc["split", "between"] > 10 * table.loc["split", "within"]
     assert (

@@ -8,13 +8,14 @@ from scipy.spatial.distance import cosine
 from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import NearestNeighbors
 
+from mcnn_book.results import strengths
+from mcnn_book.simulate.truth import outliers
+from mcnn_core.analysis import novelty as novelty_module
 from mcnn_core.analysis.novelty import (
     COLUMNS,
     activity,
-    baselines,
     known,
     novelty,
-    strengths,
     unannotated,
 )
 from mcnn_core.errors import InputError
@@ -230,12 +231,12 @@ def planted():
         "noise": 5,
         "DMSO": 6,
     }
-    return wells, treatments, treatments["Metadata_Compound"].map(names)
+    return wells, treatments, treatments["Metadata_Compound"].map(names).to_frame("cluster")
 
 
 def test_new_phenotypes_come_first(planted):
     wells, treatments, clusters = planted
-    got = novelty(treatments, clusters, activity(wells))
+    got = novelty(wells, treatments, clusters)
     assert got.columns.tolist() == COLUMNS
     assert set(got["treatment"][:2]) == {"far 1 | 1", "far 2 | 1"} and set(
         got["treatment"][2:4]
@@ -251,7 +252,7 @@ def test_new_phenotypes_come_first(planted):
     assert rest.loc[["like a | 1", "noise | 1"], "cluster_score"].isna().all()
 
 
-def test_clusters_are_ranked_by_their_median_and_then_their_treatments():
+def test_clusters_are_ranked_by_their_median_and_then_their_treatments(planted, monkeypatch):
     """By hand: scores of 1 and 0.5 in one cluster, 0.9 twice in another.
 
     So the other comes first.
@@ -269,7 +270,8 @@ def test_clusters_are_ranked_by_their_median_and_then_their_treatments():
     )
     tested.loc["inactive | 1", "active"] = False
     # What was not tested counts as active.
-    got = novelty(treatments, clusters, tested.drop("d | 1"))
+    monkeypatch.setattr(novelty_module, "activity", lambda wells: tested.drop("d | 1"))
+    got = novelty(planted[0], treatments, clusters.to_frame("cluster"))
     assert got["treatment"].tolist() == ["c | 1", "d | 1", "a | 1", "b | 1", "inactive | 1"]
     np.testing.assert_allclose(got["score"], [0.9, 0.9, 1, 0.5, 1.9])
     np.testing.assert_allclose(got["cluster_score"], [0.9, 0.9, 0.75, 0.75, 0.75])
@@ -284,7 +286,7 @@ def test_scores_are_distances_to_the_nearest_known_profile(planted):
         for i, one in enumerate(treatments.itertuples())
         if one.Metadata_MoA or one.Metadata_control_type == "negcon"
     ]
-    got = novelty(treatments, clusters, activity(wells)).set_index("treatment")
+    got = novelty(wells, treatments, clusters).set_index("treatment")
     for i in set(range(len(treatments))) - set(old):
         assert got.loc[treatments["Metadata_Treatment"][i], "score"] == pytest.approx(
             min(cosine(values[i], values[j]) for j in old)
@@ -294,18 +296,16 @@ def test_scores_are_distances_to_the_nearest_known_profile(planted):
 
 def test_what_an_annotation_says_does_not_matter(planted):
     wells, treatments, clusters = planted
-    expected = novelty(treatments, clusters, activity(wells))
+    expected = novelty(wells, treatments, clusters)
     scrambled = treatments.assign(
         Metadata_MoA=treatments["Metadata_MoA"].replace({"A": "B", "B": "something else"})
     )
-    pd.testing.assert_frame_equal(
-        novelty(scrambled, clusters, activity(wells)), expected, check_exact=True
-    )
+    pd.testing.assert_frame_equal(novelty(wells, scrambled, clusters), expected, check_exact=True)
     fewer = treatments.assign(
         Metadata_MoA=treatments["Metadata_MoA"].mask(treatments["Metadata_Compound"] == "b1", "")
     )
     # That there is none does.
-    assert len(novelty(fewer, clusters, activity(wells))) == len(expected) + 1
+    assert len(novelty(wells, fewer, clusters)) == len(expected) + 1
 
 
 def test_positive_controls_are_neither_known_nor_candidates(planted):
@@ -319,9 +319,9 @@ def test_positive_controls_are_neither_known_nor_candidates(planted):
     more = pd.concat([treatments, controls], ignore_index=True)
     assert not known(more)[-2:].any() and not unannotated(more)[-2:].any()
     got = novelty(
-        more, pd.concat([clusters, clusters[controls.index]], ignore_index=True), activity(wells)
+        wells, more, pd.concat([clusters, clusters.loc[controls.index]], ignore_index=True)
     )
-    pd.testing.assert_frame_equal(got, novelty(treatments, clusters, activity(wells)))
+    pd.testing.assert_frame_equal(got, novelty(wells, treatments, clusters))
 
 
 def test_a_screen_that_is_annotated_throughout_has_nothing_new(planted):
@@ -329,7 +329,7 @@ def test_a_screen_that_is_annotated_throughout_has_nothing_new(planted):
     full = treatments.assign(
         Metadata_MoA=treatments["Metadata_MoA"].where(treatments["Metadata_MoA"] != "", "C")
     )
-    got = novelty(full, clusters, activity(wells))
+    got = novelty(wells, full, clusters)
     assert got.empty and got.columns.tolist() == COLUMNS
 
 
@@ -339,7 +339,7 @@ def test_baselines_are_those_of_scikit_learn(planted):
         (treatments["Metadata_MoA"] == "") & (treatments["Metadata_control_type"] == "trt")
     ]
     old = feature_matrix(treatments.drop(new.index))
-    got = baselines(treatments, seed=3)
+    got = outliers(treatments, seed=3)
     assert got["treatment"].tolist() == new["Metadata_Treatment"].tolist()
     nearest = (
         NearestNeighbors(n_neighbors=1, algorithm="ball_tree")
@@ -354,6 +354,6 @@ def test_baselines_are_those_of_scikit_learn(planted):
     )
     # scikit-learn's own offset is -0.5, and low means strange.
     np.testing.assert_allclose(got["isolation forest"], 0.5 - forest)
-    fewer = baselines(treatments.drop(new.index[:2]), seed=3)
+    fewer = outliers(treatments.drop(new.index[:2]), seed=3)
     # The detectors never saw the others.
     pd.testing.assert_frame_equal(fewer, got[2:].reset_index(drop=True))

@@ -16,6 +16,7 @@ import pytest
 from helpers import tiny_rows, write_screen
 
 from mcnn_book import screens, sheets, words
+from mcnn_book.results import mechanism_results
 from mcnn_book.simulate import bbbc021 as simulated
 from mcnn_book.simulate import cells
 from mcnn_core import profiles as profiles_module
@@ -86,7 +87,7 @@ def run(screen, tmp_path_factory):
         "predictions": predictions,
         "treatments": treatments,
         "comparison": comparison,
-        "numbers": methods_module.mechanism_results(comparison),
+        "numbers": mechanism_results(comparison),
     }
 
 
@@ -357,7 +358,7 @@ def test_nothing_to_predict_is_said(run):
             run["folder"] / "none",
         )
         comparison = methods_module.comparison(predictions, profile(features)[1])
-        numbers = methods_module.mechanism_results(comparison)
+        numbers = mechanism_results(comparison)
         assert predictions.empty and comparison.empty and not (run["folder"] / "none").exists()
         assert numbers.pop("answered").startswith("neither") and set(numbers.values()) == {
             "not available",

@@ -5,6 +5,8 @@ import pandas as pd
 import pytest
 from scipy.stats import median_abs_deviation
 
+from mcnn_book.interchange import to_anndata
+from mcnn_book.results import variance_shares
 from mcnn_core.errors import InputError
 from mcnn_core.machine.files import write_table
 from mcnn_core.profiles import (
@@ -12,9 +14,7 @@ from mcnn_core.profiles import (
     centre,
     feature_columns,
     feature_matrix,
-    to_anndata,
     treatment_profiles,
-    variance_shares,
     well_profiles,
     whiten,
 )

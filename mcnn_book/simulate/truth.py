@@ -8,11 +8,14 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from scipy.spatial.distance import cdist
+from sklearn.ensemble import IsolationForest
 from sklearn.metrics import adjusted_rand_score, average_precision_score
 
 from mcnn_core.analysis.clusters import cut_tree, tree
 from mcnn_core.analysis.distances import cosine_distances
-from mcnn_core.analysis.novelty import baselines
+from mcnn_core.analysis.novelty import known, treatment_names, unannotated
+from mcnn_core.profiles import feature_matrix
 from mcnn_core.screen import NOT_AVAILABLE, Screen, in_words, treatment_key
 
 #: a cluster recovers a mechanism if it is this pure and holds this share of its top doses
@@ -156,6 +159,27 @@ def grade_clusters(clusters: pd.DataFrame, truth: pd.DataFrame | None) -> pd.Dat
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("mechanism")
 
 
+def outliers(treatments: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Score the same treatments by two general detectors of outliers, fitted on the known profiles.
+
+    Returns
+    -------
+    DataFrame
+        ``treatment``, ``nearest neighbour`` (Euclidean distance to the nearest known profile) and
+        ``isolation forest`` (Liu et al. 2008; 300 trees); larger is stranger.
+    """
+    candidates, x = unannotated(treatments), feature_matrix(treatments)
+    new, old = x[candidates], x[known(treatments)]
+    forest = IsolationForest(n_estimators=300, random_state=seed).fit(old)
+    return pd.DataFrame(
+        {
+            "treatment": treatment_names(treatments[candidates]),
+            "nearest neighbour": cdist(new, old).min(axis=1),
+            "isolation forest": -forest.score_samples(new),
+        }
+    )
+
+
 def grade_novelty(
     novel: pd.DataFrame, treatments: pd.DataFrame, truth: pd.DataFrame | None
 ) -> pd.DataFrame:
@@ -179,7 +203,7 @@ def grade_novelty(
     )
     true = ((planted == "hidden mechanism") & (response >= ACTS)).to_numpy()
     rank = pd.Series(-np.arange(len(novel), dtype=float))  # rows are ranked already
-    others = novel[["treatment"]].merge(baselines(treatments), on="treatment", how="left")
+    others = novel[["treatment"]].merge(outliers(treatments), on="treatment", how="left")
     n, rows = int(novel["novel"].sum()), {}
     for name, score in {
         "clusters": rank,

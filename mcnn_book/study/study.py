@@ -37,7 +37,7 @@ from mcnn_core.analysis.methods import (
     method_frames,
     method_profiles,
 )
-from mcnn_core.analysis.novelty import novelties
+from mcnn_core.analysis.novelty import novelty
 from mcnn_core.analysis.response import curves, potencies, similarities, similarity_table
 from mcnn_core.analysis.sirna import (
     compare_controls,
@@ -405,6 +405,6 @@ def discover(wells: pd.DataFrame, treatments: pd.DataFrame) -> dict[str, pd.Data
         "curves": curves(wells, like),
         "potency": potencies(wells),
         "clusters": clusters,
-        "novel": novelties(wells, treatments, clusters),
+        "novel": novelty(wells, treatments, clusters),
         "suspects": suspects(treatments),
     }

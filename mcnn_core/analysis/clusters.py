@@ -8,7 +8,7 @@ from scipy.spatial.distance import squareform
 from mcnn_core.analysis.distances import cosine_distances
 from mcnn_core.errors import InputError
 from mcnn_core.profiles import feature_matrix
-from mcnn_core.screen import in_words, row_names
+from mcnn_core.screen import row_names
 
 #: Cosine distance at which the tree is cut: that of an angle of pi/3 (paper), as the literal 0.5,
 #: since 1 - cos(pi/3) is 0.49999999999999989 in floating point and would split ties.
@@ -17,6 +17,7 @@ CUT = 0.5
 #: [ours: the paper names none] Ward's needs Euclidean distances, which cosine distances are not.
 LINKAGE = "average"
 
+#: What a table says of each profile, and the columns that hold it.
 DESCRIBED = {
     "treatment": "Metadata_Treatment",
     "plate": "Metadata_Plate",
@@ -31,7 +32,7 @@ DESCRIBED = {
 def tree(distances: np.ndarray) -> np.ndarray:
     """Return the linkage matrix, (n - 1, 4), of an (n, n) distance matrix, by `turn_forks`."""
     if len(distances) < 2:
-        raise InputError(f"a tree needs two profiles or more, found {len(distances)}")
+        raise InputError(f"expected two profiles or more for a tree, got {len(distances)}")
     return turn_forks(linkage(squareform(distances, checks=False), LINKAGE), distances)
 
 
@@ -44,20 +45,10 @@ def turn_forks(branches: np.ndarray, distances: np.ndarray) -> np.ndarray:
     the other: the best path from u to some m, a step from m to some k across the fork, and the best
     path from k to w. This is two products of matrices in which sums are products and minima are
     sums, n^3 additions at most, and 16 n^2 bytes. (SciPy's ``optimal_leaf_ordering`` misses the
-    optimum, https://github.com/scipy/scipy/issues/11227, by some per cent of the sum for a hundred
-    profiles.)
+    optimum by some per cent, https://github.com/scipy/scipy/issues/11227.)
 
-    Parameters
-    ----------
-    branches : (n - 1, 4) array
-        Linkage matrix.
-    distances : (n, n) array
-        Symmetric.
-
-    Returns
-    -------
-    (n - 1, 4) array
-        The same tree; of two children the first stands first.
+    Takes a linkage matrix, (n - 1, 4), and symmetric distances, (n, n). Returns the same tree; of
+    two children the first stands first.
     """
     n, plain, children = len(distances), leaves_list(branches), branches[:, :2].astype(int)
     distances = distances[np.ix_(plain, plain)]  # so that the leaves of each node stand together
@@ -139,50 +130,3 @@ def cluster_table(treatments: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
     order = np.argsort(found["position"].to_numpy())
     table = described(treatments.reset_index(drop=True)).assign(cluster=found["cluster"])
     return table.iloc[order], distances[np.ix_(order, order)]
-
-
-def cluster_summary(clusters: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per cluster of `cluster_table`, largest first.
-
-    ``treatments``, how many are ``annotated``, how many profiles are ``solvent``, and the
-    commonest ``mechanism``.
-    """
-    moa = clusters["MoA"].where(clusters["MoA"] != "")
-    rows = clusters.assign(
-        annotated=moa.notna(), named=moa, solvent=clusters["control"] == "negcon"
-    )
-    table = rows.groupby("cluster").agg(
-        treatments=("treatment", "size"),
-        annotated=("annotated", "sum"),
-        solvent=("solvent", "sum"),
-        mechanism=("named", lambda names: next(iter(names.mode()), "")),
-    )
-    return table.sort_values("treatments", ascending=False, kind="stable").reset_index()
-
-
-def cluster_names(clusters: pd.DataFrame) -> pd.DataFrame:
-    """Return ``name``, ``cluster`` and ``Metadata_MoA`` of each row, for the interactive matrix."""
-    place = clusters[["plate", "well"]].agg(" ".join, axis=1)
-    names = clusters["treatment"].map(in_words) + " " + place
-    return pd.DataFrame(
-        {"name": names.str.strip(), "cluster": clusters["cluster"], "Metadata_MoA": clusters["MoA"]}
-    ).reset_index(drop=True)
-
-
-def with_clusters(wells: pd.DataFrame, clusters: pd.DataFrame) -> pd.DataFrame:
-    """Return the wells with ``Metadata_Cluster``, that of their profile in `cluster_table` as text.
-
-    It is "" for positive controls outside all profiles.
-    """
-    control, unknown = wells["Metadata_control_type"] == "negcon", wells["Metadata_Treatment"] == ""
-    keys = pd.DataFrame(
-        {
-            "treatment": wells["Metadata_Treatment"],
-            "control": wells["Metadata_control_type"],
-            "plate": wells["Metadata_Plate"].where(control | unknown, ""),
-            "well": wells["Metadata_Well"].where(unknown, ""),
-        }
-    )
-    found = keys.merge(clusters[[*keys, "cluster"]], how="left", on=list(keys))["cluster"]
-    names = found.astype("Int64").astype("string").fillna("")
-    return wells.assign(Metadata_Cluster=names.to_numpy())

@@ -1,9 +1,8 @@
-"""Cosine distances between profiles, and the order in which the paper's Fig. 3a shows them."""
+"""Cosine distances between profiles."""
 
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 
 from mcnn_core.errors import InputError
 
@@ -16,12 +15,12 @@ def _unit(x: np.ndarray, names: Sequence[str] | None) -> np.ndarray:
     largest = np.abs(x).max(axis=1, keepdims=True)
     bad = np.flatnonzero(~np.isfinite(largest) | (largest == 0))
     if bad.size:
-        names = [f"row {row}" for row in range(len(x))] if names is None else names
         problems = [
-            f"{names[row]}: {'all zero' if largest[row, 0] == 0 else 'not finite'}"
+            f"{names[row] if names else f'row {row}'}: "
+            + ("all zero" if largest[row, 0] == 0 else "not finite")
             for row in bad.tolist()
         ]
-        raise InputError("a cosine distance needs finite profiles that are not all zero", problems)
+        raise InputError("expected finite profiles that are not all zero", problems)
     x = x / largest  # first to at most 1, so that no square over- or underflows
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
@@ -61,10 +60,3 @@ def cosine_distances(
 def similarity(distances: np.ndarray) -> np.ndarray:
     """Return two minus the cosine distance: 2 for the same direction, 0 for opposite ones."""
     return 2.0 - np.asarray(distances)
-
-
-def order_by(profiles: pd.DataFrame) -> np.ndarray:
-    """Return the row positions sorted by mechanism, compound and concentration (Fig. 3a)."""
-    keys = ["Metadata_MoA", "Metadata_Compound", "Metadata_Concentration"]
-    sorted_rows = profiles.reset_index(drop=True).sort_values(keys, kind="stable")
-    return sorted_rows.index.to_numpy()

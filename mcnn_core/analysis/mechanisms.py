@@ -7,7 +7,7 @@ allowed neighbour cannot be answered and is left out; `answerable` says which th
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import average_precision_score, silhouette_score
+from sklearn.metrics import average_precision_score
 
 from mcnn_core.analysis.distances import cosine_distances
 from mcnn_core.errors import InputError
@@ -48,15 +48,15 @@ def _same(labels: pd.Series) -> np.ndarray:
     return labels.to_numpy()[:, None] == labels.to_numpy()
 
 
+def _has_batches(rows: pd.DataFrame) -> bool:
+    return "Metadata_Batch" in rows and (rows["Metadata_Batch"] != "").all()
+
+
 def _batches(rows: pd.DataFrame) -> np.ndarray:
     """Return the (n, n) mask of pairs that share a batch (joined by ; where there are several)."""
-    if "Metadata_Batch" not in rows:
-        raise InputError("NSCB needs the column Metadata_Batch in the screen's table; use NSC")
-    missing = rows["Metadata_Batch"] == ""
-    if missing.any():
-        raise InputError(
-            "NSCB needs Metadata_Batch for every treatment; use NSC", row_names(rows[missing])
-        )
+    if not _has_batches(rows):
+        missing = rows[rows["Metadata_Batch"] == ""] if "Metadata_Batch" in rows else rows[:0]
+        raise InputError("NSCB needs Metadata_Batch of all treatments; use NSC", row_names(missing))
     member = rows["Metadata_Batch"].str.get_dummies(";").to_numpy()
     return member @ member.T > 0
 
@@ -82,8 +82,7 @@ def answerable(profiles: pd.DataFrame, protocol: str) -> pd.Series:
 def protocols(treatments: pd.DataFrame) -> list[str]:
     """Return the protocols that a screen can answer: NSCB needs batches, both an annotation."""
     known = _known(treatments)
-    batched = "Metadata_Batch" in known and (known["Metadata_Batch"] != "").all()
-    possible = PROTOCOLS[: 0 if known.empty else 1 + batched]
+    possible = PROTOCOLS[: 0 if known.empty else 1 + _has_batches(known)]
     return [name for name in possible if answerable(known, name).any()]
 
 
@@ -108,7 +107,7 @@ def nearest_neighbours(profiles: pd.DataFrame, protocol: str = "NSC") -> pd.Data
     distances = _distances(rows)
     # argmin takes the first of equals; rounding keeps float noise from deciding a tie
     nearest = np.where(_allowed(rows, protocol), distances.round(12), np.inf).argmin(axis=1)
-    predictions = rows[DESCRIBING[1:]].set_axis(["compound", "concentration", "MoA"], axis=1)
+    predictions = rows[DESCRIBING[1:]].set_axis(SUSPECT_COLUMNS[1:4], axis=1)
     predictions = predictions.assign(
         predicted=rows["Metadata_MoA"].to_numpy()[nearest],
         neighbour=rows["Metadata_Treatment"].to_numpy()[nearest],
@@ -192,7 +191,7 @@ def floors(profiles: pd.DataFrame, protocol: str = "NSC") -> pd.DataFrame:
     rows = annotated(profiles)
     same, allowed = _same(rows["Metadata_MoA"]), _allowed(rows, protocol)
     guesses = {"chance": allowed, "label_frequency": np.ones_like(allowed)}
-    if "Metadata_Batch" in rows and (rows["Metadata_Batch"] != "").all():
+    if _has_batches(rows):
         guesses["batch_only"] = _allowed(rows, "NSC") & _batches(rows)
     right = {
         name: (same & mask).sum(axis=1) / mask.sum(axis=1).clip(min=1)
@@ -202,36 +201,12 @@ def floors(profiles: pd.DataFrame, protocol: str = "NSC") -> pd.DataFrame:
     return table.set_index(rows["Metadata_Treatment"])[answerable(profiles, protocol)]
 
 
-def subgroups(profiles: pd.DataFrame) -> pd.DataFrame:
-    """Compare distances within and between the compounds of each mechanism (the paper's Aurora).
-
-    Returns
-    -------
-    DataFrame
-        Indexed by mechanism: ``compounds``, ``treatments``, median cosine distance ``within`` a
-        compound and ``between`` compounds, and the mean ``silhouette`` with compounds as groups
-        (near 1: one sub-phenotype per compound; near 0: none). NaN where there is nothing to
-        compare.
-    """
-    table = []
-    for mechanism, part in annotated(profiles).groupby("Metadata_MoA"):
-        distances, compound = _distances(part), part["Metadata_Compound"]
-        same, kinds, silhouette = _same(compound), compound.nunique(), np.nan
-        if 1 < kinds < len(part):
-            silhouette = silhouette_score(distances, compound, metric="precomputed")
-        within = pd.Series(distances[same & ~np.eye(len(part), dtype=bool)]).median()
-        between = pd.Series(distances[~same]).median()
-        table.append((mechanism, kinds, len(part), within, between, silhouette))
-    columns = ["MoA", "compounds", "treatments", "within", "between", "silhouette"]
-    return pd.DataFrame(table, columns=columns).set_index("MoA")
-
-
 def suspects(profiles: pd.DataFrame) -> pd.DataFrame:
     """Rank the annotated treatments by how much the images contradict their annotation.
 
-    The measure is the silhouette (Rousseeuw 1987) with treatments of the same compound left out, on
-    cosine distances: (b - a) / max(a, b), with a the mean distance to the treatments of the own
-    mechanism and b that to the nearest other mechanism. Near 1 the annotation fits, below 0 another
+    The measure is the silhouette (Rousseeuw 1987) on cosine distances, treatments of the same
+    compound left out: (b - a) / max(a, b), with a the mean distance to the treatments of the own
+    mechanism and b that to the nearest other one. Near 1 the annotation fits, below 0 another
     fits better.
 
     Returns

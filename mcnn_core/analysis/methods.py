@@ -17,7 +17,6 @@ and works on fields, of which there are more than wells to estimate a covariance
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,34 +29,15 @@ from mcnn_core.errors import InputError
 from mcnn_core.features import embed
 from mcnn_core.model import MCNN, NetworkConfig
 from mcnn_core.profiles import feature_frame, possible_normalisations, profile
-from mcnn_core.screen import NOT_AVAILABLE, field_names
-from mcnn_core.training import (
-    Recipe,
-    load_model,
-    train,
-    untrained_model,
-)
+from mcnn_core.screen import field_names
+from mcnn_core.training import Recipe, load_model, train, untrained_model
 
-KINDS = ["overall", "class_median", "n"]
-COLUMNS = ["method", "protocol", "seed", *KINDS, "low", "high", "left_out"]
+COLUMNS = ["method", "protocol", "seed", "overall", "class_median", "n", "low", "high", "left_out"]
 FLOORS = {"chance": "chance", "label_frequency": "label frequency", "batch_only": "week only"}
 SUFFIXES = {"none": "", "centre": "_centred", "whiten": "_whitened"}
 
 METHODS = ("trained", "untrained", "intensity", "handcrafted", "supervised")
 UNITS_DIFFER = ("intensity", "handcrafted")
-
-#: The methods whose numbers the pages always show.
-SHOWN = ["trained", "untrained", "handcrafted", "handcrafted_centred", "handcrafted_whitened"]
-SHOWN += ["intensity", "supervised", *FLOORS]
-
-ANSWERED = {
-    ("NSC", "NSCB"): "both can be asked of this screen",
-    ("NSC",): (
-        "NSCB cannot be asked of this screen: it names no batches, or no treatment has a compound "
-        "of its mechanism in another batch"
-    ),
-    (): "neither can be asked of this screen: it names no mechanism that two compounds share",
-}
 
 
 def method_frames(
@@ -189,26 +169,3 @@ def comparison(predictions: pd.DataFrame, treatments: pd.DataFrame) -> pd.DataFr
     lost = {protocol: int((~answerable(treatments, protocol)).sum()) for protocol in asked}
     found = pd.DataFrame(rows, columns=COLUMNS[:-1]).astype({"seed": "Int64"})
     return found.assign(left_out=found["protocol"].map(lost))
-
-
-def mechanism_results(table: pd.DataFrame) -> dict[str, float | str]:
-    """Return the numbers of `comparison` by key, and what could be asked of the screen in words.
-
-    A key is ``nsc.overall.trained`` with and without ``.seed<k>``; those of the methods in `SHOWN`
-    are always there, "not available" where the screen cannot answer.
-    """
-    found: dict[str, Any] = {
-        f"{protocol}.{kind}.{method}": NOT_AVAILABLE
-        for protocol, kind, method in product(("nsc", "nscb"), KINDS, SHOWN)
-    }
-    method = table["method"].replace({label: name for name, label in FLOORS.items()})
-    seeds = ".seed" + table["seed"].astype("string")
-    for kind in KINDS:
-        key = table["protocol"].str.lower() + f".{kind}." + method
-        found |= dict(zip(key, table[kind], strict=True))
-        found |= dict(zip((key + seeds)[seeds.notna()], table[kind][seeds.notna()], strict=True))
-    asked = tuple(table["protocol"].unique())
-    found |= {"answered": ANSWERED[asked], "asked": "NSC" in asked, "asked_nscb": "NSCB" in asked}
-    for name in ("supervised", "handcrafted_whitened", "batch_only"):
-        found[f"has_{name}"] = name in set(method)
-    return found | {"one": 1 / found["nsc.n.trained"] if asked else NOT_AVAILABLE}

@@ -8,28 +8,18 @@ annotation says, only whether there is one.
 
 import numpy as np
 import pandas as pd
-from scipy.spatial.distance import cdist
-from sklearn.ensemble import IsolationForest
 
 from mcnn_core.analysis.distances import cosine_distances
 from mcnn_core.profiles import centre, feature_matrix, has_controls
-from mcnn_core.screen import in_words, row_names
+from mcnn_core.screen import row_names
 
 DRAWS = 1000  #: sets of control wells that say how well wells without an effect agree
 QUANTILE = 0.95  #: of them that a treatment must exceed
 
-TYPES = {
-    "treatment": str,
-    "score": float,
-    "cluster": int,
-    "agreement": float,
-    "threshold": float,
-    "active": bool,
-    "novel": bool,
-    "cluster_score": float,
-}
-COLUMNS = list(TYPES)
-NOTHING = pd.DataFrame(columns=COLUMNS).astype(TYPES)  #: ``novel.csv`` without a row
+COLUMNS = ["treatment", "score", "cluster", "agreement", "threshold", "active", "novel"]
+COLUMNS += ["cluster_score"]
+#: ``novel.csv`` without a row
+NOTHING = pd.DataFrame([("", 0.0, 0, 0.0, 0.0, True, True, 0.0)], columns=COLUMNS)[:0]
 
 
 def _agreement(profiles: np.ndarray, plates: np.ndarray) -> float:
@@ -84,43 +74,6 @@ def activity(wells: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     ).rename_axis("treatment")
 
 
-def strengths(wells: pd.DataFrame) -> pd.DataFrame:
-    """Say of each well how far it lies from untreated ones of its plate.
-
-    Untreated are the negative controls where every plate has some; elsewhere the median of all
-    wells of a plate stands for them.
-
-    Returns
-    -------
-    DataFrame
-        Rows as in `wells`: ``name`` (of the treatment, else the well), ``strength`` (distance
-        between the profiles, in units of the median distance of an untreated well, so that 1 is
-        ordinary), ``control`` (whether it is a negative one), and ``replicates``: "agree", "do not
-        agree" (`activity`) or "not tested".
-    """
-    control = (wells["Metadata_control_type"] == "negcon").to_numpy()
-    if everywhere := set(wells["Metadata_Plate"]) == set(wells.loc[control, "Metadata_Plate"]):
-        centred = feature_matrix(centre(wells))
-    else:
-        values = pd.DataFrame(feature_matrix(wells))
-        centred = values - values.groupby(wells["Metadata_Plate"].to_numpy()).transform("median")
-    length = np.linalg.norm(centred, axis=1)
-    ordinary = length[control] if everywhere and length[control].any() else length
-    tested = activity(wells) if everywhere else pd.DataFrame(columns=["agreement", "active"])
-    tested = tested.dropna(subset="agreement")["active"]
-    words = {name: "agree" if active else "do not agree" for name, active in tested.items()}
-    pairs = zip(wells["Metadata_Treatment"], row_names(wells), strict=True)
-    return pd.DataFrame(
-        {
-            "name": [in_words(treatment) or name for treatment, name in pairs],
-            "strength": length / (np.median(ordinary[ordinary > 0]) if length.any() else 1),
-            "control": control,
-            "replicates": [words.get(name, "not tested") for name in wells["Metadata_Treatment"]],
-        },
-        index=wells.index,
-    )
-
-
 def known(treatments: pd.DataFrame) -> np.ndarray:
     """Return the mask of annotated treatments and negative controls; positive ones are neither."""
     kind = treatments["Metadata_control_type"]
@@ -133,23 +86,22 @@ def unannotated(treatments: pd.DataFrame) -> np.ndarray:
     return ((treatments["Metadata_MoA"] == "") & (kind == "trt")).to_numpy()
 
 
-def _names(treatments: pd.DataFrame) -> list[str]:
+def treatment_names(profiles: pd.DataFrame) -> list[str]:
     """Return each row's treatment; a well without one is named by its place."""
-    pairs = zip(treatments["Metadata_Treatment"], row_names(treatments), strict=True)
+    pairs = zip(profiles["Metadata_Treatment"], row_names(profiles), strict=True)
     return [treatment or name for treatment, name in pairs]
 
 
-def novelty(treatments: pd.DataFrame, clusters: pd.Series, tested: pd.DataFrame) -> pd.DataFrame:
+def novelty(wells: pd.DataFrame, treatments: pd.DataFrame, clusters: pd.DataFrame) -> pd.DataFrame:
     """Rank the treatments that no one annotated by how far they lie from everything known.
 
     Parameters
     ----------
-    treatments : DataFrame
-        Treatment profiles.
-    clusters : Series of int
-        Cluster of each row of `treatments`.
-    tested : DataFrame
-        What `activity` returned for their wells.
+    wells, treatments : DataFrame
+        Their profiles.
+    clusters : DataFrame
+        ``cluster`` of each row of `treatments`, which the index counts, as from
+        `mcnn_core.analysis.clusters.cluster_table`.
 
     Returns
     -------
@@ -158,17 +110,17 @@ def novelty(treatments: pd.DataFrame, clusters: pd.Series, tested: pd.DataFrame)
         distance to the nearest known profile, 0 to 2), ``cluster``, ``agreement``, ``threshold``
         and ``active`` as in `activity`, ``novel`` (active, in a cluster without any known profile)
         and ``cluster_score`` (median score of the cluster's novel treatments, NaN if it has none).
-        Novel ones first, by cluster score, then score.
+        Novel ones first, by cluster score, then score. No rows if a plate lacks negative controls.
     """
     is_known, is_new, x = known(treatments), unannotated(treatments), feature_matrix(treatments)
-    if not is_new.any():
+    if not is_new.any() or not has_controls(wells):
         return NOTHING
-    distances = cosine_distances(x[is_new], x[is_known], names=row_names(treatments[is_new]))
-    cluster = clusters.to_numpy()
+    new, tested = treatments[is_new], activity(wells)
+    cluster = clusters["cluster"].sort_index().to_numpy()
     table = pd.DataFrame(
         {
-            "treatment": _names(treatments[is_new]),
-            "score": distances.min(axis=1),
+            "treatment": treatment_names(new),
+            "score": cosine_distances(x[is_new], x[is_known], names=row_names(new)).min(axis=1),
             "cluster": cluster[is_new],
         }
     ).join(tested[["agreement", "threshold"]], on="treatment")
@@ -178,34 +130,4 @@ def novelty(treatments: pd.DataFrame, clusters: pd.Series, tested: pd.DataFrame)
     table["cluster_score"] = table["cluster"].map(scores)
     return table[COLUMNS].sort_values(
         ["novel", "cluster_score", "score"], ascending=False, kind="stable", ignore_index=True
-    )
-
-
-def novelties(
-    wells: pd.DataFrame, treatments: pd.DataFrame, clusters: pd.DataFrame
-) -> pd.DataFrame:
-    """Return `novelty` on the clusters of `cluster_table`, no rows if a plate lacks controls."""
-    if not has_controls(wells):
-        return NOTHING
-    return novelty(treatments, clusters["cluster"].sort_index(), activity(wells))
-
-
-def baselines(treatments: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Score the same treatments by two general detectors of outliers, fitted on the known profiles.
-
-    Returns
-    -------
-    DataFrame
-        ``treatment``, ``nearest neighbour`` (Euclidean distance to the nearest known profile) and
-        ``isolation forest`` (Liu et al. 2008; 300 trees); larger is stranger.
-    """
-    is_new, x = unannotated(treatments), feature_matrix(treatments)
-    new, old = x[is_new], x[known(treatments)]
-    forest = IsolationForest(n_estimators=300, random_state=seed).fit(old)
-    return pd.DataFrame(
-        {
-            "treatment": _names(treatments[is_new]),
-            "nearest neighbour": cdist(new, old).min(axis=1),
-            "isolation forest": -forest.score_samples(new),
-        }
     )
