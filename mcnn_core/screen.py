@@ -18,6 +18,7 @@ import pandas as pd
 
 from mcnn_core.errors import InputError
 from mcnn_core.machine.files import read_json, write_json, write_table
+from mcnn_core.readers.reading import CHOICES, PLAIN, Reading
 
 #: What every table must name, and what names a field.
 REQUIRED = ["Metadata_Plate", "Metadata_Well", "Metadata_Site"]
@@ -50,6 +51,8 @@ class Screen:
     root : Path
         Folder that holds every image.
     simulated : bool
+    reading : Reading
+        How its images are to be read; of where they lie the table knows by now.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Screen:
     channels: tuple[str, ...]
     root: Path
     simulated: bool
+    reading: Reading = PLAIN
 
 
 def field_names(table: pd.DataFrame) -> list[str]:
@@ -183,6 +187,7 @@ def save_screen(screen: Screen, out: str | os.PathLike) -> None:
         "channels": screen.channels,
         "root": str(root.relative_to(home) if root.is_relative_to(home) else screen.root),
         "n_fields": len(screen.table),
+        "reading": {key: getattr(screen.reading, key) for key in CHOICES},
     }
     write_table(Path(out) / "fields.parquet", screen.table)
     write_json(Path(out) / "screen.json", facts)
@@ -198,7 +203,14 @@ def load_screen(out: str | os.PathLike) -> Screen:
             f"{len(table)}: read the screen again"
         )
     root = Path(os.path.realpath(out)) / facts["root"]
-    return Screen(facts["name"], table, tuple(facts["channels"]), root, facts["simulated"])
+    return Screen(
+        facts["name"],
+        table,
+        tuple(facts["channels"]),
+        root,
+        facts["simulated"],
+        Reading(**facts["reading"]),
+    )
 
 
 def summary(table: pd.DataFrame) -> dict[str, int]:

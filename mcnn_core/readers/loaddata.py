@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mcnn_core.errors import KEPT, InputError, Problem, count
+from mcnn_core.errors import KEPT, SHOWN, InputError, Problem, count
 from mcnn_core.machine.files import read_text
+from mcnn_core.readers.reading import PLAIN, Reading
 from mcnn_core.screen import (
     CONTROL,
     REQUIRED,
@@ -436,13 +437,20 @@ def _table(
 
 
 def _refuse(path: Path, problems: list[Problem]) -> None:
-    if problems:
-        raise InputError(
-            f"{path}: {count(problems)} problems in the table of this screen", problems
-        )
+    """Stop at errors; print warnings and notes, which stop nothing."""
+    if errors := [problem for problem in problems if problem.severity == "error"]:
+        raise InputError(f"{path}: {count(errors)} problems in the table of this screen", errors)
+    for problem in problems[:SHOWN]:
+        print(f"{problem.severity}: {problem}")
+    if len(problems) > SHOWN:
+        print(f"... and {count(problems[SHOWN:])} more")
 
 
-def read_loaddata(csv_path: str | os.PathLike, root: str | os.PathLike | None = None) -> Screen:
+def read_loaddata(
+    csv_path: str | os.PathLike,
+    root: str | os.PathLike | None = None,
+    reading: Reading = PLAIN,
+) -> Screen:
     """Read a CellProfiler LoadData table (.csv or .csv.gz) of any screen.
 
     Parameters
@@ -457,25 +465,30 @@ def read_loaddata(csv_path: str | os.PathLike, root: str | os.PathLike | None = 
         Folder that must hold every image; the folder of `csv_path` by default. Relative paths are
         resolved against the CSV, absolute ones taken as they are; neither may leave `root`, by
         ``..`` or by a link.
+    reading : Reading
+        How it is to be read; warnings and notes are printed.
 
     Raises
     ------
     InputError
         With every wrong column, or every wrong cell and its line.
     """
-    screen, problems, _ = examine_loaddata(csv_path, root, must_exist=True)
+    screen, problems, _ = examine_loaddata(csv_path, root, True, reading)
     _refuse(Path(csv_path), problems)
     return replace(screen, table=screen.table.reset_index(drop=True))
 
 
 def examine_loaddata(
-    csv_path: str | os.PathLike, root: str | os.PathLike | None = None, must_exist: bool = False
+    csv_path: str | os.PathLike,
+    root: str | os.PathLike | None = None,
+    must_exist: bool = False,
+    reading: Reading = PLAIN,
 ) -> tuple[Screen, list[Problem], pd.DataFrame]:
     """Read what is right in a LoadData table and name all the rest.
 
     Parameters
     ----------
-    csv_path, root
+    csv_path, root, reading
         As for `read_loaddata`.
     must_exist : bool
         Whether a row whose images do not exist is wrong.
@@ -510,5 +523,6 @@ def examine_loaddata(
         channels,
         Path(os.path.realpath(root)),
         False,
+        reading,
     )
     return screen, problems + wrong, files
