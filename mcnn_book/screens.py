@@ -15,6 +15,7 @@ from mcnn_core.readers.imagehts import EMPTY, KIMORPH_FIELD, read_imagehts, read
 from mcnn_core.readers.images import read_field
 from mcnn_core.readers.loaddata import read_loaddata
 from mcnn_core.readers.reading import PLAIN, Reading
+from mcnn_core.readers.tables import is_table
 from mcnn_core.screen import Screen, fetched
 
 
@@ -86,7 +87,7 @@ def open_screen(
                 f"{', '.join(absent)}"
             )
         return screen
-    if name.lower().endswith(".csv"):
+    if is_table(name):
         return read_loaddata(name, reading=reading)
     raise InputError(
         "a screen is simulated, bbbc021, kimorph, or the path of a LoadData .csv",

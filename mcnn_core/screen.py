@@ -23,9 +23,6 @@ from mcnn_core.readers.reading import CHOICES, PLAIN, Reading
 #: What every table must name, and what names a field.
 REQUIRED = ["Metadata_Plate", "Metadata_Well", "Metadata_Site"]
 
-#: Rows of a table that are parsed at a time: while they are, every cell is an object of its own.
-ROWS_AT_ONCE = 50_000
-
 #: What tables call the negative controls where they stand beside mechanisms.
 CONTROL = "negative control"
 
@@ -112,12 +109,6 @@ def treatment_key(compound: str, concentration: float | str) -> str:
 def in_words(treatment: str) -> str:
     """Return a treatment as figures write it: "taxol 0.3 µM" for "taxol | 0.3"."""
     return f"{treatment} µM".replace(" | ", " ") if " | " in treatment else treatment
-
-
-def _well(text: str) -> str:
-    """Return "B02" for B2, b02 or B02 (also AF48 of 1,536 wells); "" if it is none."""
-    found = re.fullmatch(r"([A-Z]|A[A-F])0*([1-9]|[1-3]\d|4[0-8])", text.strip().upper(), re.ASCII)
-    return f"{found[1]}{int(found[2]):02d}" if found else ""
 
 
 def joint_codes(*columns: pd.Series) -> tuple[np.ndarray, np.ndarray]:

@@ -41,6 +41,7 @@ from mcnn_core.readers.images import (
 )
 from mcnn_core.readers.loaddata import DEFAULTS, examine_loaddata
 from mcnn_core.readers.reading import PLAIN, Reading
+from mcnn_core.readers.tables import is_table
 from mcnn_core.screen import REQUIRED, Screen, fetched, joint_codes, summary
 from mcnn_core.surrogate import class_names, default_columns, training_fields, unnamed
 
@@ -233,7 +234,7 @@ def visible(text: object, longest: int = LONGEST) -> str:
 
 def _open(report: Report, name: str, data: str, reading: Reading) -> tuple[Screen, pd.DataFrame]:
     """Return the screen of all right rows and the files of every row; raise why none can be."""
-    if name.lower().endswith(".csv"):
+    if is_table(name):
         screen, problems, files = examine_loaddata(name, reading=reading)
         report.problems += problems
         return screen, files

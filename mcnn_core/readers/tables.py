@@ -94,6 +94,11 @@ def read_cells(path: str | os.PathLike) -> tuple[pd.DataFrame, list[Problem]]:
     path = Path(path)
     try:
         content = read_bytes(path)
+    except InputError as error:
+        raise InputError(
+            error.what, [Problem(error.what, "table-unreadable", str(path))]
+        ) from error
+    try:
         if content.startswith(b"PAR1"):
             return _named(path, *_parquet(content), [], ["Parquet"])
         if content.startswith(b"PK\x03\x04"):
@@ -102,11 +107,8 @@ def read_cells(path: str | os.PathLike) -> tuple[pd.DataFrame, list[Problem]]:
             records, taken = _text(content)
         return _named(path, *_below_header(path, records, taken), taken)
     except (ValueError, csv.Error) as error:
-        what = str(error).removeprefix(f"{path} is ")
-        raise InputError(
-            f"{path} is not a readable table: {what}",
-            [Problem(what, "table-unreadable", str(path))],
-        ) from error
+        what = f"{path} is not a readable table: {error}"
+        raise InputError(what, [Problem(str(error), "table-unreadable", str(path))]) from error
 
 
 def _named(
