@@ -21,6 +21,11 @@ TILE = r"(\d{1,6}):(\d{1,6}),(\d{1,6}):(\d{1,6})"
 #: 99.9 % of a JPEG's pixels (measured on drawn cells down to quality 60: up to 22).
 ROUNDED, LOSSY = 2, 24
 
+#: What changes values, in words.
+UNIT = "fractions from 0 to 1: multiplied by 65,535 and rounded"
+FRACTIONS = "counts with fractions: rounded"
+APPROXIMATE = (UNIT, FRACTIONS)
+
 
 class Picture(NamedTuple):
     """Where one image of a field is: in which file, and what of that.
@@ -45,6 +50,11 @@ class Picture(NamedTuple):
     def files(self) -> tuple[str, ...]:
         """Paths of all its files."""
         return (self.path, *self.more)
+
+    @property
+    def whole(self) -> "Picture":
+        """All of its files."""
+        return self._replace(tile="") if self.tile else self
 
 
 def page_names(rows: pd.DataFrame, channels: Sequence[str]) -> pd.DataFrame:
@@ -171,8 +181,8 @@ def _counts(path: str, pixels: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]
         return whole.astype(np.uint16), ()
     if pixels.max() <= 1:
         unit = np.rint(pixels.astype(float) * 65_535).astype(np.uint16)
-        return unit, ("fractions from 0 to 1: multiplied by 65,535",)
-    return whole.astype(np.uint16), ("counts with fractions: rounded",)
+        return unit, (UNIT,)
+    return whole.astype(np.uint16), (FRACTIONS,)
 
 
 def _read(picture: Picture) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -205,7 +215,7 @@ def read_picture(picture: Picture) -> tuple[np.ndarray, tuple[str, ...]]:
     except FileNotFoundError:
         return _read(picture)
     stamps = tuple((one.st_mtime_ns, one.st_size) for one in facts)
-    image, notes = _montage(picture._replace(tile=""), stamps)
+    image, notes = _montage(picture.whole, stamps)
     if not _is_part(picture.tile, image.shape):
         raise InputError(
             f"{picture.path}: Metadata_Tile {picture.tile} is not a part of "
@@ -290,7 +300,7 @@ def crop(screen: Screen, shapes: dict[Picture, tuple[int, int]]) -> tuple[Screen
     ----------
     screen : Screen
     shapes : dict of Picture to (int, int)
-        Height and width of each file, by its images without their tile (`header_shapes`). Fields
+        Height and width of each file, by its images without their tile . Fields
         that lack one, or whose channels differ, stay as they are.
 
     Returns
@@ -303,7 +313,7 @@ def crop(screen: Screen, shapes: dict[Picture, tuple[int, int]]) -> tuple[Screen
     sizes: dict[int, tuple[int, int]] = {}
     files: dict[int, tuple[int, int]] = {}
     for row, images in enumerate(pictures(screen)):
-        found = {shapes.get(one._replace(tile="")) for one in images}
+        found = {shapes.get(one.whole) for one in images}
         shape = found.pop()
         if (
             shape is not None
@@ -325,19 +335,51 @@ def crop(screen: Screen, shapes: dict[Picture, tuple[int, int]]) -> tuple[Screen
     return replace(screen, table=table), f"{text} {size[0]} x {size[1]}"
 
 
-def header_shapes(
-    screen: Screen,
-) -> tuple[dict[Picture, tuple[int, int]], list[str], dict[Picture, tuple[int, str]]]:
-    """Open the header of every image's file once.
+def field_sizes(
+    first: dict[Picture, tuple[int, str]], shapes: dict[Picture, tuple[int, int]]
+) -> tuple[tuple[int, int], dict[Picture, tuple[int, int]], dict[Picture, str]]:
+    """Return the common (height, width) of fields, that of each, and what is wrong with which.
+
+    Parameters
+    ----------
+    first : dict of Picture to (int, str)
+        Row and channel of each image.
+    shapes : dict of Picture to (int, int)
+        Height and width of files, by their images without tile; the others are not looked at.
 
     Returns
     -------
-    shapes : dict of Picture to (int, int)
-        Height and width, by the images without their tile.
-    problems : list of str
-        Of every file that `read_image` would refuse by its header, with its first row.
-    first : dict of Picture to (int, str)
-        First row and channel of each image, tile and all.
+    common : (int, int)
+        The smallest of equally frequent ones.
+    sizes : dict of Picture to (int, int)
+    problems : dict of Picture to str
+        One per file, or per tile, and the text.
+    """
+    sizes: dict[Picture, tuple[int, int]] = {}
+    wrong: dict[object, tuple[Picture, str]] = {}
+    for one in first:
+        if shape := shapes.get(one.whole):
+            try:
+                sizes[one] = part_size(one.tile, shape)
+            except InputError as error:
+                wrong.setdefault((one.tile, shape), (one, error.what))
+    common = pd.Series(list(sizes.values())).mode().iat[0] if sizes else (0, 0)
+    for one, size in sizes.items():
+        if size != common:
+            name, kind = (f"Metadata_Tile {one.tile}", "parts") if one.tile else (one.path, "files")
+            text = f"{name}: expected {common[0]} x {common[1]} pixels as in most {kind}, got "
+            key = (one.tile, size) if one.tile else one
+            wrong.setdefault(key, (one, f"{text}{size[0]} x {size[1]}"))
+    return common, sizes, dict(wrong.values())
+
+
+def _headers(
+    screen: Screen,
+) -> tuple[dict[Picture, tuple[int, str]], dict[Picture, tuple[int, int]], list[str]]:
+    """Open the header of each file once.
+
+    Return first row and channel of every image, the shapes of files by their images without tile,
+    and what is wrong with the others.
     """
     first: dict[Picture, tuple[int, str]] = {}
     for row, images in enumerate(pictures(screen)):
@@ -346,14 +388,18 @@ def header_shapes(
     shapes: dict[Picture, tuple[int, int]] = {}
     problems: dict[Picture, str] = {}
     for one, place in first.items():
-        whole = one._replace(tile="")
-        if whole in shapes or whole in problems:
+        if one.whole in shapes or one.whole in problems:
             continue
         try:
-            shapes[whole] = image_header(whole)[:2]
+            shapes[one.whole] = image_header(one.whole)[:2]
         except InputError as error:
-            problems[whole] = f"{error.what} ({describe(screen, *place)})"
-    return shapes, list(problems.values()), first
+            problems[one.whole] = f"{error.what} ({describe(screen, *place)})"
+    return first, shapes, list(problems.values())
+
+
+def cropped(screen: Screen) -> tuple[Screen, str]:
+    """Return what `crop` does, by the headers of all files that can be read."""
+    return crop(screen, _headers(screen)[1])
 
 
 def check_headers(screen: Screen) -> tuple[int, int]:
@@ -362,31 +408,16 @@ def check_headers(screen: Screen) -> tuple[int, int]:
     Raises
     ------
     InputError
-        With every file that `read_image` would refuse by its header, every field whose size
-        is not that of most and every tile that is not one, each with its first row.
+        With every file that `read_image` would refuse by its header, every file whose size
+        is not that of most files and every tile that is not one, each with its first row.
     """
-    shapes, problems, first = header_shapes(screen)
+    first, shapes, problems = _headers(screen)
     files = len(shapes) + len(problems)
-    sizes: dict[Picture, tuple[int, int]] = {}
-    tiles: dict[tuple, str] = {}
-    for one, (row, _) in first.items():
-        shape = shapes.get(one._replace(tile=""))
-        try:
-            if shape:
-                sizes[one] = part_size(one.tile, shape)
-        except InputError as error:
-            tiles.setdefault((one.tile, shape), f"{error.what} (row {row} of the table)")
-    common = pd.Series(list(sizes.values())).mode().iat[0] if sizes else (0, 0)
-    for one, size in sizes.items():
-        text = (
-            f"expected {common[0]} x {common[1]} pixels as in most {{}}, got {size[0]} x {size[1]}"
-        )
-        if size != common and one.tile:
-            text = f"Metadata_Tile {one.tile}: {text.format('parts')}"
-            tiles.setdefault((one.tile, size), f"{text} (row {first[one][0]} of the table)")
-        elif size != common:
-            problems.append(f"{one.path}: {text.format('files')} ({describe(screen, *first[one])})")
-    problems += tiles.values()
+    common, _, wrong = field_sizes(first, shapes)
+    for one, text in wrong.items():
+        row, channel = first[one]
+        place = f"row {row} of the table" if one.tile else describe(screen, row, channel)
+        problems.append(f"{text} ({place})")
     if problems:
         raise InputError(f"{len(problems)} of {files} images cannot be used", problems)
     return common
