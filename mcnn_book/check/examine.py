@@ -359,7 +359,7 @@ def _headers(
     report.facts["images"] = (
         f"{len(places):,} files, {len(facts):,} with a good header; {report.facts['images']}"
     )
-    usable = [all(sizes.get(one) == common for one in places) for places in images.values()]
+    usable = [all(one and sizes.get(one) == common for one in places) for places in images.values()]
     return screen, np.array(usable), common
 
 

@@ -161,14 +161,14 @@ def _chosen(
             taken, note = _planes(path, size, pages.planes)
         elif kind == "planes":
             raise InputError(
-                f'{path}: expected one plane, got a stack of {size}: PARAMS="planes=max" takes the '
-                "brightest value of each pixel, planes=middle or a number, from 1, one plane"
+                f'{path}: expected one plane, got a stack of {size}: give PARAMS="planes=max", or '
+                f"middle, or one from 1 to {size}"
             )
         else:
-            said = ': PARAMS="planes=max" if they are planes' if kind == "pages" else ""
+            said = ', or give PARAMS="planes=max" if they are planes' if kind == "pages" else ""
             raise InputError(
-                f"{path}: expected one page per field and channel, got {size} {kind}{said}; "
-                "Frame_<Ch> names a page, from 0"
+                f"{path}: expected one page per field and channel, got {size} {kind}: name one, "
+                f"from 0, in Frame_<Ch>{said}"
             )
         grid = grid[(slice(None),) * number + (taken,)]
         notes.append(note)

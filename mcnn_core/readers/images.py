@@ -64,9 +64,8 @@ def page_names(rows: pd.DataFrame, channels: Sequence[str]) -> pd.DataFrame:
     file for all channels and no frame.
     """
     empty = pd.Series("", rows.index)
-    frames = pd.DataFrame(
-        {channel: rows.get(f"Frame_{channel}", empty).str.strip() for channel in channels}
-    )
+    frames = pd.DataFrame({one: rows.get(f"Frame_{one}", empty) for one in channels})
+    frames = frames.apply(lambda text: text.str.strip().str.replace(r"\.0*(?=$|/)", "", regex=True))
     names = [rows[[f"{part}Name_{one}" for one in channels]] for part in ("Path", "File")]
     same = [part.eq(part.iloc[:, 0], axis=0).all(axis=1) for part in names]
     whole = same[0] & same[1] & frames.eq("").all(axis=1) & (len(channels) > 1)
