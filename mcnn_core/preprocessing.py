@@ -39,7 +39,7 @@ from mcnn_core.machine.files import (
     write_json,
 )
 from mcnn_core.machine.scheduler import Pool, pool, software
-from mcnn_core.readers.images import check_headers, describe, image_paths, image_tiles, read_image
+from mcnn_core.readers.images import Picture, check_headers, describe, pictures, read_image
 from mcnn_core.screen import Screen
 from mcnn_core.store import Block, Store, altered_blocks, block_rows, identity, map_pixels
 
@@ -202,7 +202,7 @@ class _Plan:
     field: tuple[int, int]  #: height and width after binning
     extra: tuple[int, int]  #: rows and columns of padding
     counted: np.ndarray  #: (n,) bool: fields whose pixels set the limits of their plate
-    images: list[tuple[tuple[str, ...], str]]  #: paths and tile of each field
+    images: list[tuple[Picture, ...]]  #: of each field
     stamps: dict[str, tuple[int, int] | None]  #: size and time of change of each file
     blocks: dict[str, list[Block]]  #: by plate
 
@@ -236,9 +236,8 @@ def _plan(screen: Screen, reference: str, bin: int, multiple: int) -> _Plan:
             [f"plate {plate}" for plate in usable.index[~usable]],
         )
     field = (height // bin, width // bin)
-    paths = [tuple(map(os.path.abspath, one)) for one in image_paths(screen)]
-    images = list(zip(paths, image_tiles(screen), strict=True))
-    stamps = {path: _stamp(path) for one in paths for path in one}
+    images = pictures(screen)
+    stamps = {path: _stamp(path) for field in images for one in field for path in one.files}
     extra = padding(field, multiple)
     return _Plan(screen, reference, bin, field, extra, counted, images, stamps, _blocks(plates))
 
@@ -318,7 +317,7 @@ class _Making:
         if not waiting:
             return
         with (
-            pool(workers, self.hidden, self.plan.images[0][0]) as tasks,
+            pool(workers, self.hidden, [one.path for one in self.plan.images[0]]) as tasks,
             tqdm(total=total, unit="field", desc="pre-processing", disable=not progress) as bar,
         ):
             self.tasks, self.bar = tasks, bar
@@ -436,18 +435,18 @@ class _Making:
 
 
 def _count(images: list, size: int, counted: list[bool], first: int) -> Counts:
-    """Count a block of fields, each given by its paths and its tile, from row `first` on.
+    """Count a block of fields, each given by its images, from row `first` on.
 
     Of `Counts` the histograms (C, n) are of the `counted` fields, without what lies above the
     largest count.
     """
-    total = np.zeros((len(images[0][0]), COUNTS), np.int64)
+    total = np.zeros((len(images[0]), COUNTS), np.int64)
     problems: list[Finding] = []
     constant: list[Finding] = []
-    for row, ((paths, tile), use) in enumerate(zip(images, counted, strict=True), first):
-        for channel, path in enumerate(paths):
+    for row, (field, use) in enumerate(zip(images, counted, strict=True), first):
+        for channel, picture in enumerate(field):
             try:
-                image = bin_counts(read_image(path, tile), size)
+                image = bin_counts(read_image(picture), size)
             except InputError as error:
                 problems.append((row, channel, error.what))
                 continue
@@ -476,12 +475,12 @@ def _write(
     # next to its block. Written, not memory-mapped: a full disk then is an error and not a crash.
     handle = os.open(file, os.O_WRONLY)
     try:
-        for paths, tile in images:
-            for c, (table, path) in enumerate(zip(tables, paths, strict=True)):
-                image = bin_counts(read_image(path, tile), size)
+        for one in images:
+            for c, (table, picture) in enumerate(zip(tables, one, strict=True)):
+                image = bin_counts(read_image(picture), size)
                 if image.shape != shape:
                     raise InputError(
-                        f"{path} has changed while the screen was read: {image.shape[0]} x "
+                        f"{picture.path} has changed while the screen was read: {image.shape[0]} x "
                         f"{image.shape[1]} pixels now"
                     )
                 for top in range(0, len(image), ROWS_AT_ONCE):

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mcnn_core.errors import SHOWN, InputError, Problem, count
+from mcnn_core.readers.images import cropped, page_names
 from mcnn_core.readers.reading import PLAIN, Reading
 from mcnn_core.readers.spelling import (
     canonical,
@@ -336,12 +337,13 @@ def _cell_rules(rows: pd.DataFrame, facts: pd.DataFrame) -> Rules:
 
 
 def _shared(rows: pd.DataFrame, files: pd.DataFrame) -> pd.DataFrame:
-    """Return where a file, or one ``Metadata_Tile`` of it, is named by two rows or channels."""
+    """Return where a page of a file, or one ``Metadata_Tile`` of it, is named twice."""
     tile = rows.get("Metadata_Tile", pd.Series("", rows.index)).str.strip()
-    kinds, first = joint_codes(tile)
-    codes = np.column_stack([files[channel].cat.codes for channel in files]).astype(np.int64)
-    twice = pd.Series((codes * len(first) + kinds[:, None]).ravel()).duplicated(keep=False)
-    return pd.DataFrame(twice.to_numpy().reshape(codes.shape), rows.index, files.columns)
+    pages = page_names(rows, tuple(files))
+    each = [(files[channel].cat.codes, tile, pages[channel]) for channel in files]
+    codes, _ = joint_codes(*(pd.concat(parts) for parts in zip(*each, strict=True)))
+    twice = pd.Series(codes).duplicated(keep=False).to_numpy()
+    return pd.DataFrame(twice.reshape(files.shape, order="F"), rows.index, files.columns)
 
 
 def _file_rules(
@@ -363,8 +365,8 @@ def _file_rules(
             (f"file of {channel}", "file-shared"): (
                 paths,
                 shared[channel] & ~empty,
-                "is named more than once: expected one file, or one Metadata_Tile of it, per field "
-                "and channel",
+                "is named more than once: expected one file, or one Metadata_Tile or "
+                f"Frame_{channel} of it, per field and channel",
             ),
         }
         if must_exist:
@@ -466,6 +468,9 @@ def read_loaddata(
         With every wrong column, or every wrong cell and its line.
     """
     screen, problems, _ = examine_loaddata(csv_path, root, True, reading)
+    if reading.sizes == "crop":
+        screen, text = cropped(screen)
+        problems += [Problem(text, "sizes-cut", severity="warning")] if text else []
     _refuse(Path(csv_path), problems)
     return replace(screen, table=screen.table.reset_index(drop=True))
 
