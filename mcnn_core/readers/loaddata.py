@@ -4,6 +4,7 @@ import math
 import os
 import re
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,16 @@ import pandas as pd
 
 from mcnn_core.errors import SHOWN, InputError, Problem, count
 from mcnn_core.readers.images import cropped, page_names
+from mcnn_core.readers.places import (
+    Finder,
+    common_folder,
+    expanded,
+    find_images,
+    finder_of,
+    notes,
+    to_fetch,
+)
+from mcnn_core.readers.planes import one_row_per_field
 from mcnn_core.readers.reading import PLAIN, Reading
 from mcnn_core.readers.spelling import (
     canonical,
@@ -54,9 +65,12 @@ CONTROL_TYPES = ("negcon", "poscon", "trt")
 MAX_CHANNELS = 6
 
 
+APART = "expected the files of all planes of a field in one folder"
+
+
 # What to check: for a column and the code of a problem, the cells, which of them are wrong, and
 # what is said after such a cell.
-Rules = dict[tuple[str, str], tuple[pd.Series, pd.Series, str]]
+Rules = dict[tuple[str, str], tuple[pd.Series, pd.Series, str | pd.Series]]
 
 
 #: What names a field, as one column.
@@ -67,39 +81,6 @@ A_COUNT = "is not a whole number, 0 or more"
 
 
 A_DOSE = "is not a number of micromolar, 0 or more"
-
-
-def _files(rows: pd.DataFrame, channels: tuple[str, ...], base: Path) -> pd.DataFrame:
-    """Return the path of every image, links followed: a column per channel, categories shared."""
-    folder: dict[str, str] = {}
-
-    def resolve(path: str, name: str) -> str:
-        whole = os.path.join(base, path, name).replace("\0", "\ufffd")
-        if (
-            not name
-            or "/" in name
-            or "\0" in path + name
-            or name in (".", "..")
-            or os.path.islink(whole)
-        ):
-            return os.path.realpath(whole)
-        # os.path.realpath asks the system about every part of a path: once per folder will do.
-        if path not in folder:
-            folder[path] = os.path.realpath(os.path.join(base, path))
-        return os.path.join(folder[path], name)
-
-    numbers: dict[str, np.ndarray] = {}
-    paths: list[str] = []
-    for channel in channels:
-        folders, names = rows[f"PathName_{channel}"], rows[f"FileName_{channel}"]
-        codes, first = joint_codes(folders, names)
-        numbers[channel] = codes + len(paths)
-        paths += map(resolve, folders.iloc[first], names.iloc[first])
-    codes, kinds = pd.factorize(pd.array(paths, dtype=str))
-    columns = {
-        key: pd.Categorical.from_codes(codes[those], kinds) for key, those in numbers.items()
-    }
-    return pd.DataFrame(columns, rows.index)
 
 
 def _is_count(text: pd.Series) -> pd.Series:
@@ -187,7 +168,8 @@ def _columns(
                 wrong.append(("channel-unpaired", column, what))
     if not 1 <= len(named["File"]) <= MAX_CHANNELS:
         what = f"expected 1 to {MAX_CHANNELS} channels, each with a column FileName_<channel>, got "
-        wrong.append(("channel-count", "", f"{what}{len(named['File'])}"))
+        choose = ": choose with CHANNELS=name,name" * (len(named["File"]) > MAX_CHANNELS)
+        wrong.append(("channel-count", "", f"{what}{len(named['File'])}{choose}"))
     if "Metadata_Treatment" in rows:
         what = "is made from compound and concentration: give yours another name"
         wrong.append(("column-reserved", "Metadata_Treatment", f"column Metadata_Treatment {what}"))
@@ -196,6 +178,50 @@ def _columns(
     channels = [channel for channel in named["File"] if channel in named["Path"]]
     problems = [Problem(text, code, str(path), 1, column) for code, column, text in wrong]
     return tuple(channels[:MAX_CHANNELS]), problems
+
+
+def _functions(rows: pd.DataFrame) -> list[str]:
+    """Return the channels that are no images but illumination functions, by name or by files."""
+    names = [name[9:] for name in rows if name.startswith("FileName_") and name[9:]]
+
+    def arrays(cells: pd.Series) -> bool:
+        named = cells[cells.str.strip() != ""].drop_duplicates()
+        return len(named) > 0 and bool(named.str.contains(r"\.(?:npy|mat)\s*$", case=False).all())
+
+    return [
+        name
+        for name in names
+        if name.lower().startswith("illum") or arrays(rows[f"FileName_{name}"])
+    ]
+
+
+def _left_out(
+    path: Path, rows: pd.DataFrame, wanted: tuple[str, ...]
+) -> tuple[list[str], list[Problem]]:
+    """Return the columns of channels that are not read, and what is said of that."""
+    functions = _functions(rows)
+    named = [name[9:] for name in rows if name.startswith("FileName_") and name[9:]]
+    images = [name for name in named if name not in functions]
+    problems = [
+        Problem(
+            f"{path}, line 1: there is no channel {name!r}: CHANNELS takes {', '.join(images)}",
+            "channel-unknown",
+            str(path),
+            1,
+        )
+        for name in wanted
+        if name not in images
+    ]
+    if functions:
+        text = f"{', '.join(functions)} are illumination functions, no channels"
+        problems.append(note(path, text, "channels-left"))
+    known = all(name in images for name in wanted)
+    others = [name for name in images if wanted and name not in wanted and known]
+    if others:
+        problems.append(note(path, f"channels {', '.join(others)} are not read", "channels-left"))
+    return [
+        f"{part}Name_{name}" for name in functions + others for part in ("File", "Path")
+    ], problems
 
 
 def _channels(path: Path, rows: pd.DataFrame, required: list[str]) -> tuple[str, ...]:
@@ -220,8 +246,8 @@ def _problems(path: Path, rules: Rules) -> tuple[list[Problem], np.ndarray]:
         bad = mask.to_numpy(bool)
         wrong |= bad
 
-        def say(index: int, cells: pd.Series = cells, what: str = what) -> str:
-            return f"{str(cells[index])!r} {what}"
+        def say(index: int, cells: pd.Series = cells, what: str | pd.Series = what) -> str:
+            return f"{str(cells[index])!r} {what if isinstance(what, str) else what[index]}"
 
         problems += listed(path, code, cells.index[bad], say, column)
     return sorted(problems, key=lambda problem: problem.row or 0), wrong
@@ -240,7 +266,9 @@ def _facts(rows: pd.DataFrame) -> pd.DataFrame:
     tidy = {name: rows[f"Metadata_{name}"].str.strip() for name in ("Plate", "Batch")}
     control = _each(rows["Metadata_control_type"], control_type)
     compound = _each(rows["Metadata_Compound"], vehicle)
-    compound = compound.where(~control.isin(["poscon", "trt"]), rows["Metadata_Compound"].str.strip())
+    compound = compound.where(
+        ~control.isin(["poscon", "trt"]), rows["Metadata_Compound"].str.strip()
+    )
     dmso = _each(compound, _is_dmso, bool)
     by_compound = (control == "") | _each(control, is_control, bool) & dmso
     by_compound |= control.str.lower().isin(["false", "no"])
@@ -285,6 +313,13 @@ def _read_otherwise(path: Path, rows: pd.DataFrame, facts: pd.DataFrame) -> list
     return problems
 
 
+def _field(facts: pd.DataFrame) -> pd.Series:
+    """Return the name of each row's field, "" where the row does not say it."""
+    plate, place, site = (facts[name] for name in REQUIRED)
+    whole = (plate != "") & (place != "") & _is_count(site)
+    return (plate + " " + place + " site " + site).where(whole, "")
+
+
 def _cell_rules(rows: pd.DataFrame, facts: pd.DataFrame) -> Rules:
     """Return what is checked of all cells but those that name files."""
     plate, place, site, compound, treatment, moa, control = (
@@ -293,10 +328,8 @@ def _cell_rules(rows: pd.DataFrame, facts: pd.DataFrame) -> Rules:
     )
     mechanisms = moa[(moa != "") & (treatment != "")].groupby(treatment).nunique()
     several = treatment.isin(mechanisms.index[mechanisms > 1])
-    whole = (plate != "") & (place != "") & _is_count(site)
-    cells = rows.assign(
-        Metadata_control_type=control, **{FIELD: plate + " " + place + " site " + site}
-    )
+    field = _field(facts)
+    cells = rows.assign(Metadata_control_type=control, **{FIELD: field})
     masks = {
         ("Metadata_Plate", "cell-empty"): (plate == "", "is empty"),
         ("Metadata_Site", "not-a-count"): (~_is_count(site), A_COUNT),
@@ -313,7 +346,7 @@ def _cell_rules(rows: pd.DataFrame, facts: pd.DataFrame) -> Rules:
             "is not a well: expected a row letter and a column number, as in B02",
         ),
         (FIELD, "field-twice"): (
-            whole & cells[FIELD].duplicated(keep=False),
+            (field != "") & field.duplicated(keep=False),
             "occurs more than once",
         ),
         ("Metadata_control_type", "control-type-unknown"): (
@@ -347,31 +380,44 @@ def _shared(rows: pd.DataFrame, files: pd.DataFrame) -> pd.DataFrame:
 
 
 def _file_rules(
-    rows: pd.DataFrame, files: pd.DataFrame, within: pd.DataFrame, home: str, must_exist: bool
+    rows: pd.DataFrame,
+    files: pd.DataFrame,
+    places: pd.DataFrame,
+    must_exist: bool,
+    leave_out: bool,
 ) -> Rules:
-    """Return what is checked of the names of files; `within` says which lie in the root `home`."""
-    shared = _shared(rows, files)
+    """Return what is checked of the names of files, which were found at `places`."""
+    found = places.map(lambda place: place.code == "")
+    shared = _shared(rows, files) & found
     rules: Rules = {}
     for channel in files:
-        name, paths = rows[f"FileName_{channel}"], files[channel]
+        name, paths, column = rows[f"FileName_{channel}"], files[channel], f"file of {channel}"
         empty = name.str.strip() == ""
+        code, text = (
+            places[channel].map(attrgetter(part)).mask(empty, "") for part in ("code", "text")
+        )
+        folder = rows[f"PathName_{channel}"].str.strip()
+        written = folder.where(folder == "", folder + "/") + name
         rules |= {
-            (name.name, "cell-empty"): (name, empty, "is empty"),
-            (f"file of {channel}", "file-outside"): (
-                paths,
-                ~within[channel] & ~empty,
-                f"lies outside the data root {home}",
-            ),
-            (f"file of {channel}", "file-shared"): (
+            (column, "file-outside"): (paths, code == "file-outside", text),
+            (column, "file-ambiguous"): (written, code == "file-ambiguous", text),
+            (column, "file-shared"): (
                 paths,
                 shared[channel] & ~empty,
                 "is named more than once: expected one file, or one Metadata_Tile or "
                 f"Frame_{channel} of it, per field and channel",
             ),
         }
-        if must_exist:
-            absent = within[channel] & ~empty & ~_each(paths, os.path.isfile, bool)
-            rules[f"file of {channel}", "file-missing"] = (paths, absent, "does not exist")
+        if leave_out:
+            continue
+        absent = found[channel] & ~empty & must_exist
+        absent &= ~_each(paths, os.path.isfile, bool)
+        missing = (code == "file-missing") | absent
+        where = paths.astype(str).where(absent, written)
+        rules |= {
+            (name.name, "cell-empty"): (name, empty, "is empty"),
+            (column, "file-missing"): (where, missing, text.mask(absent, "does not exist")),
+        }
     return rules
 
 
@@ -402,32 +448,76 @@ def _table(
     path: Path,
     rows: pd.DataFrame,
     channels: tuple[str, ...],
-    root: Path,
-    base: Path,
-    must_exist: bool,
-) -> tuple[pd.DataFrame, list[Problem], pd.DataFrame]:
+    finder: Finder,
+    must_exist: bool = False,
+    reading: Reading = PLAIN,
+) -> tuple[pd.DataFrame, list[Problem], pd.DataFrame, Path]:
     """Check the rows of `path`, text in every column.
 
-    Return the right ones typed and normalised, every problem, and every row's files. Image paths
-    are resolved against `base`, links followed, and must stay inside `root`. Where a column of
-    `REQUIRED` is missing, text stands in for it and is not checked. The index is the line in the
-    file less one.
+    Return the right ones typed and normalised, one per field, every problem, every field's files,
+    and the folder that holds them all. Where a column of `REQUIRED` is missing, text stands in for
+    it and is not checked. The index is the line in the file less one.
     """
     missing = [name for name in REQUIRED if name not in rows]
     rows = _filled(rows)
-    facts, files = _facts(rows), _files(rows, channels, base)
-    home = os.path.realpath(root)
-    inside = os.path.join(home, "")
-    within = files.apply(lambda paths: paths.str.startswith(inside))
-    rules = _cell_rules(rows, facts) | _file_rules(rows, files, within, home, must_exist)
+    facts = _facts(rows)
+    rows, first, problems = one_row_per_field(path, rows, _field(facts), reading)
+    files, places = find_images(rows, channels, finder)
+    leave_out = reading.incomplete == "leave-out"
+    rules = _file_rules(rows, files, places, must_exist, leave_out)
+    more, wrong = _problems(path, rules)
+    found = places.map(lambda place: place.code == "")
+    remote = places.map(lambda place: place.code == "file-remote")
+    if remote.to_numpy().any():
+        asked = [place.text for place in places.to_numpy()[remote.to_numpy()]]
+        problems.append(to_fetch(path, finder, asked))
+    problems += more
+    gone = first[wrong | remote.any(axis=1)]
+    planes = rows.filter(regex="^Frame_").join(files)
+    lines = first.index[first.index == first].sort_values()
+    rows, facts, files, found = (part.loc[lines] for part in (rows, facts, files, found))
     unchecked = [*missing, FIELD] if missing else []
-    problems, wrong = _problems(
-        path, {key: rule for key, rule in rules.items() if key[0] not in unchecked}
-    )
+    cells = {key: rule for key, rule in _cell_rules(rows, facts).items() if key[0] not in unchecked}
+    more, wrong = _problems(path, cells)
+    problems = sorted([*problems, *more], key=lambda problem: problem.row or 0)
+    problems += _read_otherwise(path, rows, facts) + notes(path, finder)
+    home = common_folder(finder, files.where(found))
+    right = ~wrong & ~rows.index.isin(gone)
+    table = _typed(rows[right], facts[right], files[right], os.path.join(home, ""))
+    if len(planes) > len(files):
+        table, more = _with_planes(path, table, planes, first)
+        problems += more
+    table = _with_functions(table, rows, _functions(rows), finder, home)
     named = rows[[f"FileName_{channel}" for channel in channels]].ne("").to_numpy()
-    table = _typed(rows[~wrong], facts[~wrong], files[~wrong], inside)
-    problems += _read_otherwise(path, rows, facts)
-    return table, problems, files.where(within & named)
+    return table, problems, files.where(found & named), Path(home)
+
+
+def _with_planes(
+    path: Path, table: pd.DataFrame, planes: pd.DataFrame, first: pd.Series
+) -> tuple[pd.DataFrame, list[Problem]]:
+    """Give each field the names, and pages, of all its planes' files, which lie in one folder."""
+    problems: list[Problem] = []
+    for name in planes:
+        parts = planes[name].astype(str).str.rpartition("/")
+        column = name if name.startswith("Frame_") else f"FileName_{name}"
+        table[column] = parts[2].groupby(first).agg("/".join)[table.index]
+        apart = parts[0].groupby(first).nunique() > 1
+        problems += listed(path, "planes-apart", apart.index[apart], lambda _: APART, column)
+    return table.drop(index={problem.row - 1 for problem in problems if problem.row}), problems
+
+
+def _with_functions(
+    table: pd.DataFrame, rows: pd.DataFrame, functions: list[str], finder: Finder, home: str
+) -> pd.DataFrame:
+    """Give the names of illumination functions that are found as those of images are."""
+    for name in functions:
+        named = rows.loc[table.index, [f"FileName_{name}", f"PathName_{name}"]]
+        paths, places = find_images(named, [name], finder)
+        found = places[name].map(lambda place: place.code == "") & named.iloc[:, 0].ne("")
+        whole = _each(paths[name], lambda one: one.removeprefix(os.path.join(home, "")))
+        for column, split in zip(named, (os.path.basename, os.path.dirname), strict=True):
+            table[column] = named[column].where(~found, _each(whole, split))
+    return table
 
 
 def _refuse(path: Path, problems: list[Problem]) -> None:
@@ -509,18 +599,13 @@ def examine_loaddata(
     path = Path(csv_path)
     rows, problems = _rows(path)
     rows, taken = canonical(path, rows)
-    channels, wrong = _columns(path, rows, REQUIRED)
-    problems += taken + wrong
+    rows = expanded(rows)
+    left, unknown = _left_out(path, rows, reading.channels)
+    channels, wrong = _columns(path, rows.drop(columns=left), REQUIRED)
+    channels = tuple(sorted(channels, key=(*reading.channels, *channels).index))
+    problems += taken + wrong + unknown
     if rows.empty or not channels:
         _refuse(path, problems)
-    root = path.parent if root is None else Path(root)
-    table, wrong, files = _table(path, rows, channels, root, path.parent, must_exist)
-    screen = Screen(
-        table_name(path),
-        table,
-        channels,
-        Path(os.path.realpath(root)),
-        False,
-        reading,
-    )
-    return screen, problems + wrong, files
+    finder = finder_of(path, root, reading.data)
+    table, wrong, files, home = _table(path, rows, channels, finder, must_exist, reading)
+    return Screen(table_name(path), table, channels, home, False, reading), problems + wrong, files
