@@ -113,6 +113,10 @@ LONGEST = 160
 HEADERS_AT_ONCE = 256
 
 
+#: Codes that say what was taken as what: all their items are printed.
+READ = ("table-read-as", "column-taken", "column-left", "values-missing", "values-read")
+
+
 SEVERITIES = ("error", "warning", "note")
 
 
@@ -1224,8 +1228,9 @@ def terminal(report: Report) -> str:
         for group in groups:
             lines.append(f"  {group['code']} ({group['n']:,}): {group['meaning']}")
             important = severity == "error" or group["code"] == "check-not-made"
-            if important or severity == "warning":
-                shown = group["items"][: PRINTED if important else 1]
+            read = group["code"] in READ
+            if important or read or severity == "warning":
+                shown = group["items"][: SHOWN if read else PRINTED if important else 1]
                 lines += [f"      {visible(readable(report, item))}" for item in shown]
                 more = group["n"] - len(shown)
                 lines += [f"      ... and {more:,} more"] if more > 0 else []
