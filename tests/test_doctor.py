@@ -39,7 +39,7 @@ from mcnn_book.check.examine import (
 from mcnn_book.simulate import bbbc021 as simulated_module
 from mcnn_book.workspace import find_root
 from mcnn_core.errors import InputError, MissingStageError
-from mcnn_core.readers import loaddata
+from mcnn_core.readers import tables
 from mcnn_core.readers.loaddata import read_loaddata
 
 CHANNELS = ("DNA", "Actin")
@@ -259,12 +259,12 @@ PLANTS = {
     "row-too-long": (text(lambda lines: lines.__setitem__(4, lines[4] + ",x,y")), 5, ""),
     "row-too-short": (text(lambda lines: lines.__setitem__(6, lines[6].rsplit(",", 3)[0])), 7, ""),
     "cell-empty": (set_cell("Metadata_Plate", " ", 3), 5, "Metadata_Plate"),
-    "not-a-count": (set_cell("Metadata_Site", "s1", 4), 6, "Metadata_Site"),
-    "not-a-dose": (set_cell("Metadata_Concentration", "1 uM", 8), 10, "Metadata_Concentration"),
+    "not-a-count": (set_cell("Metadata_Site", "1.5", 4), 6, "Metadata_Site"),
+    "not-a-dose": (set_cell("Metadata_Concentration", "1 mg", 8), 10, "Metadata_Concentration"),
     "not-a-well": (set_cell("Metadata_Well", "2B", 5), 7, "Metadata_Well"),
     "field-twice": (set_cell("Metadata_Site", "1", 1), 3, "plate, well and site"),
     "control-type-unknown": (
-        set_cell("Metadata_control_type", "neg", 0),
+        set_cell("Metadata_control_type", "other", 0),
         2,
         "Metadata_control_type",
     ),
@@ -482,6 +482,38 @@ PLANTS = {
         None,
         "Metadata_MoA",
     ),
+    "table-read-as": (
+        lambda folder, rows: rows.to_csv(index=False, sep=";"),
+        None,
+        "",
+    ),
+    "column-taken": (
+        with_rows(lambda rows: rows.rename(columns={"Metadata_MoA": "Metadata_moa"})),
+        1,
+        "Metadata_moa",
+    ),
+    "column-left": (
+        with_rows(lambda rows: rows.assign(Metadata_pert_iname="x")),
+        1,
+        "Metadata_pert_iname",
+    ),
+    "values-missing": (set_cell("Metadata_MoA", "NA", 0), 1, "Metadata_MoA"),
+    "values-read": (set_cell("Metadata_Site", "Site 1", 0), 1, "Metadata_Site"),
+    "dose-not-taken": (
+        with_rows(lambda rows: rows.rename(columns={"Metadata_Concentration": "Metadata_Dose_mg"})),
+        1,
+        "Metadata_Dose_mg",
+    ),
+    "control-likely": (
+        with_rows(
+            lambda rows: rows.assign(
+                Metadata_Compound=rows["Metadata_Compound"].replace("DMSO", "vehicle"),
+                Metadata_control_type="",
+            )
+        ),
+        2,
+        "Metadata_control_type",
+    ),
     "batches-unknown": (set_cell("Metadata_Batch", "", 5), 7, "Metadata_Batch"),
     "check-not-made": (with_rows(lambda rows: rows.drop(columns="Metadata_Plate")), None, ""),
 }
@@ -608,7 +640,7 @@ def test_errors_of_all_kinds_come_together_and_good_rows_are_still_checked(copy)
 
 def test_beyond_a_limit_problems_are_counted_and_not_listed(copy, monkeypatch):
     monkeypatch.setattr(examine, "KEPT", 5)
-    monkeypatch.setattr(loaddata, "KEPT", 5)
+    monkeypatch.setattr(tables, "KEPT", 5)
     bad = with_rows(lambda rows: rows.assign(Metadata_Well="2B", PathName_Actin="elsewhere"))
     report = examined(
         copy,
@@ -651,7 +683,7 @@ def test_missing_column_and_bad_cells_are_told_together(copy):
 # --------------------------------------------------------------------- other screens
 
 
-@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe\x00bad", b'a,"b\n1'])
+@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe\x00ba", b'a,"b\n1'])
 def test_table_unreadable(tmp_path, content):
     if content is not None:
         (tmp_path / "screen.csv").write_bytes(content)
@@ -665,7 +697,6 @@ def test_table_unreadable(tmp_path, content):
     [
         ("simulated", ""),
         ("bbbc021", ""),
-        ("plates.xlsx", ""),
         ("kimorph", "/nowhere"),
         ("bbbc021", "/nowhere"),
     ],

@@ -122,6 +122,10 @@ TOLD = ("check-not-made", "image-read-as", "values-changed", "sizes-cut")
 HEADERS_AT_ONCE = 256
 
 
+#: Codes that say what was taken as what: all their items are printed.
+READ = ("table-read-as", "column-taken", "column-left", "values-missing", "values-read")
+
+
 SEVERITIES = ("error", "warning", "note")
 
 
@@ -1267,8 +1271,9 @@ def terminal(report: Report) -> str:
         for group in groups:
             lines.append(f"  {group['code']} ({group['n']:,}): {group['meaning']}")
             important = severity == "error" or group["code"] in TOLD
-            if important or severity == "warning":
-                shown = group["items"][: PRINTED if important else 1]
+            read = group["code"] in READ
+            if important or read or severity == "warning":
+                shown = group["items"][: SHOWN if read else PRINTED if important else 1]
                 lines += [f"      {visible(readable(report, item))}" for item in shown]
                 more = group["n"] - len(shown)
                 lines += [f"      ... and {more:,} more"] if more > 0 else []

@@ -12,74 +12,89 @@ from mcnn_core.screen import _each, _is_dmso
 
 #: Spellings of every known column, in the order in which they are preferred. Compared by `key`: in
 #: any case, with or without Image_ and Metadata_ before it, whatever stands between its words.
-SPELLINGS: dict[str, list[str]] = {
-    "Metadata_Plate": (
-        "Barcode, Plate_Barcode, Assay_Plate_Barcode, Assay_Plate, AssayPlate_Barcode, PlateID, "
-        "Plate_Name, PlateName, Plate_Number, Plate_Code, Destination_Plate_Barcode, "
-        "Destination_Plate_Name, Destination_Plate"
-    ).split(", "),
-    "Metadata_Well": (
-        "Well_Position, Well_ID, Well_Name, Well_Label, Well_Pos, Well_Location, Well_Number, "
-        "Well_Coordinate, Plate_Well, Destination_Well, Dest_Well"
-    ).split(", "),
-    "Metadata_Site": (
-        "Field, FieldID, Field_Index, Field_Number, Field_of_View, FOV, Fld, SiteID, Site_Number, "
-        "Image_Site, Imaging_Site, Position, Spot, Tile_Number"
-    ).split(", "),
-    "Metadata_Compound": (
-        "pert_iname, pert_name, Compound_Name, Cpd_Name, Cpd, Drug_Name, Drug, Treatment_Name, "
-        "Perturbation_Name, Perturbation, Perturbagen, Molecule_Name, Molecule, Chemical_Name, "
-        "Chemical, Substance_Name, Substance, Reagent_Name, Compound_ID, CompoundNo, Cpd_ID, "
-        "Drug_ID, broad_sample, broad_id, pert_id, JCP2022, Sample_ID, InChIKey, siRNA, siRNA_ID, "
-        "siRNA_Identifier, sgRNA, Gene_Symbol, Symbol, Gene_Name, Gene, GeneID, Treatment"
-    ).split(", "),
-    "Metadata_Concentration": (
-        "Conc, Dose, pert_dose, pert_idose, Compound_Concentration, Compound_Conc, Compound_Dose, "
-        "Drug_Concentration, Drug_Conc, Drug_Dose, Final_Concentration, Final_Conc, Final_Dose, "
-        "Treatment_Concentration, Treatment_Dose, Concentration_Value, Dose_Value, Dosage, "
-        "mmoles_per_liter, mmoles_per_liter2"
-    ).split(", "),
-    "Metadata_MoA": (
-        "Mechanism_of_Action, Mode_of_Action, Mechanism, MoAs, MoA_Name, pert_moa, Compound_MoA, "
-        "Drug_MoA, Clinical_MoA, MoA_Class"
-    ).split(", "),
-    "Metadata_Replicate": (
-        "Replicate_Number, Replicate_ID, Rep, Repl, Rep_Number, Plate_Replicate, "
-        "Treatment_Replicate, Biological_Replicate"
-    ).split(", "),
-    "Metadata_Batch": (
-        "Batch_ID, Batch_Name, Batch_Number, Plate_Batch, Imaging_Batch, Experiment_Batch, "
-        "Screening_Batch, Run, RunID, Run_Number, Week, Experiment, Experiment_ID, Experiment_Name"
-    ).split(", "),
-    "Metadata_control_type": (
-        "Control, ControlStatus, pert_type, Well_Type, Well_Role, WellAnno, Sample_Type, "
-        "Sample_Role, Compound_Type, Treatment_Type, Role, Content"
-    ).split(", "),
+SPELLINGS = {
+    column: text.split(", ")
+    for column, text in {
+        "Metadata_Plate": (
+            "Barcode, Plate_Barcode, Assay_Plate_Barcode, Assay_Plate, AssayPlate_Barcode, PlateID, "
+            "Plate_Name, PlateName, Plate_Number, Plate_Code, Destination_Plate_Barcode, "
+            "Destination_Plate_Name, Destination_Plate"
+        ),
+        "Metadata_Well": (
+            "Well_Position, Well_ID, Well_Name, Well_Label, Well_Pos, Well_Location, Well_Number, "
+            "Well_Coordinate, Plate_Well, Destination_Well, Dest_Well"
+        ),
+        "Metadata_Site": (
+            "Field, FieldID, Field_Index, Field_Number, Field_of_View, FOV, Fld, SiteID, Site_Number, "
+            "Image_Site, Imaging_Site, Position, Spot, Tile_Number"
+        ),
+        "Metadata_Compound": (
+            "pert_iname, pert_name, Compound_Name, Cpd_Name, Cpd, Drug_Name, Drug, Treatment_Name, "
+            "Perturbation_Name, Perturbation, Perturbagen, Molecule_Name, Molecule, Chemical_Name, "
+            "Chemical, Substance_Name, Substance, Reagent_Name, Compound_ID, CompoundNo, Cpd_ID, "
+            "Drug_ID, broad_sample, broad_id, pert_id, JCP2022, Sample_ID, InChIKey, siRNA, siRNA_ID, "
+            "siRNA_Identifier, sgRNA, Gene_Symbol, Symbol, Gene_Name, Gene, GeneID, Treatment"
+        ),
+        "Metadata_Concentration": (
+            "Conc, Dose, pert_dose, pert_idose, Compound_Concentration, Compound_Conc, Compound_Dose, "
+            "Drug_Concentration, Drug_Conc, Drug_Dose, Final_Concentration, Final_Conc, Final_Dose, "
+            "Treatment_Concentration, Treatment_Dose, Concentration_Value, Dose_Value, Dosage, "
+            "mmoles_per_liter, mmoles_per_liter2"
+        ),
+        "Metadata_MoA": (
+            "Mechanism_of_Action, Mode_of_Action, Mechanism, MoAs, MoA_Name, pert_moa, Compound_MoA, "
+            "Drug_MoA, Clinical_MoA, MoA_Class"
+        ),
+        "Metadata_Replicate": (
+            "Replicate_Number, Replicate_ID, Rep, Repl, Rep_Number, Plate_Replicate, "
+            "Treatment_Replicate, Biological_Replicate"
+        ),
+        "Metadata_Batch": (
+            "Batch_ID, Batch_Name, Batch_Number, Plate_Batch, Imaging_Batch, Experiment_Batch, "
+            "Screening_Batch, Run, RunID, Run_Number, Week, Experiment, Experiment_ID, Experiment_Name"
+        ),
+        "Metadata_control_type": (
+            "Control, ControlStatus, pert_type, Well_Type, Well_Role, WellAnno, Sample_Type, "
+            "Sample_Role, Compound_Type, Treatment_Type, Role, Content"
+        ),
+    }.items()
 }
 
 
 #: A well's row and column, where no column names the well.
-ROW = "Row, Well_Row, Plate_Row, RowID, Row_Index, Row_Name, Row_Number".split(", ")
-COLUMN = (
-    "Column, Col, Well_Column, Well_Col, Plate_Column, Plate_Col, ColumnID, ColID, Column_Index, "
-    "Col_Index, Column_Name, Column_Number"
-).split(", ")
+ROW, COLUMN = (
+    text.split(", ")
+    for text in (
+        "Row, Well_Row, Plate_Row, RowID, Row_Index, Row_Name, Row_Number",
+        "Column, Col, Well_Column, Well_Col, Plate_Column, Plate_Col, ColumnID, ColID, "
+        "Column_Index, Col_Index, Column_Name, Column_Number",
+    )
+)
 
 
 #: The unit of the doses, where it stands in a column of its own.
-UNIT = (
-    "Concentration_Unit, Concentration_Units, Conc_Unit, Conc_Units, Dose_Unit, Dose_Units, "
-    "pert_dose_unit, Compound_Concentration_Unit, Compound_Concentration_Units"
-).split(", ")
+UNIT = [
+    f"{name}_{unit}"
+    for name in (
+        "Concentration",
+        "Conc",
+        "Dose",
+        "pert_dose",
+        "Compound_Concentration",
+        "Drug_Dose",
+    )
+    for unit in ("Unit", "Units")
+]
 
 
 #: What programs write where something is missing, compared in any case.
-MISSING = frozenset(
-    "na n/a n.a. n.a #n/a #na #nv <na> nan -nan none null nil nat \\n . .. - -- --- – — ? "
-    "#null! #num! #value! #ref! #div/0! #name? 1.#qnan -1.#ind 1.#ind na_character_ na_real_ "
-    "(empty) (blank) (null) [null] (none) <none> <null> undefined missing not_available "
-    "not_applicable not_known".split()
-) | {"not available", "not applicable", "not known"}
+_MISSING = (
+    "na, n/a, n.a., n.a, #n/a, #na, #nv, <na>, nan, -nan, none, null, nil, nat, \\n, ., .., -, --, "
+    "---, \u2013, \u2014, ?, #null!, #num!, #value!, #ref!, #div/0!, #name?, 1.#qnan, -1.#ind, "
+    "1.#ind, na_character_, na_real_, (empty), (blank), (null), [null], (none), <none>, <null>, "
+    "undefined, missing, not available, not applicable, not known, not_available, not_applicable"
+)
+MISSING = frozenset(_MISSING.split(", "))
 
 
 #: What also says that a mechanism is missing.
@@ -107,31 +122,30 @@ UNITS = {
 }
 
 
-#: Columns whose name says millimolar, but that hold micromolar wherever they are in use.
-HOLD_MICROMOLAR = ("mmolesperliter", "mmolesperliter2")
-
-
 #: What a column of doses is called that is not among the spellings.
 LIKE_A_DOSE = re.compile(
-    r"conc(?!lu)|dose|dosage|titrat|dilut|molar|[\s_(\[-][pnumµμ]M[)\]]?$|[pnum]g[\W_]?(per_)?m?l",  # noqa: RUF001
+    r"conc(?!lu)|dose|dosage|titrat|dilut|molar|[\s_(\[-][pnum\u00b5\u03bc]M[)\]]?$|[pnum]g[\W_]?(per_)?m?l",
     re.ASCII,
 )
 
 
 #: What control types are called, as `key` returns it.
 CONTROL_TYPES = {
-    "negcon": (
-        "negcon negativecontrol negative neg negctrl negctl negcontrol ctlneg controlnegative "
-        "vehicle vehiclecontrol solvent solventcontrol dmso dmsocontrol ctlvehicle ctluntrt "
-        "untreated untreatedcontrol mock ctlvector"
-    ).split(),
-    "poscon": (
-        "poscon positivecontrol positive pos posctrl posctl poscontrol ctlpos controlpositive"
-    ).split(),
-    "trt": (
-        "trt treatment treated trtcp trtsh trtoe trtxpr sample test testcompound compound "
-        "experimental library treatmentwell"
-    ).split(),
+    kind: text.split()
+    for kind, text in {
+        "negcon": (
+            "negcon negativecontrol negative neg negctrl negctl negcontrol ctlneg controlnegative "
+            "vehicle vehiclecontrol solvent solventcontrol dmso dmsocontrol ctlvehicle ctluntrt "
+            "untreated untreatedcontrol mock ctlvector"
+        ),
+        "poscon": (
+            "poscon positivecontrol positive pos posctrl posctl poscontrol ctlpos controlpositive"
+        ),
+        "trt": (
+            "trt treatment treated trtcp trtsh trtoe trtxpr sample test testcompound compound "
+            "experimental library"
+        ),
+    }.items()
 }
 
 
@@ -140,11 +154,12 @@ A_CONTROL = ("control", "ctrl", "ctl", "con", "true", "yes")
 
 
 #: Compounds that are hardly any, as `key` returns them.
-LIKE_A_CONTROL = frozenset(
+_LIKE_A_CONTROL = (
     "vehicle vehiclecontrol solvent solventcontrol untreated notreatment nocompound nodrug mock "
     "control controls ctrl negativecontrol negcontrol negctrl negcon neg nc water h2o pbs medium "
-    "media mediaonly cellsonly empty emptywell blank nontargeting scrambled scramble dms0".split()
+    "media mediaonly cellsonly empty emptywell blank nontargeting scrambled scramble"
 )
+LIKE_A_CONTROL = frozenset(_LIKE_A_CONTROL.split())
 
 
 # ------------------------------------------------------------------------------ cells
@@ -167,7 +182,7 @@ def well(text: str) -> str:
 
     Up to AF48, of 1,536 wells.
     """
-    between = r"[\s_\-‐-–:;,./|]*"
+    between = r"[\s_\-\u2010-\u2013:;,./|]*"
     plain = re.sub(r"^[(\[]|[)\]]$|^well(?![a-z])" + between, "", text.strip(), flags=re.IGNORECASE)
     found = re.fullmatch(
         rf"(?:row{between})?([A-Z]|A[A-F]){between}(?:col(?:umn)?{between})?0*([1-9]|[1-3]\d|4[0-8])",
@@ -234,8 +249,9 @@ def is_control(text: str) -> bool:
 
 def vehicle(compound: str) -> str:
     """Return "DMSO" for what is DMSO and its share ("DMSO 0.1 %", "0.1% dmso"); else as it is."""
-    share = r"[\s_(@-]*(v/v|vol)?[\s_]*(\d+([.,]\d+)?)?[\s_]*(%|percent|pct)?[\s_]*(\(?v/v\)?|vol)?[\s)]*"
-    name = r"(dmso|di[\s-]?methyl[\s-]?sulf?ph?oxide|dimethylsulfoxide|dimethyl sulfoxide)"
+    mark = r"[\s_]*(%|percent|pct)?[\s_]*(\(?v/v\)?|vol)?[\s)]*"
+    share = r"[\s_(@-]*(\d+([.,]\d+)?)?" + mark
+    name = r"(dmso|dimethyl[\s-]?sulf?ph?oxide|dimethyl[\s-]?sulfoxide)"
     word = r"[\s_(-]*(control|ctrl|vehicle|only|solvent|negcon)?[\s)]*"
     pattern = rf"({word}{share})?{name}{word}({share})?{word}"
     text = compound.strip()
@@ -293,7 +309,8 @@ def _names_images(column: str) -> bool:
 
 def _without_missing(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
     """Empty every cell that says it is missing, but for names of files; count them in one note."""
-    found, said = {}, set()
+    found: dict[str, int] = {}
+    said: set[str] = set()
     for column in [name for name in rows if not _names_images(name)]:
         words = MISSING | UNKNOWN if _meaning(column, "Metadata_MoA") else MISSING
         kinds = {text for text in rows[column].unique() if text.strip().casefold() in words}
@@ -303,9 +320,9 @@ def _without_missing(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list
             found[column], said = int(gone.sum()), said | {text.strip() for text in kinds}
     if not found:
         return rows, []
-    words = ", ".join(sorted(said)[:5]) + " …" * (len(said) > 5)
+    spelt = ", ".join(sorted(said)[:5]) + " …" * (len(said) > 5)
     places = ", ".join(f"{column} {n:,}" for column, n in found.items())
-    text = f"{sum(found.values()):,} cells say {words} and count as empty: {places}"
+    text = f"{sum(found.values()):,} cells say {spelt} and count as empty: {places}"
     return rows, [note(path, text, "values-missing", next(iter(found)))]
 
 
@@ -339,7 +356,7 @@ def _both(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
         doses = cells[cells != ""].map(micromolar).map(_is_number)
         if key(name) != "compoundconcentration" or doses.mean() > 0.5 or doses.empty:
             continue
-        parts = cells.str.extract(r"^(.*?)(?:[_@|\s]+([0-9.,]+(?:e-?\d+)?(?:\s*[a-zµμ]*M)?))?$")  # noqa: RUF001
+        parts = cells.str.extract(r"^(.*?)(?:[_@|\s]+([0-9.,]+(?:e-?\d+)?(?:\s*[^\W\d]?M)?))?$")
         made = {"Metadata_Compound": parts[0], "Metadata_Concentration": parts[1]}
         made = {column: part.fillna("") for column, part in made.items() if column not in rows}
         if made:
@@ -404,9 +421,9 @@ def _fits(cells: pd.Series, column: str) -> bool:
         "Metadata_Replicate": lambda text: number(text).isdigit(),
         "Metadata_Site": lambda text: number(text).isdigit(),
         "Metadata_Well": lambda text: well(text) != "",
-        "Metadata_control_type": lambda text: control_type(text) in CONTROL_TYPES
-        or is_control(text)
-        or key(text) in ("false", "no"),
+        "Metadata_control_type": lambda text: (
+            control_type(text) in CONTROL_TYPES or is_control(text) or key(text) in ("false", "no")
+        ),
     }
     if column == "Metadata_Concentration":
         return bool(filled.map(micromolar).map(_is_number).any())
@@ -468,9 +485,7 @@ def _wells(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]
 def _doses_left(path: Path, rows: pd.DataFrame) -> list[Problem]:
     """Name every column that looks like a dose and is not taken, and how many doses it pools."""
     problems = []
-    treatment = [
-        name for name in ("Metadata_Compound", "Metadata_Concentration") if name in rows
-    ]
+    treatment = [name for name in ("Metadata_Compound", "Metadata_Concentration") if name in rows]
     for name in rows:
         if name in SPELLINGS or _names_images(name) or name.endswith(" as written"):
             continue
@@ -501,7 +516,9 @@ def read_as(path: Path, column: str, written: pd.Series, read: pd.Series) -> lis
     """
 
     def plain(cells: pd.Series) -> pd.Series:
-        return _each(cells, lambda text: re.sub(r"(?<![\d.])0+(?=\d)|\.0*$", "", text.strip().lower()))
+        return _each(
+            cells, lambda text: re.sub(r"(?<![\d.])0+(?=\d)|\.0*$", "", text.strip().lower())
+        )
 
     changed = (plain(written) != plain(read)) & (read != "")
     if not changed.any():
