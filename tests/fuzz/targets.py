@@ -24,8 +24,8 @@ from PIL import Image
 from mcnn_core.errors import InputError, MissingStageError
 from mcnn_core.machine.files import sha256
 from mcnn_core.readers.bbbc021 import read_bbbc021
-from mcnn_core.readers.imagehts import read_wells
 from mcnn_core.readers.formats import Pages
+from mcnn_core.readers.imagehts import read_wells
 from mcnn_core.readers.images import Picture, image_header, read_image
 from mcnn_core.readers.loaddata import read_loaddata
 from mcnn_core.readers.ontology import read_gaf, read_obo
