@@ -22,7 +22,6 @@ from mcnn_book.check.examine import check
 from mcnn_book.sheets import copy_fields, example_rows
 from mcnn_book.words import answers, facts
 from mcnn_book.workspace import Workspace
-from mcnn_core.errors import InputError
 from mcnn_core.machine.files import read_json
 from mcnn_core.readers.images import check_headers, read_field
 from mcnn_core.readers.loaddata import read_loaddata
