@@ -288,9 +288,19 @@ PLANTS = {
         "FileName_DNA",
     ),
     "file-unsuitable": (
-        image(lambda path, whole: tifffile.imwrite(path, whole.astype(np.float32)), 2, "Actin"),
+        image(lambda path, whole: tifffile.imwrite(path, whole.astype(complex)), 2, "Actin"),
         4,
         "FileName_Actin",
+    ),
+    "image-read-as": (
+        image(lambda path, whole: tifffile.imwrite(path, whole, photometric="miniswhite"), 2),
+        None,
+        "",
+    ),
+    "values-changed": (
+        image(lambda path, whole: tifffile.imwrite(path, whole + 0.25), 2),
+        None,
+        "",
     ),
     "file-size-differs": (
         image(lambda path, whole: tifffile.imwrite(path, whole[:-1]), 1),
@@ -523,6 +533,7 @@ ELSEWHERE = {
     "annotation-of-nothing",
     "file-of-another-field",
     "layout-wrong",
+    "sizes-cut",
     "plate-not-fetched",
     "disk-small",
     "memory-small",

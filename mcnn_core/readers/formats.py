@@ -300,7 +300,9 @@ def _whole(path: str, page: tifffile.TiffPage) -> np.ndarray:
         return page.asarray()
     with TiffImageFile(path) as image:
         image.seek(page.index)
-        return np.array(image)
+        pixels = np.array(image)
+    # Pillow inverts 8 bits whose white is zero, and only those.
+    return 255 - pixels if (page.photometric, str(page.dtype)) == (0, "uint8") else pixels
 
 
 def _behind(page: tifffile.TiffPage, offset: int) -> np.ndarray:

@@ -65,7 +65,7 @@ def test_damaged_files_are_read_or_refused(target, tmp_path):
 
 
 def test_good_files_are_read(tmp_path):
-    for name in ("table", "tiff", "jpeg", "conf", "checkpoint"):
+    for name in ("table", "tiff", "jpeg", "png", "conf", "checkpoint"):
         TARGETS[name].read(emptied(tmp_path / "in"), TARGETS[name].seeds()[0])
 
 
