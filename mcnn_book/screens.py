@@ -10,9 +10,11 @@ import numpy as np
 from mcnn_book.simulate import bbbc021, cells, kimorph
 from mcnn_book.simulate.field_statistics import field_statistics
 from mcnn_core.errors import InputError
+from mcnn_core.machine.files import write_table
 from mcnn_core.readers.bbbc021 import BBBC021_CHANNELS, read_bbbc021
 from mcnn_core.readers.imagehts import EMPTY, KIMORPH_FIELD, read_imagehts, read_wells
 from mcnn_core.readers.images import read_field
+from mcnn_core.readers.incomplete import leave_out, wells_lost
 from mcnn_core.readers.loaddata import read_loaddata
 from mcnn_core.readers.reading import PLAIN, Reading
 from mcnn_core.readers.tables import is_table
@@ -88,11 +90,26 @@ def open_screen(
             )
         return screen
     if is_table(name):
-        return read_loaddata(name, reading=reading)
+        return _complete(read_loaddata(name, reading=reading), Path(out))
     raise InputError(
         "a screen is simulated, bbbc021, kimorph, or the path of a LoadData .csv",
         [f"screen {name!r}"],
     )
+
+
+def _complete(screen: Screen, out: Path) -> Screen:
+    """Leave out what lacks an image, if that is how it is read, and list it in ``left_out.csv``."""
+    if screen.reading.incomplete != "leave-out":
+        return screen
+    rest, left = leave_out(screen)
+    write_table(out / "left_out.csv", left)
+    lost = wells_lost(screen.table, rest.table)
+    print(
+        f"{len(screen.table) - len(rest.table):,} of {len(screen.table):,} fields lack an image or "
+        f"have a damaged one and are left out; {out / 'left_out.csv'} lists them. Wells that have "
+        f"no other: {', '.join(lost) or 'none'}"
+    )
+    return rest
 
 
 def _real_kimorph(data: Path) -> Screen:

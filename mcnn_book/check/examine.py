@@ -44,6 +44,7 @@ from mcnn_core.readers.images import (
     read_image,
     read_picture,
 )
+from mcnn_core.readers.incomplete import INCOMPLETE, fault, wells_lost
 from mcnn_core.readers.loaddata import DEFAULTS, examine_loaddata
 from mcnn_core.readers.reading import PLAIN, Reading
 from mcnn_core.readers.tables import is_table
@@ -123,7 +124,10 @@ HEADERS_AT_ONCE = 256
 
 
 #: Codes that say what was taken as what: all their items are printed.
-READ = ("table-read-as", "column-taken", "column-left", "values-missing", "values-read")
+READ = (
+    *("table-read-as", "column-taken", "column-left", "values-missing", "values-read"),
+    *("channels-left", "paths-moved", "planes-taken", "well-without-image", "field-incomplete"),
+)
 
 
 SEVERITIES = ("error", "warning", "note")
@@ -167,6 +171,8 @@ class Report:
     command : str
         The command that builds the book; "" where there is none.
     plates : int
+    instead : dict of str to str
+        Code that stands for another: what is left out is no error.
     lines : bool
         Whether the screen's fields are lines of a table.
     """
@@ -182,6 +188,7 @@ class Report:
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     command: str = ""
     lines: bool = True
+    instead: dict[str, str] = field(default_factory=dict)
 
     def add(
         self, code: str, text: str, file: str = "", index: int | None = None, column: str = ""
@@ -190,6 +197,7 @@ class Report:
 
         `index` is that of the row in the table; the imageHTS layout has no such table.
         """
+        code = self.instead.get(code, code)
         self.added[code] += 1
         if self.added[code] <= KEPT:
             row = int(index) + 1 if self.lines and index is not None else None
@@ -286,19 +294,10 @@ def _called(table: pd.DataFrame, index: int) -> str:
 
 def _header(picture: Picture) -> tuple[int, int, str] | tuple[str, str]:
     """Return height, width and type of an image, or code and message of what is wrong with it."""
-    absent = [path for path in picture.files if not os.path.exists(path)]
-    if absent:
-        return "file-missing", f"{absent[0]}: the file does not exist"
     try:
         return image_header(picture)
     except InputError as error:
-        return _fault(error, picture), error.what
-
-
-def _fault(error: InputError, picture: Picture) -> str:
-    """Return the code of what is wrong with an image."""
-    said = error.what.removeprefix(picture.path)
-    return "file-unreadable" if said.startswith((": not a re", ": trunc")) else "file-unsuitable"
+        return fault(error, picture), error.what
 
 
 def _images(screen: Screen, files: pd.DataFrame) -> dict[int, list[Picture | None]]:
@@ -340,7 +339,8 @@ def _headers(
     places: dict[Picture, tuple[int, str]] = {}
     for one, place in first.items():
         places.setdefault(one.whole, place)
-    facts = _opened(report, places, workers, progress)
+    facts, damaged = _opened(report, places, workers, progress)
+    screen = _incomplete(report, screen, images, damaged)
     if not facts:
         report.add(
             "check-not-made", "size, depth and pixels of the images: no file could be opened"
@@ -351,7 +351,7 @@ def _headers(
         screen, text = crop(screen, shapes)
         if text:
             report.add("sizes-cut", text)
-            images = _images(screen, files)
+            images = images | _images(screen, files.loc[screen.table.index])
             first = _first(images, files)
     common, sizes, wrong = field_sizes(first, shapes)
     for one, text in wrong.items():
@@ -366,6 +366,39 @@ def _headers(
     )
     usable = [all(one and sizes.get(one) == common for one in places) for places in images.values()]
     return screen, np.array(usable), common
+
+
+def _incomplete(
+    report: Report,
+    screen: Screen,
+    images: dict[int, list[Picture | None]],
+    damaged: set[Picture],
+) -> Screen:
+    """Say which fields lack an image; return the screen without them if they are left out."""
+    rows = [
+        row
+        for row in screen.table.index
+        if any(one and one.whole in damaged for one in images[row])
+    ]
+    if not rows:
+        return screen
+    rest = screen.table.drop(index=rows)
+    lost = wells_lost(screen.table, rest)
+    text = (
+        f"{len(rows):,} of {len(screen.table):,} fields lack an image or have a damaged one; "
+        + (
+            f"{len(lost):,} wells have no other: {', '.join(lost[:SHOWN])}"
+            if lost
+            else "no well is lost"
+        )
+    )
+    if screen.reading.incomplete != "leave-out":
+        report.add("field-incomplete", text)
+        return screen
+    report.add("field-left-out", text)
+    if rest.empty:
+        report.add("table-empty", "no field has all its images")
+    return replace(screen, table=rest)
 
 
 def _depths(
@@ -393,13 +426,17 @@ def _depths(
 
 def _opened(
     report: Report, places: dict[Picture, tuple[int, str]], workers: int, progress: bool
-) -> dict[Picture, tuple[int, int, str]]:
-    """Return height, width and type of the images with a good header; report the others."""
+) -> tuple[dict[Picture, tuple[int, int, str]], set[Picture]]:
+    """Return height, width and type of the images with a good header; report the others.
+
+    Return also which are missing or damaged.
+    """
     todo = list(places)
     parts = [
         todo[start : start + HEADERS_AT_ONCE] for start in range(0, len(todo), HEADERS_AT_ONCE)
     ]
     found: dict[Picture, tuple[int, int, str]] = {}
+    damaged: set[Picture] = set()
     with (
         ThreadPoolExecutor(workers) as pool,
         tqdm(total=len(todo), unit="file", desc="headers", disable=not progress) as bar,
@@ -411,10 +448,11 @@ def _opened(
                 if len(fact) == 2:
                     row, channel = places[one]
                     report.add(*fact, one.path, row, f"FileName_{channel}")
+                    damaged |= {one} if fact[0] in INCOMPLETE else set()
                 else:
                     found[one] = fact
             bar.update(len(part))
-    return found
+    return found, damaged
 
 
 # -------------------------------------------------------------------------------- pixels
@@ -490,7 +528,7 @@ def _measured(screen: Screen, rows: list[int], workers: int, progress: bool) -> 
                 dull = bool((small == np.median(small)).mean() >= ONE_VALUE)
                 found[-1] |= measure(image) | {"dull": dull, "notes": notes}
             except InputError as error:
-                found[-1] |= {"wrong": error.what, "code": _fault(error, one)}
+                found[-1] |= {"wrong": error.what, "code": fault(error, one)}
         return found
 
     jobs = zip(rows, pictures(sample), strict=True)
@@ -1173,10 +1211,12 @@ def check(
         _refused(report, error)
         return report
     report.name, report.root = screen.name, os.path.join(screen.root, "")
+    if reading.incomplete == "leave-out":
+        report.instead = dict.fromkeys(INCOMPLETE, "field-left-out")
     missing = {one.column for one in report.problems if one.code == "column-missing"}
     missing &= set(REQUIRED)
-    screen, usable, shape = _headers(report, screen, files, workers, progress)
     wrong, surrogate = len(files) - len(screen.table), ""
+    screen, usable, shape = _headers(report, screen, files, workers, progress)
     if wrong:
         report.add(
             "check-not-made",

@@ -22,6 +22,7 @@ from mcnn_core.readers.places import (
     to_fetch,
 )
 from mcnn_core.readers.planes import one_row_per_field
+from mcnn_core.readers.platemap import with_platemap
 from mcnn_core.readers.reading import PLAIN, Reading
 from mcnn_core.readers.spelling import (
     canonical,
@@ -599,6 +600,9 @@ def examine_loaddata(
     path = Path(csv_path)
     rows, problems = _rows(path)
     rows, taken = canonical(path, rows)
+    if reading.platemap:
+        rows, said = with_platemap(path, rows, reading.platemap)
+        taken += said
     rows = expanded(rows)
     left, unknown = _left_out(path, rows, reading.channels)
     channels, wrong = _columns(path, rows.drop(columns=left), REQUIRED)

@@ -74,7 +74,7 @@ def split(whole: str) -> Named:
     if scheme and (kind := scheme[1].lower()) != "file":
         address = urlsplit(whole)
         path = unquote(address.path) if "//" in whole else whole
-        return Named(kind, True, (address.netloc, *filter(None, path.split("/"))))
+        return Named(kind, True, tuple(part for part in (address.netloc, *path.split("/")) if part))
     if scheme:
         whole = urlsplit(whole).netloc.replace("localhost", "") + unquote(urlsplit(whole).path)
         whole = re.sub(r"^/(?=[A-Za-z]:/)", "", whole)
@@ -312,11 +312,11 @@ def find_images(
     places = [found[number] for number in range(len(asked))]
     codes, kinds = pd.factorize(pd.array([place.path for place in places], dtype=str))
     paths = {key: pd.Categorical.from_codes(codes[those], kinds) for key, those in numbers.items()}
-    kept = {
+    there = {
         key: pd.Series([places[number] for number in those], rows.index)
         for key, those in numbers.items()
     }
-    return pd.DataFrame(paths, rows.index), pd.DataFrame(kept, rows.index)
+    return pd.DataFrame(paths, rows.index), pd.DataFrame(there, rows.index)
 
 
 def notes(path: Path, finder: Finder) -> list[Problem]:
@@ -345,7 +345,7 @@ def to_fetch(path: Path, finder: Finder, folders: Iterable[str]) -> Problem:
 
 
 def common_folder(finder: Finder, files: pd.DataFrame) -> str:
-    """Return the folder that holds all files: the first root, or what it has in common with others."""
+    """Return the folder that holds all files: the first root, or one above it."""
     folders = {
         os.path.dirname(name) for column in files for name in files[column].dropna().unique()
     }
