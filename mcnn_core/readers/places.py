@@ -61,8 +61,8 @@ def expanded(rows: pd.DataFrame) -> pd.DataFrame:
     for column in [name for name in rows if name.startswith("URL_") and name[4:]]:
         if f"FileName_{column[4:]}" not in rows:
             parts = rows[column].str.strip().str.extract(r"^(?:(.*)[/\\])?([^/\\]*)$").fillna("")
-            names = {f"FileName_{column[4:]}": parts[1], f"PathName_{column[4:]}": parts[0]}
-            rows = rows.drop(columns=column).assign(**names)
+            both = {f"FileName_{column[4:]}": parts[1], f"PathName_{column[4:]}": parts[0]}
+            rows = rows.drop(columns=column).assign(**both)
     names = [name[9:] for name in rows if name.startswith("FileName_") and name[9:]]
     absent = {f"PathName_{name}": "" for name in names if f"PathName_{name}" not in rows}
     return rows.assign(**absent)

@@ -93,7 +93,8 @@ def read_platemap(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
     rows = rows.drop_duplicates()
     by = [name for name in (PLATE, WELL) if name in rows]
     twice = rows.duplicated(by, keep=False) & (rows[WELL] != "")
-    for line, place in rows.loc[twice, by].agg(" ".join, axis=1).items():
+    for line in rows.index[twice]:
+        place = " ".join(rows.loc[line, by])
         what = f"{path}, line {line + 1}: well {place} is named twice, with different contents"
         problems.append(Problem(what, "map-contradicts", str(path), int(line) + 1))
     return rows, problems
