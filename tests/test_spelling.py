@@ -20,8 +20,25 @@ def taken(**columns):
 
 @pytest.mark.parametrize(
     "text",
-    "B02 b2 B002 B-02 B_02 B.2 B:2 (B,2) R02C02 r2c2 R2-C2".split()  # noqa: SIM905
-    + ["B - 02", "B 2", "Row 2 Column 2", "row B, col 2", "Well B02", " b02 "],
+    [
+        "B02",
+        "b2",
+        "B002",
+        "B-02",
+        "B_02",
+        "B.2",
+        "B:2",
+        "(B,2)",
+        "R02C02",
+        "r2c2",
+        "R2-C2",
+        "B - 02",
+        "B 2",
+        "Row 2 Column 2",
+        "row B, col 2",
+        "Well B02",
+        " b02 ",
+    ],
 )
 def test_wells_of_every_microscope(text):
     assert spelling.well(text) == "B02"
