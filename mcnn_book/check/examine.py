@@ -989,12 +989,16 @@ def _instead(training: pd.DataFrame, names: pd.Series, by: list[str]) -> str:
     return "; ".join(marks) or "nothing that this table shows"
 
 
-def _classes(report: Report, screen: Screen) -> str:
+def _classes(report: Report, screen: Screen, whole: bool) -> str:
     """Add the table of candidates and what is wrong with the first.
 
-    Return the SURROGATE to propose, "" for the book's own.
+    Where rows are left out for their errors, the screen is not `whole`: that a class lacks fields
+    then follows from them. Return the SURROGATE to propose, "" for the book's own.
     """
     table = screen.table
+    if not whole:
+        report.tables["classes"] = candidates(table)
+        return ""
     if not training_fields(table).any():
         report.add(
             "classes-too-few",
@@ -1231,7 +1235,7 @@ def check(
             names = ", ".join(sorted(missing))
             report.add("check-not-made", f"layout and classes: {names} is missing")
         else:
-            surrogate = _classes(report, screen)
+            surrogate = _classes(report, screen, whole=not wrong)
             _layout(report, screen)
             report.maps = plate_maps(screen)
         _facts(report, screen, shape)

@@ -16,34 +16,35 @@ SPELLINGS = {
     column: text.split(", ")
     for column, text in {
         "Metadata_Plate": (
-            "Barcode, Plate_Barcode, Assay_Plate_Barcode, Assay_Plate, AssayPlate_Barcode, PlateID, "
-            "Plate_Name, PlateName, Plate_Number, Plate_Code, Destination_Plate_Barcode, "
-            "Destination_Plate_Name, Destination_Plate"
+            "Barcode, Plate_Barcode, Assay_Plate_Barcode, Assay_Plate, AssayPlate_Barcode, "
+            "PlateID, Plate_Name, PlateName, Plate_Number, Plate_Code, "
+            "Destination_Plate_Barcode, Destination_Plate_Name, Destination_Plate"
         ),
         "Metadata_Well": (
-            "Well_Position, Well_ID, Well_Name, Well_Label, Well_Pos, Well_Location, Well_Number, "
-            "Well_Coordinate, Plate_Well, Destination_Well, Dest_Well"
+            "Well_Position, Well_ID, Well_Name, Well_Label, Well_Pos, Well_Location, "
+            "Well_Number, Well_Coordinate, Plate_Well, Destination_Well, Dest_Well"
         ),
         "Metadata_Site": (
-            "Field, FieldID, Field_Index, Field_Number, Field_of_View, FOV, Fld, SiteID, Site_Number, "
-            "Image_Site, Imaging_Site, Position, Spot, Tile_Number"
+            "Field, FieldID, Field_Index, Field_Number, Field_of_View, FOV, Fld, SiteID, "
+            "Site_Number, Image_Site, Imaging_Site, Position, Spot, Tile_Number"
         ),
         "Metadata_Compound": (
-            "pert_iname, pert_name, Compound_Name, Cpd_Name, Cpd, Drug_Name, Drug, Treatment_Name, "
-            "Perturbation_Name, Perturbation, Perturbagen, Molecule_Name, Molecule, Chemical_Name, "
-            "Chemical, Substance_Name, Substance, Reagent_Name, Compound_ID, CompoundNo, Cpd_ID, "
-            "Drug_ID, broad_sample, broad_id, pert_id, JCP2022, Sample_ID, InChIKey, siRNA, siRNA_ID, "
-            "siRNA_Identifier, sgRNA, Gene_Symbol, Symbol, Gene_Name, Gene, GeneID, Treatment"
+            "pert_iname, pert_name, Compound_Name, Cpd_Name, Cpd, Drug_Name, Drug, "
+            "Treatment_Name, Perturbation_Name, Perturbation, Perturbagen, Molecule_Name, "
+            "Molecule, Chemical_Name, Chemical, Substance_Name, Substance, Reagent_Name, "
+            "Compound_ID, CompoundNo, Cpd_ID, Drug_ID, broad_sample, broad_id, pert_id, "
+            "JCP2022, Sample_ID, InChIKey, siRNA, siRNA_ID, siRNA_Identifier, sgRNA, "
+            "Gene_Symbol, Symbol, Gene_Name, Gene, GeneID, Treatment"
         ),
         "Metadata_Concentration": (
-            "Conc, Dose, pert_dose, pert_idose, Compound_Concentration, Compound_Conc, Compound_Dose, "
-            "Drug_Concentration, Drug_Conc, Drug_Dose, Final_Concentration, Final_Conc, Final_Dose, "
-            "Treatment_Concentration, Treatment_Dose, Concentration_Value, Dose_Value, Dosage, "
-            "mmoles_per_liter, mmoles_per_liter2"
+            "Conc, Dose, pert_dose, pert_idose, Compound_Concentration, Compound_Conc, "
+            "Compound_Dose, Drug_Concentration, Drug_Conc, Drug_Dose, Final_Concentration, "
+            "Final_Conc, Final_Dose, Treatment_Concentration, Treatment_Dose, "
+            "Concentration_Value, Dose_Value, Dosage, mmoles_per_liter, mmoles_per_liter2"
         ),
         "Metadata_MoA": (
-            "Mechanism_of_Action, Mode_of_Action, Mechanism, MoAs, MoA_Name, pert_moa, Compound_MoA, "
-            "Drug_MoA, Clinical_MoA, MoA_Class"
+            "Mechanism_of_Action, Mode_of_Action, Mechanism, MoAs, MoA_Name, pert_moa, "
+            "Compound_MoA, Drug_MoA, Clinical_MoA, MoA_Class"
         ),
         "Metadata_Replicate": (
             "Replicate_Number, Replicate_ID, Rep, Repl, Rep_Number, Plate_Replicate, "
@@ -51,7 +52,8 @@ SPELLINGS = {
         ),
         "Metadata_Batch": (
             "Batch_ID, Batch_Name, Batch_Number, Plate_Batch, Imaging_Batch, Experiment_Batch, "
-            "Screening_Batch, Run, RunID, Run_Number, Week, Experiment, Experiment_ID, Experiment_Name"
+            "Screening_Batch, Run, RunID, Run_Number, Week, Experiment, Experiment_ID, "
+            "Experiment_Name"
         ),
         "Metadata_control_type": (
             "Control, ControlStatus, pert_type, Well_Type, Well_Role, WellAnno, Sample_Type, "

@@ -210,7 +210,7 @@ def _text(content: bytes) -> tuple[Iterator[list[str]], list[str]]:
     # Decoded bit by bit: io.StringIO would hold four bytes for each character.
     text = io.TextIOWrapper(io.BytesIO(content), encoding, newline="")
     said = re.fullmatch(r'"?sep=(.)"?[\r\n]*', text.readline(), re.IGNORECASE)
-    separator = said[1] if said else max(SEPARATORS, key=lambda one: _cells_of_header(text, one))
+    separator = said[1] if said else max(SEPARATORS, key=lambda one: _fit(text, one))
     if separator != ",":
         taken.append(f"separated by {SEPARATORS.get(separator, repr(separator))}")
     text.seek(0)
@@ -234,16 +234,15 @@ def _encoding(content: bytes) -> tuple[str, list[str]]:
         return "cp1252", ["Windows-1252"]
 
 
-def _cells_of_header(text: io.TextIOWrapper, separator: str) -> int:
-    """Return how many cells the first line with more than one has, so separated."""
+def _fit(text: io.TextIOWrapper, separator: str) -> int:
+    """Return how many cells the first lines have that are as wide as the header, so separated."""
     text.seek(0)
     try:
-        for cells in islice(csv.reader(text, delimiter=separator), HEAD):
-            if (filled := sum(bool(cell.strip()) for cell in cells)) > 1:
-                return filled
+        records = list(islice(csv.reader(text, delimiter=separator), HEAD))
     except csv.Error:  # too long a cell: not this separator, or no table at all
-        pass
-    return 0
+        return 0
+    widths = [len(cells) for cells in records if sum(bool(cell.strip()) for cell in cells) > 1]
+    return widths[0] * widths.count(widths[0]) if widths else 0
 
 
 def _parquet(content: bytes) -> tuple[pd.DataFrame, list[str]]:
