@@ -92,6 +92,14 @@ def lacking_strips() -> bytes:
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + strip
 
 
+def claiming_png() -> bytes:
+    """Return a PNG whose pixels claim 2 GB more than there are: they were made room for."""
+    whole = bytearray(TARGETS["png"].seeds()[1])
+    place = whole.index(b"IDAT") - 4
+    whole[place : place + 4] = struct.pack(">I", 2**31 - 1)
+    return bytes(whole)
+
+
 #: Found by reading, by hypothesis or by the guided search: (reader, what it did, the input).
 FINDINGS = {
     "a packed table of 4 MB that is one row": ("table", gzip.compress(b"," * 2**22)),
@@ -99,6 +107,7 @@ FINDINGS = {
     "a table of 12,000 columns": ("table", b",".join(b"c%d" % n for n in range(12_000))),
     "a packed ontology that unpacks to 60 MB": ("ontology", gzip.compress(b"\n" * 2**26)[:LONGEST]),
     "a packed ontology of short lines": ("ontology", gzip.compress(b"a:b\n" * 2**20)),
+    "a PNG that claims 2 GB": ("png", claiming_png()),
     "an image of 500,000 strips of which one is there": ("tiff", lacking_strips()),
     "a wildcard of many stars": (
         "conf",
