@@ -4,6 +4,7 @@ import tifffile
 from helpers import tiny_rows, write_screen
 from PIL import Image
 
+from mcnn_book.check.examine import check
 from mcnn_core.errors import InputError
 from mcnn_core.readers.formats import Pages
 from mcnn_core.readers.images import (
@@ -575,3 +576,41 @@ def test_one_part_of_a_file_is_one_field(tmp_path):
         InputError, match="is named more than once: expected one file, or one Metadata_Tile"
     ):
         montage(tmp_path, ("0:12,0:16", "0:12,0:16"))
+
+
+# --------------------------------------------------------------- small inputs as labs have them
+
+#: File, how it is read, height and width, and what the check says of it.
+CASES = {
+    "02_png_grey_8bit/plates.csv": ({}, (32, 40), ""),
+    "13_channels_in_one_ome_tiff/load_data.csv": ({}, (32, 40), ""),
+    "15_z_stack_tiff/plates.csv": ({"planes": "max"}, (32, 40), "stacks of 3 planes"),
+    "16_stk_second_plane_dropped/plates.csv": ({"planes": "2"}, (32, 40), "number 2 is taken"),
+    "25_float32_corrected/plates.csv": ({}, (32, 40), "counts with fractions: rounded"),
+    "27_rgb_equal_channels/plates.csv": ({}, (32, 40), "samples are equal"),
+    "28_sizes_differ/plates.csv": ({"sizes": "crop"}, (30, 36), "4 of 8 fields"),
+    "37_jpeg_in_tiff/plates.csv": ({}, (32, 40), ""),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_images_are_read_as_they_mean(shared_data, name):
+    path, (options, size, said) = shared_data.with_name("cases") / name, CASES[name]
+    reading = Reading(**options)
+    report = check(str(path), reading=reading)
+    assert not report.counts()["error"] and any(said in problem for problem in report.problems)
+    screen = read_loaddata(path, reading=reading)
+    assert check_headers(screen) == size
+    assert read_field(screen, 5).shape == (*size, len(screen.channels))
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if CASES[name][0]])
+def test_what_needs_a_word_is_refused_with_that_word(shared_data, name):
+    path = shared_data.with_name("cases") / name
+    found = check(str(path)).frame().query("severity == 'error'")
+    with pytest.raises(InputError) as error:
+        check_headers(read_loaddata(path))
+    word = "sizes=crop" if "sizes" in CASES[name][0] else "planes=max"
+    assert len(error.value.problems) == len(found) and all(
+        f'PARAMS="{word}"' in one.message + one.to_do for one in found.itertuples()
+    )

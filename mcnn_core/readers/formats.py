@@ -5,6 +5,7 @@ value of all planes, as a `Pages` says; nothing is taken for a plane that may be
 """
 
 import html
+import io
 import math
 import os
 import re
@@ -337,8 +338,10 @@ def _png(path: str, pages: Pages, decode: bool) -> Raw | Header:
     _, notes = _chosen(path, "", (), pages, [])
     with open(path, "rb") as file:
         head = file.read(26)
+        # Of the file itself Pillow reads as many bytes as a damaged one claims to have.
+        source = io.BytesIO(head + file.read()) if decode else path
     # The class itself and not Image.open: its limit on pixels is not ours, and it guesses.
-    with PngImageFile(path) as image:
+    with PngImageFile(source) as image:
         width, height = image.size
         _bounded(path, height, width, 4 if image.mode == "P" else len(image.getbands()))
         if getattr(image, "n_frames", 1) > 1:
