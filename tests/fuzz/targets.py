@@ -26,7 +26,7 @@ from mcnn_core.readers.bbbc021 import read_bbbc021
 from mcnn_core.readers.imagehts import read_wells
 from mcnn_core.readers.images import image_shape, read_image
 from mcnn_core.readers.loaddata import read_loaddata
-from mcnn_core.readers.ontology import read_gaf, read_obo
+from mcnn_core.readers.ontology import read_associations, read_obo
 
 MEMORY = 2**30  #: bytes of address space that a reader may add
 SECONDS = 10.0  #: seconds of computing that a reader may take
@@ -243,8 +243,8 @@ def _read_ontology(folder: Path, data: bytes) -> None:
     (folder / "go.gaf").write_bytes(second or first)
     _each(
         lambda: read_obo(folder / "go.obo"),
-        lambda: read_gaf(folder / "go.gaf"),
-        lambda: read_gaf(folder / "go.gaf", column="symbol"),
+        lambda: read_associations(folder / "go.gaf"),
+        lambda: read_associations(folder / "go.gaf", column="symbol"),
     )
 
 
@@ -254,6 +254,7 @@ def _ontology_seeds() -> list[bytes]:
         gzip.compress(OBO.encode(), mtime=0),
         GAF.encode(),
         OBO.replace("\n", "\r\n").encode(),
+        OBO.encode() + BREAK + b"#tax_id\tGeneID\n9606\t1\tT:1\tIDA\tNOT part_of\tx\t1\tProcess\n",
     ]
 
 
@@ -349,7 +350,10 @@ TARGETS = {
             _jpeg_seeds,
         ),
         Target(
-            "ontology", "enrichment.read_obo, enrichment.read_gaf", _read_ontology, _ontology_seeds
+            "ontology",
+            "enrichment.read_obo, enrichment.read_associations",
+            _read_ontology,
+            _ontology_seeds,
         ),
         Target("conf", "imagehts.read_wells", _read_conf, _conf_seeds),
         Target(
