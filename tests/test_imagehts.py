@@ -354,8 +354,11 @@ def test_other_spellings_of_the_conf_files(folder, name, old, new):
 
 @pytest.mark.parametrize(
     ("locus", "entrez", "counted"),
-    [("NA", "", "1 genes have no"), ("", "", "1 genes have no"), ("withdrawn", "", "1 genes have")]
-    + [(f"1{sep}7", "1;7", "1 have several ('AAK1')") for sep in (";", "/", " /// ", ", ", "|")],
+    [
+        (text, "", "without Entrez id: 1, with several: 0 ('AAK1')")
+        for text in ("NA", "", "withdrawn")
+    ]
+    + [(f"1{sep}7", "1;7", "with several: 1 ('AAK1')") for sep in (";", "/", " /// ", ", ", "|")],
 )
 def test_genes_without_one_entrez_id_keep_their_wells(folder, capsys, locus, entrez, counted):
     table = read_imagehts(edited(folder, "annotation", "AAK1\t22848", f"AAK1\t{locus}")).table

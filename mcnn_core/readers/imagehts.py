@@ -29,7 +29,7 @@ from mcnn_core.screen import Screen, repeated, treatment_key
 #: steps by 0.45 grey levels at column 672 (by 0.2 at most elsewhere) and each side has its own
 #: vignetting, so that a file holds one whole field and the left half of the next one to its right.
 #: There is no seam between rows.
-KIMORPH_FIELD = (510, 672)
+KIMORPH_FIELD, KIMORPH_FILE = (510, 672), (510, 1024)
 
 
 #: DNA, actin, tubulin: the order of our channels where a screen has just these.
@@ -570,6 +570,8 @@ def _grid(path: str, montage: list[str], field: tuple[int, int] | None) -> list[
     if not montage and field is None:
         return []
     height, width = image_shape(path)
+    if not montage and field == KIMORPH_FIELD and (height, width) != KIMORPH_FILE:
+        return []
     tall, wide = field or (height, width)
     if montage:
         columns, rows = map(int, montage)
@@ -613,7 +615,8 @@ def read_imagehts(
         As for `read_wells`.
     field : (int, int), optional
         Height and width in pixels of one field, for files that hold several; whole fields are cut
-        out from the upper left corner and the rest of a file is left out. A ``Montage`` line of
+        out from the upper left corner and the rest of a file is left out. `KIMORPH_FIELD` holds for
+        files of KiMorph's size; others in that layout are a field each. A ``Montage`` line of
         ``imageconf.txt`` (columns, rows) takes precedence. With neither a file is one field.
     simulated : bool
         Whether a simulator wrote this folder.
@@ -705,8 +708,8 @@ def _without_id(folder: Path, wells: pd.DataFrame) -> list[Problem]:
     if without.empty:
         return []
     what = (
-        f"{(ids == 0).sum():,} genes have no Entrez id and {(ids > 1).sum():,} have several "
-        f"({first_few([*without])}): their wells are read, and no enrichment counts them"
+        f"genes without Entrez id: {(ids == 0).sum():,}, with several: {(ids > 1).sum():,} "
+        f"({first_few([*without])}); their wells are read, and no enrichment counts them"
     )
     return [Problem(f"{folder}: {what}", "gene-without-id", str(folder), severity="note")]
 
