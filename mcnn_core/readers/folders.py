@@ -39,7 +39,7 @@ BETWEEN = re.compile(r"(TimePoint|ZStep)_?\d+|images?|tiffs?|pngs?|assaydata|mea
 _UUID = r"(?:[0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12})?"
 _WELL = r"(?P<well>[A-P]\d{1,2}|A[A-F]\d{2}|[rR]\d{1,2}[cC]\d{1,2})"
 _SITE = r"(?:s|site|f|field|fld|fov|p|pos)?[_ ]?(?P<site>\d{1,4})"
-_CHANNEL = r"(?P<channel>(?![stzf]\d+\b)[A-Za-z][\w +.]*?|\d{3})"
+_CHANNEL = r"(?P<channel>(?![stzf]\d+\b)[A-Za-z][\w +.]*?)"
 _TAIL = r"(?:[_-]z(?P<plane>\d+))?(?:[_-]t(?P<time>\d+))?\.\w+"
 
 #: What writes such names, and a path that ends in one: "/" stands before it.
@@ -66,12 +66,12 @@ LAYOUTS = {
     ),
     "ArrayScan file names": (rf"/(?P<plate>[^/]+)_{_WELL}f(?P<site>\d+)(?P<channel>d\d+)\.tiff?"),
     "names of well, site and channel": (
-        rf"/(?:(?P<plate>[^/]+?)[_-])??{_WELL}[_-]{_SITE}[_-]{_CHANNEL}{_TAIL}"
+        rf"/(?:(?P<plate>[^/]+?)[_-])?{_WELL}[_-]{_SITE}[_-]{_CHANNEL}{_TAIL}"
     ),
     "names of well, channel and site": (
-        rf"/(?:(?P<plate>[^/]+?)[_-])??{_WELL}[_-]{_CHANNEL}[_-]{_SITE}{_TAIL}"
+        rf"/(?:(?P<plate>[^/]+?)[_-])?{_WELL}[_-]{_CHANNEL}[_-]{_SITE}{_TAIL}"
     ),
-    "names of well and channel": rf"/(?:(?P<plate>[^/]+?)[_-])??{_WELL}[_-]{_CHANNEL}{_TAIL}",
+    "names of well and channel": rf"/(?:(?P<plate>[^/]+?)[_-])?{_WELL}[_-]{_CHANNEL}{_TAIL}",
     "a folder per well, names of site and channel": (
         rf"(?:/(?P<plate>[^/]+))?/(?:Well[_ -]?)?{_WELL}/(?:{_SITE}[_-])?{_CHANNEL}{_TAIL}"
     ),
@@ -249,28 +249,25 @@ def _image(folder: Path, path: str, found: re.Match) -> Image | None:
     home = _home(path)
     channel = named.get("channel", "w1").strip()
     halves = channel.split(" - ")
-    return (
-        place
-        and Image(
-            path,
-            home,
-            named.get("plate") or _last(folder, home),
-            place,
-            number(named.get("site", "1")),
-            halves[0] if len({*halves}) == 1 else channel,
-            number(named.get("plane", "1")),
-            number(named.get("time", "1")),
-        )
-        or None
+    image = Image(
+        path,
+        home,
+        named.get("plate") or _last(folder, home),
+        place,
+        number(named.get("site", "1")),
+        halves[0] if len({*halves}) == 1 else channel,
+        number(named.get("plane", "1")),
+        number(named.get("time", "1")),
     )
+    return image if place else None
 
 
 def _patterns(pattern: str) -> dict[str, re.Pattern]:
     """Return the layouts to try in turn, or the user's own alone."""
     if not pattern:
-        return {name: re.compile(f"(?:^|.*){text}", re.I) for name, text in LAYOUTS.items()}
+        return {name: re.compile(f".*?{text}", re.I) for name, text in LAYOUTS.items()}
     try:
-        own = re.compile(f"(?:.*/)?(?:{pattern})", re.IGNORECASE)
+        own = re.compile(f"(?:.*?/)?(?:{pattern})", re.IGNORECASE)
     except re.error as error:
         raise InputError(f"PATTERN={pattern} is no regular expression: {error}") from error
     names = set(own.groupindex)
@@ -454,7 +451,7 @@ def _fields(images: pd.DataFrame) -> pd.DataFrame:
     }
     several = {key: images[key].nunique() > 1 for key in ("plane", "time")}
     keys = [key for key in names if several.get(key, True)]
-    parts = ["FileName", "PathName", *["Frame"] * (images["frame"] != "").any()]
+    parts = ["FileName", "PathName", *["Frame"] * bool((images["frame"] != "").any())]
     images = images.rename(columns={"frame": "Frame"})
     channels = list(dict.fromkeys(images.sort_values("path", kind="stable")["channel"]))
     wide = images.set_index([*keys, "channel"])[parts].unstack("channel").fillna("")
@@ -483,12 +480,11 @@ def write_folder_table(
     with atomic(out) as temporary:
         table.to_csv(temporary, index=False)
     channels = [name[9:] for name in table if name.startswith("FileName_")]
-    kinds = ("Plate", "Well", "Site", "PlaneID", "Timepoint")
-    counts = [
-        f"{table[f'Metadata_{kind}'].nunique():,} {kind.lower()}s"
-        for kind in kinds
-        if f"Metadata_{kind}" in table
-    ]
+    wells = table[["Metadata_Plate", "Metadata_Well"]].drop_duplicates()
+    counts = [f"{wells['Metadata_Plate'].nunique():,} plates, {len(wells):,} wells"]
+    for kind, what in (("PlaneID", "planes"), ("Timepoint", "time points")):
+        if f"Metadata_{kind}" in table:
+            counts.append(f"{table[f'Metadata_{kind}'].nunique():,} {what}")
     lacking = int(
         (table[[f"FileName_{name}" for name in channels]] == "").to_numpy().any(axis=1).sum()
     )
