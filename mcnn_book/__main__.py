@@ -96,6 +96,31 @@ def _data(parser: Parser) -> Callable[[argparse.Namespace], None]:
     return run
 
 
+def _table(parser: Parser) -> Callable[[argparse.Namespace], None]:
+    """Write the LoadData table of a folder as a microscope left it, and say what it took."""
+    parser.add_argument("--screen", required=True, help="the folder with the images")
+    parser.add_argument("--out", required=True, help="the table to write, a new .csv")
+    parser.add_argument(
+        "--pattern",
+        default="",
+        help="regular expression with named groups for the end of an image's path, such as "
+        r"(?P<plate>\w+)/(?P<well>[A-P]\d+)_(?P<site>\d+)_(?P<channel>\w+)\.png",
+    )
+
+    def run(given: argparse.Namespace) -> None:
+        from mcnn_core.readers.folders import write_folder_table
+
+        out = Path(given.out).expanduser()
+        if out.suffix.lower() != ".csv":
+            raise InputError("name the table to write: make table SCREEN=FOLDER OUT=FILE.csv")
+        print(*write_folder_table(given.screen, out, given.pattern), sep="\n")
+        outside = not Path(given.screen).resolve().is_relative_to(out.resolve().parent)
+        data = f" DATA={given.screen}" * outside
+        print(f"{out} is written; examine it: make check SCREEN={out}{data}")
+
+    return run
+
+
 def _simulate(parser: Parser) -> Callable[[argparse.Namespace], None]:
     """Write a simulated screen in the file layout of BBBC021 or KiMorph."""
     parser.add_argument(
@@ -337,6 +362,7 @@ def _clean(parser: Parser) -> Callable[[argparse.Namespace], None]:
 COMMANDS = {
     "check": _check,
     "data": _data,
+    "table": _table,
     "simulate": _simulate,
     "preprocess": _preprocess,
     "train": _train,

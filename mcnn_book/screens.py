@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from mcnn_book.simulate.field_statistics import field_statistics
 from mcnn_core.errors import InputError
 from mcnn_core.machine.files import write_table
 from mcnn_core.readers.bbbc021 import BBBC021_CHANNELS, read_bbbc021
-from mcnn_core.readers.imagehts import EMPTY, KIMORPH_FIELD, read_imagehts, read_wells
+from mcnn_core.readers.imagehts import EMPTY, KIMORPH_FIELD, NEGATIVE, read_imagehts, read_wells
 from mcnn_core.readers.images import read_field
 from mcnn_core.readers.incomplete import leave_out, wells_lost
 from mcnn_core.readers.loaddata import read_loaddata
@@ -81,7 +82,9 @@ def open_screen(
         )
     if name in ("bbbc021", "kimorph"):
         screen, absent = fetched(
-            read_bbbc021(data, taxol) if name == "bbbc021" else _real_kimorph(Path(data))
+            read_bbbc021(data, taxol)
+            if name == "bbbc021"
+            else _real_kimorph(Path(data), reading.negative or NEGATIVE)
         )
         if absent:
             print(
@@ -112,15 +115,15 @@ def _complete(screen: Screen, out: Path) -> Screen:
     return rest
 
 
-def _real_kimorph(data: Path) -> Screen:
+def _real_kimorph(data: Path, negative: Sequence[str]) -> Screen:
     """Read KiMorph from `data` and say how many wells are left out."""
-    wells = read_wells(data)
+    wells = read_wells(data, negative=negative)
     empty = wells["content"] == EMPTY
     print(
         f"{len(wells)} wells: {empty.sum()} are empty and {(wells['failed'] & ~empty).sum()} "
         "failed; they are left out"
     )
-    return read_imagehts(data, KIMORPH_FIELD)
+    return read_imagehts(data, KIMORPH_FIELD, negative=negative)
 
 
 def pixel_size(screen: Screen, height: int, bin: int = 1) -> float | None:

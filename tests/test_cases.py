@@ -8,8 +8,12 @@ import pytest
 from conftest import ROOT
 
 from mcnn_book.check.examine import Report, check
+from mcnn_core.analysis.enrichment import universe
 from mcnn_core.errors import InputError
+from mcnn_core.readers.imagehts import NEGATIVE, examine_imagehts
 from mcnn_core.readers.loaddata import examine_loaddata
+from mcnn_core.readers.ontology import load_go
+from mcnn_core.readers.reading import PLAIN, Reading
 
 
 @pytest.fixture(scope="session")
@@ -91,3 +95,40 @@ def test_one_fault_is_one_error(cases):
 def test_the_table_of_a_case_is_no_screen_by_itself(cases):
     with pytest.raises(InputError, match="not a readable"):
         examine_loaddata(cases / "35_empty_file_name" / "images" / "P1_00_DNA.tif")
+
+
+def test_genes_are_found_by_what_labs_have(cases, tmp_path):
+    def go(case, annotation, column="symbol"):
+        folder = cases / case
+        return load_go(folder / "go.obo", folder / annotation, tmp_path, column=column)
+
+    replaced = go("38_go_obsolete_term", "go.gaf").annotation.set_index("gene")["term"]
+    assert replaced["GEN99"] == "GO:0000003"
+    assert len(go("40_gene2go", "gene2go", "id").annotation) == 12
+    names = (cases / "41_gene_symbol_alias" / "genes.txt").read_text().split()
+    space = universe(go("41_gene_symbol_alias", "go.gaf"), names, node_size=1)
+    assert len(space.genes) == 4 and space.unmapped.empty
+    assert space.renamed.to_dict() == {"ALIAS1": "GEN11", "gen4": "GEN4"}
+
+
+@pytest.mark.parametrize(
+    ("case", "rows", "reading"),
+    [
+        ("39_gene_without_entrez", 8, PLAIN),
+        ("42_conf_latin1", 7, PLAIN),
+        ("43_conf_other_negative_control", 8, Reading.from_text(negative="scrambled")),
+        ("44_conf_spots", 8, PLAIN),
+    ],
+)
+def test_conf_files_are_read_as_they_mean(cases, case, rows, reading):
+    screen, problems = examine_imagehts(cases / case, negative=reading.negative or NEGATIVE)
+    assert len(screen.table) == rows and set(screen.table["Metadata_Site"]) == {1}
+    assert set(screen.table["Metadata_control_type"]) == {"negcon", "trt"}
+    assert not [one for one in problems if one.severity == "error"]
+    codes = check("kimorph", str(cases / case), reading=reading).by_code()
+    assert not {"layout-wrong", "file-missing", "file-unsuitable"} & {*codes}
+
+
+def test_the_error_for_a_control_of_another_name_says_how_to_name_it(cases):
+    with pytest.raises(InputError, match='PARAMS="negative=scrambled"'):
+        examine_imagehts(cases / "43_conf_other_negative_control")

@@ -58,6 +58,7 @@ PARAMETERS = {
         "max_steps",
         "by",
         "controls",
+        "negative",
     ],
     "14_genes": ["out", "controls", "obo", "gaf", "gaf_column", "node_size", "real"],
     "15_recorded": ["out"],

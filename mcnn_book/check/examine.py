@@ -32,7 +32,7 @@ from mcnn_core.preprocessing import COUNTS, REFERENCES, auto_bin, bin_counts
 from mcnn_core.profiles import possible_normalisations
 from mcnn_core.readers.bbbc021 import examine_bbbc021
 from mcnn_core.readers.formats import Pages
-from mcnn_core.readers.imagehts import KIMORPH_FIELD, examine_imagehts
+from mcnn_core.readers.imagehts import KIMORPH_FIELD, NEGATIVE, examine_imagehts
 from mcnn_core.readers.images import (
     APPROXIMATE,
     Picture,
@@ -268,7 +268,9 @@ def _open(report: Report, name: str, data: str, reading: Reading) -> tuple[Scree
     if name == "bbbc021":
         screen, problems, files = examine_bbbc021(data)
     else:
-        screen, problems = examine_imagehts(data, KIMORPH_FIELD)
+        screen, problems = examine_imagehts(
+            data, KIMORPH_FIELD, negative=reading.negative or NEGATIVE
+        )
         report.lines = False
         # The headers say which files are missing.
         problems = [problem for problem in problems if problem.code != "file-missing"]

@@ -34,6 +34,9 @@ class Reading:
         What becomes of a field one of whose images is missing or damaged.
     sizes : {"refuse", "crop"}
         What becomes of fields of several sizes.
+    negative : tuple of str
+        Contents of a screen in the imageHTS layout that are negative controls; the usual ones if
+        empty.
 
     Raises
     ------
@@ -47,6 +50,7 @@ class Reading:
     planes: str = ""
     incomplete: str = "refuse"
     sizes: str = "refuse"
+    negative: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a word that is not known."""
@@ -62,13 +66,19 @@ class Reading:
 
     @classmethod
     def from_text(
-        cls, data: str | os.PathLike = "", platemap: str = "", channels: str = "", **options: str
+        cls,
+        data: str | os.PathLike = "",
+        platemap: str = "",
+        channels: str = "",
+        negative: str = "",
+        **options: str,
     ) -> "Reading":
-        """Make it from what commands are given: folders joined by colons, channels by commas."""
+        """Make it from what commands are given: folders joined by colons, names by commas."""
         return cls(
             tuple(Path(part).expanduser() for part in os.fspath(data).split(os.pathsep) if part),
             Path(platemap).expanduser() if platemap else None,
             tuple(name.strip() for name in channels.split(",") if name.strip()),
+            negative=tuple(name.strip() for name in negative.split(",") if name.strip()),
             **options,
         )
 

@@ -67,6 +67,21 @@ def listed(
     return problems
 
 
+def decoded_text(path: str | os.PathLike) -> str:
+    """Return a text in UTF-8, UTF-16 or Windows-1252, plain or gzip.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read or is no text.
+    """
+    content = read_bytes(path)
+    try:
+        return content.decode(_encoding(content)[0])
+    except ValueError as error:
+        raise InputError(f"{path} is not a readable text: {error}") from error
+
+
 def read_cells(path: str | os.PathLike) -> tuple[pd.DataFrame, list[Problem]]:
     """Read a table file as text; which kind it is, its content says and not its name.
 

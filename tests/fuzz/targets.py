@@ -28,7 +28,7 @@ from mcnn_core.readers.formats import Pages
 from mcnn_core.readers.imagehts import read_wells
 from mcnn_core.readers.images import Picture, image_header, read_image
 from mcnn_core.readers.loaddata import read_loaddata
-from mcnn_core.readers.ontology import read_gaf, read_obo
+from mcnn_core.readers.ontology import read_associations, read_obo
 
 MEMORY = 2**30  #: bytes of address space that a reader may add
 SECONDS = 10.0  #: seconds of computing that a reader may take
@@ -285,8 +285,8 @@ def _read_ontology(folder: Path, data: bytes) -> None:
     (folder / "go.gaf").write_bytes(second or first)
     _each(
         lambda: read_obo(folder / "go.obo"),
-        lambda: read_gaf(folder / "go.gaf"),
-        lambda: read_gaf(folder / "go.gaf", column="symbol"),
+        lambda: read_associations(folder / "go.gaf"),
+        lambda: read_associations(folder / "go.gaf", column="symbol"),
     )
 
 
@@ -296,6 +296,7 @@ def _ontology_seeds() -> list[bytes]:
         gzip.compress(OBO.encode(), mtime=0),
         GAF.encode(),
         OBO.replace("\n", "\r\n").encode(),
+        OBO.encode() + BREAK + b"#tax_id\tGeneID\n9606\t1\tT:1\tIDA\tNOT part_of\tx\t1\tProcess\n",
     ]
 
 
@@ -385,7 +386,7 @@ TARGETS = {
         Target("tiff", PICTURES, _read_picture("image.tif"), _tiff_seeds),
         Target("jpeg", PICTURES, _read_picture("image.jpeg"), _jpeg_seeds),
         Target("png", PICTURES, _read_picture("image.png"), _png_seeds),
-        Target("ontology", "ontology.read_obo, ontology.read_gaf", _read_ontology, _ontology_seeds),
+        Target("ontology", "ontology.read_obo, ontology.read_associations", _read_ontology, _ontology_seeds),
         Target("conf", "imagehts.read_wells", _read_conf, _conf_seeds),
         Target(
             "checkpoint",
