@@ -261,7 +261,15 @@ def test_a_plate_without_spread_is_named(screen, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [{"reference": "best"}, {"bin": 0}, {"multiple": 0}, {"workers": 0}, {"bin": 13}]
+    "options",
+    [
+        {"reference": "best"},
+        {"illumination": "best"},
+        {"bin": 0},
+        {"multiple": 0},
+        {"workers": 0},
+        {"bin": 13},
+    ],
 )
 def test_wrong_options_are_refused(screen, tmp_path, options):
     refused(screen, tmp_path / "store", **options)
@@ -328,7 +336,7 @@ def killed(tmp_path, after=3, reference="plate-percentile"):
     assert (tmp_path / ".store.work").is_dir()
 
 
-def interrupted(screen, folder, after=3):
+def interrupted(screen, folder, after=3, **options):
     """Do the same in this process, quicker."""
     plain, done = module._write, []
 
@@ -340,7 +348,7 @@ def interrupted(screen, folder, after=3):
 
     with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(module, "_write", write)
-        run(screen, folder, workers=1)
+        run(screen, folder, workers=1, **options)
 
 
 @pytest.fixture
