@@ -19,6 +19,7 @@ LAYOUTS = ("default", "tiny")
 NETWORKS = ("published", "published-gap", "default", "default-no-norm", "default-three-scales")
 RECIPES = ("published", "default")
 REFERENCES = ("plate-percentile", "dmso")
+ILLUMINATIONS = ("none", "plate", "given")
 SIDES = (64, 10_000)  #: pixels that a side of a simulated field may have
 SCHEDULER = "tcp://HOST:PORT of a cluster that does it instead (mcnn_core.machine.scheduler)"
 
@@ -165,6 +166,12 @@ def _preprocess(parser: Parser) -> Callable[[argparse.Namespace], None]:
     )
     parser.add_argument("--reference", choices=REFERENCES, default="plate-percentile")
     parser.add_argument(
+        "--illumination",
+        choices=ILLUMINATIONS,
+        default="none",
+        help="what counts are divided by: the plate's mean image, or the table's functions",
+    )
+    parser.add_argument(
         "--bin",
         type=whole(),
         default=0,
@@ -197,6 +204,7 @@ def _preprocess(parser: Parser) -> Callable[[argparse.Namespace], None]:
             size,
             given.multiple,
             given.scheduler or given.workers,
+            given.illumination,
         )
         print(f"{given.out}: {' x '.join(map(str, store.shape))} (fields, height, width, channels)")
 

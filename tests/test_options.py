@@ -165,6 +165,7 @@ def test_the_names_are_those_of_the_package(tmp_path):
         key: set(names) for key, names in book.CHOICES.items() if key not in ("layout", "taxol")
     } == {
         "reference": set(preprocessing.REFERENCES),
+        "illumination": set(preprocessing.ILLUMINATIONS),
         "network": set(model.CONFIGS),
         "recipe": set(training.RECIPES),
         "normalisation": set(methods.SUFFIXES),

@@ -42,7 +42,7 @@ import nbformat
 import yaml
 from nbformat import NotebookNode
 
-from mcnn_book.__main__ import LAYOUTS, NETWORKS, RECIPES, REFERENCES, SIDES
+from mcnn_book.__main__ import ILLUMINATIONS, LAYOUTS, NETWORKS, RECIPES, REFERENCES, SIDES
 from mcnn_core.errors import WHOLE, InputError, reporting
 from mcnn_core.machine.files import (
     atomic,
@@ -347,6 +347,7 @@ CHOICES = {
     "layout": LAYOUTS,
     "taxol": ("ljosa", "all"),
     "reference": REFERENCES,
+    "illumination": ILLUMINATIONS,
     "network": NETWORKS,
     "recipe": RECIPES,
     "normalisation": ("none", "centre", "whiten"),
