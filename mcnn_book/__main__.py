@@ -6,6 +6,7 @@ needs, so that a mistyped option is answered at once.
 
 import argparse
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -29,7 +30,14 @@ def _check(parser: Parser) -> Callable[[argparse.Namespace], None]:
     parser.add_argument(
         "--screen", required=True, help="path of a LoadData .csv, bbbc021 or kimorph"
     )
-    parser.add_argument("--data", default="", help="folder of the latter two")
+    parser.add_argument(
+        "--data", default="", help="folder of the latter two; of a table's images, joined by colons"
+    )
+    parser.add_argument("--platemap", default="", help="table of what each well holds")
+    parser.add_argument("--channels", default="", help="those that are read, joined by commas")
+    parser.add_argument(
+        "--params", default="", help="as make book takes them; planes, incomplete and sizes count"
+    )
     parser.add_argument(
         "--out", default="_build", help="folder to write check.html and check.json to"
     )
@@ -37,14 +45,17 @@ def _check(parser: Parser) -> Callable[[argparse.Namespace], None]:
     def run(given: argparse.Namespace) -> None:
         from mcnn_book.check.examine import check, terminal, visible, write
         from mcnn_book.workspace import claim_output, find_root
+        from mcnn_core.readers.reading import CHOICES, Reading
+        from mcnn_core.readers.tables import is_table
 
         out = Path(given.out or "_build").expanduser()
         name, data = (os.path.expanduser(text) for text in (given.screen, given.data))
-        sources = (
-            {"SCREEN": name} if name.lower().endswith(".csv") else {"DATA": data} if data else {}
-        )
+        pairs = dict(pair.partition("=")[::2] for pair in shlex.split(given.params))
+        options = {key: pairs[key] for key in CHOICES if key in pairs}
+        reading = Reading.from_text(data, given.platemap, given.channels, **options)
+        sources = {"SCREEN": [Path(name)] if is_table(name) else [], "DATA": reading.data}
         out = claim_output(out, find_root(), **sources)
-        report = check(name, data, out, progress=sys.stderr.isatty())
+        report = check(name, data, out, progress=sys.stderr.isatty(), reading=reading)
         write(report, out)
         print(terminal(report))
         print(
@@ -187,9 +198,10 @@ def _preprocess(parser: Parser) -> Callable[[argparse.Namespace], None]:
         from mcnn_core.preprocessing import auto_bin, preprocess
         from mcnn_core.readers.images import check_headers
         from mcnn_core.readers.loaddata import read_loaddata
+        from mcnn_core.readers.tables import is_table
         from mcnn_core.screen import load_screen
 
-        table = given.screen.lower().endswith(".csv")
+        table = is_table(given.screen)
         if not table and not (Path(given.screen) / "screen.json").is_file():
             raise InputError(
                 f"screen {given.screen!r} is neither a LoadData .csv nor a folder in which the "

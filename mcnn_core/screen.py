@@ -17,7 +17,7 @@ import pandas as pd
 
 from mcnn_core.errors import InputError
 from mcnn_core.machine.files import read_json, write_json, write_table
-from mcnn_core.readers.reading import CHOICES, PLAIN, Reading
+from mcnn_core.readers.reading import PLAIN, Reading
 
 #: What every table must name, and what names a field.
 REQUIRED = ["Metadata_Plate", "Metadata_Well", "Metadata_Site"]
@@ -48,7 +48,7 @@ class Screen:
         Folder that holds every image.
     simulated : bool
     reading : Reading
-        How its images are to be read; of where they lie the table knows by now.
+        How it was read, and its images are to be.
     """
 
     name: str
@@ -177,7 +177,7 @@ def save_screen(screen: Screen, out: str | os.PathLike) -> None:
         "channels": screen.channels,
         "root": str(root.relative_to(home) if root.is_relative_to(home) else screen.root),
         "n_fields": len(screen.table),
-        "reading": {key: getattr(screen.reading, key) for key in CHOICES},
+        "reading": screen.reading.as_text(),
     }
     write_table(Path(out) / "fields.parquet", screen.table)
     write_json(Path(out) / "screen.json", facts)
@@ -199,7 +199,7 @@ def load_screen(out: str | os.PathLike) -> Screen:
         tuple(facts["channels"]),
         root,
         facts["simulated"],
-        Reading(**facts["reading"]),
+        Reading.from_text(**facts["reading"]),
     )
 
 

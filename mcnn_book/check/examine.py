@@ -46,7 +46,7 @@ from mcnn_core.readers.images import (
 )
 from mcnn_core.readers.incomplete import INCOMPLETE, fault, wells_lost
 from mcnn_core.readers.loaddata import DEFAULTS, examine_loaddata
-from mcnn_core.readers.reading import PLAIN, Reading
+from mcnn_core.readers.reading import CHOICES, PLAIN, Reading
 from mcnn_core.readers.tables import is_table
 from mcnn_core.screen import REQUIRED, Screen, fetched, joint_codes, summary
 from mcnn_core.surrogate import class_names, default_columns, training_fields, unnamed
@@ -1155,14 +1155,21 @@ def _quoted(variable: str, value: str) -> str:
     return f"{variable}={shlex.quote(value.replace('$', '$$'))}"
 
 
-def _command(name: str, data: str, out: str | os.PathLike, surrogate: str) -> str:
+def _command(name: str, data: str, out: str | os.PathLike, surrogate: str, reading: Reading) -> str:
     """Return the command that builds the book of a screen."""
+    chosen = [
+        f"{key}={getattr(reading, key)}"
+        for key in CHOICES
+        if getattr(reading, key) != getattr(PLAIN, key)
+    ]
     values = {
-        "SCREEN": name if data else str(Path(name).resolve()),
-        "DATA": data and str(Path(data).resolve()),
+        "SCREEN": str(Path(name).resolve()) if is_table(name) else name,
+        "DATA": os.pathsep.join(map(str, reading.data)) or (data and str(Path(data).resolve())),
+        "PLATEMAP": str(reading.platemap.resolve()) if reading.platemap else "",
+        "CHANNELS": ",".join(reading.channels),
         "OUT": str(Path(out).resolve()),
         "SURROGATE": surrogate,
-        "PARAMS": "reference=plate-percentile",
+        "PARAMS": " ".join(["reference=plate-percentile", *chosen]),
     }
     return " ".join(["make book", *(_quoted(*pair) for pair in values.items() if pair[1])])
 
@@ -1248,7 +1255,7 @@ def check(
         if dmso
         else "; dmso needs negative controls on every plate"
     )
-    report.command = _command(name, data, out, surrogate)
+    report.command = _command(name, data, out, surrogate, reading)
     return report
 
 

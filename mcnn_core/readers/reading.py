@@ -75,12 +75,26 @@ class Reading:
     ) -> "Reading":
         """Make it from what commands are given: folders joined by colons, names by commas."""
         return cls(
-            tuple(Path(part).expanduser() for part in os.fspath(data).split(os.pathsep) if part),
+            tuple(map(Path, folders(os.fspath(data)))),
             Path(platemap).expanduser() if platemap else None,
             tuple(name.strip() for name in channels.split(",") if name.strip()),
             negative=tuple(name.strip() for name in negative.split(",") if name.strip()),
             **options,
         )
+
+    def as_text(self) -> dict[str, str]:
+        """Return what `from_text` makes it from."""
+        return {key: getattr(self, key) for key in CHOICES} | {
+            "data": os.pathsep.join(map(str, self.data)),
+            "platemap": str(self.platemap or ""),
+            "channels": ",".join(self.channels),
+        }
+
+
+def folders(data: str) -> list[str]:
+    """Return the folders that ``DATA`` names; a folder's own name may hold a colon."""
+    parts = [data] if os.path.isdir(data) else data.split(os.pathsep)
+    return [os.path.abspath(os.path.expanduser(part)) for part in parts if part]
 
 
 #: Everything as it stands.
