@@ -18,6 +18,7 @@ import pandas as pd
 from mcnn_core.errors import InputError
 from mcnn_core.machine.files import read_json, write_json, write_table
 from mcnn_core.readers.reading import PLAIN, Reading
+from mcnn_core.readers.spelling import is_dmso
 
 #: What every table must name, and what names a field.
 REQUIRED = ["Metadata_Plate", "Metadata_Well", "Metadata_Site"]
@@ -89,17 +90,13 @@ def concentration_key(value: float | str) -> str:
     return format(Decimal(f"{abs(number):.6g}"), "f")
 
 
-def _is_dmso(compound: str) -> bool:
-    return compound.strip().upper() == "DMSO"
-
-
 def treatment_key(compound: str, concentration: float | str) -> str:
     """Return the name of a treatment: "compound | 0.3", or "DMSO" at any dose.
 
     A compound without a concentration is its own treatment; different treatments never share a
     name.
     """
-    if _is_dmso(compound):
+    if is_dmso(compound):
         return "DMSO"
     key = concentration_key(concentration)
     return f"{compound} | {key}" if key or " | " in compound else compound

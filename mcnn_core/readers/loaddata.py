@@ -28,6 +28,7 @@ from mcnn_core.readers.spelling import (
     canonical,
     control_type,
     is_control,
+    is_dmso,
     like_a_control,
     micromolar,
     note,
@@ -42,7 +43,6 @@ from mcnn_core.screen import (
     REQUIRED,
     Screen,
     _each,
-    _is_dmso,
     concentration_key,
     joint_codes,
     repeated,
@@ -270,7 +270,7 @@ def _facts(rows: pd.DataFrame) -> pd.DataFrame:
     compound = compound.where(
         ~control.isin(["poscon", "trt"]), rows["Metadata_Compound"].str.strip()
     )
-    dmso = _each(compound, _is_dmso, bool)
+    dmso = _each(compound, is_dmso, bool)
     by_compound = (control == "") | _each(control, is_control, bool) & dmso
     by_compound |= control.str.lower().isin(["false", "no"])
     control = control.mask(by_compound, dmso.map({True: "negcon", False: "trt"}))
@@ -426,7 +426,7 @@ def _typed(
     rows: pd.DataFrame, facts: pd.DataFrame, files: pd.DataFrame, inside: str
 ) -> pd.DataFrame:
     """Return the table of a screen from rows without problems; its paths begin below `inside`."""
-    dmso = _each(facts["Metadata_Compound"], _is_dmso, bool)
+    dmso = _each(facts["Metadata_Compound"], is_dmso, bool)
     dose = pd.to_numeric(_each(facts["Metadata_Concentration"], concentration_key))
     table = facts.assign(
         Metadata_Site=_each(facts["Metadata_Site"], int, "int64"),

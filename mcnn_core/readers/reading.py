@@ -88,6 +88,7 @@ class Reading:
             "data": os.pathsep.join(map(str, self.data)),
             "platemap": str(self.platemap or ""),
             "channels": ",".join(self.channels),
+            "negative": ",".join(self.negative),
         }
 
 

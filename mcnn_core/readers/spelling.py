@@ -8,7 +8,6 @@ from pathlib import Path
 import pandas as pd
 
 from mcnn_core.errors import Problem
-from mcnn_core.screen import _each, _is_dmso
 
 #: Spellings of every known column, in the order in which they are preferred. Compared by `key`: in
 #: any case, with or without Image_ and Metadata_ before it, whatever stands between its words.
@@ -249,6 +248,11 @@ def is_control(text: str) -> bool:
     return key(text) in A_CONTROL
 
 
+def is_dmso(compound: str) -> bool:
+    """Whether a compound is the solvent by its plain name."""
+    return compound.strip().upper() == "DMSO"
+
+
 def vehicle(compound: str) -> str:
     """Return "DMSO" for what is DMSO and its share ("DMSO 0.1 %", "0.1% dmso"); else as it is."""
     mark = r"[\s_]*(%|percent|pct)?[\s_]*(\(?v/v\)?|vol)?[\s)]*"
@@ -257,12 +261,12 @@ def vehicle(compound: str) -> str:
     word = r"[\s_(-]*(control|ctrl|vehicle|only|solvent|negcon)?[\s)]*"
     pattern = rf"({word}{share})?{name}{word}({share})?{word}"
     text = compound.strip()
-    return "DMSO" if _is_dmso(text) or re.fullmatch(pattern, text, re.IGNORECASE) else text
+    return "DMSO" if is_dmso(text) or re.fullmatch(pattern, text, re.IGNORECASE) else text
 
 
 def like_a_control(compound: str) -> bool:
     """Whether a compound that is not DMSO looks like a control all the same."""
-    return not _is_dmso(compound) and (
+    return not is_dmso(compound) and (
         key(compound) in LIKE_A_CONTROL or bool(re.search(r"(?<![a-z])dmso", compound.lower()))
     )
 
@@ -518,9 +522,8 @@ def read_as(path: Path, column: str, written: pd.Series, read: pd.Series) -> lis
     """
 
     def plain(cells: pd.Series) -> pd.Series:
-        return _each(
-            cells, lambda text: re.sub(r"(?<![\d.])0+(?=\d)|\.0*$", "", text.strip().lower())
-        )
+        pattern = r"(?<![\d.])0+(?=\d)|\.0*$"
+        return cells.map({x: re.sub(pattern, "", x.strip().lower()) for x in cells.unique()})
 
     changed = (plain(written) != plain(read)) & (read != "")
     if not changed.any():
