@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mcnn_core.columns import _each, _is_dmso, joint_codes
 from mcnn_core.errors import SHOWN, InputError, Problem, count
 from mcnn_core.readers.images import cropped, page_names
 from mcnn_core.readers.places import (
@@ -41,10 +42,7 @@ from mcnn_core.screen import (
     CONTROL,
     REQUIRED,
     Screen,
-    _each,
-    _is_dmso,
     concentration_key,
-    joint_codes,
     repeated,
     treatment_key,
 )

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from mcnn_core.columns import _each, _is_dmso
 from mcnn_core.errors import Problem
-from mcnn_core.screen import _each, _is_dmso
 
 #: Spellings of every known column, in the order in which they are preferred. Compared by `key`: in
 #: any case, with or without Image_ and Metadata_ before it, whatever stands between its words.
