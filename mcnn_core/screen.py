@@ -7,18 +7,17 @@ that no later stage knows where the fields came from.
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
+from mcnn_core.columns import is_dmso
 from mcnn_core.errors import InputError
 from mcnn_core.machine.files import read_json, write_json, write_table
 from mcnn_core.readers.reading import PLAIN, Reading
-from mcnn_core.readers.spelling import is_dmso
 
 #: What every table must name, and what names a field.
 REQUIRED = ["Metadata_Plate", "Metadata_Well", "Metadata_Site"]
@@ -105,26 +104,6 @@ def treatment_key(compound: str, concentration: float | str) -> str:
 def in_words(treatment: str) -> str:
     """Return a treatment as figures write it: "taxol 0.3 µM" for "taxol | 0.3"."""
     return f"{treatment} µM".replace(" | ", " ") if " | " in treatment else treatment
-
-
-def joint_codes(*columns: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Give each row a number by its values, from 0 in the order of first occurrence.
-
-    Return the numbers, and the first row of each. A table of a million rows has few different
-    treatments: what is made once per number, and not once per row, costs nothing.
-    """
-    codes = np.zeros(len(columns[0]), np.int64)
-    for column in columns:
-        new, values = pd.factorize(column, use_na_sentinel=False)
-        codes = pd.factorize(codes * len(values) + new)[0]
-    return codes, np.flatnonzero(~pd.Series(codes).duplicated())
-
-
-def _each(values: pd.Series, change: Callable, dtype: type | str = str) -> pd.Series:
-    """Return `change` of every value, called once for each different one."""
-    codes, first = joint_codes(values)
-    few = pd.Series([change(value) for value in values.iloc[first]], dtype=dtype)
-    return few.take(codes).set_axis(values.index)
 
 
 def repeated(names: Iterable[str]) -> list[str]:

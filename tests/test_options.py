@@ -171,6 +171,8 @@ def test_the_names_are_those_of_the_package(tmp_path):
         "normalisation": set(methods.SUFFIXES),
         "choice": set(response.CHOICES),
         "gaf_column": set(ontology.GENE_COLUMNS),
+        "incomplete": {"refuse", "leave-out"},
+        "sizes": {"refuse", "crop"},
     }
     assert set(profiles.NORMALISATIONS) == set(book.CHOICES["normalisation"])
     with pytest.raises(InputError, match=" or ".join(map(repr, book.CHOICES["taxol"]))):

@@ -54,7 +54,8 @@ from mcnn_core.machine.files import (
     write_json,
     written,
 )
-from mcnn_core.readers.reading import Reading, folders
+from mcnn_core.readers import reading
+from mcnn_core.readers.reading import folders
 
 ROOT = Path(__file__).resolve().parents[1]
 SCREENS = ("simulated", "bbbc021", "kimorph")
@@ -352,8 +353,7 @@ CHOICES = {
     "normalisation": ("none", "centre", "whiten"),
     "choice": ("nearest", "median"),
     "gaf_column": ("id", "symbol"),
-    "incomplete": ("refuse", "leave-out"),
-    "sizes": ("refuse", "crop"),
+    **{key: reading.CHOICES[key] for key in ("incomplete", "sizes")},
 }
 #: a number not below and not above these, where it is not simply 0 or more,
 RANGES = {"height": SIDES, "width": SIDES} | dict.fromkeys(
@@ -910,9 +910,9 @@ def _named_files(build: Build) -> list[str]:
     """
     from mcnn_core.readers.loaddata import examine_loaddata  # takes a second to import
 
-    reading = Reading.from_text(build.data, build.platemap, build.channels, planes="max")
+    given = reading.Reading.from_text(build.data, build.platemap, build.channels, planes="max")
     try:
-        screen, _, _ = examine_loaddata(build.screen, reading=reading)
+        screen, _, _ = examine_loaddata(build.screen, reading=given)
     except InputError:
         return []
     table = screen.table

@@ -26,6 +26,7 @@ from scipy.ndimage import gaussian_filter, gaussian_laplace
 from tqdm import tqdm
 
 from mcnn_book.check.cost import predict, read_bench
+from mcnn_core.columns import joint_codes
 from mcnn_core.errors import KEPT, InputError, MissingStageError, Problem
 from mcnn_core.machine.files import atomic, write_json
 from mcnn_core.preprocessing import COUNTS, REFERENCES, auto_bin, bin_counts
@@ -48,7 +49,7 @@ from mcnn_core.readers.incomplete import INCOMPLETE, fault, wells_lost
 from mcnn_core.readers.loaddata import DEFAULTS, examine_loaddata
 from mcnn_core.readers.reading import CHOICES, PLAIN, Reading
 from mcnn_core.readers.tables import is_table
-from mcnn_core.screen import REQUIRED, Screen, fetched, joint_codes, summary
+from mcnn_core.screen import REQUIRED, Screen, fetched, summary
 from mcnn_core.surrogate import class_names, default_columns, training_fields, unnamed
 
 #: Fields whose pixels are read, spread over the plates: so many, or up to the second where they are

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mcnn_core.columns import _each, is_dmso, joint_codes
 from mcnn_core.errors import SHOWN, InputError, Problem, count
 from mcnn_core.readers.images import cropped, page_names
 from mcnn_core.readers.places import (
@@ -28,7 +29,6 @@ from mcnn_core.readers.spelling import (
     canonical,
     control_type,
     is_control,
-    is_dmso,
     like_a_control,
     micromolar,
     note,
@@ -42,9 +42,7 @@ from mcnn_core.screen import (
     CONTROL,
     REQUIRED,
     Screen,
-    _each,
     concentration_key,
-    joint_codes,
     repeated,
     treatment_key,
 )

@@ -19,8 +19,8 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pandas as pd
 
+from mcnn_core.columns import joint_codes
 from mcnn_core.errors import InputError, Problem
-from mcnn_core.screen import joint_codes
 
 #: What fetches a folder of a store, by the scheme of its address.
 FETCH = {

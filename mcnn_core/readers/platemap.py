@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from mcnn_core.columns import _each
 from mcnn_core.errors import InputError, Problem
 from mcnn_core.readers.spelling import canonical, control_type, micromolar, vehicle, well
 from mcnn_core.readers.tables import read_cells
-from mcnn_core.screen import _each, concentration_key
+from mcnn_core.screen import concentration_key
 
 PLATE, WELL = "Metadata_Plate", "Metadata_Well"
 

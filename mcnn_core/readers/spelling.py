@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from mcnn_core.columns import is_dmso
 from mcnn_core.errors import Problem
 
 #: Spellings of every known column, in the order in which they are preferred. Compared by `key`: in
@@ -246,11 +247,6 @@ def control_type(text: str) -> str:
 def is_control(text: str) -> bool:
     """Whether a control type says "control" and leaves open which."""
     return key(text) in A_CONTROL
-
-
-def is_dmso(compound: str) -> bool:
-    """Whether a compound is the solvent by its plain name."""
-    return compound.strip().upper() == "DMSO"
 
 
 def vehicle(compound: str) -> str:

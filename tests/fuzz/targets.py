@@ -386,7 +386,12 @@ TARGETS = {
         Target("tiff", PICTURES, _read_picture("image.tif"), _tiff_seeds),
         Target("jpeg", PICTURES, _read_picture("image.jpeg"), _jpeg_seeds),
         Target("png", PICTURES, _read_picture("image.png"), _png_seeds),
-        Target("ontology", "ontology.read_obo, ontology.read_associations", _read_ontology, _ontology_seeds),
+        Target(
+            "ontology",
+            "ontology.read_obo, ontology.read_associations",
+            _read_ontology,
+            _ontology_seeds,
+        ),
         Target("conf", "imagehts.read_wells", _read_conf, _conf_seeds),
         Target(
             "checkpoint",
