@@ -26,7 +26,8 @@ def rewritten(folder, change, rows=None):
     write_screen(folder / "here", rows)
     for channel in ("DNA", "Actin"):
         both = [
-            change(*pair) for pair in zip(rows[f"PathName_{channel}"], rows[f"FileName_{channel}"])
+            change(*pair)
+            for pair in zip(rows[f"PathName_{channel}"], rows[f"FileName_{channel}"], strict=True)
         ]
         rows = rows.assign(
             **{

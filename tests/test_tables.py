@@ -46,6 +46,7 @@ def parquet() -> bytes:
         (b'Plate,Dose \xc2\xb5M,Name\n1,P1,0.3,"a, b"\n2,P2,1,c\n', "without column 1"),
         (parquet(), "Parquet"),
     ],
+    ids=lambda value: "content" if isinstance(value, bytes) else value,
 )
 def test_a_table_is_read_as_its_content_says(tmp_path, content, said):
     rows, notes = read(tmp_path, content, "table.txt")
