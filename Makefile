@@ -4,18 +4,21 @@ PYTHON ?= python3
 PROFILE ?= default
 SCREEN ?= simulated
 DATA ?=
+PLATEMAP ?=
+CHANNELS ?=
 OUT ?= _build
 SEED ?= 0
 SURROGATE ?=
 PARAMS ?=
 ONLY ?=
+PATTERN ?=
 QUICK ?=
 LARGE ?=
 
 # What a user gives is text. Make would run a $(shell ...) in it, and the shell what follows a semicolon: it is kept as it
 # was typed, and reaches a program through the environment alone. In a recipe write "$$OUT", and $(OUT) only to decide.
-$(foreach name,PROFILE SCREEN DATA OUT SEED SURROGATE PARAMS ONLY QUICK LARGE,$(eval override $(name) := $$(value $(name))))
-export PROFILE SCREEN DATA OUT SEED SURROGATE PARAMS ONLY
+$(foreach name,PROFILE SCREEN DATA PLATEMAP CHANNELS OUT SEED SURROGATE PARAMS ONLY PATTERN QUICK LARGE,$(eval override $(name) := $$(value $(name))))
+export PROFILE SCREEN DATA PLATEMAP CHANNELS OUT SEED SURROGATE PARAMS ONLY PATTERN
 
 override BIN := .venv/bin
 # Ctrl-C waits until Python can heed it, where there is GNU's env; otherwise Python's first tenth of a second answers it with a traceback.
@@ -24,17 +27,21 @@ override INSTALLED := .venv/.installed
 override PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help book report check data test lint study bench simulate faults notebooks clean
+.PHONY: help book report check data table test lint study bench simulate faults notebooks clean
 
 help:
 	@echo 'make book       build the book; prints the path of its first page'
 	@echo '                PROFILE=tiny|default|paper  SCREEN=simulated|bbbc021|kimorph|PATH.csv  DATA=DIR'
 	@echo '                OUT=DIR  SEED=N  SURROGATE=column,column  PARAMS="key=value ..."'
+	@echo '                of a table: DATA=DIR:DIR where its images lie  PLATEMAP=TABLE what its wells hold  CHANNELS=name,name'
 	@echo 'make report     what SCREEN=PATH.csv (or bbbc021, kimorph) shows: a summary, then figures and tables step by step;'
 	@echo '                make book gives the same on a screen that is not simulated'
-	@echo 'make check      examine a screen before a report is made of it: SCREEN=PATH.csv, or bbbc021|kimorph DATA=DIR'
+	@echo 'make check      examine a screen before a report is made of it: SCREEN=PATH.csv, or bbbc021|kimorph DATA=DIR;'
+	@echo '                with the DATA, PLATEMAP, CHANNELS and PARAMS that the report will be given'
 	@echo 'make data       fetch a public screen: SCREEN=bbbc021 DATA=DIR  ONLY=Week1,Week2_24381 for a part of it'
 	@echo '                or the Gene Ontology: SCREEN=kimorph DATA=DIR'
+	@echo 'make table      write the table of a folder as a microscope left it: SCREEN=FOLDER OUT=FILE.csv'
+	@echo '                PATTERN=REGEX for names of your own, with groups such as (?P<well>[A-P]\d+)'
 	@echo 'make test       run the test suite, with coverage and the reason of every skip'
 	@echo 'make lint       look at the code: formatter, linter, types'
 	@echo 'make study      run seeds, variants and baselines; writes book/recorded (SCREEN=PATH.csv: on that screen)'
@@ -63,10 +70,14 @@ book report: $(INSTALLED)
 	@$(BIN)/python -c 'import os; print(os.path.realpath(os.path.expanduser(os.environ["OUT"]) + "/html/index.html"))'
 
 check: $(INSTALLED)
-	@$(RUN) mcnn_book check --screen "$$SCREEN" --data "$$DATA" --out "$$OUT"
+	@$(RUN) mcnn_book check --screen "$$SCREEN" --data "$$DATA" --out "$$OUT" --platemap "$$PLATEMAP" --channels "$$CHANNELS" \
+	    --params "$$PARAMS"
 
 data: $(INSTALLED)
 	@$(RUN) mcnn_book data --screen "$$SCREEN" --data "$$DATA" --only "$$ONLY"
+
+table: $(INSTALLED)
+	@$(RUN) mcnn_book table --screen "$$SCREEN" --out "$$OUT" --pattern "$$PATTERN"
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term-missing:skip-covered

@@ -101,7 +101,6 @@ def prepare_store(folder: Path, case: Case) -> None:
         preprocess(
             made.read_fields(_raw_folder(folder, case)),
             folder / f"store-{case.height}",
-            progress=False,
         )
 
 
@@ -177,9 +176,9 @@ def preprocess_ours(folder: Path, case: Case, workers: int = CORES):
     from mcnn_core.preprocessing import preprocess
 
     screen = _screen(folder, case)
-    return lambda: preprocess(
-        screen, folder / f"ours-{workers}", workers=workers, progress=False
-    ), {"threads": workers}
+    return lambda: preprocess(screen, folder / f"ours-{workers}", workers=workers), {
+        "threads": workers
+    }
 
 
 def preprocess_one_core(folder: Path, case: Case):

@@ -47,9 +47,7 @@ def simulated(folder: Path, size: str, n: int) -> tuple[np.ndarray, int]:
         *SIZES[size],
         progress=False,
     )
-    store = preprocess(
-        read_bbbc021(folder / "screen", simulated=True), folder / "store", progress=False
-    )
+    store = preprocess(read_bbbc021(folder / "screen", simulated=True), folder / "store")
     return np.array(store.pixels)[np.arange(n) % len(store.pixels)], min(n, len(store.pixels))
 
 

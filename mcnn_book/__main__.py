@@ -6,6 +6,7 @@ needs, so that a mistyped option is answered at once.
 
 import argparse
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ LAYOUTS = ("default", "tiny")
 NETWORKS = ("published", "published-gap", "default", "default-no-norm", "default-three-scales")
 RECIPES = ("published", "default")
 REFERENCES = ("plate-percentile", "dmso")
+ILLUMINATIONS = ("none", "plate", "given")
 SIDES = (64, 10_000)  #: pixels that a side of a simulated field may have
 SCHEDULER = "tcp://HOST:PORT of a cluster that does it instead (mcnn_core.machine.scheduler)"
 
@@ -29,7 +31,16 @@ def _check(parser: Parser) -> Callable[[argparse.Namespace], None]:
     parser.add_argument(
         "--screen", required=True, help="path of a LoadData .csv, bbbc021 or kimorph"
     )
-    parser.add_argument("--data", default="", help="folder of the latter two")
+    parser.add_argument(
+        "--data", default="", help="folder of the latter two; of a table's images, joined by colons"
+    )
+    parser.add_argument("--platemap", default="", help="table of what each well holds")
+    parser.add_argument("--channels", default="", help="those that are read, joined by commas")
+    parser.add_argument(
+        "--params",
+        default="",
+        help="as make book takes them; planes, incomplete, sizes and negative count",
+    )
     parser.add_argument(
         "--out", default="_build", help="folder to write check.html and check.json to"
     )
@@ -37,14 +48,17 @@ def _check(parser: Parser) -> Callable[[argparse.Namespace], None]:
     def run(given: argparse.Namespace) -> None:
         from mcnn_book.check.examine import check, terminal, visible, write
         from mcnn_book.workspace import claim_output, find_root
+        from mcnn_core.readers.reading import CHOICES, Reading
+        from mcnn_core.readers.tables import is_table
 
         out = Path(given.out or "_build").expanduser()
         name, data = (os.path.expanduser(text) for text in (given.screen, given.data))
-        sources = (
-            {"SCREEN": name} if name.lower().endswith(".csv") else {"DATA": data} if data else {}
-        )
+        pairs = dict(pair.partition("=")[::2] for pair in shlex.split(given.params))
+        options = {key: pairs[key] for key in (*CHOICES, "negative") if key in pairs}
+        reading = Reading.from_text(data, given.platemap, given.channels, **options)
+        sources = {"SCREEN": [Path(name)] if is_table(name) else [], "DATA": reading.data}
         out = claim_output(out, find_root(), **sources)
-        report = check(name, data, out, progress=sys.stderr.isatty())
+        report = check(name, data, out, progress=sys.stderr.isatty(), reading=reading)
         write(report, out)
         print(terminal(report))
         print(
@@ -97,6 +111,31 @@ def _data(parser: Parser) -> Callable[[argparse.Namespace], None]:
     return run
 
 
+def _table(parser: Parser) -> Callable[[argparse.Namespace], None]:
+    """Write the LoadData table of a folder as a microscope left it, and say what it took."""
+    parser.add_argument("--screen", required=True, help="the folder with the images")
+    parser.add_argument("--out", required=True, help="the table to write, a new .csv")
+    parser.add_argument(
+        "--pattern",
+        default="",
+        help="regular expression with named groups for the end of an image's path, such as "
+        r"(?P<plate>\w+)/(?P<well>[A-P]\d+)_(?P<site>\d+)_(?P<channel>\w+)\.png",
+    )
+
+    def run(given: argparse.Namespace) -> None:
+        from mcnn_core.readers.folders import write_folder_table
+
+        out = Path(given.out).expanduser()
+        if out.suffix.lower() != ".csv":
+            raise InputError("name the table to write: make table SCREEN=FOLDER OUT=FILE.csv")
+        print(*write_folder_table(given.screen, out, given.pattern), sep="\n")
+        outside = not Path(given.screen).resolve().is_relative_to(out.resolve().parent)
+        data = f" DATA={given.screen}" * outside
+        print(f"{out} is written; examine it: make check SCREEN={out}{data}")
+
+    return run
+
+
 def _simulate(parser: Parser) -> Callable[[argparse.Namespace], None]:
     """Write a simulated screen in the file layout of BBBC021 or KiMorph."""
     parser.add_argument(
@@ -141,6 +180,12 @@ def _preprocess(parser: Parser) -> Callable[[argparse.Namespace], None]:
     )
     parser.add_argument("--reference", choices=REFERENCES, default="plate-percentile")
     parser.add_argument(
+        "--illumination",
+        choices=ILLUMINATIONS,
+        default="none",
+        help="what counts are divided by: the plate's mean image, or the table's functions",
+    )
+    parser.add_argument(
         "--bin",
         type=whole(),
         default=0,
@@ -156,9 +201,10 @@ def _preprocess(parser: Parser) -> Callable[[argparse.Namespace], None]:
         from mcnn_core.preprocessing import auto_bin, preprocess
         from mcnn_core.readers.images import check_headers
         from mcnn_core.readers.loaddata import read_loaddata
+        from mcnn_core.readers.tables import is_table
         from mcnn_core.screen import load_screen
 
-        table = given.screen.lower().endswith(".csv")
+        table = is_table(given.screen)
         if not table and not (Path(given.screen) / "screen.json").is_file():
             raise InputError(
                 f"screen {given.screen!r} is neither a LoadData .csv nor a folder in which the "
@@ -173,6 +219,7 @@ def _preprocess(parser: Parser) -> Callable[[argparse.Namespace], None]:
             size,
             given.multiple,
             given.scheduler or given.workers,
+            given.illumination,
         )
         print(f"{given.out}: {' x '.join(map(str, store.shape))} (fields, height, width, channels)")
 
@@ -338,6 +385,7 @@ def _clean(parser: Parser) -> Callable[[argparse.Namespace], None]:
 COMMANDS = {
     "check": _check,
     "data": _data,
+    "table": _table,
     "simulate": _simulate,
     "preprocess": _preprocess,
     "train": _train,

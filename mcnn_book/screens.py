@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,14 @@ import numpy as np
 from mcnn_book.simulate import bbbc021, cells, kimorph
 from mcnn_book.simulate.field_statistics import field_statistics
 from mcnn_core.errors import InputError
+from mcnn_core.machine.files import write_table
 from mcnn_core.readers.bbbc021 import BBBC021_CHANNELS, read_bbbc021
-from mcnn_core.readers.imagehts import EMPTY, KIMORPH_FIELD, read_imagehts, read_wells
+from mcnn_core.readers.imagehts import EMPTY, KIMORPH_FIELD, NEGATIVE, read_imagehts, read_wells
 from mcnn_core.readers.images import read_field
+from mcnn_core.readers.incomplete import leave_out, wells_lost
 from mcnn_core.readers.loaddata import read_loaddata
+from mcnn_core.readers.reading import PLAIN, Reading
+from mcnn_core.readers.tables import is_table
 from mcnn_core.screen import Screen, fetched
 
 
@@ -27,6 +32,7 @@ def open_screen(
     width: int = 160,
     taxol: str = "ljosa",
     workers: int = 2,
+    reading: Reading = PLAIN,
 ) -> Screen:
     """Return the table of a screen; a simulated one is first written to ``out/screen``.
 
@@ -42,6 +48,8 @@ def open_screen(
     seed, layout, height, width, workers
         Of the simulated screen (`mcnn_book.simulate.bbbc021.simulate_screen`,
         `mcnn_book.simulate.kimorph.simulate_kimorph`).
+    reading : Reading
+        How a table is to be read.
     taxol : {"ljosa", "all"}
         Which taxol wells count as annotated (`mcnn_core.readers.bbbc021.read_bbbc021`).
 
@@ -74,7 +82,9 @@ def open_screen(
         )
     if name in ("bbbc021", "kimorph"):
         screen, absent = fetched(
-            read_bbbc021(data, taxol) if name == "bbbc021" else _real_kimorph(Path(data))
+            read_bbbc021(data, taxol)
+            if name == "bbbc021"
+            else _real_kimorph(Path(data), reading.negative or NEGATIVE)
         )
         if absent:
             print(
@@ -82,23 +92,38 @@ def open_screen(
                 f"{', '.join(absent)}"
             )
         return screen
-    if name.lower().endswith(".csv"):
-        return read_loaddata(name)
+    if is_table(name):
+        return _complete(read_loaddata(name, reading=reading), Path(out))
     raise InputError(
         "a screen is simulated, bbbc021, kimorph, or the path of a LoadData .csv",
         [f"screen {name!r}"],
     )
 
 
-def _real_kimorph(data: Path) -> Screen:
+def _complete(screen: Screen, out: Path) -> Screen:
+    """Leave out what lacks an image, if that is how it is read, and list it in ``left_out.csv``."""
+    if screen.reading.incomplete != "leave-out":
+        return screen
+    rest, left = leave_out(screen)
+    write_table(out / "left_out.csv", left)
+    lost = wells_lost(screen.table, rest.table)
+    print(
+        f"{len(screen.table) - len(rest.table):,} of {len(screen.table):,} fields lack an image or "
+        f"have a damaged one and are left out; {out / 'left_out.csv'} lists them. Wells that have "
+        f"no other: {', '.join(lost) or 'none'}"
+    )
+    return rest
+
+
+def _real_kimorph(data: Path, negative: Sequence[str]) -> Screen:
     """Read KiMorph from `data` and say how many wells are left out."""
-    wells = read_wells(data)
+    wells = read_wells(data, negative=negative)
     empty = wells["content"] == EMPTY
     print(
         f"{len(wells)} wells: {empty.sum()} are empty and {(wells['failed'] & ~empty).sum()} "
         "failed; they are left out"
     )
-    return read_imagehts(data, KIMORPH_FIELD)
+    return read_imagehts(data, KIMORPH_FIELD, negative=negative)
 
 
 def pixel_size(screen: Screen, height: int, bin: int = 1) -> float | None:

@@ -1,18 +1,20 @@
 """Which fields, treatments and wells the pages show."""
 
 import os
-import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import tifffile
 
 from mcnn_book.figures import composite
 from mcnn_core.analysis.distances import cosine_distances
 from mcnn_core.machine.files import atomic
 from mcnn_core.profiles import feature_matrix
+from mcnn_core.readers.images import pictures, read_image
 from mcnn_core.screen import Screen, in_words, row_names
 
 
@@ -292,8 +294,8 @@ def copy_fields(screen: Screen, folder: str | os.PathLike, rows: Sequence[int]) 
     Parameters
     ----------
     folder : path
-        Receives ``example.csv`` and a copy of each image in ``images``: absent, empty, or one that
-        this function has made.
+        Receives ``example.csv`` and each image as a grey TIFF in ``images``: absent, empty, or one
+        that this function has made.
     rows : sequence of int
         Rows of the table.
 
@@ -305,20 +307,18 @@ def copy_fields(screen: Screen, folder: str | os.PathLike, rows: Sequence[int]) 
     table = screen.table.iloc[list(rows)].drop(columns="Metadata_Treatment")
     with atomic(folder, "copy of fields") as temporary:
         (temporary / "images").mkdir(parents=True)
-        for number, channel in enumerate(screen.channels, 1):
-            places = (
-                table[[f"PathName_{channel}", f"FileName_{channel}"]]
-                .agg("/".join, axis=1)
-                .str.lstrip("/")
-            )
+        columns = zip(*pictures(replace(screen, table=table)), strict=True)
+        for number, images in enumerate(columns, 1):
+            whole = [one.whole for one in images]
             names = {
-                place: f"{n:03d}_channel{number}{Path(place).suffix}"
-                for n, place in enumerate(dict.fromkeys(places), 1)
+                one: f"{n:03d}_channel{number}.tif" for n, one in enumerate(dict.fromkeys(whole), 1)
             }
-            for place, name in names.items():
-                shutil.copyfile(screen.root / place, temporary / "images" / name)
+            for one, name in names.items():
+                tifffile.imwrite(temporary / "images" / name, read_image(one))
+            channel = screen.channels[number - 1]
             table = table.assign(
-                **{f"FileName_{channel}": places.map(names), f"PathName_{channel}": "images"}
-            )
+                **{f"FileName_{channel}": [names[one] for one in whole]},
+                **{f"PathName_{channel}": "images"},
+            ).drop(columns=f"Frame_{channel}", errors="ignore")
         table.to_csv(temporary / "example.csv", index=False)
     return Path(folder) / "example.csv"

@@ -10,7 +10,7 @@ import math
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from importlib import metadata
 from pathlib import Path
@@ -56,7 +56,7 @@ def find_root(start: Path | None = None) -> Path:
     return Path(__file__).resolve().parents[1]
 
 
-def claim_output(out: str | os.PathLike, root: Path, **sources: str | os.PathLike) -> Path:
+def claim_output(out: str | os.PathLike, root: Path, **sources: Iterable[Path]) -> Path:
     """Claim a folder for what the commands write (`claim`) and return its real path.
 
     Parameters
@@ -64,9 +64,9 @@ def claim_output(out: str | os.PathLike, root: Path, **sources: str | os.PathLik
     out : path
     root : Path
         The repository.
-    sources : path
+    sources : iterable of Path
         What is read, by the name of the option that gives it: the table of a screen (its folder
-        counts), or a folder of images.
+        counts), or folders of images.
 
     Raises
     ------
@@ -76,10 +76,11 @@ def claim_output(out: str | os.PathLike, root: Path, **sources: str | os.PathLik
     """
     out = Path(out).expanduser().resolve()
     taken = {"this repository": root.resolve(), "your home folder": Path.home().resolve()}
-    for option, source in sources.items():
-        path = Path(source).expanduser().resolve()
-        taken[f"the folder of {option}"] = path if path.is_dir() else path.parent
-    for what, place in taken.items():
+    places = [*taken.items()]
+    for option, paths in sources.items():
+        for path in (one.expanduser().resolve() for one in paths):
+            places.append((f"the folder of {option}", path if path.is_dir() else path.parent))
+    for what, place in places:
         if out == place or out in place.parents:
             raise InputError(
                 f"OUT={out} {'is' if out == place else 'holds'} {what}"

@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 PUBLIC: dict[str, str] = {
     "InputError": "errors",
     "Screen": "screen",
+    "Reading": "readers.reading",
     "read_loaddata": "readers.loaddata",
     "read_bbbc021": "readers.bbbc021",
     "read_imagehts": "readers.imagehts",
@@ -25,6 +26,7 @@ PUBLIC: dict[str, str] = {
     "row_names": "screen",
     "in_words": "screen",
     "Store": "store",
+    "plate_function": "illumination",
     "preprocess": "preprocessing",
     "default_columns": "surrogate",
     "training_fields": "surrogate",
@@ -51,6 +53,8 @@ PUBLIC: dict[str, str] = {
 }
 #: The modules that it offers, for what belongs to one step alone: ``sirna.hold_out``.
 MODULES: dict[str, str] = {
+    "tables": "readers.tables",
+    "spelling": "readers.spelling",
     "images": "readers.images",
     "ontology": "readers.ontology",
     "phenodist": "readers.phenodist",

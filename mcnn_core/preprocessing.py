@@ -11,8 +11,7 @@ import errno
 import hashlib
 import math
 import os
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Generator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +24,13 @@ import pandas as pd
 from tqdm import tqdm
 
 from mcnn_core.errors import InputError
+from mcnn_core.illumination import (
+    ILLUMINATIONS,
+    divided,
+    given_functions,
+    plate_function,
+    read_function,
+)
 from mcnn_core.machine.files import (
     claim,
     discard,
@@ -35,11 +41,13 @@ from mcnn_core.machine.files import (
     read_json,
     refuse_foreign,
     remove_leftovers,
+    sha256,
     take,
+    write_array,
     write_json,
 )
-from mcnn_core.machine.scheduler import Pool, pool, software
-from mcnn_core.readers.images import check_headers, describe, image_paths, image_tiles, read_image
+from mcnn_core.machine.scheduler import Stage, pool, software
+from mcnn_core.readers.images import Picture, check_headers, describe, pictures, read_image
 from mcnn_core.screen import Screen
 from mcnn_core.store import Block, Store, altered_blocks, block_rows, identity, map_pixels
 
@@ -65,7 +73,7 @@ PIXELS, FEWEST_PIXELS, MANY_FIELDS = 40_960, 20_480, 2_000
 
 Finding = tuple[int, int, str]  # row of the table, number of the channel, what is found
 # Histograms of a block, what is wrong with which image, and which images are constant.
-Counts = tuple[np.ndarray, list[Finding], list[Finding]]
+Counts = tuple[np.ndarray, set[Finding], list[Finding]]
 
 
 def anscombe(counts: np.ndarray) -> np.ndarray:
@@ -138,15 +146,15 @@ def preprocess(
     bin: int = 1,
     multiple: int = 32,
     workers: int | str = 2,
-    progress: bool = True,
+    illumination: str = "none",
 ) -> Store:
     """Write the 8-bit store of a screen and open it.
 
-    Each plate is read twice: once to count its pixels, once to map them. Memory does not grow with
-    the number of fields. `folder` appears when it is complete. Until then the pixels lie in the
-    hidden folder ``.NAME.work`` next to it, with one whole file for every finished plate: a run
-    that was killed resumes there. An image with a single grey value, as of a dead well, is kept,
-    since the limits are those of its plate; a line of output names it.
+    Each plate is read twice, to count its pixels and to map them, and once more before that where
+    its own light is divided out. Memory does not grow with the number of fields. `folder` appears
+    when it is complete. Until then the pixels lie in the hidden folder ``.NAME.work`` next to it,
+    with one whole file for every finished plate: a run that was killed resumes there. An image with
+    a single grey value, as of a dead well, is kept, and a line of output names it.
 
     Parameters
     ----------
@@ -161,30 +169,33 @@ def preprocess(
     workers : int or str
         Threads that share the blocks of fields, or the address of a cluster's scheduler
         (`mcnn_core.machine.scheduler`); the result does not depend on it.
-    progress : bool
+    illumination : {"none", "plate", "given"}
+        What the averaged counts are divided by (`mcnn_core.illumination`).
 
     Raises
     ------
     InputError
-        With every unusable image, every plate without negative controls where they are the
-        reference, every plate whose reference has no spread, and every image that was changed while
-        the screen was read; if another run is writing the same store; and what
+        With every unusable image or illumination function, every plate without negative controls
+        where they are the reference, every plate whose reference has no spread, and every file that
+        was changed while the screen was read; if another run is writing the same store; and what
         `mcnn_core.machine.scheduler.pool` raises.
     """
     threads = workers if isinstance(workers, int) else 1
-    if reference not in REFERENCES or min(bin, multiple, threads) < 1:
+    known = reference in REFERENCES and illumination in ILLUMINATIONS
+    if not known or min(bin, multiple, threads) < 1:
         raise InputError(
-            f"expected a reference out of {', '.join(REFERENCES)} and numbers of 1 or more, got "
-            f"reference={reference!r}, bin={bin}, multiple={multiple}, workers={workers}"
+            f"expected reference {' or '.join(REFERENCES)}, illumination "
+            f"{' or '.join(ILLUMINATIONS)} and numbers of 1 or more, got reference={reference!r}, "
+            f"illumination={illumination!r}, bin={bin}, multiple={multiple}, workers={workers}"
         )
-    plan, folder = _plan(screen, reference, bin, multiple), Path(folder).resolve()
+    plan, folder = _plan(screen, reference, bin, multiple, illumination), Path(folder).resolve()
     refuse_foreign(folder, "store")
     hidden = folder.with_name(f".{folder.name}.work")
     claim(hidden, "store in the making")
     with exclusive(hidden):
         remove_leftovers(folder)
         making = _Making(plan, hidden)
-        making.fill(workers, progress)
+        making.fill(workers)
         making.check()
         making.write_manifest()
         put(making.folder, folder, "store")
@@ -199,12 +210,19 @@ class _Plan:
     screen: Screen
     reference: str
     bin: int
-    field: tuple[int, int]  #: height and width after binning
+    illumination: str
+    raw: tuple[int, int]  #: height and width of a field in its file
     extra: tuple[int, int]  #: rows and columns of padding
     counted: np.ndarray  #: (n,) bool: fields whose pixels set the limits of their plate
-    images: list[tuple[tuple[str, ...], str]]  #: paths and tile of each field
+    images: list[tuple[Picture, ...]]  #: of each field
+    functions: dict[str, list[str]]  #: paths of given illumination functions, by plate
     stamps: dict[str, tuple[int, int] | None]  #: size and time of change of each file
     blocks: dict[str, list[Block]]  #: by plate
+
+    @property
+    def field(self) -> tuple[int, int]:
+        """Height and width after binning."""
+        return self.raw[0] // self.bin, self.raw[1] // self.bin
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -213,18 +231,19 @@ class _Plan:
         return len(self.images), height, width, len(self.screen.channels)
 
     def identity(self) -> str:
-        """Return the SHA-256 of all that the store follows from but the contents of the images."""
+        """Return the SHA-256 of all that the store follows from but the contents of the files."""
         digest = hashlib.sha256(self.counted.tobytes())
-        options = (software(), self.reference, self.bin, self.shape, self.screen.channels)
-        for part in (options, self.blocks, *self.images, *self.stamps.items()):
+        options = (software(), self.reference, self.bin, self.illumination, self.shape)
+        named = (self.screen.channels, self.functions, self.blocks)
+        for part in (*options, *named, *self.images, *self.stamps.items()):
             digest.update(repr(part).encode())
         return digest.hexdigest()
 
 
-def _plan(screen: Screen, reference: str, bin: int, multiple: int) -> _Plan:
+def _plan(screen: Screen, reference: str, bin: int, multiple: int, illumination: str) -> _Plan:
     """Check a screen by its table and the headers of its images, and plan its store."""
-    height, width = check_headers(screen)
-    if min(height, width) < bin:
+    height, width = raw = check_headers(screen)
+    if min(raw) < bin:
         raise InputError(f"bin={bin} is larger than a field of {height} x {width} pixels")
     counted = (screen.table["Metadata_control_type"] == "negcon").to_numpy() | (reference != "dmso")
     plates = screen.table["Metadata_Plate"]
@@ -235,12 +254,14 @@ def _plan(screen: Screen, reference: str, bin: int, multiple: int) -> _Plan:
             "plate; name them or take plate-percentile",
             [f"plate {plate}" for plate in usable.index[~usable]],
         )
-    field = (height // bin, width // bin)
-    paths = [tuple(map(os.path.abspath, one)) for one in image_paths(screen)]
-    images = list(zip(paths, image_tiles(screen), strict=True))
-    stamps = {path: _stamp(path) for one in paths for path in one}
-    extra = padding(field, multiple)
-    return _Plan(screen, reference, bin, field, extra, counted, images, stamps, _blocks(plates))
+    functions = given_functions(screen, raw) if illumination == "given" else {}
+    images = pictures(screen)
+    files = [path for field in images for one in field for path in one.files]
+    files += [path for paths in functions.values() for path in paths]
+    stamps = {path: _stamp(path) for path in files}
+    extra, blocks = padding((height // bin, width // bin), multiple), _blocks(plates)
+    options = (screen, reference, bin, illumination, raw, extra, counted)
+    return _Plan(*options, images, functions, stamps, blocks)
 
 
 def _stamp(path: str) -> tuple[int, int] | None:
@@ -268,27 +289,19 @@ class _Making:
     """A store in the making, in the hidden folder next to the place where it belongs.
 
     The pixels are written into a folder of it that is named after the plan: a worker that a killed
-    run has left behind cannot write into those of another plan. Once a plate is finished, a whole
-    file keeps its limits and the SHA-256 of its blocks. A run that resumes takes the plates whose
-    blocks still have them.
+    run has left behind cannot write into those of another plan. A plate that is finished has a
+    whole file with its limits and the SHA-256 of what was written, which a run that resumes
+    compares.
     """
-
-    tasks: Pool
-    bar: tqdm
 
     def __init__(self, plan: _Plan, hidden: Path):
         self.plan, self.hidden, name = plan, hidden, plan.identity()[:16]
         self.folder = hidden / name
         self.notes = {plate: hidden / f"{name}-{n}.json" for n, plate in enumerate(plan.blocks)}
-        self.finished: dict[str, dict[str, Any]] = {}  # limits by channel and blocks, by plate
-        self.problems: list[Finding] = []
+        self.finished: dict[str, dict[str, Any]] = {}  # what the notes hold, by plate
+        self.problems: set[Finding] = set()
         self.constant: list[Finding] = []
         self.flat: list[str] = []  # references without spread
-        self.histograms: dict[str, np.ndarray] = {}  # those below are of unfinished plates
-        self.limits: dict[str, list[list[float]]] = {}
-        self.left: dict[str, int] = {}  # blocks to count, then to write
-        self.hashes: dict[int, str] = {}  # by first row of the block
-        self.pending: dict[Future, tuple[Callable, Block]] = {}
         for other in hidden.iterdir():
             if other.is_dir() and other != self.folder and is_ours(other):
                 discard(other)
@@ -304,102 +317,132 @@ class _Making:
         for plate, note in self.notes.items():
             with suppress(FileNotFoundError, InputError):
                 facts = read_json(note)
-                if not altered_blocks(mapped, facts["blocks"]):
+                light = facts.get("illumination", {})
+                same = all(sha256(self.folder / file) == sha for file, sha in light.items())
+                if same and not altered_blocks(mapped, facts["blocks"]):
                     self.finished[plate] = facts
 
-    def fill(self, workers: int | str, progress: bool) -> None:
-        """Count and write the unfinished plates.
-
-        A plate is written when all of it is counted, while the next is being counted. Once a
-        problem is found, the rest is only counted.
-        """
-        waiting = [plate for plate in self.plan.blocks if plate not in self.finished]
-        total = sum(block["fields"] for plate in waiting for block in self.plan.blocks[plate])
-        if not waiting:
+    def fill(self, workers: int | str) -> None:
+        """Make the unfinished plates; one is written while the next is being counted."""
+        blocks = [
+            block
+            for one in self.plan.blocks.values()
+            for block in one
+            if block["plate"] not in self.finished
+        ]
+        if not blocks:
             return
+        total = sum(block["fields"] for block in blocks)
         with (
-            pool(workers, self.hidden, self.plan.images[0][0]) as tasks,
-            tqdm(total=total, unit="field", desc="pre-processing", disable=not progress) as bar,
+            pool(workers, self.hidden, [one.path for one in self.plan.images[0]]) as tasks,
+            tqdm(total=total, unit="field", desc="pre-processing") as bar,
         ):
-            self.tasks, self.bar = tasks, bar
-            while self.pending or waiting:
-                while waiting and len(self.pending) < 2 * tasks.slots:
-                    self.count(waiting.pop(0))
-                for (proceed, block), result in tasks.finished(self.pending):
-                    proceed(block, result)
+            tasks.run(self.make(plate, bar) for plate in dict.fromkeys(b["plate"] for b in blocks))
 
-    def count(self, plate: str) -> None:
-        """Submit the counting of a plate."""
-        plan, blocks = self.plan, self.plan.blocks[plate]
-        self.histograms[plate] = np.zeros((len(plan.screen.channels), COUNTS), np.int64)
-        self.left[plate] = len(blocks)
-        for block in blocks:
-            rows = block_rows(block)
-            counted = plan.counted[rows].tolist()
-            future = self.tasks.submit(_count, plan.images[rows], plan.bin, counted, block["first"])
-            self.pending[future] = self.counted, block
-
-    def counted(self, block: Block, result: Counts) -> None:
-        """Take in the counts of a block; after the last of a plate find its limits."""
-        plate, (histograms, problems, constant) = block["plate"], result
-        self.histograms[plate][:, : histograms.shape[1]] += histograms
-        self.problems += problems
-        self.constant += constant
-        self.left[plate] -= 1
-        # Where a channel has no readable image, that is the problem.
-        if self.left[plate] or not self.histograms[plate].any(axis=1).all():
+    def make(self, plate: str, bar: tqdm) -> Generator[Stage, None, None]:
+        """Make one plate. Once there is a problem, the rest is only counted."""
+        light = "" if self.plan.illumination == "none" else (yield from self.light(plate))
+        source = _Source(self.plan.bin, self.plan.field, light)
+        limits = yield from self.count(plate, source)
+        if self.problems or self.flat:
             return
-        reference = self.plan.reference
-        limits = [REFERENCES[reference](one).tolist() for one in self.histograms.pop(plate)]
+        blocks = yield from self.write(plate, source, limits, bar)
+        channels = self.plan.screen.channels
+        facts = {"limits": dict(zip(channels, limits, strict=True)), "blocks": blocks}
+        if light:
+            facts["illumination"] = {Path(light).name: sha256(light)}
+        write_json(self.notes[plate], facts)
+        self.finished[plate] = facts
+
+    def light(self, plate: str) -> Generator[Stage, None, str]:
+        """Write the illumination functions of a plate, (C, H, W) float32, and return the path."""
+        plan = self.plan
+        total = np.zeros((len(plan.screen.channels), *plan.field))  # exact: of whole numbers
+
+        def add(_: int, result: tuple[np.ndarray, set[Finding]]) -> None:
+            np.add(total, result[0], out=total)
+            self.problems |= result[1]
+
+        if plan.illumination == "given":
+            functions = [read_function(path, plan.raw, plan.bin) for path in plan.functions[plate]]
+        else:
+            source = _Source(plan.bin, plan.field)
+            blocks = plan.blocks[plate]
+            yield (
+                [(_sum, plan.images[block_rows(one)], source, one["first"]) for one in blocks],
+                add,
+            )
+            functions = [plate_function(one) for one in total]
+        path = self.folder / f"illumination-{list(plan.blocks).index(plate)}.npy"
+        write_array(path, np.stack(functions))
+        return str(path)
+
+    def count(self, plate: str, source: "_Source") -> Generator[Stage, None, list[list[float]]]:
+        """Count the pixels of a plate and return the limits of each channel, (C, 2)."""
+        plan, blocks = self.plan, self.plan.blocks[plate]
+        histograms = np.zeros((len(plan.screen.channels), COUNTS), np.int64)
+
+        def add(_: int, result: Counts) -> None:
+            histograms[:, : result[0].shape[1]] += result[0]
+            self.problems |= result[1]
+            self.constant += result[2]
+
+        yield (
+            [
+                (_count, plan.images[rows], source, one["first"], plan.counted[rows].tolist())
+                for one in blocks
+                for rows in [block_rows(one)]
+            ],
+            add,
+        )
+        if not histograms.any(axis=1).all():  # a channel without a readable image is the problem
+            return []
+        limits = [REFERENCES[plan.reference](one).tolist() for one in histograms]
         self.flat += [
-            f"plate {plate}, channel {channel}: the reference {reference!r} has no spread; "
+            f"plate {plate}, channel {channel}: the reference {plan.reference!r} has no spread; "
             "take another"
-            for channel, (low, high) in zip(self.plan.screen.channels, limits, strict=True)
+            for channel, (low, high) in zip(plan.screen.channels, limits, strict=True)
             if low >= high
         ]
-        if not self.problems and not self.flat:
-            self.write(plate, limits)
+        return limits
 
-    def write(self, plate: str, limits: list[list[float]]) -> None:
-        """Submit the writing of a plate."""
+    def write(
+        self, plate: str, source: "_Source", limits: list[list[float]], bar: tqdm
+    ) -> Generator[Stage, None, list[Block]]:
+        """Write the fields of a plate and return its blocks with their SHA-256."""
         plan, blocks = self.plan, self.plan.blocks[plate]
-        self.limits[plate], self.left[plate] = limits, len(blocks)
-        for block in blocks:
-            images = plan.images[block_rows(block)]
-            place = self.offset + block["first"] * math.prod(plan.shape[1:])
-            future = self.tasks.submit(
-                _write, images, plan.bin, plan.field, plan.extra, limits, str(self.pixels), place
-            )
-            self.pending[future] = self.written, block
+        hashes: dict[int, str] = {}
 
-    def written(self, block: Block, sha256: str) -> None:
-        """Take in the SHA-256 of a block; keep the plate if that was its last."""
-        plate = block["plate"]
-        self.hashes[block["first"]] = sha256
-        self.left[plate] -= 1
-        self.bar.update(block["fields"])
-        if not self.left[plate]:
-            self.finished[plate] = {
-                "limits": dict(zip(self.plan.screen.channels, self.limits[plate], strict=True)),
-                "blocks": [
-                    {**one, "sha256": self.hashes[one["first"]]} for one in self.plan.blocks[plate]
-                ],
-            }
-            write_json(self.notes[plate], self.finished[plate])
+        def keep(number: int, sha256: str) -> None:
+            hashes[number] = sha256
+            bar.update(blocks[number]["fields"])
+
+        size, common = math.prod(plan.shape[1:]), (source, plan.extra, limits, str(self.pixels))
+        yield (
+            [
+                (_write, plan.images[block_rows(one)], *common, self.offset + one["first"] * size)
+                for one in blocks
+            ],
+            keep,
+        )
+        return [{**block, "sha256": hashes[number]} for number, block in enumerate(blocks)]
 
     def check(self) -> None:
         """Refuse the screen and drop what was done if there were problems; name constant images."""
-        screen, stamps = self.plan.screen, self.plan.stamps.items()
-        channels = screen.channels
+        screen = self.plan.screen
+
+        def named(findings: Iterable[Finding]) -> list[tuple[str, str]]:
+            return [
+                (describe(screen, row, screen.channels[channel]), what)
+                for row, channel, what in sorted(findings)
+            ]
+
         problems = [
-            *(
-                f"{what} ({describe(screen, i, channels[c])})"
-                for i, c, what in sorted(self.problems)
-            ),
+            *(f"{what} ({where})" for where, what in named(self.problems)),
             *sorted(self.flat),
             *(
                 f"{path} has changed while the screen was read"
-                for path, stamp in stamps
+                for path, stamp in self.plan.stamps.items()
                 if _stamp(path) != stamp
             ),
         ]
@@ -411,16 +454,13 @@ class _Making:
                 problems,
             )
         if self.constant:  # listed as problems are
-            images = [
-                f"{describe(screen, i, channels[c])}: {what}"
-                for i, c, what in sorted(self.constant)
-            ]
+            images = [f"{where}: {what}" for where, what in named(self.constant)]
             heading = f"{len(images)} constant images, which are kept:"
             tqdm.write(str(InputError(heading, images)))
 
     def write_manifest(self) -> None:
         """Write ``store.json``."""
-        plan, plates = self.plan, [self.finished[plate] for plate in self.plan.blocks]
+        plan, plates = self.plan, {plate: self.finished[plate] for plate in self.plan.blocks}
         manifest = {
             "shape": plan.shape,
             "dtype": "uint8",
@@ -429,30 +469,74 @@ class _Making:
             "bin": plan.bin,
             "field": plan.field,
             "padding": plan.extra,
-            "limits": {plate: self.finished[plate]["limits"] for plate in plan.blocks},
-            "blocks": [block for plate in plates for block in plate["blocks"]],
+            "limits": {plate: facts["limits"] for plate, facts in plates.items()},
+            "blocks": [block for facts in plates.values() for block in facts["blocks"]],
         }
+        if plan.illumination != "none":
+            functions = {plate: facts["illumination"] for plate, facts in plates.items()}
+            manifest |= {"illumination": plan.illumination, "functions": functions}
         write_json(self.folder / "store.json", {**manifest, "sha256": identity(manifest)})
 
 
-def _count(images: list, size: int, counted: list[bool], first: int) -> Counts:
-    """Count a block of fields, each given by its paths and its tile, from row `first` on.
+# ---------------------------------------------------- tasks, of any thread or machine
+
+
+@dataclass(frozen=True)
+class _Source:
+    """How counts are had from the images of a plate."""
+
+    bin: int
+    field: tuple[int, int]  #: height and width after binning
+    light: str = ""  #: file of the functions (C, H, W) that counts are divided by
+
+    def read(self, picture: Picture) -> np.ndarray:
+        """Return the counts of an image, binned."""
+        image = bin_counts(read_image(picture), self.bin)
+        if image.shape != self.field:
+            raise InputError(
+                f"{picture.path} has changed while the screen was read: {image.shape[0]} x "
+                f"{image.shape[1]} pixels now"
+            )
+        return image
+
+    def functions(self) -> np.ndarray | None:
+        """Return what the counts are divided by, (C, H, W), None where they are not."""
+        return np.load(self.light, mmap_mode="r", allow_pickle=False) if self.light else None
+
+
+def _sum(images: list, source: _Source, first: int) -> tuple[np.ndarray, set[Finding]]:
+    """Return the sum (C, H, W) of a block of fields from row `first` on, and what is wrong."""
+    total = np.zeros((len(images[0]), *source.field), np.uint32)
+    problems: set[Finding] = set()
+    for row, field in enumerate(images, first):
+        for channel, picture in enumerate(field):
+            try:
+                total[channel] += source.read(picture)
+            except InputError as error:
+                problems.add((row, channel, error.what))
+    return total, problems
+
+
+def _count(images: list, source: _Source, first: int, counted: list[bool]) -> Counts:
+    """Count a block of fields, each given by its images, from row `first` on.
 
     Of `Counts` the histograms (C, n) are of the `counted` fields, without what lies above the
     largest count.
     """
-    total = np.zeros((len(images[0][0]), COUNTS), np.int64)
-    problems: list[Finding] = []
+    total, functions = np.zeros((len(images[0]), COUNTS), np.int64), source.functions()
+    problems: set[Finding] = set()
     constant: list[Finding] = []
-    for row, ((paths, tile), use) in enumerate(zip(images, counted, strict=True), first):
-        for channel, path in enumerate(paths):
+    for row, (field, use) in enumerate(zip(images, counted, strict=True), first):
+        for channel, picture in enumerate(field):
             try:
-                image = bin_counts(read_image(path, tile), size)
+                image = source.read(picture)
             except InputError as error:
-                problems.append((row, channel, error.what))
+                problems.add((row, channel, error.what))
                 continue
             if image.min() == image.max():
                 constant.append((row, channel, f"every pixel is {image.flat[0]}"))
+            if functions is not None:
+                image = divided(image, functions[channel])
             for top in range(0, len(image) if use else 0, ROWS_AT_ONCE):
                 histogram = np.bincount(image[top : top + ROWS_AT_ONCE].ravel())
                 total[channel, : len(histogram)] += histogram
@@ -461,29 +545,20 @@ def _count(images: list, size: int, counted: list[bool], first: int) -> Counts:
 
 
 def _write(
-    images: list,
-    size: int,
-    shape: tuple[int, int],
-    extra: tuple[int, int],
-    limits: list[list[float]],
-    file: str,
-    offset: int,
+    images: list, source: _Source, extra: tuple[int, int], limits: list, file: str, offset: int
 ) -> str:
     """Map a block of fields, write it at `offset` of an existing file and return its SHA-256."""
     tables, digest = [_look_up(*pair) for pair in limits], hashlib.sha256()
-    field = np.empty((*shape, len(tables)), np.uint8)
+    field, functions = np.empty((*source.field, len(tables)), np.uint8), source.functions()
     # For writing only: on a shared file system no machine then keeps a copy of what others write
     # next to its block. Written, not memory-mapped: a full disk then is an error and not a crash.
     handle = os.open(file, os.O_WRONLY)
     try:
-        for paths, tile in images:
-            for c, (table, path) in enumerate(zip(tables, paths, strict=True)):
-                image = bin_counts(read_image(path, tile), size)
-                if image.shape != shape:
-                    raise InputError(
-                        f"{path} has changed while the screen was read: {image.shape[0]} x "
-                        f"{image.shape[1]} pixels now"
-                    )
+        for one in images:
+            for c, (table, picture) in enumerate(zip(tables, one, strict=True)):
+                image = source.read(picture)
+                if functions is not None:
+                    image = divided(image, functions[c])
                 for top in range(0, len(image), ROWS_AT_ONCE):
                     rows = slice(top, top + ROWS_AT_ONCE)
                     # "clip" spares a checked copy; every uint16 is within the 65,536 entries.

@@ -14,12 +14,12 @@ from sklearn.decomposition import PCA
 from mcnn_core.errors import InputError
 from mcnn_core.screen import field_names, row_names
 
-DESCRIBING = ("Metadata_", "FileName_", "PathName_")
+DESCRIBING = ("Metadata_", "FileName_", "PathName_", "Frame_")
 NORMALISATIONS = ("none", "centre", "whiten")
 
 
 def feature_columns(frame: pd.DataFrame) -> list[str]:
-    """Return all columns but ``Metadata_*``, ``FileName_*`` and ``PathName_*``."""
+    """Return all columns but ``Metadata_*`` and those that name images (`DESCRIBING`)."""
     return [name for name in frame.columns if not name.startswith(DESCRIBING)]
 
 

@@ -6,27 +6,24 @@ that no later stage knows where the fields came from.
 
 import math
 import os
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
+from mcnn_core.columns import is_dmso
 from mcnn_core.errors import InputError
 from mcnn_core.machine.files import read_json, write_json, write_table
+from mcnn_core.readers.reading import PLAIN, Reading
 
 #: What every table must name, and what names a field.
 REQUIRED = ["Metadata_Plate", "Metadata_Well", "Metadata_Site"]
 
 #: What names a row in messages.
 NAMING = ("Metadata_Treatment", "Metadata_Plate", "Metadata_Well", "Metadata_Site")
-
-#: Rows of a table that are parsed at a time: while they are, every cell is an object of its own.
-ROWS_AT_ONCE = 50_000
 
 #: What tables call the negative controls where they stand beside mechanisms.
 CONTROL = "negative control"
@@ -53,6 +50,8 @@ class Screen:
     root : Path
         Folder that holds every image.
     simulated : bool
+    reading : Reading
+        How it was read, and its images are to be.
     """
 
     name: str
@@ -60,6 +59,7 @@ class Screen:
     channels: tuple[str, ...]
     root: Path
     simulated: bool
+    reading: Reading = PLAIN
 
 
 def field_names(table: pd.DataFrame) -> list[str]:
@@ -98,17 +98,13 @@ def concentration_key(value: float | str) -> str:
     return format(Decimal(f"{abs(number):.6g}"), "f")
 
 
-def _is_dmso(compound: str) -> bool:
-    return compound.strip().upper() == "DMSO"
-
-
 def treatment_key(compound: str, concentration: float | str) -> str:
     """Return the name of a treatment: "compound | 0.3", or "DMSO" at any dose.
 
     A compound without a concentration is its own treatment; different treatments never share a
     name.
     """
-    if _is_dmso(compound):
+    if is_dmso(compound):
         return "DMSO"
     key = concentration_key(concentration)
     return f"{compound} | {key}" if key or " | " in compound else compound
@@ -117,32 +113,6 @@ def treatment_key(compound: str, concentration: float | str) -> str:
 def in_words(treatment: str) -> str:
     """Return a treatment as figures write it: "taxol 0.3 µM" for "taxol | 0.3"."""
     return f"{treatment} µM".replace(" | ", " ") if " | " in treatment else treatment
-
-
-def _well(text: str) -> str:
-    """Return "B02" for B2, b02 or B02 (also AF48 of 1,536 wells); "" if it is none."""
-    found = re.fullmatch(r"([A-Z]|A[A-F])0*([1-9]|[1-3]\d|4[0-8])", text.strip().upper(), re.ASCII)
-    return f"{found[1]}{int(found[2]):02d}" if found else ""
-
-
-def joint_codes(*columns: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Give each row a number by its values, from 0 in the order of first occurrence.
-
-    Return the numbers, and the first row of each. A table of a million rows has few different
-    treatments: what is made once per number, and not once per row, costs nothing.
-    """
-    codes = np.zeros(len(columns[0]), np.int64)
-    for column in columns:
-        new, values = pd.factorize(column, use_na_sentinel=False)
-        codes = pd.factorize(codes * len(values) + new)[0]
-    return codes, np.flatnonzero(~pd.Series(codes).duplicated())
-
-
-def _each(values: pd.Series, change: Callable, dtype: type | str = str) -> pd.Series:
-    """Return `change` of every value, called once for each different one."""
-    codes, first = joint_codes(values)
-    few = pd.Series([change(value) for value in values.iloc[first]], dtype=dtype)
-    return few.take(codes).set_axis(values.index)
 
 
 def repeated(names: Iterable[str]) -> list[str]:
@@ -192,6 +162,7 @@ def save_screen(screen: Screen, out: str | os.PathLike) -> None:
         "channels": screen.channels,
         "root": str(root.relative_to(home) if root.is_relative_to(home) else screen.root),
         "n_fields": len(screen.table),
+        "reading": screen.reading.as_text(),
     }
     write_table(Path(out) / "fields.parquet", screen.table)
     write_json(Path(out) / "screen.json", facts)
@@ -207,7 +178,14 @@ def load_screen(out: str | os.PathLike) -> Screen:
             f"{len(table)}: read the screen again"
         )
     root = Path(os.path.realpath(out)) / facts["root"]
-    return Screen(facts["name"], table, tuple(facts["channels"]), root, facts["simulated"])
+    return Screen(
+        facts["name"],
+        table,
+        tuple(facts["channels"]),
+        root,
+        facts["simulated"],
+        Reading.from_text(**facts["reading"]),
+    )
 
 
 def summary(table: pd.DataFrame) -> dict[str, int]:

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
+from mcnn_core.columns import joint_codes
 from mcnn_core.errors import InputError
-from mcnn_core.screen import REQUIRED, field_names, joint_codes
+from mcnn_core.screen import REQUIRED, field_names
 
 
 def default_columns(table: pd.DataFrame) -> list[str]:

@@ -137,7 +137,7 @@ def stopped(name: str, data: str, out: Path) -> str:
     try:
         screen = open_screen(name, data, out)
         size = auto_bin(check_headers(screen), len(screen.table))
-        preprocess(screen, out / "store", bin=size, progress=False)
+        preprocess(screen, out / "store", bin=size)
         for controls in (False, True):  # chapters 3 and 9
             surrogate_classes(
                 screen.table, default_columns(screen.table), training_fields(screen.table, controls)

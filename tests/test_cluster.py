@@ -174,7 +174,7 @@ def while_one_of_two_is_killed(address, folder, preload, task, *arguments, **opt
         working(address, both, both | {"DOOMED": "1"}) as (_, doomed),
         ThreadPoolExecutor(1) as thread,
     ):
-        run = thread.submit(task, *arguments, **options, progress=False)
+        run = thread.submit(task, *arguments, **options)
         until(lambda: (folder / "said").exists() or run.done(), doomed)
         assert not run.done(), run.result()
         kill(doomed)
@@ -183,7 +183,7 @@ def while_one_of_two_is_killed(address, folder, preload, task, *arguments, **opt
 
 def test_a_worker_killed_in_preprocessing_leaves_no_trace(address, screen, tmp_path, monkeypatch):
     monkeypatch.setattr(preprocessing, "BLOCK", 2)
-    here = preprocessing.preprocess(screen, tmp_path / "here", multiple=10, progress=False)
+    here = preprocessing.preprocess(screen, tmp_path / "here", multiple=10)
     preload = PRELOAD.format(module="preprocessing", function="_write", half=HALF_A_BLOCK)
     there = while_one_of_two_is_killed(
         address,
@@ -229,6 +229,7 @@ def test_a_worker_killed_in_embedding_leaves_no_trace(address, tmp_path, monkeyp
         store,
         tmp_path / "there",
         scheduler=address,
+        progress=False,
     )
     assert there.shape == (17, 128) and (there == here).all()
     assert {

@@ -17,7 +17,7 @@ from mcnn_core.analysis.enrichment import (
 from mcnn_core.errors import InputError
 from mcnn_core.machine import files
 from mcnn_core.readers import ontology
-from mcnn_core.readers.ontology import load_go, read_gaf, read_obo
+from mcnn_core.readers.ontology import load_go, read_associations, read_obo
 
 TOY = """format-version: 1.2
 default-namespace: biological_process
@@ -159,12 +159,16 @@ def test_gaf(tmp_path):
         gaf_line("!d", "T:2").rsplit("\t", 2)[0],
     ]
     (tmp_path / "a.gaf").write_text("\n".join(lines))
-    got = read_gaf(tmp_path / "a.gaf")
+    got, _ = read_associations(tmp_path / "a.gaf")
     assert got.to_dict("list") == {
         "gene": ["a", "c", "!d"],
         "term": ["T:1", "T:2", "T:2"],
     } and got.index.tolist() == [2, 6, 7]
-    assert read_gaf(tmp_path / "a.gaf", column="symbol").gene.tolist() == ["Sa", "Sc", "S!d"]
+    assert read_associations(tmp_path / "a.gaf", column="symbol")[0].gene.tolist() == [
+        "Sa",
+        "Sc",
+        "S!d",
+    ]
 
 
 def test_universe(toy):
@@ -369,6 +373,8 @@ def test_cache(tmp_path, monkeypatch):
     folder = next((tmp_path / "cache").iterdir())
     assert sorted(path.name for path in folder.glob("*.parquet")) == [
         "annotation.parquet",
+        "names.parquet",
+        "outdated.parquet",
         "parents.parquet",
         "terms.parquet",
     ]
@@ -446,7 +452,7 @@ def test_bad_annotation(tmp_path):
         )
     )
     with pytest.raises(InputError, match=str(path)) as error:
-        read_gaf(path)
+        read_associations(path)
     assert error.value.problems == [
         "line 3: 3 columns",
         "line 4: no gene id",
@@ -458,14 +464,14 @@ def test_bad_annotation(tmp_path):
     assert "taxon:9606" in str(error.value)
     path.write_text("!gaf-version: 2.2\n" + gaf_line("a", "T:1", "NOT"))
     with pytest.raises(InputError, match="no annotation"):
-        read_gaf(path)
+        read_associations(path)
     with pytest.raises(InputError, match="id, symbol"):
-        read_gaf(path, column="entrez")
+        read_associations(path, column="entrez")
 
 
 def test_files_that_do_not_belong_together(tmp_path):
     obo, gaf = write(tmp_path, gaf=gaf_text({"a": ["T:1", "T:77"], "b": ["T:9"]}))
-    with pytest.raises(InputError, match="one release") as error:
+    with pytest.raises(InputError, match=r"2 of its 3 terms .* one release") as error:
         load_go(obo, gaf, tmp_path / "cache")
     assert (
         error.value.problems == ["line 3: T:77", "line 4: T:9"]
@@ -476,7 +482,74 @@ def test_files_that_do_not_belong_together(tmp_path):
     assert error.value.problems == [str(tmp_path / "no.obo"), str(tmp_path / "no.gaf")]
 
 
-@pytest.mark.parametrize("read", [read_obo, read_gaf])
+@pytest.mark.parametrize(
+    ("tags", "present"),
+    [
+        (["replaced_by: T:1 ! defence"], "T:1"),
+        (["replaced_by: T:92"], "T:22"),
+        (["replaced_by: T:90"], "T:2"),
+        (["consider: T:1"], ""),
+        (["replaced_by: T:1", "replaced_by: T:2"], ""),
+        (["replaced_by: T:8"], ""),
+        (["replaced_by: T:404"], ""),
+        ([], ""),
+    ],
+    ids=["term", "alias", "chain", "consider", "several", "circle", "nowhere", "nothing"],
+)
+def test_an_obsolete_term_is_that_which_replaced_it_or_left_out(tmp_path, capsys, tags, present):
+    obo = TOY + "\n" + stanza("T:8", "is_obsolete: true", *tags)
+    obo += stanza("T:90", "is_obsolete: true", "replaced_by: T:2")
+    obo, gaf = write(tmp_path, obo, gaf_text(CARRIES | {"old": ["T:8"]}))
+    for _ in range(2):  # from the cache as well
+        annotation = load_go(obo, gaf, tmp_path / "cache").annotation.set_index("gene")["term"]
+        said = capsys.readouterr().out
+        assert annotation.get("old", "") == present
+        assert ("left out, as their terms are obsolete or unknown: 1 ('T:8')" in said) == (
+            present == ""
+        )
+        assert ("have replaced theirs: 2 ('T:91', 'T:8')" in said) == (present != "")
+
+
+GENE2GO = (
+    "#tax_id\tGeneID\tGO_ID\tEvidence\tQualifier\tGO_term\tPubMed\tCategory\n"
+    "9606\t1\tT:1\tIDA\tinvolved_in\tdefence\t1|2\tProcess\n"
+    "9606\t2\tT:91\tIDA\t-\tdefence\t-\tProcess\n"
+    "9606\t3\tT:1\tIDA\tNOT involved_in\tdefence\t-\tProcess\n"
+    "10090\t4\tT:2\tIDA\tinvolved_in\tsignalling\t-\tProcess\n"
+)
+
+
+@pytest.mark.parametrize(
+    "text", [GENE2GO, GENE2GO[1:], GENE2GO.partition("\n")[2]], ids=["whole", "pandas", "rows"]
+)
+def test_gene2go(tmp_path, text):
+    (tmp_path / "gene2go.gz").write_bytes(gzip.compress(text.encode()))
+    obo, _ = write(tmp_path)
+    go = load_go(obo, tmp_path / "gene2go.gz", tmp_path / "cache")
+    assert go.annotation.to_dict("list") == {"gene": ["1", "2"], "term": ["T:1", "T:1"]}
+    assert load_go(obo, tmp_path / "gene2go.gz", tmp_path, 10090).annotation.gene.tolist() == ["4"]
+    with pytest.raises(InputError, match="no annotation of taxon:7227"):
+        load_go(obo, tmp_path / "gene2go.gz", tmp_path, 7227)
+    with pytest.raises(InputError, match="gene2go, which names genes by Entrez id: gaf_column=id"):
+        load_go(obo, tmp_path / "gene2go.gz", tmp_path, column="symbol")
+
+
+def test_old_symbols_are_read_as_the_gene_that_alone_has_them(tmp_path):
+    synonyms = {"a": "OLD|both", "b": "Both|Sa", "c": "sD", "d": "", "e": ""}
+    rows = [gaf_line(gene, "T:1").split("\t") for gene in synonyms]
+    gaf = "\n".join("\t".join([*row[:10], synonyms[row[1]], *row[11:]]) for row in rows)
+    go = load_go(*write(tmp_path, gaf=gaf), tmp_path / "cache", column="symbol")
+    library = pd.Series(["old", "Old", "Sa", "sa", "BOTH", "sd", "Se"], list("qrstuvw"))
+    space = universe(go, library, node_size=1)
+    assert space.genes.tolist() == ["Sa", "Sd", "Se"] and space.unmapped.to_dict() == {"u": "BOTH"}
+    assert space.renamed.to_dict() == {"old": "Sa", "Old": "Sa", "sa": "Sa", "sd": "Sd"}
+    found = enrich_clusters(space, pd.Series(1, ["OLD", "old", "BOTH", "Se"][1:]), ["classic"])
+    assert set(found.significant) == {2}
+    by_id = load_go(*write(tmp_path, gaf=gaf), tmp_path / "cache")
+    assert universe(by_id, ["a", "OLD", "B"], node_size=1).unmapped.tolist() == ["OLD", "B"]
+
+
+@pytest.mark.parametrize("read", [read_obo, read_associations])
 def test_hostile_files(tmp_path, monkeypatch, read):
     path, rng = tmp_path / "file.gz", np.random.default_rng(0)
     packed = gzip.compress(TOY.encode() + rng.bytes(5000).hex().encode())

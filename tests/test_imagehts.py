@@ -316,6 +316,70 @@ def test_conf_fields_are_split_at_commas(folder):
     assert read_conf(folder / "conf" / "imageconf.txt")["ColNames"] == ["01", "02", "03"]
 
 
+@pytest.mark.parametrize("name", ["imageconf", "plateconf", "screenlog", "annotation"])
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-8-sig"])
+def test_conf_files_in_any_encoding(folder, name, encoding):
+    expected = read_imagehts(folder).table
+    edited(folder, "screenlog", "Comment\n", "Comment\n1\t1\tB03\tNA\tfür 5 µl\n")
+    edited(folder, "annotation", "NM_1", "Müller")
+    edited(folder, "imageconf", "Montage", "Author: Müller\nMontage")
+    path = folder / "conf" / f"{name}.txt"
+    path.write_bytes(path.read_text().replace("\n", "\r\n").encode(encoding))
+    pd.testing.assert_frame_equal(read_imagehts(folder).table, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("plateconf", "Plate\tWell\tContent", "plate\tWELL ID\twell_content"),
+        ("plateconf", "A02\trluc", "a2\tRLUC"),
+        ("plateconf", "*\tA02\trluc", "01\tA - 02\tNegative control"),
+        ("imageconf", "ChannelNames", "channelnames"),
+        ("imageconf", "source/P{plate}", "source\\P{plate}"),
+        ("annotation", "Plate\tWell", "plate_number\tWell_Position"),
+        ("annotation", "GeneID\tLocusID", "Gene Symbol\tEntrez Gene ID"),
+        ("annotation", "1\tA01", "01\tR1C1"),
+        ("annotation", "AAK1\t22848", "AAK1\t22848.0"),
+        ("annotation", "P1\t1\tA03\tNA", "P1\t1\tA03\tempty"),
+    ],
+)
+def test_other_spellings_of_the_conf_files(folder, name, old, new):
+    expected = read_imagehts(folder).table.drop(columns="Metadata_Content")
+    table = read_imagehts(edited(folder, name, old, new)).table
+    assert set(table.pop("Metadata_Content")) <= {"sample", "ubc", "rluc", "negative control"}
+    compound = expected.pop("Metadata_Compound"), table.pop("Metadata_Compound")
+    assert (compound[0] == compound[1]).all()
+    pd.testing.assert_frame_equal(table, expected)
+
+
+@pytest.mark.parametrize(
+    ("locus", "entrez", "counted"),
+    [
+        (text, "", "without Entrez id: 1, with several: 0 ('AAK1')")
+        for text in ("NA", "", "withdrawn")
+    ]
+    + [(f"1{sep}7", "1;7", "with several: 1 ('AAK1')") for sep in (";", "/", " /// ", ", ", "|")],
+)
+def test_genes_without_one_entrez_id_keep_their_wells(folder, capsys, locus, entrez, counted):
+    table = read_imagehts(edited(folder, "annotation", "AAK1\t22848", f"AAK1\t{locus}")).table
+    ids = table.set_index("Metadata_Compound")["Metadata_Entrez"]
+    assert set(ids["AAK1"]) == {entrez} and set(ids["AXL"]) == {"558"}
+    assert counted in capsys.readouterr().out
+
+
+def test_spots_are_sites(folder):
+    edited(folder, "imageconf", "{channel}.jpeg", "{channel}_{spot}.jpeg")
+    edited(folder, "imageconf", "Montage: 3, 2", "SpotNames: b, a\nMontage: 3, 1")
+    for path in folder.glob("source/*/*/*.jpeg"):
+        for spot in "ab":
+            Image.open(path).save(path.with_name(f"{path.stem}_{spot}.jpeg"))
+    table = read_imagehts(folder).table
+    assert table["Metadata_Site"][:7].tolist() == [1, 2, 3, 4, 5, 6, 1]
+    names = table.set_index("Metadata_Site")["FileName_Tritc"]
+    assert set(names[3]) == {"Tritc_b.jpeg"} and set(names[4]) == {"Tritc_a.jpeg"}
+    assert not table.duplicated(["Metadata_Plate", "Metadata_Well", "Metadata_Site"]).any()
+
+
 # ----------------------------------------------------------------------------- bad input
 
 
@@ -329,7 +393,14 @@ def test_conf_fields_are_split_at_commas(folder):
             "P{plate}",
             "ReplicateNames has 2 values and SourceFilenamePattern lacks {replicate}",
         ),
-        ("imageconf", "P{plate}-", "P{plate}-{spot}", "{spot} is not one of"),
+        ("imageconf", "P{plate}-", "P{plate}-{field}", "{field} is not one of"),
+        ("imageconf", "P{plate}-", "P{plate}-{spot}", "field SpotNames is missing"),
+        (
+            "imageconf",
+            "Montage: 3, 2",
+            "SpotNames: 1, 2",
+            "SpotNames has 2 values and SourceFilenamePattern lacks {spot}",
+        ),
         ("imageconf", "A, B", "A, ?", "RowNames and ColNames: '?01' is not a well"),
         ("imageconf", "a, b", "a, a", "ReplicateNames: 'a' occurs twice"),
         (
@@ -354,7 +425,8 @@ def test_conf_fields_are_split_at_commas(folder):
             "plateconf",
             "A02\trluc",
             "A02\tclspn",
-            "no negative control: expected a row with the Content rluc or neg",
+            "expected a row with the Content rluc or neg; it has clspn, ubc: name the negative "
+            'control, as in PARAMS="negative=clspn"',
         ),
         ("plateconf", "[AB]01", "[AB01", "line 5: '*', '[AB01' is not a wildcard"),
         (
@@ -368,7 +440,7 @@ def test_conf_fields_are_split_at_commas(folder):
             "plateconf",
             "A02\trluc",
             "A02\trluc\tmore",
-            "line 6: expected 3 cells as in the header, got 4",
+            "line 6: more cells than the 3 of the header",
         ),
         ("plateconf", "A02\trluc", "A02\t", "line 6: Content is empty"),
         ("plateconf", "\tContent", "\tKind", "column Content is missing"),
@@ -400,8 +472,8 @@ def test_conf_fields_are_split_at_commas(folder):
         (
             "annotation",
             "AAK1\t22848",
-            "AAK1\tNA",
-            "line 2: plate '1', well 'A01' has a gene without an Entrez id",
+            "AAK1\tAAK1",
+            "line 2: plate '1', well 'A01' has a LocusID that is no Entrez id",
         ),
         (
             "annotation",
@@ -422,7 +494,7 @@ def test_conf_fields_are_split_at_commas(folder):
             "",
             "plate 1, well A01 is a sample in plateconf.txt and absent here",
         ),
-        ("annotation", "LocusID", "Locus", "column LocusID is missing"),
+        ("annotation", "LocusID", "Chromosome", "column LocusID is missing"),
     ],
 )
 def test_a_bad_conf_file_is_named(folder, name, old, new, said):
@@ -436,7 +508,7 @@ def test_all_problems_of_the_conf_files_come_in_one_error(folder):
         edited(folder, "plateconf", "A02\trluc", "A02\tclspn"),
         "annotation",
         "AAK1\t22848",
-        "AAK1\tNA",
+        "AAK1\tAAK1",
     )
     edited(folder, "screenlog", "Comment\n", "Comment\n2\t1\tA02\tNA\tx\n")
     problems = refused(read_imagehts, folder)

@@ -17,6 +17,8 @@ VARIABLES = (
     "PROFILE",
     "SCREEN",
     "DATA",
+    "PLATEMAP",
+    "CHANNELS",
     "OUT",
     "SEED",
     "SURROGATE",

@@ -17,7 +17,15 @@ ROOT = Path(__file__).resolve().parents[1]
 NAMES = book.notebook_names()
 PARAMETERS = {
     "01_screen": ["out", "seed", "screen", "data", "layout", "height", "width", "taxol"],
-    "02_preprocessing": ["out", "reference", "bin", "network", "workers", "scheduler"],
+    "02_preprocessing": [
+        "out",
+        "reference",
+        "illumination",
+        "bin",
+        "network",
+        "workers",
+        "scheduler",
+    ],
     "03_surrogate_classes": ["out", "surrogate"],
     "04_network": ["out", "network"],
     "05_training": ["out", "seed", "network", "recipe", "epochs", "batch", "max_steps"],
@@ -61,6 +69,7 @@ PARAMETERS = {
         "max_steps",
         "by",
         "controls",
+        "negative",
     ],
     "14_genes": ["out", "controls", "obo", "gaf", "gaf_column", "node_size", "real"],
     "15_recorded": ["out"],

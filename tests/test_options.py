@@ -165,11 +165,14 @@ def test_the_names_are_those_of_the_package(tmp_path):
         key: set(names) for key, names in book.CHOICES.items() if key not in ("layout", "taxol")
     } == {
         "reference": set(preprocessing.REFERENCES),
+        "illumination": set(preprocessing.ILLUMINATIONS),
         "network": set(model.CONFIGS),
         "recipe": set(training.RECIPES),
         "normalisation": set(methods.SUFFIXES),
         "choice": set(response.CHOICES),
         "gaf_column": set(ontology.GENE_COLUMNS),
+        "incomplete": {"refuse", "leave-out"},
+        "sizes": {"refuse", "crop"},
     }
     assert set(profiles.NORMALISATIONS) == set(book.CHOICES["normalisation"])
     with pytest.raises(InputError, match=" or ".join(map(repr, book.CHOICES["taxol"]))):

@@ -107,7 +107,7 @@ def data(tmp_path_factory) -> Path:
     for name, seed in (("one", 0), ("two", 1)):
         write_screen(folder / name, tiny_rows(sites=3), shape=(16, 16), seed=seed)
     screen = read_loaddata(folder / "one" / "screen.csv")
-    preprocessing.preprocess(screen, folder / "store", multiple=4, workers=1, progress=False)
+    preprocessing.preprocess(screen, folder / "store", multiple=4, workers=1)
     return folder
 
 
@@ -165,7 +165,6 @@ COMMANDS: dict[str, Callable[[Path, Path, int], None]] = {
         read_loaddata(data / ("one", "two")[run] / "screen.csv"),
         folder / "store",
         workers=1,
-        progress=False,
     ),
     "train": _trained,
     "train below": lambda data, folder, run: _trained(data, folder / "model", run),

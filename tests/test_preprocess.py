@@ -45,7 +45,7 @@ def screen(tmp_path):
 
 
 def run(screen, folder, **options):
-    return preprocess(screen, folder, progress=False, **options)
+    return preprocess(screen, folder, **options)
 
 
 def refused(screen, folder, **options) -> InputError:
@@ -228,7 +228,7 @@ def test_pixels_that_fail_only_in_decoding_are_named(screen, tmp_path):
 
 
 def test_wrong_headers_stop_before_anything_is_written(screen, tmp_path):
-    tifffile.imwrite(image_paths(screen)[0][0], np.zeros((12, 16), np.float32))
+    tifffile.imwrite(image_paths(screen)[0][0], np.zeros((12, 16), np.complex64))
     assert "float32" in refused(screen, tmp_path / "store").problems[0]
 
 
@@ -261,7 +261,15 @@ def test_a_plate_without_spread_is_named(screen, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [{"reference": "best"}, {"bin": 0}, {"multiple": 0}, {"workers": 0}, {"bin": 13}]
+    "options",
+    [
+        {"reference": "best"},
+        {"illumination": "best"},
+        {"bin": 0},
+        {"multiple": 0},
+        {"workers": 0},
+        {"bin": 13},
+    ],
 )
 def test_wrong_options_are_refused(screen, tmp_path, options):
     refused(screen, tmp_path / "store", **options)
@@ -278,7 +286,7 @@ def test_an_image_that_changes_while_it_is_read_is_named(screen, tmp_path, monke
 
     def shrunk(images, *arguments):
         # Only now, when all its plate has been counted.
-        if any(str(path) in map(str, paths) for paths, _ in images):
+        if any(path == one.path for field in images for one in field):
             tifffile.imwrite(path, np.zeros((9, 9), np.uint16))
         return plain(images, *arguments)
 
@@ -298,7 +306,7 @@ from mcnn_core.readers.loaddata import read_loaddata
 
 preprocess.BLOCK, plain, done = 2, preprocess._write, []
 
-def write(images, size, shape, extra, limits, file, offset):
+def write(images, source, extra, limits, file, offset):
     if len(done) == int(sys.argv[3]):
         while len(list(pathlib.Path(file).parents[1].glob("[!.]*-*.json"))) < len(done) // 2:
             time.sleep(0.01)  # another thread keeps what this one has done
@@ -306,11 +314,11 @@ def write(images, size, shape, extra, limits, file, offset):
         os.pwrite(handle, bytes([99]) * 50, offset)
         os.kill(os.getpid(), signal.SIGKILL)
     done.append(offset)
-    return plain(images, size, shape, extra, limits, file, offset)
+    return plain(images, source, extra, limits, file, offset)
 
 preprocess._write = write
 preprocess.preprocess(
-    read_loaddata(sys.argv[1]), sys.argv[2], reference=sys.argv[4], workers=1, progress=False)
+    read_loaddata(sys.argv[1]), sys.argv[2], reference=sys.argv[4], workers=1)
 """
 
 
@@ -328,7 +336,7 @@ def killed(tmp_path, after=3, reference="plate-percentile"):
     assert (tmp_path / ".store.work").is_dir()
 
 
-def interrupted(screen, folder, after=3):
+def interrupted(screen, folder, after=3, **options):
     """Do the same in this process, quicker."""
     plain, done = module._write, []
 
@@ -340,7 +348,7 @@ def interrupted(screen, folder, after=3):
 
     with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(module, "_write", write)
-        run(screen, folder, workers=1)
+        run(screen, folder, workers=1, **options)
 
 
 @pytest.fixture
@@ -471,7 +479,7 @@ def test_a_full_disk_stops_the_run_which_goes_on_when_there_is_room(
         "plain = preprocess._write\n"
         "preprocess._write = lambda *given: "
         "[resource.setrlimit(resource.RLIMIT_FSIZE, (10000, -1)), plain(*given)][1]\n"
-        "preprocess.preprocess(read_loaddata(sys.argv[1]), sys.argv[2], workers=1, progress=False)"
+        "preprocess.preprocess(read_loaddata(sys.argv[1]), sys.argv[2], workers=1)"
     )
     found = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "screen.csv", tmp_path / "store"],

@@ -13,6 +13,7 @@ from mcnn_book.screens import open_screen
 from mcnn_book.study import choosing, recorded, study
 from mcnn_core import training
 from mcnn_core.machine.files import MARKER, read_json
+from mcnn_core.store import Store
 from mcnn_core.surrogate import training_fields
 from mcnn_core.training import RECIPES
 
@@ -61,6 +62,8 @@ def test_names_and_seeds_of_the_studies(tmp_path):
         ("whole-103", [103]),
     ]
     assert planned["held-out"][0] == [0]
+    lit = {name: seeds for name, (seeds, _) in planned.items() if name.startswith("illumination-")}
+    assert lit == {f"illumination-{seed}": [seed] for seed in (0, 101, 102, 103)}
     assert [seeds for name, (seeds, _) in planned.items() if name.startswith("choosing-")] == [
         [104],
         [105],
@@ -251,6 +254,14 @@ def test_controls_are_a_class_of_the_whole_screen(root):
     left_out = (table["Metadata_Plate"] == table["Metadata_Plate"].iloc[0]).to_numpy()
     assert (study.labelled(table, left_out, controls=True)[left_out] == -1).all()
     assert store.shape[0] == len(table)
+
+
+def test_the_light_of_a_plate_is_divided_out_for_comparison(root):
+    main(["study", "--only", "illumination-101", "--out", str(root / "work")])
+    run = record(root, "illumination-101")["runs"]["101"]
+    assert run["none"]["nsc"]["n"] == run["plate"]["nsc"]["n"] > 0
+    stores = [Store.open(root / "work" / "seed-101" / name) for name in ("store", "store-plate")]
+    assert (stores[0].pixels != stores[1].pixels).any()
 
 
 def test_variants_say_their_size_and_cost(root):

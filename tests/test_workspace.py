@@ -352,7 +352,7 @@ def test_an_output_folder_is_a_folder_of_its_own(tmp_path, monkeypatch, place, t
     (tmp_path / "link").symlink_to("images")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     before = sorted(map(str, tmp_path.rglob("*")))
-    sources = {"SCREEN": tmp_path / "data" / "plates.csv", "DATA": tmp_path / "images"}
+    sources = {"SCREEN": [tmp_path / "data" / "plates.csv"], "DATA": [tmp_path / "images"]}
     with pytest.raises(InputError, match=text):
         claim_output(tmp_path / place, tmp_path / "repository", **sources)
     assert sorted(map(str, tmp_path.rglob("*"))) == before

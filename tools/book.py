@@ -14,10 +14,8 @@ code runs again what depends on it.
 
 import ast
 import copy
-import csv
 import hashlib
 import html
-import io
 import json
 import math
 import os
@@ -43,7 +41,7 @@ import nbformat
 import yaml
 from nbformat import NotebookNode
 
-from mcnn_book.__main__ import LAYOUTS, NETWORKS, RECIPES, REFERENCES, SIDES
+from mcnn_book.__main__ import ILLUMINATIONS, LAYOUTS, NETWORKS, RECIPES, REFERENCES, SIDES
 from mcnn_book.command import WHOLE, reporting
 from mcnn_core.errors import InputError
 from mcnn_core.machine.files import (
@@ -58,6 +56,8 @@ from mcnn_core.machine.files import (
     write_json,
     written,
 )
+from mcnn_core.readers import reading
+from mcnn_core.readers.reading import folders
 
 ROOT = Path(__file__).resolve().parents[1]
 SCREENS = ("simulated", "bbbc021", "kimorph")
@@ -377,11 +377,13 @@ CHOICES = {
     "layout": LAYOUTS,
     "taxol": ("ljosa", "all"),
     "reference": REFERENCES,
+    "illumination": ILLUMINATIONS,
     "network": NETWORKS,
     "recipe": RECIPES,
     "normalisation": ("none", "centre", "whiten"),
     "choice": ("nearest", "median"),
     "gaf_column": ("id", "symbol"),
+    **{key: reading.CHOICES[key] for key in ("incomplete", "sizes")},
 }
 #: a number not below and not above these, where it is not simply 0 or more,
 RANGES = {"height": SIDES, "width": SIDES} | dict.fromkeys(
@@ -390,7 +392,8 @@ RANGES = {"height": SIDES, "width": SIDES} | dict.fromkeys(
 )
 #: a text of this form,
 FORMS = {
-    "scheduler": (r"\w+://\S+:[0-9]+", "an address, tcp://HOST:PORT, is needed")
+    "scheduler": (r"\w+://\S+:[0-9]+", "an address, tcp://HOST:PORT, is needed"),
+    "planes": (f"max|middle|{WHOLE}", "max, middle or the number of a plane is needed"),
 } | dict.fromkeys(
     ("surrogate", "by"),
     (
@@ -401,7 +404,7 @@ FORMS = {
 #: or a file or folder that exists.
 PATHS = ("obo", "gaf", "real")
 #: Parameters that have a variable of the command of their own.
-VARIABLES = ("data", "out", "screen", "seed", "surrogate")
+VARIABLES = ("channels", "data", "out", "platemap", "screen", "seed", "surrogate")
 
 
 def read_value(key: str, given: object, default: object) -> object:
@@ -450,6 +453,8 @@ class Build:
     profile: str = "default"
     screen: str = "simulated"
     data: str = ""
+    platemap: str = ""
+    channels: str = ""
     out: Path = ROOT / "_build"
     seed: int = 0
     surrogate: str = ""
@@ -465,11 +470,13 @@ class Build:
         Raises
         ------
         InputError
-            If the profile, the screen, the data folder or the seed is not one that exists.
+            If the profile, the screen, a data folder, the plate map or the seed is not one that
+            exists.
         """
         given = {
             name: environment.get(name.upper(), "")
-            for name in ("profile", "screen", "data", "seed", "surrogate", "params")
+            for name in ("profile", "seed", "params", *VARIABLES)
+            if name != "out"
         }
         given = {name: text for name, text in given.items() if text}
         problems = []
@@ -477,18 +484,28 @@ class Build:
         if given.get("profile", "default") not in profiles:
             problems.append(f"PROFILE={given['profile']}: known are {', '.join(profiles)}")
         screen = given.get("screen", "simulated")
-        if screen.lower().endswith(".csv"):
+        if screen not in SCREENS:
             given["screen"] = str(Path(screen).expanduser().resolve())
             if not Path(given["screen"]).is_file():
-                problems.append(f"SCREEN={screen}: there is no such file")
-        elif screen not in SCREENS:
-            problems.append(
-                f"SCREEN={screen}: known are {', '.join(SCREENS)} and the path of a .csv file"
-            )
+                problems.append(
+                    f"SCREEN={screen}: there is no such file; known are {', '.join(SCREENS)} and "
+                    "the path of a table"
+                )
+        for name in ("platemap", "channels"):
+            if name in given and screen in SCREENS:
+                problems.append(f"{name.upper()}={given[name]}: only with SCREEN=PATH.csv")
         if "data" in given:
-            given["data"] = str(Path(given["data"]).expanduser().resolve())
-            if not Path(given["data"]).is_dir():
-                problems.append(f"DATA={environment['DATA']}: there is no such folder")
+            places = folders(given["data"])
+            given["data"] = os.pathsep.join(places if screen not in SCREENS else [given["data"]])
+            problems += [
+                f"DATA={given['data']}: there is no such folder as {place}"
+                for place in places
+                if not Path(place).is_dir()
+            ]
+        if "platemap" in given:
+            given["platemap"] = str(Path(given["platemap"]).expanduser().resolve())
+            if not Path(given["platemap"]).is_file():
+                problems.append(f"PLATEMAP={environment['PLATEMAP']}: there is no such file")
         if not re.fullmatch(WHOLE, given.get("seed", "0")):
             problems.append(f"SEED={given['seed']}: a whole number, 0 or more, is needed")
         if problems:
@@ -502,10 +519,10 @@ class Build:
         """Whether the pages are a report on a screen and not the book."""
         return self.screen != "simulated"
 
-    def sources(self) -> dict[str, str]:
+    def sources(self) -> dict[str, list[Path]]:
         """Return what is read, by the name of the option that gives it."""
-        given = {"SCREEN": "" if self.screen in SCREENS else self.screen, "DATA": self.data}
-        return {option: path for option, path in given.items() if path}
+        screen = [] if self.screen in SCREENS else [Path(self.screen)]
+        return {"SCREEN": screen, "DATA": [Path(one) for one in folders(self.data)]}
 
     @cached_property
     def screen_state(self) -> str:
@@ -574,9 +591,9 @@ class Build:
             raise InputError(
                 f"PARAMS takes key=value with one of the keys {', '.join(usable)}", problems
             )
-        given |= {"screen": self.screen, "seed": self.seed, "out": str(self.out)} | (
-            {"data": self.data} if self.data else {}
-        )
+        given |= {"screen": self.screen, "seed": self.seed, "out": str(self.out)}
+        own = {key: getattr(self, key) for key in ("data", "platemap", "channels")}
+        given |= {key: text for key, text in own.items() if text}
         return {
             name: {key: given[key] for key in known[name] if key in given}
             for name in chapters(self)
@@ -879,13 +896,13 @@ def reads_screen(notebook: NotebookNode) -> bool:
 def list_screen(build: Build) -> dict[str, Any]:
     """Return what is known of each file of a real screen without opening its images.
 
-    Of tables that is the SHA-256, of others size and time. They are the images that a ``.csv``
-    names, or everything below ``DATA``; hidden files and the output folder do not count.
+    Of tables that is the SHA-256, of others size and time. They are the images and functions that a
+    table names, where they are found, or everything below ``DATA``; hidden files and the output
+    folder do not count.
     """
     if build.screen not in SCREENS:
-        table = Path(build.screen)
-        places = {name: os.path.join(table.parent, name) for name in _named_images(table)}
-        return {"": sha256(table), **{name: _seen(place) for name, place in places.items()}}
+        tables = {path: sha256(Path(path)) for path in (build.screen, build.platemap) if path}
+        return tables | {path: _seen(path) for path in _named_files(build)}
     if build.screen == "simulated" or not build.data:
         return {}
     return _listed(build.data, build.out)
@@ -916,28 +933,29 @@ def _seen(path: str | Path) -> list[int] | None:
     return [found.st_size, found.st_mtime_ns]
 
 
-def _named_images(table: Path) -> list[str]:
-    """Return the images that a LoadData table names, relative to its folder.
+def _named_files(build: Build) -> list[str]:
+    """Return the files that the table of a screen names.
 
     There are none of what is no such table, which the notebook will say.
     """
+    from mcnn_core.readers.loaddata import examine_loaddata  # takes a second to import
+
+    given = reading.Reading.from_text(build.data, build.platemap, build.channels, planes="max")
     try:
-        rows = list(csv.reader(io.StringIO(read_text(table), newline="")))
-    except (InputError, csv.Error):
+        screen, _, _ = examine_loaddata(build.screen, reading=given)
+    except InputError:
         return []
-    names = [name.strip().removeprefix("Image_") for name in rows[0]] if rows else []
-    pairs = [
-        (names.index(f"PathName_{name[9:]}"), place)
-        for place, name in enumerate(names)
-        if name.startswith("FileName_") and f"PathName_{name[9:]}" in names
-    ]
+    table = screen.table
+    channels = [name[9:] for name in table if name.startswith("FileName_")]
+    named = {
+        pair
+        for channel in channels
+        for pair in zip(table[f"PathName_{channel}"], table[f"FileName_{channel}"], strict=True)
+    }
     return sorted(
-        {
-            os.path.join(row[path], row[file])
-            for row in rows[1:]
-            if len(row) == len(names)
-            for path, file in pairs
-        }
+        os.path.join(screen.root, folder, name)
+        for folder, names in named
+        for name in names.split("/")
     )
 
 

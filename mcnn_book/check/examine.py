@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +26,30 @@ from scipy.ndimage import gaussian_filter, gaussian_laplace
 from tqdm import tqdm
 
 from mcnn_book.check.cost import Workload, predict, read_bench
+from mcnn_core.columns import joint_codes
 from mcnn_core.errors import KEPT, InputError, MissingStageError, Problem
 from mcnn_core.machine.files import atomic, write_json
 from mcnn_core.preprocessing import COUNTS, REFERENCES, auto_bin, bin_counts
 from mcnn_core.profiles import possible_normalisations
 from mcnn_core.readers.bbbc021 import examine_bbbc021
-from mcnn_core.readers.imagehts import KIMORPH_FIELD, examine_imagehts
+from mcnn_core.readers.formats import Pages
+from mcnn_core.readers.imagehts import KIMORPH_FIELD, NEGATIVE, examine_imagehts
 from mcnn_core.readers.images import (
-    DTYPES,
-    _field_shape,
+    APPROXIMATE,
+    Picture,
+    crop,
+    field_sizes,
     image_header,
     image_paths,
-    image_tiles,
+    pictures,
     read_image,
+    read_picture,
 )
+from mcnn_core.readers.incomplete import INCOMPLETE, fault, wells_lost
 from mcnn_core.readers.loaddata import DEFAULTS, examine_loaddata
-from mcnn_core.screen import REQUIRED, Screen, fetched, joint_codes, summary
+from mcnn_core.readers.reading import CHOICES, PLAIN, Reading
+from mcnn_core.readers.tables import is_table
+from mcnn_core.screen import REQUIRED, Screen, fetched, summary
 from mcnn_core.surrogate import class_names, default_columns, training_fields, unnamed
 
 #: Fields whose pixels are read, spread over the plates: so many, or up to the second where they are
@@ -107,8 +116,19 @@ CANDIDATE += ["unnamed", "usable", "instead"]
 LONGEST = 160
 
 
+#: Codes whose findings the terminal names although they are no errors.
+TOLD = ("check-not-made", "image-read-as", "values-changed", "sizes-cut")
+
+
 #: Files whose headers one thread opens before it takes the next ones.
 HEADERS_AT_ONCE = 256
+
+
+#: Codes that say what was taken as what: all their items are printed.
+READ = (
+    *("table-read-as", "column-taken", "column-left", "values-missing", "values-read"),
+    *("channels-left", "paths-moved", "planes-taken", "well-without-image", "field-incomplete"),
+)
 
 
 SEVERITIES = ("error", "warning", "note")
@@ -152,6 +172,8 @@ class Report:
     command : str
         The command that builds the book; "" where there is none.
     plates : int
+    instead : dict of str to str
+        Code that stands for another: what is left out is no error.
     lines : bool
         Whether the screen's fields are lines of a table.
     """
@@ -167,6 +189,7 @@ class Report:
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     command: str = ""
     lines: bool = True
+    instead: dict[str, str] = field(default_factory=dict)
 
     def add(
         self, code: str, text: str, file: str = "", index: int | None = None, column: str = ""
@@ -175,10 +198,12 @@ class Report:
 
         `index` is that of the row in the table; the imageHTS layout has no such table.
         """
+        code = self.instead.get(code, code)
         self.added[code] += 1
         if self.added[code] <= KEPT:
             row = int(index) + 1 if self.lines and index is not None else None
-            self.problems.append(Problem(text, code, file, row, column))
+            severity = _KNOWN[code]["severity"]
+            self.problems.append(Problem(text, code, file, row, column, severity=severity))
 
     def everything(self) -> list[Problem]:
         """Return all findings, and one per code that stands for those which were only counted."""
@@ -229,10 +254,10 @@ def visible(text: object, longest: int = LONGEST) -> str:
 # ------------------------------------------------------------------------------ opening
 
 
-def _open(report: Report, name: str, data: str) -> tuple[Screen, pd.DataFrame]:
+def _open(report: Report, name: str, data: str, reading: Reading) -> tuple[Screen, pd.DataFrame]:
     """Return the screen of all right rows and the files of every row; raise why none can be."""
-    if name.lower().endswith(".csv"):
-        screen, problems, files = examine_loaddata(name)
+    if is_table(name):
+        screen, problems, files = examine_loaddata(name, reading=reading)
         report.problems += problems
         return screen, files
     if name not in ("bbbc021", "kimorph") or not data:
@@ -244,7 +269,9 @@ def _open(report: Report, name: str, data: str) -> tuple[Screen, pd.DataFrame]:
     if name == "bbbc021":
         screen, problems, files = examine_bbbc021(data)
     else:
-        screen, problems = examine_imagehts(data, KIMORPH_FIELD)
+        screen, problems = examine_imagehts(
+            data, KIMORPH_FIELD, negative=reading.negative or NEGATIVE
+        )
         report.lines = False
         # The headers say which files are missing.
         problems = [problem for problem in problems if problem.code != "file-missing"]
@@ -268,111 +295,167 @@ def _called(table: pd.DataFrame, index: int) -> str:
 # ------------------------------------------------------------------------------- headers
 
 
-def _header(path: str) -> tuple[int, int, str] | tuple[str, str]:
-    """Return height, width and type of a file, or code and message of what is wrong with it."""
-    if not os.path.exists(path):
-        return "file-missing", f"{path}: the file does not exist"
+def _header(picture: Picture) -> tuple[int, int, str] | tuple[str, str]:
+    """Return height, width and type of an image, or code and message of what is wrong with it."""
     try:
-        return image_header(path)
+        return image_header(picture)
     except InputError as error:
-        unreadable = error.what.removeprefix(path).startswith((": not a re", ": truncated"))
-        return "file-unreadable" if unreadable else "file-unsuitable", error.what
+        return fault(error, picture), error.what
+
+
+def _images(screen: Screen, files: pd.DataFrame) -> dict[int, list[Picture | None]]:
+    """Return the images of each row of `files`, None where unnamed.
+
+    Of a row that is wrong only the file is known, and its first page stands for it.
+    """
+    known = dict(zip(screen.table.index, map(list, pictures(screen)), strict=True))
+    rest = (Pages("0"),)
+    return {
+        row: known.get(row)
+        or [Picture(path, pages=rest) if isinstance(path, str) else None for path in paths]
+        for row, paths in zip(files.index, files.astype(object).to_numpy(), strict=True)
+    }
+
+
+def _first(
+    images: dict[int, list[Picture | None]], channels: Iterable[str]
+) -> dict[Picture, tuple[int, str]]:
+    """Return first row and channel of each image, channel by channel."""
+    first: dict[Picture, tuple[int, str]] = {}
+    for number, channel in enumerate(channels):
+        for row, places in images.items():
+            if one := places[number]:
+                first.setdefault(one, (row, channel))
+    return first
 
 
 def _headers(
     report: Report, screen: Screen, files: pd.DataFrame, workers: int, progress: bool
-) -> tuple[np.ndarray, tuple[int, int] | None]:
-    """Open every file's header once.
+) -> tuple[Screen, np.ndarray, tuple[int, int] | None]:
+    """Open every image's header once.
 
-    Return the mask of the rows of `files` that can be used, and the common height and width of
-    their fields.
+    Return the screen, its fields cut where that is asked for, the mask of the rows of `files` that
+    can be used, and the common height and width of their fields.
     """
-    names = files.iloc[:, 0].cat.categories
-    codes = np.column_stack([files[channel].cat.codes for channel in files])
-    flat = codes.ravel(order="F")
-    first = np.flatnonzero(~pd.Series(flat).duplicated() & (flat >= 0))  # channel by channel
-    table = pd.DataFrame(
-        {
-            "file": flat[first],
-            "row": files.index[first % len(files)],
-            "channel": np.array(files.columns)[first // len(files)],
-        }
-    )
-    table = _opened(report, names, table, workers, progress)
-    if table.empty:
+    images = _images(screen, files)
+    first = _first(images, files)
+    places: dict[Picture, tuple[int, str]] = {}
+    for one, place in first.items():
+        places.setdefault(one.whole, place)
+    facts, damaged = _opened(report, places, workers, progress)
+    screen = _incomplete(report, screen, images, damaged)
+    if not facts:
         report.add(
             "check-not-made", "size, depth and pixels of the images: no file could be opened"
         )
-        return np.zeros(len(files), bool), None
-    # The smallest of equally frequent ones.
-    common = tuple(table.groupby(["height", "width"]).size().idxmax())
-    fits = (table["height"] == common[0]) & (table["width"] == common[1])
-    for one in table[~fits].itertuples():
-        path, size = names[one.file], f"{common[0]} x {common[1]} pixels as in most files"
-        text = f"{path}: expected {size}, got {one.height} x {one.width}"
-        report.add("file-size-differs", text, path, one.row, f"FileName_{one.channel}")
-    usual = table.groupby("channel")["type"].agg(lambda types: types.mode().iat[0])
-    for one in table[table["type"] != table["channel"].map(usual)].itertuples():
-        path, kind = names[one.file], f"{usual[one.channel]} as in most files of {one.channel}"
-        text = f"{path}: expected {kind}, got {one.type}"
-        report.add("file-bits-differ", text, path, one.row, f"FileName_{one.channel}")
-    depths = (f"{channel} {kind.removeprefix('uint')} bit" for channel, kind in usual.items())
+        return screen, np.zeros(len(files), bool), None
+    shapes = {one: size[:2] for one, size in facts.items()}
+    if screen.reading.sizes == "crop":
+        screen, text = crop(screen, shapes)
+        if text:
+            report.add("sizes-cut", text)
+            images = images | _images(screen, files.loc[screen.table.index])
+            first = _first(images, files)
+    common, sizes, wrong = field_sizes(first, shapes)
+    for one, text in wrong.items():
+        row, channel = first[one]
+        if one.tile:
+            report.add("tile-wrong", text, index=row, column="Metadata_Tile")
+        else:
+            report.add("file-size-differs", text, one.path, row, f"FileName_{channel}")
+    _depths(report, {one: (places[one][1], facts[one][2]) for one in facts}, places)
     report.facts["images"] = (
-        f"{len(first):,} files, {len(table):,} with a good header; {', '.join(depths)}"
+        f"{len(places):,} files, {len(facts):,} with a good header; {report.facts['images']}"
     )
-    usable = np.zeros(len(names) + 1, bool)  # the last place is that of a missing name, -1
-    usable[table.loc[fits, "file"]] = True
-    return usable[codes].all(axis=1), _tiles(report, screen, common)
+    usable = [all(one and sizes.get(one) == common for one in places) for places in images.values()]
+    return screen, np.array(usable), common
+
+
+def _incomplete(
+    report: Report,
+    screen: Screen,
+    images: dict[int, list[Picture | None]],
+    damaged: set[Picture],
+) -> Screen:
+    """Say which fields lack an image; return the screen without them if they are left out."""
+    rows = [
+        row
+        for row in screen.table.index
+        if any(one and one.whole in damaged for one in images[row])
+    ]
+    if not rows:
+        return screen
+    rest = screen.table.drop(index=rows)
+    lost = wells_lost(screen.table, rest)
+    text = (
+        f"{len(rows):,} of {len(screen.table):,} fields lack an image or have a damaged one; "
+        + (
+            f"{len(lost):,} wells have no other: {', '.join(lost[:SHOWN])}"
+            if lost
+            else "no well is lost"
+        )
+    )
+    if screen.reading.incomplete != "leave-out":
+        report.add("field-incomplete", text)
+        return screen
+    report.add("field-left-out", text)
+    if rest.empty:
+        report.add("table-empty", "no field has all its images")
+    return replace(screen, table=rest)
+
+
+def _depths(
+    report: Report,
+    kinds: dict[Picture, tuple[str, str]],
+    places: dict[Picture, tuple[int, str]],
+) -> None:
+    """Report the images of another type than most of their channel."""
+    types = pd.DataFrame(list(kinds.values()), columns=["channel", "type"])
+    usual = types.groupby("channel", sort=False)["type"].agg(lambda each: each.mode().iat[0])
+    for one, (channel, kind) in kinds.items():
+        if kind != usual[channel]:
+            text = (
+                f"{one.path}: expected {usual[channel]} as in most files of {channel}, got {kind}"
+            )
+            report.add("file-bits-differ", text, one.path, places[one][0], f"FileName_{channel}")
+    depths = (
+        f"{channel} {kind.removeprefix('uint')} bit"
+        if kind.startswith("uint")
+        else f"{channel} {kind}"
+        for channel, kind in usual.items()
+    )
+    report.facts["images"] = ", ".join(depths)
 
 
 def _opened(
-    report: Report, names: pd.Index, table: pd.DataFrame, workers: int, progress: bool
-) -> pd.DataFrame:
-    """Return the files of `table` with a good header, their size and type; report the others."""
+    report: Report, places: dict[Picture, tuple[int, str]], workers: int, progress: bool
+) -> tuple[dict[Picture, tuple[int, int, str]], set[Picture]]:
+    """Return height, width and type of the images with a good header; report the others.
+
+    Return also which are missing or damaged.
+    """
+    todo = list(places)
     parts = [
-        names[table["file"].iloc[start : start + HEADERS_AT_ONCE]]
-        for start in range(0, len(table), HEADERS_AT_ONCE)
+        todo[start : start + HEADERS_AT_ONCE] for start in range(0, len(todo), HEADERS_AT_ONCE)
     ]
-    sizes, kinds = np.zeros((len(table), 2), np.int64), np.zeros(len(table), np.int8)
+    found: dict[Picture, tuple[int, int, str]] = {}
+    damaged: set[Picture] = set()
     with (
         ThreadPoolExecutor(workers) as pool,
-        tqdm(total=len(table), unit="file", desc="headers", disable=not progress) as bar,
+        tqdm(total=len(todo), unit="file", desc="headers", disable=not progress) as bar,
     ):
-        for part, found in enumerate(pool.map(lambda paths: list(map(_header, paths)), parts)):
-            for number, facts in enumerate(found, part * HEADERS_AT_ONCE):
-                if len(facts) == 2:
-                    one = table.iloc[number]
-                    path, column = names[one["file"]], f"FileName_{one['channel']}"
-                    report.add(*facts, path, one["row"], column)
+        for part, facts in zip(
+            parts, pool.map(lambda p: list(map(_header, p)), parts), strict=True
+        ):
+            for one, fact in zip(part, facts, strict=True):
+                if len(fact) == 2:
+                    row, channel = places[one]
+                    report.add(*fact, one.path, row, f"FileName_{channel}")
+                    damaged |= {one} if fact[0] in INCOMPLETE else set()
                 else:
-                    sizes[number], kinds[number] = facts[:2], 1 + DTYPES.index(facts[2])
-            bar.update(len(found))
-    kind = np.array(["", *DTYPES])[kinds]
-    return table.assign(height=sizes[:, 0], width=sizes[:, 1], type=kind)[kinds > 0]
-
-
-def _tiles(report: Report, screen: Screen, size: tuple[int, int]) -> tuple[int, int]:
-    """Check each ``Metadata_Tile`` of files of `size` once; return the common size of fields."""
-    tiles = pd.Series(image_tiles(screen), screen.table.index).drop_duplicates()
-    sizes: dict[int, tuple[int, int]] = {}
-    for index in tiles.index:
-        try:
-            fit, problems = _field_shape(replace(screen, table=screen.table.loc[[index]]), size)
-        except InputError as error:
-            fit, problems = size, [error.what]
-        sizes |= {} if problems else {index: fit}
-        for problem in problems:
-            text = problem.removesuffix(" (row 0 of the table)")
-            report.add("tile-wrong", text, index=index, column="Metadata_Tile")
-    common = pd.Series(list(sizes.values())).mode().iat[0] if sizes else size
-    for index, found in sizes.items():
-        if found != common:
-            text = (
-                f"Metadata_Tile {tiles[index] or 'empty'}: expected {common[0]} x {common[1]} "
-                f"pixels as in most parts, got {found[0]} x {found[1]}"
-            )
-            report.add("tile-wrong", text, index=index, column="Metadata_Tile")
-    return common
+                    found[one] = fact
+            bar.update(len(part))
+    return found, damaged
 
 
 # -------------------------------------------------------------------------------- pixels
@@ -437,21 +520,21 @@ def _measured(screen: Screen, rows: list[int], workers: int, progress: bool) -> 
     """
     sample, fields = replace(screen, table=screen.table.loc[rows]), len(screen.table)
 
-    def read(parts: tuple[int, tuple[str, ...], str]) -> list[dict]:
-        index, paths, tile = parts
+    def read(parts: tuple[int, tuple[Picture, ...]]) -> list[dict]:
+        index, images = parts
         found: list[dict] = []
-        for path, channel in zip(paths, screen.channels, strict=True):
-            found.append({"index": index, "channel": channel, "path": path})
+        for one, channel in zip(images, screen.channels, strict=True):
+            found.append({"index": index, "channel": channel, "path": one.path})
             try:
-                image = read_image(path, tile)
+                image, notes = read_picture(one)
                 small = bin_counts(image, auto_bin(image.shape, fields))
                 dull = bool((small == np.median(small)).mean() >= ONE_VALUE)
-                found[-1] |= measure(image) | {"dull": dull}
+                found[-1] |= measure(image) | {"dull": dull, "notes": notes}
             except InputError as error:
-                found[-1] |= {"wrong": error.what}
+                found[-1] |= {"wrong": error.what, "code": fault(error, one)}
         return found
 
-    jobs = zip(rows, image_paths(sample), image_tiles(sample), strict=True)
+    jobs = zip(rows, pictures(sample), strict=True)
     with ThreadPoolExecutor(workers) as pool:
         parts = tqdm(
             pool.map(read, jobs), total=len(rows), unit="field", desc="pixels", disable=not progress
@@ -477,7 +560,7 @@ def _pixels(
     table = _measured(screen, rows, workers, progress)
     if "wrong" in table:
         for _, facts in table[table["wrong"].notna()].iterrows():
-            _add_field(report, screen, "file-unreadable", facts, facts["wrong"])
+            _add_field(report, screen, facts["code"], facts, facts["wrong"])
         table = table[table["wrong"].isna()]
     if table.empty or "digest" not in table:
         report.add(
@@ -485,6 +568,7 @@ def _pixels(
             "grey values, focus and copies: no field of the sample could be decoded",
         )
         return
+    _converted(report, table)
     plates = screen.table["Metadata_Plate"]
     dull = table[table["dull"].astype(bool)]
     for plate, channel in dict.fromkeys(
@@ -498,15 +582,22 @@ def _pixels(
     )
 
 
+def _converted(report: Report, table: pd.DataFrame) -> None:
+    """Report what measured images were taken for, once for each kind."""
+    for note, n in Counter(chain.from_iterable(table["notes"])).items():
+        code = "values-changed" if note in APPROXIMATE else "image-read-as"
+        report.add(code, f"{n:,} of {len(table):,} images of the sample: {note}")
+
+
 def _spread(report: Report, plate: Screen, fields: int) -> None:
     """Report one channel of a plate if pre-processing would find no two grey values to tell apart.
 
     `fields` counts those of the whole screen.
     """
     histogram = np.zeros(COUNTS, np.int64)
-    for (path,), tile in zip(image_paths(plate), image_tiles(plate), strict=True):
+    for (one,) in pictures(plate):
         try:
-            image = read_image(path, tile)
+            image = read_image(one)
         except InputError:
             continue  # has been reported, or is not in the sample
         histogram += np.bincount(
@@ -901,12 +992,16 @@ def _instead(training: pd.DataFrame, names: pd.Series, by: list[str]) -> str:
     return "; ".join(marks) or "nothing that this table shows"
 
 
-def _classes(report: Report, screen: Screen) -> str:
+def _classes(report: Report, screen: Screen, whole: bool) -> str:
     """Add the table of candidates and what is wrong with the first.
 
-    Return the SURROGATE to propose, "" for the book's own.
+    Where rows are left out for their errors, the screen is not `whole`: that a class lacks fields
+    then follows from them. Return the SURROGATE to propose, "" for the book's own.
     """
     table = screen.table
+    if not whole:
+        report.tables["classes"] = candidates(table)
+        return ""
     if not training_fields(table).any():
         report.add(
             "classes-too-few",
@@ -1055,14 +1150,21 @@ def _quoted(variable: str, value: str) -> str:
     return f"{variable}={shlex.quote(value.replace('$', '$$'))}"
 
 
-def _command(name: str, data: str, out: str | os.PathLike, surrogate: str) -> str:
+def _command(name: str, data: str, out: str | os.PathLike, surrogate: str, reading: Reading) -> str:
     """Return the command that builds the book of a screen."""
+    chosen = [
+        f"{key}={getattr(reading, key)}"
+        for key in CHOICES
+        if getattr(reading, key) != getattr(PLAIN, key)
+    ]
     values = {
-        "SCREEN": name if data else str(Path(name).resolve()),
-        "DATA": data and str(Path(data).resolve()),
+        "SCREEN": str(Path(name).resolve()) if is_table(name) else name,
+        "DATA": os.pathsep.join(map(str, reading.data)) or (data and str(Path(data).resolve())),
+        "PLATEMAP": str(reading.platemap.resolve()) if reading.platemap else "",
+        "CHANNELS": ",".join(reading.channels),
         "OUT": str(Path(out).resolve()),
         "SURROGATE": surrogate,
-        "PARAMS": "reference=plate-percentile",
+        "PARAMS": " ".join(["reference=plate-percentile", *chosen]),
     }
     return " ".join(["make book", *(_quoted(*pair) for pair in values.items() if pair[1])])
 
@@ -1084,6 +1186,7 @@ def check(
     seed: int = 0,
     workers: int = 8,
     progress: bool = False,
+    reading: Reading = PLAIN,
 ) -> Report:
     """Examine a screen: its table, every file's header, the pixels of a sample, its layout.
 
@@ -1101,6 +1204,8 @@ def check(
         Threads.
     progress : bool
         Show bars.
+    reading : Reading
+        How a table is to be read.
 
     Returns
     -------
@@ -1109,15 +1214,17 @@ def check(
     """
     report = Report(Path(name).name, name if not data else f"{name} in {data}")
     try:
-        screen, files = _open(report, name, data)
+        screen, files = _open(report, name, data, reading)
     except InputError as error:
         _refused(report, error)
         return report
     report.name, report.root = screen.name, os.path.join(screen.root, "")
+    if reading.incomplete == "leave-out":
+        report.instead = dict.fromkeys(INCOMPLETE, "field-left-out")
     missing = {one.column for one in report.problems if one.code == "column-missing"}
     missing &= set(REQUIRED)
-    usable, shape = _headers(report, screen, files, workers, progress)
     wrong, surrogate = len(files) - len(screen.table), ""
+    screen, usable, shape = _headers(report, screen, files, workers, progress)
     if wrong:
         report.add(
             "check-not-made",
@@ -1132,7 +1239,7 @@ def check(
             names = ", ".join(sorted(missing))
             report.add("check-not-made", f"layout and classes: {names} is missing")
         else:
-            surrogate = _classes(report, screen)
+            surrogate = _classes(report, screen, whole=not wrong)
             _layout(report, screen)
             report.maps = plate_maps(screen)
         _facts(report, screen, shape)
@@ -1143,7 +1250,7 @@ def check(
         if dmso
         else "; dmso needs negative controls on every plate"
     )
-    report.command = _command(name, data, out, surrogate)
+    report.command = _command(name, data, out, surrogate, reading)
     return report
 
 
@@ -1211,9 +1318,10 @@ def terminal(report: Report) -> str:
         lines += ["", f"{severity}s"] if groups else []
         for group in groups:
             lines.append(f"  {group['code']} ({group['n']:,}): {group['meaning']}")
-            important = severity == "error" or group["code"] == "check-not-made"
-            if important or severity == "warning":
-                shown = group["items"][: PRINTED if important else 1]
+            important = severity == "error" or group["code"] in TOLD
+            read = group["code"] in READ
+            if important or read or severity == "warning":
+                shown = group["items"][: SHOWN if read else PRINTED if important else 1]
                 lines += [f"      {visible(readable(report, item))}" for item in shown]
                 more = group["n"] - len(shown)
                 lines += [f"      ... and {more:,} more"] if more > 0 else []

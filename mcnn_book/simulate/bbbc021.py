@@ -23,10 +23,12 @@ from tqdm import tqdm
 from mcnn_book.simulate.cells import (
     PARAMETERS,
     Compound,
+    conditions,
     draw_compound,
     field,
     generator,
     hill_response,
+    microscope,
 )
 from mcnn_core.machine.files import atomic
 
@@ -262,7 +264,9 @@ def simulate_screen(
 ) -> None:
     """Write a screen: TIFFs, ``BBBC021_v1_image.csv``, ``BBBC021_v1_moa.csv`` and ``truth.csv``.
 
-    The folder appears when the screen is complete, or not at all.
+    ``light.csv`` is the truth about the lamp of each field, by its first file: the fall-off towards
+    the corners and the slopes (`mcnn_book.simulate.cells.lamp_of`). The folder appears when the
+    screen is complete, or not at all.
 
     Parameters
     ----------
@@ -303,3 +307,11 @@ def simulate_screen(
         text = annotation.to_csv(index=False, lineterminator="\r")
         (temporary / "BBBC021_v1_moa.csv").write_bytes(text.rstrip("\r").encode())
         wells.to_csv(temporary / "truth.csv", index=False)
+        lights = [
+            microscope(conditions(seed, well, site))
+            for well in wells.to_dict("records")
+            for site in range(1, layout.sites + 1)
+        ]
+        light = pd.DataFrame(lights)[["vignetting", "slope_x", "slope_y"]]
+        light.insert(0, "file", images["Image_FileName_DAPI"])
+        light.to_csv(temporary / "light.csv", index=False)

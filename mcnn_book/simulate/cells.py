@@ -642,6 +642,25 @@ SIGNAL = np.array([1800.0, 6000.0, 3000.0])
 ELECTRONS_PER_COUNT, READ_NOISE, STEP = 0.25, 40.0, 16  # ours; the step is the real files'
 
 
+def microscope(shift: np.ndarray) -> dict[str, float]:
+    """Return all `PARAMETERS` of a field of untreated cells, the microscope's among them."""
+    values = np.clip(_TABLE[0] + _TABLE[2] * shift, _TABLE[3], _TABLE[4])
+    return dict(zip(PARAMETERS, values, strict=True))
+
+
+def lamp_of(field: dict[str, float], height: int, width: int) -> np.ndarray:
+    """Return how bright the lamp is at each pixel, (H, W), 1 in the middle."""
+    y, x = (
+        np.linspace(-1, 1, height, dtype=np.float32)[:, None],
+        np.linspace(-1, 1, width, dtype=np.float32),
+    )
+    return (
+        (1 - field["vignetting"] * 0.5 * (y * y + x * x))
+        * (1 + field["slope_x"] * x)
+        * (1 + field["slope_y"] * y)
+    )
+
+
 def photograph(
     rng: np.random.Generator, light: np.ndarray, shift: np.ndarray, pixel: float
 ) -> np.ndarray:
@@ -652,19 +671,8 @@ def photograph(
     approximation), read noise, and the camera's step of 16 counts. `light` is (3, H, W) float32,
     `shift` as for `draw_cells`, `pixel` in um; returns (3, H, W) uint16.
     """
-    field = dict(
-        zip(PARAMETERS, np.clip(_TABLE[0] + _TABLE[2] * shift, _TABLE[3], _TABLE[4]), strict=True)
-    )
-    height, width = light.shape[1:]
-    y, x = (
-        np.linspace(-1, 1, height, dtype=np.float32)[:, None],
-        np.linspace(-1, 1, width, dtype=np.float32),
-    )
-    lamp = (
-        (1 - field["vignetting"] * 0.5 * (y * y + x * x))
-        * (1 + field["slope_x"] * x)
-        * (1 + field["slope_y"] * y)
-    )
+    field, (height, width) = microscope(shift), light.shape[1:]
+    lamp = lamp_of(field, height, width)
     sigma = np.hypot(0.35, field["defocus"]) / pixel
     canvas, dirt = _Canvas(height, width, pixel), np.zeros_like(light)
     # Dust and floating dead cells.
@@ -735,19 +743,21 @@ def pixel_size(height: int) -> float:
 # -------------------------------------------------------------------------- writing
 
 
-def field(
-    seed: int, well: dict, compound: Compound, site: int, height: int = 128, width: int = 160
-) -> np.ndarray:
-    """Return one field of a screen, uint16 (3, H, W).
-
-    `well` names its conditions. Its conditions are mostly its own.
-    """
+def conditions(seed: int, well: dict, site: int) -> np.ndarray:
+    """Return the shift of a field: a little of its week and plate, mostly its own."""
     own = well["plate"], well["well"], site
-    shift = sum(
+    return sum(
         (
             weight * generator(seed, "conditions", *key).standard_normal(len(PARAMETERS))
             for weight, key in ((0.3, (well["week"],)), (0.3, (well["plate"],)), (0.9, own))
         ),
         np.zeros(len(PARAMETERS)),
     )
-    return render_field(generator(seed, *own), compound, well["response"], shift, height, width)
+
+
+def field(
+    seed: int, well: dict, compound: Compound, site: int, height: int = 128, width: int = 160
+) -> np.ndarray:
+    """Return one field of a screen, uint16 (3, H, W)."""
+    rng, shift = generator(seed, well["plate"], well["well"], site), conditions(seed, well, site)
+    return render_field(rng, compound, well["response"], shift, height, width)

@@ -1,10 +1,10 @@
 """How well the answers agree with the planted truth of a simulated screen.
 
-The only module that reads ``truth.csv`` and ``effects.csv``; nothing that it returns goes back into
-an analysis.
+The only module that reads ``truth.csv``, ``effects.csv`` and ``light.csv``; nothing that it returns
+goes back into an analysis.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from scipy.spatial.distance import cdist
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import adjusted_rand_score, average_precision_score
 
+from mcnn_book.simulate.cells import lamp_of
 from mcnn_core.analysis.clusters import cut_tree, tree
 from mcnn_core.analysis.distances import cosine_distances
 from mcnn_core.analysis.novelty import known, treatment_names, unannotated
@@ -57,6 +58,20 @@ def read_truth(screen: Screen, column: str = "concentration") -> pd.DataFrame | 
         if dosed
         else truth
     )
+
+
+def read_light(screen: Screen, rows: Sequence[int], shape: tuple[int, int]) -> np.ndarray | None:
+    """Return the mean light of some fields as it truly is, (H, W) of mean 1.
+
+    None for a real screen, and for a simulated one without ``light.csv``.
+    """
+    path = screen.root / "light.csv"
+    if not screen.simulated or not path.is_file():
+        return None
+    files = screen.table[f"FileName_{screen.channels[0]}"].iloc[rows]
+    fields = pd.read_csv(path).set_index("file").loc[files].to_dict("records")
+    lamp = np.mean([lamp_of(field, *shape) for field in fields], axis=0)
+    return lamp / lamp.mean()
 
 
 def read_effects(screen: Screen) -> pd.DataFrame | None:

@@ -96,20 +96,26 @@ CELLS = replace(RECIPES["default"], batch=64, crop=0.75)
 
 
 def prepared(
-    name: str, folder: Path, seed: int, network: NetworkConfig = CONFIGS["default"]
+    name: str,
+    folder: Path,
+    seed: int,
+    network: NetworkConfig = CONFIGS["default"],
+    illumination: str = "none",
 ) -> tuple[pd.DataFrame, Store]:
-    """Return table and store of a screen, made once per folder."""
-    if not (folder / "store" / "store.json").exists():
-        screen = open_screen(name, "", folder, seed)
-        save_screen(screen, folder)
-        shape = check_headers(screen)
+    """Return table and store of a screen, made once per folder and way of evening out the light."""
+    if not (folder / "screen.json").exists():
+        save_screen(open_screen(name, "", folder, seed), folder)
+    screen = load_screen(folder)
+    place = folder / ("store" if illumination == "none" else f"store-{illumination}")
+    if not (place / "store.json").exists():
         preprocess(
             screen,
-            folder / "store",
-            bin=auto_bin(shape, len(screen.table)),
+            place,
+            bin=auto_bin(check_headers(screen), len(screen.table)),
             multiple=multiple_of(network),
+            illumination=illumination,
         )
-    return load_screen(folder).table, Store.open(folder / "store")
+    return screen.table, Store.open(place)
 
 
 def labelled(
@@ -289,6 +295,19 @@ def variant(folder: Path, network: str, recipe: str) -> dict[str, Any]:
     }
 
 
+def illumination(folder: Path, seed: int) -> dict[str, Any]:
+    """Train and judge with and without the plate's own light divided out, all else being equal."""
+    found: dict[str, Any] = {}
+    for way, model in (("none", f"model-{seed}"), ("plate", f"model-{seed}-plate")):
+        table, store = prepared("simulated", folder, seed, illumination=way)
+        recipe = replace(RECIPES["default"], seed=seed)
+        features = features_of(
+            table, store, labelled(table), CONFIGS["default"], recipe, folder / model
+        )
+        found[way] = _accuracies(evaluate(profile(features)[1], "trained", seed))
+    return {"recipe": asdict(recipe), **found}
+
+
 def held_out_compounds(folder: Path, seed: int) -> dict[str, Any]:
     """Judge treatments by networks that never saw their compound.
 
@@ -392,6 +411,10 @@ def studies(
     named |= {
         f"choosing-{seed}": ([seed], lambda seed: choosing(work / f"seed-{seed}", seed))
         for seed in CHOICE_SEEDS
+    }
+    named |= {
+        f"illumination-{seed}": ([seed], lambda seed: illumination(work / f"seed-{seed}", seed))
+        for seed in (TUNED_SEED, *FRESH_SEEDS)
     }
     named["held-out"] = ([TUNED_SEED], lambda seed: held_out_compounds(work / "tuned", seed))
     return named

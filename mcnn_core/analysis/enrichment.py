@@ -41,6 +41,8 @@ class Universe:
         Ids of the genes with an annotation in this namespace, sorted: the background.
     unmapped : Series
         Ids of the other genes of the library, with the labels they came with.
+    renamed : Series
+        The present name of each gene that the library calls by an older one; that is its index.
     terms : DataFrame
         ``term, name, annotated``: the terms that enough genes carry, with their number, by id.
     members : (terms, genes) sparse bool
@@ -53,6 +55,7 @@ class Universe:
 
     genes: pd.Index
     unmapped: pd.Series
+    renamed: pd.Series
     terms: pd.DataFrame
     members: csr_array
     children: csr_array
@@ -103,7 +106,9 @@ def universe(
     ----------
     go : GeneOntology
     genes : Series or iterable
-        The id of every gene of the library, in the naming of the GAF; repeats count once.
+        The id of every gene of the library, in the naming of the GAF; repeats count once. A symbol
+        that the GAF lacks is that of the only gene with such a symbol or synonym, in upper and
+        lower case alike.
     namespace : str
         For GO biological_process, molecular_function or cellular_component.
     node_size : int
@@ -114,7 +119,12 @@ def universe(
     InputError
         If a gene has no id, the namespace does not exist, or no term in it has enough genes.
     """
-    library, annotation = _ids(genes).drop_duplicates(), go.annotation
+    library, annotation = _ids(genes), go.annotation
+    names = go.names.set_index("name")["gene"]
+    old = library[~library.isin(annotation["gene"]) & library.str.upper().isin(names.index)]
+    old = old.drop_duplicates()
+    renamed = old.str.upper().map(names).set_axis(old)
+    library = library.map(lambda name: renamed.get(name, name)).drop_duplicates()
     terms = go.terms[go.terms["namespace"] == namespace].sort_index()
     if terms.empty:
         present = sorted(set(go.terms["namespace"]))
@@ -138,6 +148,7 @@ def universe(
     return Universe(
         genes=mapped,
         unmapped=library[~library.isin(mapped)],
+        renamed=renamed,
         terms=table.assign(annotated=annotated[kept]),
         members=members[kept],
         children=children,
@@ -187,7 +198,7 @@ ALGORITHMS = {"classic": _classic, "elim": _elim, "weight01": _weight01}
 
 def _chosen(space: Universe, genes: Iterable) -> np.ndarray:
     """Return 1 for each gene of the universe among `genes`, else 0, passing over unmapped ones."""
-    ids = _ids(genes)
+    ids = _ids(genes).map(lambda name: space.renamed.get(name, name))
     place = space.genes.get_indexer(ids)
     if strange := set(ids[place < 0]) - set(space.unmapped):
         raise InputError("genes of clusters must be genes of the library", sorted(strange))

@@ -25,7 +25,8 @@ import hashlib
 import platform
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     CancelledError,
@@ -42,6 +43,10 @@ from typing import Any
 
 from mcnn_core.errors import InputError
 from mcnn_core.machine.files import atomic
+
+#: Tasks (a function of a module and its arguments) that may run in any order, and what takes in the
+#: number of each and its result.
+Stage = tuple[list[tuple], Callable[[int, Any], None]]
 
 #: Seconds that a run waits for the scheduler to answer, and for a worker while there is none.
 PATIENCE = 30.0
@@ -153,6 +158,31 @@ class Pool:
                     [str(error)],
                 ) from error
             yield what, result
+
+    def run(self, jobs: Iterable[Generator[Stage, None, None]]) -> None:
+        """Run jobs: each yields its stages, and the next when all results of one are taken in.
+
+        A job is begun when the others have too few tasks to keep all slots busy.
+        """
+        waiting, left = iter(jobs), Counter[Generator]()
+        pending: dict[Future, tuple] = {}
+
+        def proceed(job: Generator[Stage, None, None]) -> None:
+            tasks, take = next(job, ([], None))
+            left[job] = len(tasks)
+            for number, task in enumerate(tasks):
+                pending[self.submit(*task)] = job, take, number
+
+        while True:
+            while len(pending) < 2 * self.slots and (job := next(waiting, None)):
+                proceed(job)
+            if not pending:
+                return
+            for (job, take, number), result in self.finished(pending):
+                take(number, result)
+                left[job] -= 1
+                if not left[job]:
+                    proceed(job)
 
     def _workers(self) -> int:
         try:

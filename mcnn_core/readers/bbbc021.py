@@ -17,7 +17,9 @@ from mcnn_core.readers.loaddata import (
     _table,
     _treatments,
 )
-from mcnn_core.screen import Screen, _well
+from mcnn_core.readers.places import finder_of
+from mcnn_core.readers.spelling import well as _well
+from mcnn_core.screen import Screen
 
 #: BBBC021's channels in our order, each with the filter wheel's number in its file names.
 BBBC021_CHANNELS = {"DAPI": 1, "Actin": 4, "Tubulin": 2}
@@ -151,13 +153,13 @@ def examine_bbbc021(
         Metadata_MoA=treatments.map(mechanism).fillna("").mask(positive, ""),
     )
     channels = tuple(BBBC021_CHANNELS)
-    table, unfit, paths = _table(path, rows, channels, folder, folder, must_exist=False)
+    table, unfit, paths, home = _table(path, rows, channels, finder_of(path))
     listed = [problem.row - 1 for problem in problems if problem.row]
     screen = Screen(
         "simulated BBBC021" if simulated else "BBBC021",
         table.drop(index=listed, errors="ignore"),
         channels,
-        Path(os.path.realpath(folder)),
+        home,
         simulated,
     )
     return screen, problems + wrong + unfit, paths

@@ -9,7 +9,7 @@ Bioconductor), in which KiMorph (Fuchs et al. 2010, Molecular Systems Biology 6,
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -18,16 +18,18 @@ import numpy as np
 import pandas as pd
 
 from mcnn_core.errors import InputError, Problem
-from mcnn_core.machine.files import read_text
+from mcnn_core.machine.files import first_few
 from mcnn_core.readers.images import image_shape
-from mcnn_core.readers.loaddata import MAX_CHANNELS, _read_csv
-from mcnn_core.screen import Screen, _well, repeated, treatment_key
+from mcnn_core.readers.loaddata import MAX_CHANNELS
+from mcnn_core.readers.spelling import SPELLINGS, control_type, is_missing, key, number, well
+from mcnn_core.readers.tables import decoded_text, read_cells
+from mcnn_core.screen import Screen, repeated, treatment_key
 
 #: Height and width in pixels of one field in KiMorph's sample files, 510 x 1024: the background
 #: steps by 0.45 grey levels at column 672 (by 0.2 at most elsewhere) and each side has its own
 #: vignetting, so that a file holds one whole field and the left half of the next one to its right.
 #: There is no seam between rows.
-KIMORPH_FIELD = (510, 672)
+KIMORPH_FIELD, KIMORPH_FILE = (510, 672), (510, 1024)
 
 
 #: DNA, actin, tubulin: the order of our channels where a screen has just these.
@@ -49,53 +51,66 @@ MAX_WELLS = 2**19
 MAX_WILDCARD, MAX_REPEATS = 64, 4
 
 
-#: Text that stands for nothing in an annotation.
-NOTHING = ("", "na", "empty")
+#: Text that stands for nothing in an annotation, beside what `is_missing` knows.
+NOTHING = ("", "empty", "withdrawn", "discontinued")
+
+
+#: Columns of the conf files, with their other spellings, in the order of preference.
+FIELDS = {
+    **{name: SPELLINGS[f"Metadata_{name}"] for name in ("Plate", "Well")},
+    "Replicate": ["Sample", *SPELLINGS["Metadata_Replicate"]],
+    "Content": ["Contents", "Well_Content", "Well_Anno", "Well_Annotation", "Content_Type"],
+    "Flag": ["Flags"],
+    "siRNAID": ["siRNA", "siRNA_Name", "siRNA_Identifier", "Reagent_ID"],
+    "GeneID": ["Gene_Symbol", "Symbol", "Gene", "Gene_Name", "HGNC_Symbol"],
+    "LocusID": ["Locus", "Entrez", "Entrez_ID", "Entrez_Gene", "Entrez_Gene_ID", "NCBI_Gene_ID"],
+    "controlStatus": [],
+}
 
 
 def read_conf(path: str | os.PathLike) -> dict[str, list[str]]:
-    """Read the ``Name: value, value`` lines of a conf file; other lines are passed over."""
+    """Read the ``Name: value, value`` lines of a conf file; other lines are passed over.
+
+    Known names count in upper and lower case alike.
+    """
+    known = {name.lower(): name for name in ("SourceFilenamePattern", *PARTS.values(), *OTHERS)}
     lines = (
         line.partition(":")
-        for line in read_text(path).splitlines()
+        for line in decoded_text(path).splitlines()
         if ":" in line.partition("\t")[0]
     )
     return {
-        name.strip(): [value.strip() for value in values.split(",") if value.strip()]
+        known.get(name.strip().lower(), name.strip()): [
+            value.strip() for value in values.split(",") if value.strip()
+        ]
         for name, _, values in lines
     }
 
 
-def _read_tab(path: Path, required: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
-    """Read a tab-separated table as text, after its ``Name: value`` lines.
+def _read_table(path: Path, required: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+    """Read a table as text under the names of `FIELDS`; the index k is line k + 1 of the file.
 
-    The row with index k is line k + 1 of the file. Also returns one problem per missing column and
-    per line that has other cells than the header.
+    Also returns one problem per missing column and per line that has other cells than the header.
     """
-    lines = [
-        (at, line.split("\t"))
-        for at, line in enumerate(read_text(path).splitlines())
-        if line.strip()
-    ]
-    lines = [
-        (at, [cell.strip() for cell in cells])
-        for at, cells in lines
-        if not (len(cells) == 1 and ":" in cells[0])
-    ]
-    header, rows = (lines[0][1], lines[1:]) if lines else ([], [])
-    problems = [f"{path}: column {name} is missing" for name in required if name not in header]
-    problems += [f"{path}: column {name} occurs twice" for name in repeated(header)]
-    if problems:
-        return pd.DataFrame(columns=list(required), dtype=str), problems
-    problems = [
-        f"{path}, line {at + 1}: expected {len(header)} cells as in the header, got {len(cells)}"
-        for at, cells in rows
-        if len(cells) != len(header)
-    ]
-    rows = [(at, cells) for at, cells in rows if len(cells) == len(header)]
-    return pd.DataFrame(
-        [cells for _, cells in rows], index=[at for at, _ in rows], columns=header, dtype=str
-    ), problems
+    rows, problems = read_cells(path)
+    wrong: list[str] = [problem for problem in problems if problem.severity == "error"]
+    wrong += [f"{path}: column {name} occurs twice" for name in repeated(rows.columns)]
+    rows = rows.loc[:, ~rows.columns.duplicated()]
+    for name, others in FIELDS.items():
+        for spelling in (name, *others):
+            found = [one for one in rows if key(one) == key(spelling)]
+            if found and name not in rows:
+                rows = rows.rename(columns={found[0]: name})
+    absent = [name for name in required if name not in rows]
+    wrong += [f"{path}: column {name} is missing" for name in absent]
+    return rows.apply(lambda cells: cells.str.strip()).reindex(
+        columns=[*rows, *absent], fill_value=""
+    ).iloc[: 0 if absent else None], wrong
+
+
+def _plain(text: str, read: Callable[[str], str]) -> str:
+    """Return a place as `read` spells it, where it is one place and no wildcard."""
+    return text if re.search(r"[*?|()\[\]]|\.(?!0*$)", text) else read(text) or text
 
 
 # ------------------------------------------------------------------------- conf files
@@ -107,8 +122,13 @@ PARTS = {
     "replicate": "ReplicateNames",
     "row": "RowNames",
     "col": "ColNames",
+    "spot": "SpotNames",
     "channel": "ChannelNames",
 }
+
+
+#: Other known fields of the conf files.
+OTHERS = ("Montage", "Wells", "Plates")
 
 
 def _name_problems(path: Path, conf: dict[str, list[str]]) -> list[str]:
@@ -142,7 +162,7 @@ def _name_problems(path: Path, conf: dict[str, list[str]]) -> list[str]:
     problems += [
         f"RowNames and ColNames: {row + column!r} is not a well"
         for row, column in product(conf["RowNames"], conf["ColNames"])
-        if not _well(row + column)
+        if not well(row + column)
     ]
     if len(conf["ChannelNames"]) > MAX_CHANNELS:
         problems.append(f"expected 1 to {MAX_CHANNELS} channels, got {len(conf['ChannelNames'])}")
@@ -152,6 +172,9 @@ def _name_problems(path: Path, conf: dict[str, list[str]]) -> list[str]:
 def _image_conf(path: Path) -> tuple[dict[str, list[str]], list[str]]:
     """Return the fields of ``imageconf.txt`` and the wells in order, or refuse it."""
     conf = read_conf(path)
+    pattern = ", ".join(conf.get("SourceFilenamePattern", [])).replace("\\", "/")
+    conf = {"SpotNames": ["1"] * ("{spot}" not in pattern)} | conf
+    conf["SourceFilenamePattern"] = pattern.split(", ") if pattern else []
     problems = [
         f"field {name} is missing"
         for name in ("SourceFilenamePattern", *PARTS.values())
@@ -165,9 +188,7 @@ def _image_conf(path: Path) -> tuple[dict[str, list[str]], list[str]]:
         )
     if problems:
         raise InputError(f"{path}: invalid image conf of a screen", problems)
-    return conf, [
-        _well(row + column) for row, column in product(conf["RowNames"], conf["ColNames"])
-    ]
+    return conf, [well(row + column) for row, column in product(conf["RowNames"], conf["ColNames"])]
 
 
 def _matcher(pattern: str) -> re.Pattern:
@@ -180,6 +201,10 @@ def _matcher(pattern: str) -> re.Pattern:
             "rows"
         )
     return re.compile(re.sub(r"(?<!\.)\*", ".*", pattern), re.IGNORECASE | re.ASCII)
+
+
+#: Where a row of ``plateconf.txt`` applies, and what reads it.
+PLACES = (("Plate", number), ("Well", well))
 
 
 def _rules(
@@ -196,20 +221,28 @@ def _rules(
             [bool(_matcher(wildcard).fullmatch(name)) for name in (numbers if of_plates else wells)]
         )
     )
-    columns = (rows[name] for name in ("Plate", "Well", "Content"))
-    for row, (index, plate, well, content) in enumerate(zip(rows.index, *columns, strict=True)):
+    places = (rows[name].map(lambda text, read=read: _plain(text, read)) for name, read in PLACES)
+    columns = (*places, rows["Content"])
+    for row, (index, plate, name, content) in enumerate(zip(rows.index, *columns, strict=True)):
         where = f"{path}, line {index + 1}"
         try:
-            of_plates, of_wells = matching(plate, True), matching(well, False)
+            of_plates, of_wells = matching(plate, True), matching(name, False)
         except re.error as error:
-            problems.append(f"{where}: {plate!r}, {well!r} is not a wildcard: {error}")
+            problems.append(f"{where}: {plate!r}, {name!r} is not a wildcard: {error}")
             continue
         if not of_plates.any() or not of_wells.any():
-            problems.append(f"{where}: plate {plate!r}, well {well!r} is not a well of this screen")
+            problems.append(f"{where}: plate {plate!r}, well {name!r} is not a well of this screen")
         if not content:
             problems.append(f"{where}: Content is empty")
         row_of[np.ix_(of_plates, of_wells)] = row
     return row_of, problems
+
+
+def _is_negative(content: str, negative: Sequence[str]) -> bool:
+    """Whether a content is a negative control: by its name, or as controls are commonly called."""
+    return content.lower() in {name.lower() for name in negative} or (
+        tuple(negative) == NEGATIVE and control_type(content) == "negcon"
+    )
 
 
 def _contents(
@@ -217,7 +250,7 @@ def _contents(
 ) -> tuple[dict[tuple[int, str], str], list[str]]:
     """Return the content of every plate and well, and all problems of ``plateconf.txt``."""
     conf = read_conf(path)
-    rows, problems = _read_tab(path, ("Plate", "Well", "Content"))
+    rows, problems = _read_table(path, ("Plate", "Well", "Content"))
     for name, expected in (("Wells", str(len(wells))), ("Plates", str(plates))):
         if conf.get(name, [expected]) != [expected]:
             problems.append(
@@ -237,9 +270,12 @@ def _contents(
         (plate + 1, wells[place]): contents[row_of[plate, place]]
         for plate, place in np.argwhere(row_of >= 0)
     }
-    if len(rows) and not {name.lower() for name in negative} & set(found.values()):
+    if len(rows) and not any(_is_negative(content, negative) for content in found.values()):
+        others = sorted({*found.values()} - {SAMPLE, EMPTY})
         problems.append(
             f"{path}: no negative control: expected a row with the Content {' or '.join(negative)}"
+            + f"; it has {', '.join(others)}: name the negative control, as in "
+            f'PARAMS="negative={others[0]}"' * bool(others)
         )
     return found, problems
 
@@ -250,24 +286,23 @@ def _flagged(
     """Return plate, replicate and well of every failure in ``screenlog.txt`` and its problems."""
     if not path.is_file():
         return set(), []
-    rows, problems = _read_tab(path, ("Plate", "Replicate", "Well", "Flag"))
+    rows, problems = _read_table(path, ("Plate", "Replicate", "Well", "Flag"))
     flagged, known = set(), set(wells)
     for at, row in zip(rows.index, rows.to_dict("records"), strict=True):
+        name = well(row["Well"])
         place = (
             f"{path}, line {at + 1}: plate {row['Plate']!r}, replicate {row['Replicate']!r}, well "
             f"{row['Well']!r}"
         )
         plate, replicate = (
-            int(row[name]) if re.fullmatch("[0-9]{1,4}", row[name], re.ASCII) else 0
-            for name in ("Plate", "Replicate")
+            int(text) if re.fullmatch("[0-9]{1,4}", text, re.ASCII) else 0
+            for text in (number(row["Plate"]), number(row["Replicate"]))
         )
-        if not (
-            1 <= plate <= plates and 1 <= replicate <= replicates and _well(row["Well"]) in known
-        ):
+        if not (1 <= plate <= plates and 1 <= replicate <= replicates and name in known):
             problems.append(f"{place} is not a well of this screen")
-        elif row["Flag"] != "NA":
+        elif not is_missing(row["Flag"]):
             problems.append(f"{place}: expected Flag NA (the well failed), got {row['Flag']!r}")
-        flagged.add((plate, replicate, _well(row["Well"])))
+        flagged.add((plate, replicate, name))
     return flagged, problems
 
 
@@ -277,23 +312,22 @@ def read_annotation(path: str | os.PathLike) -> pd.DataFrame:
     Parameters
     ----------
     path : path
-        Tab-separated, or a CSV where it ends in .csv (or .csv.gz), with the columns Plate, Well,
-        siRNAID, GeneID (the symbol), LocusID (the Entrez id) and Content (sample, control or
-        empty); controlStatus, where there is one, names the control. Column names count in upper
-        and lower case alike.
+        Any table (`mcnn_core.readers.tables.read_cells`) with the columns Plate, Well, siRNAID,
+        GeneID (the symbol), LocusID (the Entrez id) and Content (sample, control or empty), or
+        their other spellings in `FIELDS`; controlStatus, where there is one, names the control.
 
     Returns
     -------
     DataFrame
         One row per plate (int) and well ("A03"), its index the line in the file less one:
         ``content`` ("sample", "empty" or the control in lower case), ``sirna``, ``gene``,
-        ``entrez`` ("" where there is none).
+        ``entrez`` ("" where there is none, joined by ";" where there are several).
 
     Raises
     ------
     InputError
-        With every missing column, unknown well, well that occurs twice and sample without siRNA,
-        gene or Entrez id.
+        With every missing column, unknown well, well that occurs twice, sample without siRNA or
+        gene, and Entrez id that is none.
     """
     table, problems = _annotation(Path(path))
     if problems:
@@ -301,55 +335,47 @@ def read_annotation(path: str | os.PathLike) -> pd.DataFrame:
     return table
 
 
-#: Columns of an annotation, by their names in lower case.
-COLUMNS = {
-    name.lower(): name for name in ("Plate", "Well", "siRNAID", "GeneID", "LocusID", "Content")
-}
-
-
 def _annotation(path: Path) -> tuple[pd.DataFrame, list[str]]:
-    problems: list[str] = []
-    if path.name.lower().endswith((".csv", ".csv.gz")):
-        rows = _read_csv(path)
-    else:
-        rows, problems = _read_tab(path, ())
-    rows = rows.rename(columns=str.lower).rename(columns=COLUMNS)
-    problems += [
-        f"{path}: column {name} is missing" for name in COLUMNS.values() if name not in rows
-    ]
+    rows, problems = _read_table(path, ("Plate", "Well", "siRNAID", "GeneID", "LocusID", "Content"))
     if problems:
         columns = ["plate", "well", "content", "sirna", "gene", "entrez"]
         return pd.DataFrame(columns=columns), problems
-    rows = rows.apply(lambda cells: cells.str.strip()).apply(
-        lambda cells: cells.mask(cells.str.lower().isin(NOTHING), "")
+    rows = rows.apply(
+        lambda cells: cells.mask(cells.str.lower().isin(NOTHING) | cells.map(is_missing), "")
     )
     kind = rows["Content"].str.lower()
     status = (
-        rows["controlstatus"].str.lower()
-        if "controlstatus" in rows
+        rows["controlStatus"].str.lower()
+        if "controlStatus" in rows
         else kind.mask(kind == "control", rows["GeneID"].str.lower())
     )
     table = pd.DataFrame(
         {
-            "plate": pd.to_numeric(rows["Plate"], errors="coerce"),
-            "well": rows["Well"].map(_well),
+            "plate": pd.to_numeric(rows["Plate"].map(number), errors="coerce"),
+            "well": rows["Well"].map(well),
             "content": status.mask(status == "", EMPTY),
             "sirna": rows["siRNAID"],
             "gene": rows["GeneID"],
-            "entrez": rows["LocusID"],
+            "entrez": rows["LocusID"].map(_entrez),
         }
     )
     problems = [
         f"{path}, line {index + 1}: plate {rows['Plate'][index]!r}, well {rows['Well'][index]!r} "
         f"{what}"
-        for what, mask in _annotation_faults(table, rows["Plate"] + " " + table["well"]).items()
+        for what, mask in _annotation_faults(table).items()
         for index in table.index[mask]
     ]
     return (table, problems) if problems else (table.astype({"plate": "int64"}), [])
 
 
-def _annotation_faults(table: pd.DataFrame, places: pd.Series) -> dict[str, pd.Series]:
+def _entrez(text: str) -> str:
+    """Return the Entrez ids of a cell joined by ";": "1001" for 1001.0, "1;2" for "1 /// 2"."""
+    return ";".join(re.sub(r"\.0+$", "", one) for one in re.split(r"[\s;,/|]+", text) if one)
+
+
+def _annotation_faults(table: pd.DataFrame) -> dict[str, pd.Series]:
     """Return which rows of an annotation are wrong, by what is said of them."""
+    places = table["plate"].astype(str) + " " + table["well"]
     plate, sample = table["plate"], table["content"] == SAMPLE
     known = table["gene"] != ""
     return {
@@ -359,8 +385,8 @@ def _annotation_faults(table: pd.DataFrame, places: pd.Series) -> dict[str, pd.S
         "occurs more than once": places.duplicated(keep=False) & (table["well"] != ""),
         "is a sample without a siRNA: name it in siRNAID": sample & (table["sirna"] == ""),
         "is a sample without a gene: name it in GeneID": sample & ~known,
-        "has a gene without an Entrez id: expected a whole number in LocusID": (
-            sample & known & ~table["entrez"].str.fullmatch("[0-9]+")
+        "has a LocusID that is no Entrez id: expected a whole number, several, or NA": (
+            sample & known & ~table["entrez"].str.fullmatch("([0-9]+(;[0-9]+)*)?")
         ),
     }
 
@@ -381,7 +407,8 @@ def _patterns(folder: Path, conf: dict[str, list[str]]) -> tuple[str, str]:
     barcode = "/".join(
         part
         for part in pattern.split("/")
-        if re.search("{(plate|replicate)}", part) and not re.search("{(row|col|channel)}", part)
+        if re.search("{(plate|replicate)}", part)
+        and not re.search("{(row|col|spot|channel)}", part)
     )
     several = [
         part
@@ -394,7 +421,7 @@ def _patterns(folder: Path, conf: dict[str, list[str]]) -> tuple[str, str]:
 
 
 def _filled(pattern: str, names: dict[str, str]) -> str:
-    """Return a pattern of `_patterns` with the names of one well, its channel left open."""
+    """Return a pattern of `_patterns` with the names of one well, spot and channel left open."""
     return re.sub(r"\{(plate|replicate|row|col)\}", lambda found: names[found[1]], pattern)
 
 
@@ -420,13 +447,14 @@ def read_wells(
     DataFrame
         One row per plate, replicate and well: ``barcode`` (of the physical plate), ``plate`` and
         ``replicate`` (from 1), ``well``, ``content``, ``failed`` (bool), ``sirna``, ``gene``,
-        ``entrez``, and one column per channel with the path of its image below `folder`.
+        ``entrez``, and one column per channel with the path of its image below `folder`, in which
+        ``{spot}`` stands where a well has several.
 
     Raises
     ------
     InputError
         With every problem of the conf files: a well that no plate has, a plate conf without
-        negative control, a gene without id, a content that conf and annotation see differently.
+        negative control, a content that conf and annotation see differently.
     """
     home = Path(folder) / "conf"
     conf, wells = _image_conf(home / "imageconf.txt")
@@ -452,7 +480,7 @@ def read_wells(
         conf["RowNames"],
         conf["ColNames"],
     ):
-        well = _well(row + column)
+        name = well(row + column)
         names = {"plate": plate_name, "replicate": replicate_name, "row": row, "col": column}
         image, barcode = (_filled(pattern, names) for pattern in patterns)
         rows.append(
@@ -460,11 +488,11 @@ def read_wells(
                 "barcode": barcode,
                 "plate": plate,
                 "replicate": replicate,
-                "well": well,
-                "content": contents[plate, well],
-                "failed": (plate, replicate, well) in flagged,
+                "well": name,
+                "content": contents[plate, name],
+                "failed": (plate, replicate, name) in flagged,
             }
-            | known.get((plate, well), unknown)
+            | known.get((plate, name), unknown)
             | {channel: image.replace("{channel}", channel) for channel in conf["ChannelNames"]}
         )
     return pd.DataFrame(rows)
@@ -479,9 +507,9 @@ def _disagreements(
 ) -> list[str]:
     """Say where the annotation has a well that the conf files lack, lacks one, or names another."""
     problems = [
-        f"{path}, line {at + 1}: plate {plate}, well {well} is not a well of this screen"
-        for at, plate, well in zip(genes.index, genes["plate"], genes["well"], strict=True)
-        if plate <= plates and well not in wells
+        f"{path}, line {at + 1}: plate {plate}, well {name} is not a well of this screen"
+        for at, plate, name in zip(genes.index, genes["plate"], genes["well"], strict=True)
+        if plate <= plates and name not in wells
     ]
     annotated = dict(
         zip(
@@ -522,7 +550,7 @@ def _files(
     fetched = set(wells["barcode"][pd.DataFrame(exists, index=wells.index).any(axis=1)])
     present, problems = [], []
     for channel in channels:
-        for barcode, well, name, found in zip(
+        for barcode, place, name, found in zip(
             wells["barcode"], wells["well"], wells[channel], exists[channel], strict=True
         ):
             path = str(folder / name)
@@ -532,7 +560,7 @@ def _files(
             elif found:
                 present.append(path)
             elif barcode in fetched:
-                what = f"plate {barcode}, well {well}, channel {channel}: {path} does not exist"
+                what = f"plate {barcode}, well {place}, channel {channel}: {path} does not exist"
                 problems.append(Problem(what, "file-missing", path))
     return present, problems
 
@@ -542,6 +570,8 @@ def _grid(path: str, montage: list[str], field: tuple[int, int] | None) -> list[
     if not montage and field is None:
         return []
     height, width = image_shape(path)
+    if not montage and field == KIMORPH_FIELD and (height, width) != KIMORPH_FILE:
+        return []
     tall, wide = field or (height, width)
     if montage:
         columns, rows = map(int, montage)
@@ -585,7 +615,8 @@ def read_imagehts(
         As for `read_wells`.
     field : (int, int), optional
         Height and width in pixels of one field, for files that hold several; whole fields are cut
-        out from the upper left corner and the rest of a file is left out. A ``Montage`` line of
+        out from the upper left corner and the rest of a file is left out. `KIMORPH_FIELD` holds for
+        files of KiMorph's size; others in that layout are a field each. A ``Montage`` line of
         ``imageconf.txt`` (columns, rows) takes precedence. With neither a file is one field.
     simulated : bool
         Whether a simulator wrote this folder.
@@ -607,8 +638,11 @@ def read_imagehts(
         With every problem of the conf files, or every image that is absent.
     """
     screen, problems = examine_imagehts(folder, field, annotation, negative, simulated)
-    if problems:
-        raise InputError(f"{folder}: {len(problems)} images of this screen are absent", problems)
+    absent = [problem for problem in problems if problem.severity == "error"]
+    if absent:
+        raise InputError(f"{folder}: {len(absent)} images of this screen are absent", absent)
+    for problem in problems:
+        print(f"{problem.severity}: {problem}")
     return screen
 
 
@@ -621,7 +655,7 @@ def examine_imagehts(
 ) -> tuple[Screen, list[Problem]]:
     """Return the screen as `read_imagehts` does, and a problem per image absent or outside.
 
-    The wells of such images stay in the table.
+    The wells of such images stay in the table. One note counts genes without one Entrez id.
 
     Raises
     ------
@@ -635,6 +669,8 @@ def examine_imagehts(
     names = conf["ChannelNames"]
     channels = KIMORPH_CHANNELS if set(names) == set(KIMORPH_CHANNELS) else tuple(names)
     wells = wells[(wells["content"] != EMPTY) & ~wells["failed"]].reset_index(drop=True)
+    spots = conf.get("SpotNames", ["1"])
+    wells = _spots(wells, channels, spots)
     present, problems = _files(folder, wells, channels)
     if not present:
         absent: list[Problem] | list[str] = problems or [
@@ -644,23 +680,50 @@ def examine_imagehts(
     table = _screen_table(wells, channels, negative)
     tiles = _grid(present[0], conf.get("Montage", []), field)
     if tiles:
-        fields = pd.DataFrame({"Metadata_Site": range(1, len(tiles) + 1), "Metadata_Tile": tiles})
-        table = table.drop(columns="Metadata_Site").merge(fields, how="cross")
-        table.insert(2, "Metadata_Site", table.pop("Metadata_Site"))
+        table = table.merge(pd.DataFrame({"Metadata_Tile": tiles}), how="cross")
+        tile = np.arange(len(table)) % len(tiles)
+        table["Metadata_Site"] = (table["Metadata_Site"] - 1) * len(tiles) + tile + 1
+    problems += _without_id(folder, wells)
     name = "simulated KiMorph" if simulated else "KiMorph"
     return Screen(name, table, channels, Path(os.path.realpath(folder)), simulated), problems
+
+
+def _spots(wells: pd.DataFrame, channels: Sequence[str], spots: Sequence[str]) -> pd.DataFrame:
+    """Return a row per well and spot, its ``site`` numbered from 1 in the order of the conf."""
+    places = pd.DataFrame({"site": range(1, len(spots) + 1), "spot": spots})
+    fields = wells.merge(places, how="cross")
+    for channel in channels:
+        fields[channel] = [
+            path.replace("{spot}", spot)
+            for path, spot in zip(fields[channel], fields["spot"], strict=True)
+        ]
+    return fields.drop(columns="spot")
+
+
+def _without_id(folder: Path, wells: pd.DataFrame) -> list[Problem]:
+    """Say in one note which genes no enrichment can find: they have no Entrez id, or several."""
+    library = wells[wells["content"] == SAMPLE].drop_duplicates("gene")
+    ids = library["entrez"].str.count(";") + (library["entrez"] != "")
+    without = library["gene"][ids != 1]
+    if without.empty:
+        return []
+    what = (
+        f"genes without Entrez id: {(ids == 0).sum():,}, with several: {(ids > 1).sum():,} "
+        f"({first_few([*without])}); their wells are read, and no enrichment counts them"
+    )
+    return [Problem(f"{folder}: {what}", "gene-without-id", str(folder), severity="note")]
 
 
 def _screen_table(
     wells: pd.DataFrame, channels: Sequence[str], negative: Sequence[str]
 ) -> pd.DataFrame:
-    """Return the table of a screen, one row per well."""
-    compound, neutral = _compounds(wells), {name.lower() for name in negative}
+    """Return the table of a screen, one row per file of a channel."""
+    compound = _compounds(wells)
     return pd.DataFrame(
         {
             "Metadata_Plate": wells["barcode"],
             "Metadata_Well": wells["well"],
-            "Metadata_Site": 1,
+            "Metadata_Site": wells["site"],
             "Metadata_Compound": compound,
             "Metadata_Concentration": float("nan"),
             "Metadata_Treatment": [treatment_key(name, "") for name in compound],
@@ -668,7 +731,11 @@ def _screen_table(
             "Metadata_Replicate": wells["replicate"],
             "Metadata_Batch": "",
             "Metadata_control_type": [
-                "trt" if content == SAMPLE else "negcon" if content in neutral else "poscon"
+                "trt"
+                if content == SAMPLE
+                else "negcon"
+                if _is_negative(content, negative)
+                else "poscon"
                 for content in wells["content"]
             ],
             **{

@@ -1,29 +1,48 @@
 """Any screen, by a CellProfiler LoadData table."""
 
-import csv
-import io
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from mcnn_core.errors import KEPT, InputError, Problem, count
-from mcnn_core.machine.files import read_text
+from mcnn_core.columns import _each, is_dmso, joint_codes
+from mcnn_core.errors import SHOWN, InputError, Problem, count
+from mcnn_core.readers.images import cropped, page_names
+from mcnn_core.readers.places import (
+    Finder,
+    common_folder,
+    expanded,
+    find_images,
+    finder_of,
+    notes,
+    to_fetch,
+)
+from mcnn_core.readers.planes import one_row_per_field
+from mcnn_core.readers.platemap import with_platemap
+from mcnn_core.readers.reading import PLAIN, Reading
+from mcnn_core.readers.spelling import (
+    canonical,
+    control_type,
+    is_control,
+    like_a_control,
+    micromolar,
+    note,
+    number,
+    read_as,
+    vehicle,
+    well,
+)
+from mcnn_core.readers.tables import listed, read_cells, table_name
 from mcnn_core.screen import (
     CONTROL,
     REQUIRED,
-    ROWS_AT_ONCE,
     Screen,
-    _each,
-    _is_dmso,
-    _well,
     concentration_key,
-    joint_codes,
     repeated,
     treatment_key,
 )
@@ -42,12 +61,15 @@ DEFAULTS = {
 CONTROL_TYPES = ("negcon", "poscon", "trt")
 
 
-MAX_CHANNELS, MAX_COLUMNS = 6, 5_000
+MAX_CHANNELS = 6
+
+
+APART = "expected the files of all planes of a field in one folder"
 
 
 # What to check: for a column and the code of a problem, the cells, which of them are wrong, and
 # what is said after such a cell.
-Rules = dict[tuple[str, str], tuple[pd.Series, pd.Series, str]]
+Rules = dict[tuple[str, str], tuple[pd.Series, pd.Series, str | pd.Series]]
 
 
 #: What names a field, as one column.
@@ -58,56 +80,6 @@ A_COUNT = "is not a whole number, 0 or more"
 
 
 A_DOSE = "is not a number of micromolar, 0 or more"
-
-
-def _listed(
-    path: Path, code: str, lines: Sequence[int], say: Callable[[int], str], column: str = ""
-) -> list[Problem]:
-    """Return a problem per line (by its index), at most `KEPT` and one that stands for the rest."""
-    where = f", {column}" if column else ""
-
-    def problem(place: str, index: int, n: int = 1) -> Problem:
-        text = f"{path}, {place}: {say(index)}"
-        return Problem(text, code, str(path), int(index) + 1, column, n)
-
-    problems = [problem(f"line {index + 1}{where}", index) for index in lines[:KEPT]]
-    if more := len(lines[KEPT:]):
-        first = lines[KEPT]
-        problems.append(problem(f"from line {first + 1} on{where}, {more:,} more", first, more))
-    return problems
-
-
-def _files(rows: pd.DataFrame, channels: tuple[str, ...], base: Path) -> pd.DataFrame:
-    """Return the path of every image, links followed: a column per channel, categories shared."""
-    folder: dict[str, str] = {}
-
-    def resolve(path: str, name: str) -> str:
-        whole = os.path.join(base, path, name).replace("\0", "\ufffd")
-        if (
-            not name
-            or "/" in name
-            or "\0" in path + name
-            or name in (".", "..")
-            or os.path.islink(whole)
-        ):
-            return os.path.realpath(whole)
-        # os.path.realpath asks the system about every part of a path: once per folder will do.
-        if path not in folder:
-            folder[path] = os.path.realpath(os.path.join(base, path))
-        return os.path.join(folder[path], name)
-
-    numbers: dict[str, np.ndarray] = {}
-    paths: list[str] = []
-    for channel in channels:
-        folders, names = rows[f"PathName_{channel}"], rows[f"FileName_{channel}"]
-        codes, first = joint_codes(folders, names)
-        numbers[channel] = codes + len(paths)
-        paths += map(resolve, folders.iloc[first], names.iloc[first])
-    codes, kinds = pd.factorize(pd.array(paths, dtype=str))
-    columns = {
-        key: pd.Categorical.from_codes(codes[those], kinds) for key, those in numbers.items()
-    }
-    return pd.DataFrame(columns, rows.index)
 
 
 def _is_count(text: pd.Series) -> pd.Series:
@@ -133,52 +105,20 @@ def _treatments(compounds: pd.Series, doses: pd.Series) -> pd.Series:
 # ----------------------------------------------------------------- lines and columns
 
 
-def _cells(path: Path, too_long: str) -> pd.DataFrame:
-    """Read a CSV as text, header and all; a line with too many cells is the one cell `too_long`."""
-    try:
-        # Decoded bit by bit: io.StringIO would hold four bytes for each character.
-        text = io.TextIOWrapper(io.BytesIO(read_text(path).encode()), "utf-8", newline="")
-        width = len(next(csv.reader(text), ()))
-        if width > MAX_COLUMNS:  # pandas takes minutes for 100,000
-            raise ValueError(f"expected at most {MAX_COLUMNS:,} columns, got {width:,}")
-        text.seek(0)
-        # The slower parser: it tells a line that ends early from one with empty cells, and hands
-        # over every line that is too long.
-        with pd.read_csv(
-            text,
-            header=None,
-            dtype=str,
-            keep_default_na=False,
-            skip_blank_lines=False,
-            engine="python",
-            on_bad_lines=lambda line: [too_long],
-            chunksize=ROWS_AT_ONCE,
-        ) as parts:
-            cells = pd.concat(parts)
-        if cells.empty:
-            raise ValueError("it has no header")
-        return cells
-    except (ValueError, csv.Error) as error:
-        what = f"{path} is not a readable CSV table in UTF-8: {error}"
-        raise InputError(what, [Problem(str(error), "table-unreadable", str(path))]) from error
+#: What begins the names of columns, in any case, with or without Image_ before it.
+PREFIX = re.compile(r"^(?:Image_)?(FileName|PathName|URL|Frame|Metadata)_", re.IGNORECASE)
+
+
+PREFIXES = {name.lower(): name for name in ("FileName", "PathName", "URL", "Frame", "Metadata")}
 
 
 def _rows(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
-    """Read a CSV (also .gz, also CR line ends) as text; row with index k is line k + 1 of the file.
-
-    Lines with more or fewer cells than the header are left out and named.
-    """
-    mark = "\0too long"
-    cells = _cells(path, mark)
-    long = cells.index[cells[0] == mark]
-    absent = cells.isna()
-    short = cells.index[absent.any(axis=1) & ~absent.all(axis=1)].difference(long)
-    cells = cells.fillna("")
+    """Read any table as `read_cells` does, each column once; a leading Image_ goes."""
+    rows, problems = read_cells(path)
     names = [
-        re.sub(r"^Image_(?=(FileName|PathName|Metadata)_)", "", name.strip())
-        for name in cells.iloc[0]
+        PREFIX.sub(lambda found: f"{PREFIXES[found[1].lower()]}_", name) for name in rows.columns
     ]
-    problems = [
+    problems += [
         Problem(
             f"{path}, line 1: column {name!r} occurs twice, with or without Image_ before it",
             "column-twice",
@@ -188,22 +128,16 @@ def _rows(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
         )
         for name in repeated(names)
     ]
-    of_header = f"cells than the {len(names)} of the header"
-    quote = f"more {of_header}: put text that contains a comma in quotes"
-    problems += _listed(path, "row-too-long", long, lambda index: quote)
-    problems += _listed(path, "row-too-short", short, lambda index: f"fewer {of_header}")
-    rows = cells.iloc[1:].drop(index=[*long, *short]).set_axis(names, axis=1)
-    rows = rows.loc[:, ~pd.Index(names).duplicated()]
-    return rows[(rows != "").any(axis=1)], problems
+    return rows.set_axis(names, axis=1).loc[:, ~pd.Index(names).duplicated()], problems
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
     """Read a CSV as `_rows` does; refuse a column that occurs twice and a line of other length."""
     rows, problems = _rows(path)
-    if problems:
+    if errors := [problem for problem in problems if problem.severity == "error"]:
         raise InputError(
             f"{path}: expected each column once, and as many cells in every line as in the header",
-            problems,
+            errors,
         )
     return rows
 
@@ -221,6 +155,10 @@ def _columns(
         for name in required
         if name not in rows
     ]
+    if len(wrong) == len(required) and not (named["File"] or named["Path"] or rows.empty):
+        what = f"expected a header with {', '.join(required)} and FileName_<channel>, got "
+        text = f"{path}, line 1: {what}{', '.join(map(repr, rows.columns[:5]))}"
+        return (), [Problem(text, "column-missing", str(path), 1)]
     for part, other in (("File", "Path"), ("Path", "File")):
         for channel in named[part]:
             if channel not in named[other]:
@@ -229,7 +167,8 @@ def _columns(
                 wrong.append(("channel-unpaired", column, what))
     if not 1 <= len(named["File"]) <= MAX_CHANNELS:
         what = f"expected 1 to {MAX_CHANNELS} channels, each with a column FileName_<channel>, got "
-        wrong.append(("channel-count", "", f"{what}{len(named['File'])}"))
+        choose = ": choose with CHANNELS=name,name" * (len(named["File"]) > MAX_CHANNELS)
+        wrong.append(("channel-count", "", f"{what}{len(named['File'])}{choose}"))
     if "Metadata_Treatment" in rows:
         what = "is made from compound and concentration: give yours another name"
         wrong.append(("column-reserved", "Metadata_Treatment", f"column Metadata_Treatment {what}"))
@@ -238,6 +177,50 @@ def _columns(
     channels = [channel for channel in named["File"] if channel in named["Path"]]
     problems = [Problem(text, code, str(path), 1, column) for code, column, text in wrong]
     return tuple(channels[:MAX_CHANNELS]), problems
+
+
+def _functions(rows: pd.DataFrame) -> list[str]:
+    """Return the channels that are no images but illumination functions, by name or by files."""
+    names = [name[9:] for name in rows if name.startswith("FileName_") and name[9:]]
+
+    def arrays(cells: pd.Series) -> bool:
+        named = cells[cells.str.strip() != ""].drop_duplicates()
+        return len(named) > 0 and bool(named.str.contains(r"\.(?:npy|mat)\s*$", case=False).all())
+
+    return [
+        name
+        for name in names
+        if name.lower().startswith("illum") or arrays(rows[f"FileName_{name}"])
+    ]
+
+
+def _left_out(
+    path: Path, rows: pd.DataFrame, wanted: tuple[str, ...]
+) -> tuple[list[str], list[Problem]]:
+    """Return the columns of channels that are not read, and what is said of that."""
+    functions = _functions(rows)
+    named = [name[9:] for name in rows if name.startswith("FileName_") and name[9:]]
+    images = [name for name in named if name not in functions]
+    problems = [
+        Problem(
+            f"{path}, line 1: there is no channel {name!r}: CHANNELS takes {', '.join(images)}",
+            "channel-unknown",
+            str(path),
+            1,
+        )
+        for name in wanted
+        if name not in images
+    ]
+    if functions:
+        text = f"{', '.join(functions)} are illumination functions, no channels"
+        problems.append(note(path, text, "channels-left"))
+    known = all(name in images for name in wanted)
+    others = [name for name in images if wanted and name not in wanted and known]
+    if others:
+        problems.append(note(path, f"channels {', '.join(others)} are not read", "channels-left"))
+    return [
+        f"{part}Name_{name}" for name in functions + others for part in ("File", "Path")
+    ], problems
 
 
 def _channels(path: Path, rows: pd.DataFrame, required: list[str]) -> tuple[str, ...]:
@@ -262,10 +245,10 @@ def _problems(path: Path, rules: Rules) -> tuple[list[Problem], np.ndarray]:
         bad = mask.to_numpy(bool)
         wrong |= bad
 
-        def say(index: int, cells: pd.Series = cells, what: str = what) -> str:
-            return f"{str(cells[index])!r} {what}"
+        def say(index: int, cells: pd.Series = cells, what: str | pd.Series = what) -> str:
+            return f"{str(cells[index])!r} {what if isinstance(what, str) else what[index]}"
 
-        problems += _listed(path, code, cells.index[bad], say, column)
+        problems += listed(path, code, cells.index[bad], say, column)
     return sorted(problems, key=lambda problem: problem.row or 0), wrong
 
 
@@ -279,51 +262,92 @@ def _filled(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _facts(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the known columns in their order, tidied but still text; a well may be ""."""
-    tidy = {name: rows[f"Metadata_{name}"].str.strip() for name in ("Plate", "Compound", "Batch")}
-    dmso = _each(tidy["Compound"], _is_dmso, bool)
-    control = rows["Metadata_control_type"].str.strip()
-    control = control.where(control != "", dmso.map({True: "negcon", False: "trt"}))
+    tidy = {name: rows[f"Metadata_{name}"].str.strip() for name in ("Plate", "Batch")}
+    control = _each(rows["Metadata_control_type"], control_type)
+    compound = _each(rows["Metadata_Compound"], vehicle)
+    compound = compound.where(
+        ~control.isin(["poscon", "trt"]), rows["Metadata_Compound"].str.strip()
+    )
+    dmso = _each(compound, is_dmso, bool)
+    by_compound = (control == "") | _each(control, is_control, bool) & dmso
+    by_compound |= control.str.lower().isin(["false", "no"])
+    control = control.mask(by_compound, dmso.map({True: "negcon", False: "trt"}))
+    dose = _each(rows["Metadata_Concentration"], micromolar)
+    dose = dose.mask(dmso & dose.str.fullmatch(r"\s*[0-9.,]+ ?%\s*(\(?v/v\)?)?\s*"), "")
     facts = {
         "Plate": tidy["Plate"],
-        "Well": _each(rows["Metadata_Well"], _well),
-        "Site": _each(
-            rows["Metadata_Site"], lambda text: re.sub(r"^0+(?=\d)|\.0*$", "", text.strip())
-        ),
-        "Compound": tidy["Compound"],
-        "Concentration": rows["Metadata_Concentration"],
-        "Treatment": _treatments(tidy["Compound"], rows["Metadata_Concentration"]),
+        "Well": _each(rows["Metadata_Well"], well),
+        "Site": _each(rows["Metadata_Site"], number),
+        "Compound": compound,
+        "Concentration": dose,
+        "Treatment": _treatments(compound, dose),
         "MoA": rows["Metadata_MoA"].str.strip().where(control != "negcon", ""),
-        "Replicate": rows["Metadata_Replicate"],
+        "Replicate": _each(rows["Metadata_Replicate"], number),
         "Batch": tidy["Batch"],
         "control_type": control,
     }
     return pd.DataFrame(facts, index=rows.index).add_prefix("Metadata_")
 
 
+def _read_otherwise(path: Path, rows: pd.DataFrame, facts: pd.DataFrame) -> list[Problem]:
+    """Return a note per column whose cells were read as something else than they say.
+
+    A warning names what looks like a control and counts as a treatment.
+    """
+    problems: list[Problem] = []
+    for name in ("Well", "Site", "Compound", "Concentration", "Replicate"):
+        column = f"Metadata_{name}"
+        problems += read_as(path, column, rows[column], facts[column])
+    written = rows["Metadata_control_type"]
+    named = written.str.strip() != ""
+    column = "Metadata_control_type"
+    problems += read_as(path, column, written[named], facts.loc[named, column])
+    treated = (facts[column] == "trt") & ~named
+    compounds = facts.loc[treated, "Metadata_Compound"]
+    for compound, cells in compounds.groupby(compounds):
+        if like_a_control(str(compound)):
+            text = f"compound {compound!r} looks like a control and counts as a treatment"
+            line = int(cells.index[0]) + 1
+            problems.append(note(path, text, "control-likely", column, "warning", line))
+    return problems
+
+
+def _field(facts: pd.DataFrame) -> pd.Series:
+    """Return the name of each row's field, "" where the row does not say it."""
+    plate, place, site = (facts[name] for name in REQUIRED)
+    whole = (plate != "") & (place != "") & _is_count(site)
+    return (plate + " " + place + " site " + site).where(whole, "")
+
+
 def _cell_rules(rows: pd.DataFrame, facts: pd.DataFrame) -> Rules:
     """Return what is checked of all cells but those that name files."""
-    well, compound, moa, control = (
-        facts[f"Metadata_{name}"] for name in ("Well", "Compound", "MoA", "control_type")
+    plate, place, site, compound, treatment, moa, control = (
+        facts[f"Metadata_{name}"]
+        for name in ("Plate", "Well", "Site", "Compound", "Treatment", "MoA", "control_type")
     )
-    mechanisms = moa[moa != ""].groupby(facts["Metadata_Treatment"]).nunique()
-    several = facts["Metadata_Treatment"].isin(mechanisms.index[mechanisms > 1])
-    field = facts["Metadata_Plate"] + " " + well.where(well != "", rows["Metadata_Well"])
-    cells = rows.assign(
-        Metadata_control_type=control, **{FIELD: field + " site " + facts["Metadata_Site"]}
-    )
+    mechanisms = moa[(moa != "") & (treatment != "")].groupby(treatment).nunique()
+    several = treatment.isin(mechanisms.index[mechanisms > 1])
+    field = _field(facts)
+    cells = rows.assign(Metadata_control_type=control, **{FIELD: field})
     masks = {
-        ("Metadata_Plate", "cell-empty"): (facts["Metadata_Plate"] == "", "is empty"),
-        ("Metadata_Site", "not-a-count"): (~_is_count(cells["Metadata_Site"]), A_COUNT),
-        ("Metadata_Replicate", "not-a-count"): (~_is_count(cells["Metadata_Replicate"]), A_COUNT),
+        ("Metadata_Plate", "cell-empty"): (plate == "", "is empty"),
+        ("Metadata_Site", "not-a-count"): (~_is_count(site), A_COUNT),
+        ("Metadata_Replicate", "not-a-count"): (
+            ~_is_count(facts["Metadata_Replicate"]),
+            A_COUNT,
+        ),
         ("Metadata_Concentration", "not-a-dose"): (
-            ~_is_dose(cells["Metadata_Concentration"]),
+            ~_is_dose(facts["Metadata_Concentration"]),
             A_DOSE,
         ),
         ("Metadata_Well", "not-a-well"): (
-            well == "",
+            place == "",
             "is not a well: expected a row letter and a column number, as in B02",
         ),
-        (FIELD, "field-twice"): (cells[FIELD].duplicated(keep=False), "occurs more than once"),
+        (FIELD, "field-twice"): (
+            (field != "") & field.duplicated(keep=False),
+            "occurs more than once",
+        ),
         ("Metadata_control_type", "control-type-unknown"): (
             ~control.isin(CONTROL_TYPES),
             f"is not one of {', '.join(CONTROL_TYPES)}",
@@ -345,39 +369,54 @@ def _cell_rules(rows: pd.DataFrame, facts: pd.DataFrame) -> Rules:
 
 
 def _shared(rows: pd.DataFrame, files: pd.DataFrame) -> pd.DataFrame:
-    """Return where a file, or one ``Metadata_Tile`` of it, is named by two rows or channels."""
+    """Return where a page of a file, or one ``Metadata_Tile`` of it, is named twice."""
     tile = rows.get("Metadata_Tile", pd.Series("", rows.index)).str.strip()
-    kinds, first = joint_codes(tile)
-    codes = np.column_stack([files[channel].cat.codes for channel in files]).astype(np.int64)
-    twice = pd.Series((codes * len(first) + kinds[:, None]).ravel()).duplicated(keep=False)
-    return pd.DataFrame(twice.to_numpy().reshape(codes.shape), rows.index, files.columns)
+    pages = page_names(rows, tuple(files))
+    each = [(files[channel].cat.codes, tile, pages[channel]) for channel in files]
+    codes, _ = joint_codes(*(pd.concat(parts) for parts in zip(*each, strict=True)))
+    twice = pd.Series(codes).duplicated(keep=False).to_numpy()
+    return pd.DataFrame(twice.reshape(files.shape, order="F"), rows.index, files.columns)
 
 
 def _file_rules(
-    rows: pd.DataFrame, files: pd.DataFrame, within: pd.DataFrame, home: str, must_exist: bool
+    rows: pd.DataFrame,
+    files: pd.DataFrame,
+    places: pd.DataFrame,
+    must_exist: bool,
+    leave_out: bool,
 ) -> Rules:
-    """Return what is checked of the names of files; `within` says which lie in the root `home`."""
-    shared = _shared(rows, files)
+    """Return what is checked of the names of files, which were found at `places`."""
+    found = places.map(lambda place: place.code == "")
+    shared = _shared(rows, files) & found
     rules: Rules = {}
     for channel in files:
-        name, paths = rows[f"FileName_{channel}"], files[channel]
+        name, paths, column = rows[f"FileName_{channel}"], files[channel], f"file of {channel}"
+        empty = name.str.strip() == ""
+        code, text = (
+            places[channel].map(attrgetter(part)).mask(empty, "") for part in ("code", "text")
+        )
+        folder = rows[f"PathName_{channel}"].str.strip()
+        written = folder.where(folder == "", folder + "/") + name
         rules |= {
-            (name.name, "cell-empty"): (name, name.str.strip() == "", "is empty"),
-            (f"file of {channel}", "file-outside"): (
+            (column, "file-outside"): (paths, code == "file-outside", text),
+            (column, "file-ambiguous"): (written, code == "file-ambiguous", text),
+            (column, "file-shared"): (
                 paths,
-                ~within[channel],
-                f"lies outside the data root {home}",
-            ),
-            (f"file of {channel}", "file-shared"): (
-                paths,
-                shared[channel],
-                "is named more than once: expected one file, or one Metadata_Tile of it, per field "
-                "and channel",
+                shared[channel] & ~empty,
+                "is named more than once: expected one file, or one Metadata_Tile or "
+                f"Frame_{channel} of it, per field and channel",
             ),
         }
-        if must_exist:
-            absent = within[channel] & ~_each(paths, os.path.isfile, bool)
-            rules[f"file of {channel}", "file-missing"] = (paths, absent, "does not exist")
+        if leave_out:
+            continue
+        absent = found[channel] & ~empty & must_exist
+        absent &= ~_each(paths, os.path.isfile, bool)
+        missing = (code == "file-missing") | absent
+        where = paths.astype(str).where(absent, written)
+        rules |= {
+            (name.name, "cell-empty"): (name, empty, "is empty"),
+            (column, "file-missing"): (where, missing, text.mask(absent, "does not exist")),
+        }
     return rules
 
 
@@ -385,7 +424,7 @@ def _typed(
     rows: pd.DataFrame, facts: pd.DataFrame, files: pd.DataFrame, inside: str
 ) -> pd.DataFrame:
     """Return the table of a screen from rows without problems; its paths begin below `inside`."""
-    dmso = _each(facts["Metadata_Compound"], _is_dmso, bool)
+    dmso = _each(facts["Metadata_Compound"], is_dmso, bool)
     dose = pd.to_numeric(_each(facts["Metadata_Concentration"], concentration_key))
     table = facts.assign(
         Metadata_Site=_each(facts["Metadata_Site"], int, "int64"),
@@ -408,41 +447,93 @@ def _table(
     path: Path,
     rows: pd.DataFrame,
     channels: tuple[str, ...],
-    root: Path,
-    base: Path,
-    must_exist: bool,
-) -> tuple[pd.DataFrame, list[Problem], pd.DataFrame]:
+    finder: Finder,
+    must_exist: bool = False,
+    reading: Reading = PLAIN,
+) -> tuple[pd.DataFrame, list[Problem], pd.DataFrame, Path]:
     """Check the rows of `path`, text in every column.
 
-    Return the right ones typed and normalised, every problem, and every row's files. Image paths
-    are resolved against `base`, links followed, and must stay inside `root`. Where a column of
-    `REQUIRED` is missing, text stands in for it and is not checked. The index is the line in the
-    file less one.
+    Return the right ones typed and normalised, one per field, every problem, every field's files,
+    and the folder that holds them all. Where a column of `REQUIRED` is missing, text stands in for
+    it and is not checked. The index is the line in the file less one.
     """
     missing = [name for name in REQUIRED if name not in rows]
     rows = _filled(rows)
-    facts, files = _facts(rows), _files(rows, channels, base)
-    home = os.path.realpath(root)
-    inside = os.path.join(home, "")
-    within = files.apply(lambda paths: paths.str.startswith(inside))
-    rules = _cell_rules(rows, facts) | _file_rules(rows, files, within, home, must_exist)
+    facts = _facts(rows)
+    rows, first, problems = one_row_per_field(path, rows, _field(facts), reading)
+    files, places = find_images(rows, channels, finder)
+    leave_out = reading.incomplete == "leave-out"
+    rules = _file_rules(rows, files, places, must_exist, leave_out)
+    more, wrong = _problems(path, rules)
+    found = places.map(lambda place: place.code == "")
+    remote = places.map(lambda place: place.code == "file-remote")
+    if remote.to_numpy().any():
+        asked = [place.text for place in places.to_numpy()[remote.to_numpy()]]
+        problems.append(to_fetch(path, finder, asked))
+    problems += more
+    gone = first[wrong | remote.any(axis=1)]
+    planes = rows.filter(regex="^Frame_").join(files)
+    lines = first.index[first.index == first].sort_values()
+    rows, facts, files, found = (part.loc[lines] for part in (rows, facts, files, found))
     unchecked = [*missing, FIELD] if missing else []
-    problems, wrong = _problems(
-        path, {key: rule for key, rule in rules.items() if key[0] not in unchecked}
-    )
+    cells = {key: rule for key, rule in _cell_rules(rows, facts).items() if key[0] not in unchecked}
+    more, wrong = _problems(path, cells)
+    problems = sorted([*problems, *more], key=lambda problem: problem.row or 0)
+    problems += _read_otherwise(path, rows, facts) + notes(path, finder)
+    home = common_folder(finder, files.where(found))
+    right = ~wrong & ~rows.index.isin(gone)
+    table = _typed(rows[right], facts[right], files[right], os.path.join(home, ""))
+    if len(planes) > len(files):
+        table, more = _with_planes(path, table, planes, first)
+        problems += more
+    table = _with_functions(table, rows, _functions(rows), finder, home)
     named = rows[[f"FileName_{channel}" for channel in channels]].ne("").to_numpy()
-    table = _typed(rows[~wrong], facts[~wrong], files[~wrong], inside)
-    return table, problems, files.where(within & named)
+    return table, problems, files.where(found & named), Path(home)
+
+
+def _with_planes(
+    path: Path, table: pd.DataFrame, planes: pd.DataFrame, first: pd.Series
+) -> tuple[pd.DataFrame, list[Problem]]:
+    """Give each field the names, and pages, of all its planes' files, which lie in one folder."""
+    problems: list[Problem] = []
+    for name in planes:
+        parts = planes[name].astype(str).str.rpartition("/")
+        column = name if name.startswith("Frame_") else f"FileName_{name}"
+        table[column] = parts[2].groupby(first).agg("/".join)[table.index]
+        apart = parts[0].groupby(first).nunique() > 1
+        problems += listed(path, "planes-apart", apart.index[apart], lambda _: APART, column)
+    return table.drop(index={problem.row - 1 for problem in problems if problem.row}), problems
+
+
+def _with_functions(
+    table: pd.DataFrame, rows: pd.DataFrame, functions: list[str], finder: Finder, home: str
+) -> pd.DataFrame:
+    """Give the names of illumination functions that are found as those of images are."""
+    for name in functions:
+        named = rows.loc[table.index, [f"FileName_{name}", f"PathName_{name}"]]
+        paths, places = find_images(named, [name], finder)
+        found = places[name].map(lambda place: place.code == "") & named.iloc[:, 0].ne("")
+        whole = _each(paths[name], lambda one: one.removeprefix(os.path.join(home, "")))
+        for column, split in zip(named, (os.path.basename, os.path.dirname), strict=True):
+            table[column] = named[column].where(~found, _each(whole, split))
+    return table
 
 
 def _refuse(path: Path, problems: list[Problem]) -> None:
-    if problems:
-        raise InputError(
-            f"{path}: {count(problems)} problems in the table of this screen", problems
-        )
+    """Stop at errors; print warnings and notes, which stop nothing."""
+    if errors := [problem for problem in problems if problem.severity == "error"]:
+        raise InputError(f"{path}: {count(errors)} problems in the table of this screen", errors)
+    for problem in problems[:SHOWN]:
+        print(f"{problem.severity}: {problem}")
+    if len(problems) > SHOWN:
+        print(f"... and {count(problems[SHOWN:])} more")
 
 
-def read_loaddata(csv_path: str | os.PathLike, root: str | os.PathLike | None = None) -> Screen:
+def read_loaddata(
+    csv_path: str | os.PathLike,
+    root: str | os.PathLike | None = None,
+    reading: Reading = PLAIN,
+) -> Screen:
     """Read a CellProfiler LoadData table (.csv or .csv.gz) of any screen.
 
     Parameters
@@ -457,25 +548,33 @@ def read_loaddata(csv_path: str | os.PathLike, root: str | os.PathLike | None = 
         Folder that must hold every image; the folder of `csv_path` by default. Relative paths are
         resolved against the CSV, absolute ones taken as they are; neither may leave `root`, by
         ``..`` or by a link.
+    reading : Reading
+        How it is to be read; warnings and notes are printed.
 
     Raises
     ------
     InputError
         With every wrong column, or every wrong cell and its line.
     """
-    screen, problems, _ = examine_loaddata(csv_path, root, must_exist=True)
+    screen, problems, _ = examine_loaddata(csv_path, root, True, reading)
+    if reading.sizes == "crop":
+        screen, text = cropped(screen)
+        problems += [Problem(text, "sizes-cut", severity="warning")] if text else []
     _refuse(Path(csv_path), problems)
     return replace(screen, table=screen.table.reset_index(drop=True))
 
 
 def examine_loaddata(
-    csv_path: str | os.PathLike, root: str | os.PathLike | None = None, must_exist: bool = False
+    csv_path: str | os.PathLike,
+    root: str | os.PathLike | None = None,
+    must_exist: bool = False,
+    reading: Reading = PLAIN,
 ) -> tuple[Screen, list[Problem], pd.DataFrame]:
     """Read what is right in a LoadData table and name all the rest.
 
     Parameters
     ----------
-    csv_path, root
+    csv_path, root, reading
         As for `read_loaddata`.
     must_exist : bool
         Whether a row whose images do not exist is wrong.
@@ -498,17 +597,17 @@ def examine_loaddata(
     """
     path = Path(csv_path)
     rows, problems = _rows(path)
-    channels, wrong = _columns(path, rows, REQUIRED)
-    problems += wrong
+    rows, taken = canonical(path, rows)
+    if reading.platemap:
+        rows, said = with_platemap(path, rows, reading.platemap)
+        taken += said
+    rows = expanded(rows)
+    left, unknown = _left_out(path, rows, reading.channels)
+    channels, wrong = _columns(path, rows.drop(columns=left), REQUIRED)
+    channels = tuple(sorted(channels, key=(*reading.channels, *channels).index))
+    problems += taken + wrong + unknown
     if rows.empty or not channels:
         _refuse(path, problems)
-    root = path.parent if root is None else Path(root)
-    table, wrong, files = _table(path, rows, channels, root, path.parent, must_exist)
-    screen = Screen(
-        path.name.removesuffix(".gz").removesuffix(".csv"),
-        table,
-        channels,
-        Path(os.path.realpath(root)),
-        False,
-    )
-    return screen, problems + wrong, files
+    finder = finder_of(path, root, reading.data)
+    table, wrong, files, home = _table(path, rows, channels, finder, must_exist, reading)
+    return Screen(table_name(path), table, channels, home, False, reading), problems + wrong, files

@@ -56,7 +56,6 @@ def store(folder: Path) -> None:
         folder / "store",
         multiple=4,
         workers=1,
-        progress=False,
     )
 
 

@@ -19,6 +19,7 @@ NAME, FOLDER, TIME = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 LIBRARIES = {
     "tiff": ["tifffile"],
     "jpeg": ["PIL"],
+    "png": ["PIL"],
     "checkpoint": ["yaml"],
 }  # instrumented beside our own modules
 with atheris.instrument_imports(

@@ -12,6 +12,7 @@ import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,10 +24,11 @@ from PIL import Image
 from mcnn_core.errors import InputError, MissingStageError
 from mcnn_core.machine.files import sha256
 from mcnn_core.readers.bbbc021 import read_bbbc021
+from mcnn_core.readers.formats import Pages
 from mcnn_core.readers.imagehts import read_wells
-from mcnn_core.readers.images import image_shape, read_image
+from mcnn_core.readers.images import Picture, image_header, read_image
 from mcnn_core.readers.loaddata import read_loaddata
-from mcnn_core.readers.ontology import read_gaf, read_obo
+from mcnn_core.readers.ontology import read_associations, read_obo
 
 MEMORY = 2**30  #: bytes of address space that a reader may add
 SECONDS = 10.0  #: seconds of computing that a reader may take
@@ -126,12 +128,24 @@ def _table_seeds() -> list[bytes]:
 # ------------------------------------------------------------------------------ images
 
 
+#: Which page is meant: what the file says, one by its number, all planes, one of two channels.
+PAGES = (
+    Pages(),
+    Pages("1"),
+    Pages(planes="max"),
+    Pages(planes="2", channel="ER", channels=("DNA", "ER")),
+)
+
+
 def _read_picture(name: str) -> Callable[[Path, bytes], None]:
     def read(folder: Path, data: bytes) -> None:
         path = folder / name
         path.write_bytes(data)
+        whole = [Picture(str(path), pages=(pages,)) for pages in PAGES]
+        part = whole[0]._replace(tile="0:2,0:3")
         _each(
-            lambda: image_shape(path), lambda: read_image(path), lambda: read_image(path, "0:2,0:3")
+            *(partial(image_header, one) for one in whole),
+            *(partial(read_image, one) for one in [*whole, part]),
         )
 
     return read
@@ -139,6 +153,7 @@ def _read_picture(name: str) -> Callable[[Path, bytes], None]:
 
 def _tiff_seeds() -> list[bytes]:
     image = np.arange(80, dtype=np.uint16).reshape(8, 10)
+    palette = np.stack([np.arange(256, dtype=np.uint16) * 257] * 3)
     kinds = [
         {},
         {"compression": "zlib"},
@@ -152,6 +167,10 @@ def _tiff_seeds() -> list[bytes]:
     files = []
     for pixels, packing, tags in (
         (image.astype(np.uint8), "packbits", {}),
+        (image.astype(np.uint8), "jpeg", {}),
+        (image, "zstd", {}),
+        (image.astype(np.float32), "tiff_lzw", {}),
+        (np.dstack([image.astype(np.uint8)] * 3), "tiff_lzw", {}),
         (image, "tiff_lzw", {}),
         (image, "tiff_lzw", {317: 2, 278: 3}),
     ):
@@ -161,6 +180,13 @@ def _tiff_seeds() -> list[bytes]:
     for image_, kind in [(image, kind) for kind in kinds] + [
         (image.astype(np.uint8), {}),
         (np.stack([image, image]), {"photometric": "minisblack"}),
+        (np.dstack([image] * 3), {"photometric": "rgb"}),
+        (image + 0.5, {}),
+        (image.astype(np.int16), {}),
+        (image.astype(np.uint8), {"photometric": "palette", "colormap": palette}),
+        (np.stack([image, image]), {"imagej": True, "metadata": {"axes": "ZYX"}}),
+        (np.stack([image, image]), {"ome": True, "metadata": {"axes": "CYX"}}),
+        (np.stack([[image] * 2] * 2), {"ome": True, "metadata": {"axes": "ZCYX"}}),
     ]:
         buffer = io.BytesIO()
         tifffile.imwrite(buffer, image_, **kind)
@@ -180,6 +206,22 @@ def _jpeg_seeds() -> list[bytes]:
     ):
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", **kind)
+        files.append(buffer.getvalue())
+    return files
+
+
+def _png_seeds() -> list[bytes]:
+    files, grey = [], np.arange(240, dtype=np.uint8).reshape(12, 20)
+    for image in (
+        Image.fromarray(grey),
+        Image.fromarray(grey.astype(np.uint16) * 250),
+        Image.fromarray(np.dstack([grey] * 3)),
+        Image.fromarray(np.dstack([grey, grey | 255])),
+        Image.fromarray(grey).convert("P"),
+        Image.fromarray(grey > 9),
+    ):
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
         files.append(buffer.getvalue())
     return files
 
@@ -243,8 +285,8 @@ def _read_ontology(folder: Path, data: bytes) -> None:
     (folder / "go.gaf").write_bytes(second or first)
     _each(
         lambda: read_obo(folder / "go.obo"),
-        lambda: read_gaf(folder / "go.gaf"),
-        lambda: read_gaf(folder / "go.gaf", column="symbol"),
+        lambda: read_associations(folder / "go.gaf"),
+        lambda: read_associations(folder / "go.gaf", column="symbol"),
     )
 
 
@@ -254,6 +296,7 @@ def _ontology_seeds() -> list[bytes]:
         gzip.compress(OBO.encode(), mtime=0),
         GAF.encode(),
         OBO.replace("\n", "\r\n").encode(),
+        OBO.encode() + BREAK + b"#tax_id\tGeneID\n9606\t1\tT:1\tIDA\tNOT part_of\tx\t1\tProcess\n",
     ]
 
 
@@ -335,26 +378,24 @@ def _checkpoint_seeds() -> list[bytes]:
     return [BREAK.join(parts), BREAK.join([parts[0], parts[1][:200]]), parts[0]]
 
 
+PICTURES = "images.read_image, images.image_header"
 TARGETS = {
     target.name: target
     for target in (
-        Target("table", "screen.read_loaddata, screen.read_bbbc021", _read_table, _table_seeds),
+        Target("table", "loaddata.read_loaddata, bbbc021.read_bbbc021", _read_table, _table_seeds),
+        Target("tiff", PICTURES, _read_picture("image.tif"), _tiff_seeds),
+        Target("jpeg", PICTURES, _read_picture("image.jpeg"), _jpeg_seeds),
+        Target("png", PICTURES, _read_picture("image.png"), _png_seeds),
         Target(
-            "tiff", "images.read_image, images.image_shape", _read_picture("image.tif"), _tiff_seeds
-        ),
-        Target(
-            "jpeg",
-            "images.read_image, images.image_shape",
-            _read_picture("image.jpeg"),
-            _jpeg_seeds,
-        ),
-        Target(
-            "ontology", "enrichment.read_obo, enrichment.read_gaf", _read_ontology, _ontology_seeds
+            "ontology",
+            "ontology.read_obo, ontology.read_associations",
+            _read_ontology,
+            _ontology_seeds,
         ),
         Target("conf", "imagehts.read_wells", _read_conf, _conf_seeds),
         Target(
             "checkpoint",
-            "train.load_model, checkpoint.read, checkpoint.read_yaml",
+            "training.load_model, checkpoint.read, checkpoint.read_yaml",
             _read_checkpoint,
             _checkpoint_seeds,
         ),

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mcnn_core.readers.images import read_image
 from tests.fuzz.targets import BREAK, CONF, LONGEST, MEMORY, SECONDS, TARGETS, attempt, emptied
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,8 +66,11 @@ def test_damaged_files_are_read_or_refused(target, tmp_path):
 
 
 def test_good_files_are_read(tmp_path):
-    for name in ("table", "tiff", "jpeg", "conf", "checkpoint"):
+    for name in ("table", "conf", "checkpoint"):
         TARGETS[name].read(emptied(tmp_path / "in"), TARGETS[name].seeds()[0])
+    for name in ("tiff", "jpeg", "png"):
+        (tmp_path / name).write_bytes(TARGETS[name].seeds()[0])
+        assert read_image(tmp_path / name).max() > 70
 
 
 def lacking_strips() -> bytes:
@@ -92,6 +96,14 @@ def lacking_strips() -> bytes:
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + strip
 
 
+def claiming_png() -> bytes:
+    """Return a PNG whose pixels claim 2 GB more than there are: they were made room for."""
+    whole = bytearray(TARGETS["png"].seeds()[1])
+    place = whole.index(b"IDAT") - 4
+    whole[place : place + 4] = struct.pack(">I", 2**31 - 1)
+    return bytes(whole)
+
+
 #: Found by reading, by hypothesis or by the guided search: (reader, what it did, the input).
 FINDINGS = {
     "a packed table of 4 MB that is one row": ("table", gzip.compress(b"," * 2**22)),
@@ -99,6 +111,7 @@ FINDINGS = {
     "a table of 12,000 columns": ("table", b",".join(b"c%d" % n for n in range(12_000))),
     "a packed ontology that unpacks to 60 MB": ("ontology", gzip.compress(b"\n" * 2**26)[:LONGEST]),
     "a packed ontology of short lines": ("ontology", gzip.compress(b"a:b\n" * 2**20)),
+    "a PNG that claims 2 GB": ("png", claiming_png()),
     "an image of 500,000 strips of which one is there": ("tiff", lacking_strips()),
     "a wildcard of many stars": (
         "conf",

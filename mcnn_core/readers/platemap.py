@@ -1,0 +1,147 @@
+"""A plate map: a second table that says what each well holds."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from mcnn_core.columns import _each
+from mcnn_core.errors import InputError, Problem
+from mcnn_core.readers.spelling import canonical, control_type, micromolar, vehicle, well
+from mcnn_core.readers.tables import read_cells
+from mcnn_core.screen import concentration_key
+
+PLATE, WELL = "Metadata_Plate", "Metadata_Well"
+
+
+#: How cells of known columns are compared, where the table has them too.
+ALIKE = {
+    "Metadata_Compound": vehicle,
+    "Metadata_control_type": control_type,
+    "Metadata_Concentration": lambda text: _dose(micromolar(text)),
+}
+
+
+def _dose(text: str) -> str:
+    try:
+        return concentration_key(text)
+    except InputError:
+        return text
+
+
+def with_platemap(
+    path: Path, rows: pd.DataFrame, platemap: Path
+) -> tuple[pd.DataFrame, list[Problem]]:
+    """Join what a plate map says of each well to the rows of a table.
+
+    Parameters
+    ----------
+    path : Path
+        The table, for messages.
+    rows : DataFrame
+        Text cells under the names of `mcnn_core.readers.spelling.canonical`.
+    platemap : Path
+        Any table file: a well, what it holds, and a plate where plates differ. Without a plate the
+        map holds for all of them. Column names are spelt in any way that a screen's table may.
+
+    Returns
+    -------
+    rows : DataFrame
+        Cells that are empty, and columns that are not there, are filled by the map.
+    problems : list of Problem
+        Errors where the map lacks wells, names one twice with different contents, knows none of a
+        plate's wells or contradicts the table; warnings and notes for wells of one alone.
+    """
+    plates, problems = read_platemap(platemap)
+    if any(one.severity == "error" for one in problems) or not {PLATE, WELL} <= {*rows}:
+        return rows, problems
+    where = pd.DataFrame(
+        {PLATE: rows[PLATE].str.strip(), WELL: _each(rows[WELL], well)}, index=rows.index
+    )
+    by = [PLATE, WELL] if PLATE in plates else [WELL]
+    joined = where.reset_index(names="line").merge(plates, how="left", on=by, indicator=True)
+    joined = joined.set_index("line").loc[rows.index]
+    known = joined.pop("_merge") == "both"
+    problems += _unmatched(path, platemap, where, known, plates)
+    for column in plates.columns.difference([PLATE, WELL], sort=False):
+        cells = joined[column].fillna("")
+        if column not in rows:
+            rows = rows.assign(**{column: cells})
+            continue
+        problems += _contradictions(path, column, rows[column], cells)
+        rows = rows.assign(**{column: rows[column].where(rows[column].str.strip() != "", cells)})
+    return rows, problems
+
+
+def read_platemap(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
+    """Read a plate map: a row per well, known columns under our names; and what is said of it."""
+    rows, problems = read_cells(path)
+    rows = rows.loc[:, ~rows.columns.duplicated()]
+    rows, taken = canonical(path, rows)
+    problems += taken
+    if WELL not in rows:
+        text = f"{path}, line 1: expected a column of wells, got {', '.join(rows.columns[:8])}"
+        problems.append(Problem(text, "map-unreadable", str(path), 1))
+        return rows, problems
+    written = rows[WELL]
+    rows = rows.assign(**{WELL: _each(written, well)})
+    for line, text in written[rows[WELL] == ""].items():
+        what = f"{path}, line {line + 1}, {WELL}: {text!r} is not a well, as B02 is"
+        problems.append(Problem(what, "not-a-well", str(path), int(line) + 1, WELL))
+    if PLATE in rows:
+        rows[PLATE] = rows[PLATE].str.strip()
+    names = {one: one if one.startswith("Metadata_") else f"Metadata_{one.strip()}" for one in rows}
+    rows = rows.rename(columns=names).drop(columns="Metadata_Site", errors="ignore")
+    rows = rows.drop_duplicates()
+    by = [name for name in (PLATE, WELL) if name in rows]
+    twice = rows.duplicated(by, keep=False) & (rows[WELL] != "")
+    for line in rows.index[twice]:
+        place = " ".join(rows.loc[line, by])
+        what = f"{path}, line {line + 1}: well {place} is named twice, with different contents"
+        problems.append(Problem(what, "map-contradicts", str(path), int(line) + 1))
+    return rows, problems
+
+
+def _unmatched(
+    path: Path, platemap: Path, where: pd.DataFrame, known: pd.Series, plates: pd.DataFrame
+) -> list[Problem]:
+    """Return what is said of wells, and of plates, that only one of the two tables names."""
+    problems = []
+    matched = known.groupby(where[PLATE]).any()
+    strange = matched.index[~matched]
+    for plate in strange:
+        line = int(where.index[where[PLATE] == plate][0]) + 1
+        names = ", ".join(plates[PLATE].unique()[:5]) if PLATE in plates else "no plates"
+        text = f"{path}, line {line}, {PLATE}: no well of {plate!r} is in {platemap}, which names "
+        problems.append(Problem(text + names, "map-unreadable", str(path), line, PLATE))
+    lone = where[~known & (where[WELL] != "") & ~where[PLATE].isin(strange)].drop_duplicates()
+    for line, (plate, name) in zip(lone.index, lone.to_numpy(), strict=True):
+        text = f"{path}, line {line + 1}: {plate} {name} is not in {platemap}"
+        place = (str(path), int(line) + 1, WELL)
+        problems.append(Problem(text, "well-not-in-map", *place, severity="warning"))
+    by = [name for name in (PLATE, WELL) if name in plates]
+    taken = pd.MultiIndex.from_frame(where[by])
+    spare = plates[~pd.MultiIndex.from_frame(plates[by]).isin(taken)]
+    if len(spare):
+        wells = spare[by].agg(" ".join, axis=1)
+        text = f"{platemap}: {len(wells):,} wells have no image: {', '.join(wells[:10])}"
+        text += " …" * (len(wells) > 10)
+        problems.append(Problem(text, "well-without-image", str(platemap), severity="note", n=1))
+    return problems
+
+
+def _contradictions(path: Path, column: str, table: pd.Series, cells: pd.Series) -> list[Problem]:
+    """Return an error for each cell of a table for which the map says something else."""
+    alike = ALIKE.get(column, str)
+    one, other = (_each(part.str.strip(), alike) for part in (table, cells))
+    differ = (table.str.strip() != "") & (cells.str.strip() != "") & (one != other)
+    return [
+        Problem(
+            f"{path}, line {line + 1}, {column}: {table[line]!r} is {cells[line]!r} in the plate "
+            "map: leave it out of one of the two",
+            "map-contradicts",
+            str(path),
+            int(line) + 1,
+            column,
+        )
+        for line in table.index[differ]
+    ]
