@@ -14,6 +14,8 @@ from mcnn_core.readers.bbbc021 import BBBC021_CHANNELS, read_bbbc021
 from mcnn_core.readers.imagehts import EMPTY, KIMORPH_FIELD, read_imagehts, read_wells
 from mcnn_core.readers.images import read_field
 from mcnn_core.readers.loaddata import read_loaddata
+from mcnn_core.readers.reading import PLAIN, Reading
+from mcnn_core.readers.tables import is_table
 from mcnn_core.screen import Screen, fetched
 
 
@@ -27,6 +29,7 @@ def open_screen(
     width: int = 160,
     taxol: str = "ljosa",
     workers: int = 2,
+    reading: Reading = PLAIN,
 ) -> Screen:
     """Return the table of a screen; a simulated one is first written to ``out/screen``.
 
@@ -42,6 +45,8 @@ def open_screen(
     seed, layout, height, width, workers
         Of the simulated screen (`mcnn_book.simulate.bbbc021.simulate_screen`,
         `mcnn_book.simulate.kimorph.simulate_kimorph`).
+    reading : Reading
+        How a table is to be read.
     taxol : {"ljosa", "all"}
         Which taxol wells count as annotated (`mcnn_core.readers.bbbc021.read_bbbc021`).
 
@@ -82,8 +87,8 @@ def open_screen(
                 f"{', '.join(absent)}"
             )
         return screen
-    if name.lower().endswith(".csv"):
-        return read_loaddata(name)
+    if is_table(name):
+        return read_loaddata(name, reading=reading)
     raise InputError(
         "a screen is simulated, bbbc021, kimorph, or the path of a LoadData .csv",
         [f"screen {name!r}"],

@@ -32,15 +32,18 @@ class Problem(str):
     n : int
         How many problems the line stands for: beyond `KEPT` of one kind, one line counts all
         others.
+    severity : {"error", "warning", "note"}
+        Only an error stops the reading of a screen.
     """
 
-    __slots__ = ("code", "column", "file", "n", "row")
+    __slots__ = ("code", "column", "file", "n", "row", "severity")
 
     code: str
     column: str
     file: str
     n: int
     row: int | None
+    severity: str
 
     def __new__(
         cls,
@@ -50,10 +53,12 @@ class Problem(str):
         row: int | None = None,
         column: str = "",
         n: int = 1,
+        severity: str = "error",
     ) -> "Problem":
         """Make the line; its place travels with the text."""
         self = super().__new__(cls, text)
         self.code, self.file, self.row, self.column, self.n = code, file, row, column, n
+        self.severity = severity
         return self
 
 

@@ -18,12 +18,10 @@ import pandas as pd
 
 from mcnn_core.errors import InputError
 from mcnn_core.machine.files import read_json, write_json, write_table
+from mcnn_core.readers.reading import CHOICES, PLAIN, Reading
 
 #: What every table must name, and what names a field.
 REQUIRED = ["Metadata_Plate", "Metadata_Well", "Metadata_Site"]
-
-#: Rows of a table that are parsed at a time: while they are, every cell is an object of its own.
-ROWS_AT_ONCE = 50_000
 
 #: What tables call the negative controls where they stand beside mechanisms.
 CONTROL = "negative control"
@@ -50,6 +48,8 @@ class Screen:
     root : Path
         Folder that holds every image.
     simulated : bool
+    reading : Reading
+        How its images are to be read; of where they lie the table knows by now.
     """
 
     name: str
@@ -57,6 +57,7 @@ class Screen:
     channels: tuple[str, ...]
     root: Path
     simulated: bool
+    reading: Reading = PLAIN
 
 
 def field_names(table: pd.DataFrame) -> list[str]:
@@ -108,12 +109,6 @@ def treatment_key(compound: str, concentration: float | str) -> str:
 def in_words(treatment: str) -> str:
     """Return a treatment as figures write it: "taxol 0.3 µM" for "taxol | 0.3"."""
     return f"{treatment} µM".replace(" | ", " ") if " | " in treatment else treatment
-
-
-def _well(text: str) -> str:
-    """Return "B02" for B2, b02 or B02 (also AF48 of 1,536 wells); "" if it is none."""
-    found = re.fullmatch(r"([A-Z]|A[A-F])0*([1-9]|[1-3]\d|4[0-8])", text.strip().upper(), re.ASCII)
-    return f"{found[1]}{int(found[2]):02d}" if found else ""
 
 
 def joint_codes(*columns: pd.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -183,6 +178,7 @@ def save_screen(screen: Screen, out: str | os.PathLike) -> None:
         "channels": screen.channels,
         "root": str(root.relative_to(home) if root.is_relative_to(home) else screen.root),
         "n_fields": len(screen.table),
+        "reading": {key: getattr(screen.reading, key) for key in CHOICES},
     }
     write_table(Path(out) / "fields.parquet", screen.table)
     write_json(Path(out) / "screen.json", facts)
@@ -198,7 +194,14 @@ def load_screen(out: str | os.PathLike) -> Screen:
             f"{len(table)}: read the screen again"
         )
     root = Path(os.path.realpath(out)) / facts["root"]
-    return Screen(facts["name"], table, tuple(facts["channels"]), root, facts["simulated"])
+    return Screen(
+        facts["name"],
+        table,
+        tuple(facts["channels"]),
+        root,
+        facts["simulated"],
+        Reading(**facts["reading"]),
+    )
 
 
 def summary(table: pd.DataFrame) -> dict[str, int]:

@@ -40,6 +40,8 @@ from mcnn_core.readers.images import (
     read_image,
 )
 from mcnn_core.readers.loaddata import DEFAULTS, examine_loaddata
+from mcnn_core.readers.reading import PLAIN, Reading
+from mcnn_core.readers.tables import is_table
 from mcnn_core.screen import REQUIRED, Screen, fetched, joint_codes, summary
 from mcnn_core.surrogate import class_names, default_columns, training_fields, unnamed
 
@@ -178,7 +180,8 @@ class Report:
         self.added[code] += 1
         if self.added[code] <= KEPT:
             row = int(index) + 1 if self.lines and index is not None else None
-            self.problems.append(Problem(text, code, file, row, column))
+            severity = _KNOWN[code]["severity"]
+            self.problems.append(Problem(text, code, file, row, column, severity=severity))
 
     def everything(self) -> list[Problem]:
         """Return all findings, and one per code that stands for those which were only counted."""
@@ -229,10 +232,10 @@ def visible(text: object, longest: int = LONGEST) -> str:
 # ------------------------------------------------------------------------------ opening
 
 
-def _open(report: Report, name: str, data: str) -> tuple[Screen, pd.DataFrame]:
+def _open(report: Report, name: str, data: str, reading: Reading) -> tuple[Screen, pd.DataFrame]:
     """Return the screen of all right rows and the files of every row; raise why none can be."""
-    if name.lower().endswith(".csv"):
-        screen, problems, files = examine_loaddata(name)
+    if is_table(name):
+        screen, problems, files = examine_loaddata(name, reading=reading)
         report.problems += problems
         return screen, files
     if name not in ("bbbc021", "kimorph") or not data:
@@ -1090,6 +1093,7 @@ def check(
     seed: int = 0,
     workers: int = 8,
     progress: bool = False,
+    reading: Reading = PLAIN,
 ) -> Report:
     """Examine a screen: its table, every file's header, the pixels of a sample, its layout.
 
@@ -1107,6 +1111,8 @@ def check(
         Threads.
     progress : bool
         Show bars.
+    reading : Reading
+        How a table is to be read.
 
     Returns
     -------
@@ -1115,7 +1121,7 @@ def check(
     """
     report = Report(Path(name).name, name if not data else f"{name} in {data}")
     try:
-        screen, files = _open(report, name, data)
+        screen, files = _open(report, name, data, reading)
     except InputError as error:
         _refused(report, error)
         return report

@@ -611,14 +611,14 @@ def _holders(signed: bytes) -> list[str]:
     ] or lines[-1:]
 
 
-def read_text(path: str | os.PathLike) -> str:
-    """Return a text in UTF-8, plain or gzip by its content, its line ends as they are.
+def read_bytes(path: str | os.PathLike) -> bytes:
+    """Return what a file holds; gzip, known by its content, is unpacked.
 
     Raises
     ------
     InputError
-        If it is no regular file, cannot be read, is not UTF-8, or is longer than `MAX_TEXT`, `FREE`
-        and `RATIO` allow: memory stays in proportion to the size of the file.
+        If it is no regular file, cannot be read, or is longer than `MAX_TEXT`, `FREE` and `RATIO`
+        allow: memory stays in proportion to the size of the file.
     """
     try:
         # A pipe would wait for somebody to write into it; what has been opened is looked at, not
@@ -633,16 +633,28 @@ def read_text(path: str | os.PathLike) -> str:
             most = min(MAX_TEXT, max(FREE, RATIO * facts.st_size) if packed else facts.st_size)
             handle.seek(0)
             content = (gzip.GzipFile(fileobj=handle) if packed else handle).read(most + 1)
-        if len(content) > most:
-            raise InputError(
-                f"{path} {'unpacks to' if packed else 'has'} more than {most:,} bytes; no table is "
-                "so long"
-            )
-        return content.decode("utf-8-sig")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} is not a readable text or table, plain or gzip: {error}") from error
+    if len(content) > most:
         raise InputError(
-            f"{path} is not a readable text in UTF-8, plain or gzip: {error}"
-        ) from error
+            f"{path} {'unpacks to' if packed else 'has'} more than {most:,} bytes; no table is so "
+            "long"
+        )
+    return content
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """Return a text in UTF-8, plain or gzip by its content, its line ends as they are.
+
+    Raises
+    ------
+    InputError
+        If `read_bytes` cannot read it, or it is not UTF-8.
+    """
+    try:
+        return read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not a readable text in UTF-8: {error}") from error
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

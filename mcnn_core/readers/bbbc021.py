@@ -17,7 +17,8 @@ from mcnn_core.readers.loaddata import (
     _table,
     _treatments,
 )
-from mcnn_core.screen import Screen, _well
+from mcnn_core.readers.spelling import well as _well
+from mcnn_core.screen import Screen
 
 #: BBBC021's channels in our order, each with the filter wheel's number in its file names.
 BBBC021_CHANNELS = {"DAPI": 1, "Actin": 4, "Tubulin": 2}

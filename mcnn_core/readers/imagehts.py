@@ -21,7 +21,8 @@ from mcnn_core.errors import InputError, Problem
 from mcnn_core.machine.files import read_text
 from mcnn_core.readers.images import image_shape
 from mcnn_core.readers.loaddata import MAX_CHANNELS, _read_csv
-from mcnn_core.screen import Screen, _well, repeated, treatment_key
+from mcnn_core.readers.spelling import well as _well
+from mcnn_core.screen import Screen, repeated, treatment_key
 
 #: Height and width in pixels of one field in KiMorph's sample files, 510 x 1024: the background
 #: steps by 0.45 grey levels at column 672 (by 0.2 at most elsewhere) and each side has its own

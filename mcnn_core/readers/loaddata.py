@@ -1,27 +1,35 @@
 """Any screen, by a CellProfiler LoadData table."""
 
-import csv
-import io
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from mcnn_core.errors import KEPT, InputError, Problem, count
-from mcnn_core.machine.files import read_text
+from mcnn_core.errors import SHOWN, InputError, Problem, count
+from mcnn_core.readers.reading import PLAIN, Reading
+from mcnn_core.readers.spelling import (
+    canonical,
+    control_type,
+    is_control,
+    like_a_control,
+    micromolar,
+    note,
+    number,
+    read_as,
+    vehicle,
+    well,
+)
+from mcnn_core.readers.tables import listed, read_cells, table_name
 from mcnn_core.screen import (
     CONTROL,
     REQUIRED,
-    ROWS_AT_ONCE,
     Screen,
     _each,
     _is_dmso,
-    _well,
     concentration_key,
     joint_codes,
     repeated,
@@ -42,7 +50,7 @@ DEFAULTS = {
 CONTROL_TYPES = ("negcon", "poscon", "trt")
 
 
-MAX_CHANNELS, MAX_COLUMNS = 6, 5_000
+MAX_CHANNELS = 6
 
 
 # What to check: for a column and the code of a problem, the cells, which of them are wrong, and
@@ -58,23 +66,6 @@ A_COUNT = "is not a whole number, 0 or more"
 
 
 A_DOSE = "is not a number of micromolar, 0 or more"
-
-
-def _listed(
-    path: Path, code: str, lines: Sequence[int], say: Callable[[int], str], column: str = ""
-) -> list[Problem]:
-    """Return a problem per line (by its index), at most `KEPT` and one that stands for the rest."""
-    where = f", {column}" if column else ""
-
-    def problem(place: str, index: int, n: int = 1) -> Problem:
-        text = f"{path}, {place}: {say(index)}"
-        return Problem(text, code, str(path), int(index) + 1, column, n)
-
-    problems = [problem(f"line {index + 1}{where}", index) for index in lines[:KEPT]]
-    if more := len(lines[KEPT:]):
-        first = lines[KEPT]
-        problems.append(problem(f"from line {first + 1} on{where}, {more:,} more", first, more))
-    return problems
 
 
 def _files(rows: pd.DataFrame, channels: tuple[str, ...], base: Path) -> pd.DataFrame:
@@ -133,52 +124,20 @@ def _treatments(compounds: pd.Series, doses: pd.Series) -> pd.Series:
 # ----------------------------------------------------------------- lines and columns
 
 
-def _cells(path: Path, too_long: str) -> pd.DataFrame:
-    """Read a CSV as text, header and all; a line with too many cells is the one cell `too_long`."""
-    try:
-        # Decoded bit by bit: io.StringIO would hold four bytes for each character.
-        text = io.TextIOWrapper(io.BytesIO(read_text(path).encode()), "utf-8", newline="")
-        width = len(next(csv.reader(text), ()))
-        if width > MAX_COLUMNS:  # pandas takes minutes for 100,000
-            raise ValueError(f"expected at most {MAX_COLUMNS:,} columns, got {width:,}")
-        text.seek(0)
-        # The slower parser: it tells a line that ends early from one with empty cells, and hands
-        # over every line that is too long.
-        with pd.read_csv(
-            text,
-            header=None,
-            dtype=str,
-            keep_default_na=False,
-            skip_blank_lines=False,
-            engine="python",
-            on_bad_lines=lambda line: [too_long],
-            chunksize=ROWS_AT_ONCE,
-        ) as parts:
-            cells = pd.concat(parts)
-        if cells.empty:
-            raise ValueError("it has no header")
-        return cells
-    except (ValueError, csv.Error) as error:
-        what = f"{path} is not a readable CSV table in UTF-8: {error}"
-        raise InputError(what, [Problem(str(error), "table-unreadable", str(path))]) from error
+#: What begins the names of columns, in any case, with or without Image_ before it.
+PREFIX = re.compile(r"^(?:Image_)?(FileName|PathName|URL|Frame|Metadata)_", re.IGNORECASE)
+
+
+PREFIXES = {name.lower(): name for name in ("FileName", "PathName", "URL", "Frame", "Metadata")}
 
 
 def _rows(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
-    """Read a CSV (also .gz, also CR line ends) as text; row with index k is line k + 1 of the file.
-
-    Lines with more or fewer cells than the header are left out and named.
-    """
-    mark = "\0too long"
-    cells = _cells(path, mark)
-    long = cells.index[cells[0] == mark]
-    absent = cells.isna()
-    short = cells.index[absent.any(axis=1) & ~absent.all(axis=1)].difference(long)
-    cells = cells.fillna("")
+    """Read any table as `read_cells` does, each column once; a leading Image_ goes."""
+    rows, problems = read_cells(path)
     names = [
-        re.sub(r"^Image_(?=(FileName|PathName|Metadata)_)", "", name.strip())
-        for name in cells.iloc[0]
+        PREFIX.sub(lambda found: f"{PREFIXES[found[1].lower()]}_", name) for name in rows.columns
     ]
-    problems = [
+    problems += [
         Problem(
             f"{path}, line 1: column {name!r} occurs twice, with or without Image_ before it",
             "column-twice",
@@ -188,22 +147,16 @@ def _rows(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
         )
         for name in repeated(names)
     ]
-    of_header = f"cells than the {len(names)} of the header"
-    quote = f"more {of_header}: put text that contains a comma in quotes"
-    problems += _listed(path, "row-too-long", long, lambda index: quote)
-    problems += _listed(path, "row-too-short", short, lambda index: f"fewer {of_header}")
-    rows = cells.iloc[1:].drop(index=[*long, *short]).set_axis(names, axis=1)
-    rows = rows.loc[:, ~pd.Index(names).duplicated()]
-    return rows[(rows != "").any(axis=1)], problems
+    return rows.set_axis(names, axis=1).loc[:, ~pd.Index(names).duplicated()], problems
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
     """Read a CSV as `_rows` does; refuse a column that occurs twice and a line of other length."""
     rows, problems = _rows(path)
-    if problems:
+    if errors := [problem for problem in problems if problem.severity == "error"]:
         raise InputError(
             f"{path}: expected each column once, and as many cells in every line as in the header",
-            problems,
+            errors,
         )
     return rows
 
@@ -221,6 +174,10 @@ def _columns(
         for name in required
         if name not in rows
     ]
+    if len(wrong) == len(required) and not (named["File"] or named["Path"] or rows.empty):
+        what = f"expected a header with {', '.join(required)} and FileName_<channel>, got "
+        text = f"{path}, line 1: {what}{', '.join(map(repr, rows.columns[:5]))}"
+        return (), [Problem(text, "column-missing", str(path), 1)]
     for part, other in (("File", "Path"), ("Path", "File")):
         for channel in named[part]:
             if channel not in named[other]:
@@ -265,7 +222,7 @@ def _problems(path: Path, rules: Rules) -> tuple[list[Problem], np.ndarray]:
         def say(index: int, cells: pd.Series = cells, what: str = what) -> str:
             return f"{str(cells[index])!r} {what}"
 
-        problems += _listed(path, code, cells.index[bad], say, column)
+        problems += listed(path, code, cells.index[bad], say, column)
     return sorted(problems, key=lambda problem: problem.row or 0), wrong
 
 
@@ -279,51 +236,85 @@ def _filled(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _facts(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the known columns in their order, tidied but still text; a well may be ""."""
-    tidy = {name: rows[f"Metadata_{name}"].str.strip() for name in ("Plate", "Compound", "Batch")}
-    dmso = _each(tidy["Compound"], _is_dmso, bool)
-    control = rows["Metadata_control_type"].str.strip()
-    control = control.where(control != "", dmso.map({True: "negcon", False: "trt"}))
+    tidy = {name: rows[f"Metadata_{name}"].str.strip() for name in ("Plate", "Batch")}
+    control = _each(rows["Metadata_control_type"], control_type)
+    compound = _each(rows["Metadata_Compound"], vehicle)
+    compound = compound.where(~control.isin(["poscon", "trt"]), rows["Metadata_Compound"].str.strip())
+    dmso = _each(compound, _is_dmso, bool)
+    by_compound = (control == "") | _each(control, is_control, bool) & dmso
+    by_compound |= control.str.lower().isin(["false", "no"])
+    control = control.mask(by_compound, dmso.map({True: "negcon", False: "trt"}))
+    dose = _each(rows["Metadata_Concentration"], micromolar)
+    dose = dose.mask(dmso & dose.str.fullmatch(r"\s*[0-9.,]+ ?%\s*(\(?v/v\)?)?\s*"), "")
     facts = {
         "Plate": tidy["Plate"],
-        "Well": _each(rows["Metadata_Well"], _well),
-        "Site": _each(
-            rows["Metadata_Site"], lambda text: re.sub(r"^0+(?=\d)|\.0*$", "", text.strip())
-        ),
-        "Compound": tidy["Compound"],
-        "Concentration": rows["Metadata_Concentration"],
-        "Treatment": _treatments(tidy["Compound"], rows["Metadata_Concentration"]),
+        "Well": _each(rows["Metadata_Well"], well),
+        "Site": _each(rows["Metadata_Site"], number),
+        "Compound": compound,
+        "Concentration": dose,
+        "Treatment": _treatments(compound, dose),
         "MoA": rows["Metadata_MoA"].str.strip().where(control != "negcon", ""),
-        "Replicate": rows["Metadata_Replicate"],
+        "Replicate": _each(rows["Metadata_Replicate"], number),
         "Batch": tidy["Batch"],
         "control_type": control,
     }
     return pd.DataFrame(facts, index=rows.index).add_prefix("Metadata_")
 
 
+def _read_otherwise(path: Path, rows: pd.DataFrame, facts: pd.DataFrame) -> list[Problem]:
+    """Return a note per column whose cells were read as something else than they say.
+
+    A warning names what looks like a control and counts as a treatment.
+    """
+    problems: list[Problem] = []
+    for name in ("Well", "Site", "Compound", "Concentration", "Replicate"):
+        column = f"Metadata_{name}"
+        problems += read_as(path, column, rows[column], facts[column])
+    written = rows["Metadata_control_type"]
+    named = written.str.strip() != ""
+    column = "Metadata_control_type"
+    problems += read_as(path, column, written[named], facts.loc[named, column])
+    treated = (facts[column] == "trt") & ~named
+    compounds = facts.loc[treated, "Metadata_Compound"]
+    for compound, cells in compounds.groupby(compounds):
+        if like_a_control(str(compound)):
+            text = f"compound {compound!r} looks like a control and counts as a treatment"
+            line = int(cells.index[0]) + 1
+            problems.append(note(path, text, "control-likely", column, "warning", line))
+    return problems
+
+
 def _cell_rules(rows: pd.DataFrame, facts: pd.DataFrame) -> Rules:
     """Return what is checked of all cells but those that name files."""
-    well, compound, moa, control = (
-        facts[f"Metadata_{name}"] for name in ("Well", "Compound", "MoA", "control_type")
+    plate, place, site, compound, treatment, moa, control = (
+        facts[f"Metadata_{name}"]
+        for name in ("Plate", "Well", "Site", "Compound", "Treatment", "MoA", "control_type")
     )
-    mechanisms = moa[moa != ""].groupby(facts["Metadata_Treatment"]).nunique()
-    several = facts["Metadata_Treatment"].isin(mechanisms.index[mechanisms > 1])
-    field = facts["Metadata_Plate"] + " " + well.where(well != "", rows["Metadata_Well"])
+    mechanisms = moa[(moa != "") & (treatment != "")].groupby(treatment).nunique()
+    several = treatment.isin(mechanisms.index[mechanisms > 1])
+    whole = (plate != "") & (place != "") & _is_count(site)
     cells = rows.assign(
-        Metadata_control_type=control, **{FIELD: field + " site " + facts["Metadata_Site"]}
+        Metadata_control_type=control, **{FIELD: plate + " " + place + " site " + site}
     )
     masks = {
-        ("Metadata_Plate", "cell-empty"): (facts["Metadata_Plate"] == "", "is empty"),
-        ("Metadata_Site", "not-a-count"): (~_is_count(cells["Metadata_Site"]), A_COUNT),
-        ("Metadata_Replicate", "not-a-count"): (~_is_count(cells["Metadata_Replicate"]), A_COUNT),
+        ("Metadata_Plate", "cell-empty"): (plate == "", "is empty"),
+        ("Metadata_Site", "not-a-count"): (~_is_count(site), A_COUNT),
+        ("Metadata_Replicate", "not-a-count"): (
+            ~_is_count(facts["Metadata_Replicate"]),
+            A_COUNT,
+        ),
         ("Metadata_Concentration", "not-a-dose"): (
-            ~_is_dose(cells["Metadata_Concentration"]),
+            ~_is_dose(facts["Metadata_Concentration"]),
             A_DOSE,
         ),
         ("Metadata_Well", "not-a-well"): (
-            well == "",
+            place == "",
             "is not a well: expected a row letter and a column number, as in B02",
         ),
-        (FIELD, "field-twice"): (cells[FIELD].duplicated(keep=False), "occurs more than once"),
+        (FIELD, "field-twice"): (
+            whole & cells[FIELD].duplicated(keep=False),
+            "occurs more than once",
+        ),
         ("Metadata_control_type", "control-type-unknown"): (
             ~control.isin(CONTROL_TYPES),
             f"is not one of {', '.join(CONTROL_TYPES)}",
@@ -361,22 +352,23 @@ def _file_rules(
     rules: Rules = {}
     for channel in files:
         name, paths = rows[f"FileName_{channel}"], files[channel]
+        empty = name.str.strip() == ""
         rules |= {
-            (name.name, "cell-empty"): (name, name.str.strip() == "", "is empty"),
+            (name.name, "cell-empty"): (name, empty, "is empty"),
             (f"file of {channel}", "file-outside"): (
                 paths,
-                ~within[channel],
+                ~within[channel] & ~empty,
                 f"lies outside the data root {home}",
             ),
             (f"file of {channel}", "file-shared"): (
                 paths,
-                shared[channel],
+                shared[channel] & ~empty,
                 "is named more than once: expected one file, or one Metadata_Tile of it, per field "
                 "and channel",
             ),
         }
         if must_exist:
-            absent = within[channel] & ~_each(paths, os.path.isfile, bool)
+            absent = within[channel] & ~empty & ~_each(paths, os.path.isfile, bool)
             rules[f"file of {channel}", "file-missing"] = (paths, absent, "does not exist")
     return rules
 
@@ -432,17 +424,25 @@ def _table(
     )
     named = rows[[f"FileName_{channel}" for channel in channels]].ne("").to_numpy()
     table = _typed(rows[~wrong], facts[~wrong], files[~wrong], inside)
+    problems += _read_otherwise(path, rows, facts)
     return table, problems, files.where(within & named)
 
 
 def _refuse(path: Path, problems: list[Problem]) -> None:
-    if problems:
-        raise InputError(
-            f"{path}: {count(problems)} problems in the table of this screen", problems
-        )
+    """Stop at errors; print warnings and notes, which stop nothing."""
+    if errors := [problem for problem in problems if problem.severity == "error"]:
+        raise InputError(f"{path}: {count(errors)} problems in the table of this screen", errors)
+    for problem in problems[:SHOWN]:
+        print(f"{problem.severity}: {problem}")
+    if len(problems) > SHOWN:
+        print(f"... and {count(problems[SHOWN:])} more")
 
 
-def read_loaddata(csv_path: str | os.PathLike, root: str | os.PathLike | None = None) -> Screen:
+def read_loaddata(
+    csv_path: str | os.PathLike,
+    root: str | os.PathLike | None = None,
+    reading: Reading = PLAIN,
+) -> Screen:
     """Read a CellProfiler LoadData table (.csv or .csv.gz) of any screen.
 
     Parameters
@@ -457,25 +457,30 @@ def read_loaddata(csv_path: str | os.PathLike, root: str | os.PathLike | None = 
         Folder that must hold every image; the folder of `csv_path` by default. Relative paths are
         resolved against the CSV, absolute ones taken as they are; neither may leave `root`, by
         ``..`` or by a link.
+    reading : Reading
+        How it is to be read; warnings and notes are printed.
 
     Raises
     ------
     InputError
         With every wrong column, or every wrong cell and its line.
     """
-    screen, problems, _ = examine_loaddata(csv_path, root, must_exist=True)
+    screen, problems, _ = examine_loaddata(csv_path, root, True, reading)
     _refuse(Path(csv_path), problems)
     return replace(screen, table=screen.table.reset_index(drop=True))
 
 
 def examine_loaddata(
-    csv_path: str | os.PathLike, root: str | os.PathLike | None = None, must_exist: bool = False
+    csv_path: str | os.PathLike,
+    root: str | os.PathLike | None = None,
+    must_exist: bool = False,
+    reading: Reading = PLAIN,
 ) -> tuple[Screen, list[Problem], pd.DataFrame]:
     """Read what is right in a LoadData table and name all the rest.
 
     Parameters
     ----------
-    csv_path, root
+    csv_path, root, reading
         As for `read_loaddata`.
     must_exist : bool
         Whether a row whose images do not exist is wrong.
@@ -498,17 +503,19 @@ def examine_loaddata(
     """
     path = Path(csv_path)
     rows, problems = _rows(path)
+    rows, taken = canonical(path, rows)
     channels, wrong = _columns(path, rows, REQUIRED)
-    problems += wrong
+    problems += taken + wrong
     if rows.empty or not channels:
         _refuse(path, problems)
     root = path.parent if root is None else Path(root)
     table, wrong, files = _table(path, rows, channels, root, path.parent, must_exist)
     screen = Screen(
-        path.name.removesuffix(".gz").removesuffix(".csv"),
+        table_name(path),
         table,
         channels,
         Path(os.path.realpath(root)),
         False,
+        reading,
     )
     return screen, problems + wrong, files

@@ -1,0 +1,513 @@
+"""How programs and people spell what a table says: the columns, and what stands in their cells."""
+
+import re
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from mcnn_core.errors import Problem
+from mcnn_core.screen import _each, _is_dmso
+
+#: Spellings of every known column, in the order in which they are preferred. Compared by `key`: in
+#: any case, with or without Image_ and Metadata_ before it, whatever stands between its words.
+SPELLINGS: dict[str, list[str]] = {
+    "Metadata_Plate": (
+        "Barcode, Plate_Barcode, Assay_Plate_Barcode, Assay_Plate, AssayPlate_Barcode, PlateID, "
+        "Plate_Name, PlateName, Plate_Number, Plate_Code, Destination_Plate_Barcode, "
+        "Destination_Plate_Name, Destination_Plate"
+    ).split(", "),
+    "Metadata_Well": (
+        "Well_Position, Well_ID, Well_Name, Well_Label, Well_Pos, Well_Location, Well_Number, "
+        "Well_Coordinate, Plate_Well, Destination_Well, Dest_Well"
+    ).split(", "),
+    "Metadata_Site": (
+        "Field, FieldID, Field_Index, Field_Number, Field_of_View, FOV, Fld, SiteID, Site_Number, "
+        "Image_Site, Imaging_Site, Position, Spot, Tile_Number"
+    ).split(", "),
+    "Metadata_Compound": (
+        "pert_iname, pert_name, Compound_Name, Cpd_Name, Cpd, Drug_Name, Drug, Treatment_Name, "
+        "Perturbation_Name, Perturbation, Perturbagen, Molecule_Name, Molecule, Chemical_Name, "
+        "Chemical, Substance_Name, Substance, Reagent_Name, Compound_ID, CompoundNo, Cpd_ID, "
+        "Drug_ID, broad_sample, broad_id, pert_id, JCP2022, Sample_ID, InChIKey, siRNA, siRNA_ID, "
+        "siRNA_Identifier, sgRNA, Gene_Symbol, Symbol, Gene_Name, Gene, GeneID, Treatment"
+    ).split(", "),
+    "Metadata_Concentration": (
+        "Conc, Dose, pert_dose, pert_idose, Compound_Concentration, Compound_Conc, Compound_Dose, "
+        "Drug_Concentration, Drug_Conc, Drug_Dose, Final_Concentration, Final_Conc, Final_Dose, "
+        "Treatment_Concentration, Treatment_Dose, Concentration_Value, Dose_Value, Dosage, "
+        "mmoles_per_liter, mmoles_per_liter2"
+    ).split(", "),
+    "Metadata_MoA": (
+        "Mechanism_of_Action, Mode_of_Action, Mechanism, MoAs, MoA_Name, pert_moa, Compound_MoA, "
+        "Drug_MoA, Clinical_MoA, MoA_Class"
+    ).split(", "),
+    "Metadata_Replicate": (
+        "Replicate_Number, Replicate_ID, Rep, Repl, Rep_Number, Plate_Replicate, "
+        "Treatment_Replicate, Biological_Replicate"
+    ).split(", "),
+    "Metadata_Batch": (
+        "Batch_ID, Batch_Name, Batch_Number, Plate_Batch, Imaging_Batch, Experiment_Batch, "
+        "Screening_Batch, Run, RunID, Run_Number, Week, Experiment, Experiment_ID, Experiment_Name"
+    ).split(", "),
+    "Metadata_control_type": (
+        "Control, ControlStatus, pert_type, Well_Type, Well_Role, WellAnno, Sample_Type, "
+        "Sample_Role, Compound_Type, Treatment_Type, Role, Content"
+    ).split(", "),
+}
+
+
+#: A well's row and column, where no column names the well.
+ROW = "Row, Well_Row, Plate_Row, RowID, Row_Index, Row_Name, Row_Number".split(", ")
+COLUMN = (
+    "Column, Col, Well_Column, Well_Col, Plate_Column, Plate_Col, ColumnID, ColID, Column_Index, "
+    "Col_Index, Column_Name, Column_Number"
+).split(", ")
+
+
+#: The unit of the doses, where it stands in a column of its own.
+UNIT = (
+    "Concentration_Unit, Concentration_Units, Conc_Unit, Conc_Units, Dose_Unit, Dose_Units, "
+    "pert_dose_unit, Compound_Concentration_Unit, Compound_Concentration_Units"
+).split(", ")
+
+
+#: What programs write where something is missing, compared in any case.
+MISSING = frozenset(
+    "na n/a n.a. n.a #n/a #na #nv <na> nan -nan none null nil nat \\n . .. - -- --- – — ? "
+    "#null! #num! #value! #ref! #div/0! #name? 1.#qnan -1.#ind 1.#ind na_character_ na_real_ "
+    "(empty) (blank) (null) [null] (none) <none> <null> undefined missing not_available "
+    "not_applicable not_known".split()
+) | {"not available", "not applicable", "not known"}
+
+
+#: What also says that a mechanism is missing.
+UNKNOWN = frozenset(("unknown", "unannotated", "not annotated", "unknown moa", "unclear", "tbd"))
+
+
+#: Micromolar per unit, by its spelling as `key` returns it.
+UNITS = {
+    spelling: factor
+    for short, word, factor in (
+        ("f", "femto", 1e-9),
+        ("p", "pico", 1e-6),
+        ("n", "nano", 1e-3),
+        ("u", "micro", 1.0),
+        ("m", "milli", 1e3),
+        ("", "", 1e6),
+    )
+    for spelling in (
+        f"{short}m",
+        *(f"{short}mol{liter}" for liter in ("l", "perl", "l1", "liter", "perliter", "perlitre")),
+        *(f"{short}moles{liter}" for liter in ("perl", "perliter", "perlitre")),
+        f"{word}molar",
+        *(f"{word}mol{liter}" for liter in ("perl", "perliter", "esperliter")),
+    )
+}
+
+
+#: Columns whose name says millimolar, but that hold micromolar wherever they are in use.
+HOLD_MICROMOLAR = ("mmolesperliter", "mmolesperliter2")
+
+
+#: What a column of doses is called that is not among the spellings.
+LIKE_A_DOSE = re.compile(
+    r"conc(?!lu)|dose|dosage|titrat|dilut|molar|[\s_(\[-][pnumµμ]M[)\]]?$|[pnum]g[\W_]?(per_)?m?l",  # noqa: RUF001
+    re.ASCII,
+)
+
+
+#: What control types are called, as `key` returns it.
+CONTROL_TYPES = {
+    "negcon": (
+        "negcon negativecontrol negative neg negctrl negctl negcontrol ctlneg controlnegative "
+        "vehicle vehiclecontrol solvent solventcontrol dmso dmsocontrol ctlvehicle ctluntrt "
+        "untreated untreatedcontrol mock ctlvector"
+    ).split(),
+    "poscon": (
+        "poscon positivecontrol positive pos posctrl posctl poscontrol ctlpos controlpositive"
+    ).split(),
+    "trt": (
+        "trt treatment treated trtcp trtsh trtoe trtxpr sample test testcompound compound "
+        "experimental library treatmentwell"
+    ).split(),
+}
+
+
+#: A control type that leaves open which control; the compound says it.
+A_CONTROL = ("control", "ctrl", "ctl", "con", "true", "yes")
+
+
+#: Compounds that are hardly any, as `key` returns them.
+LIKE_A_CONTROL = frozenset(
+    "vehicle vehiclecontrol solvent solventcontrol untreated notreatment nocompound nodrug mock "
+    "control controls ctrl negativecontrol negcontrol negctrl negcon neg nc water h2o pbs medium "
+    "media mediaonly cellsonly empty emptywell blank nontargeting scrambled scramble dms0".split()
+)
+
+
+# ------------------------------------------------------------------------------ cells
+
+
+def key(text: str) -> str:
+    """Return a name without prefix, case and what separates its words, for comparison."""
+    plain = unicodedata.normalize("NFKC", text).replace("\u03bc", "u").strip()
+    plain = re.sub(r"^(image_)?(metadata_)?", "", plain, flags=re.IGNORECASE)
+    return re.sub(r"[\W_]+", "", plain).casefold()
+
+
+def is_missing(text: str) -> bool:
+    """Whether a cell says that nothing is known: "NA", "n/a", "NULL", "#N/A" and the like."""
+    return text.strip().casefold() in MISSING
+
+
+def well(text: str) -> str:
+    """Return "B02" for B2, b02, "B - 02", "B:2", R02C02 or "Row 2 Column 2"; "" if it is no well.
+
+    Up to AF48, of 1,536 wells.
+    """
+    between = r"[\s_\-‐-–:;,./|]*"
+    plain = re.sub(r"^[(\[]|[)\]]$|^well(?![a-z])" + between, "", text.strip(), flags=re.IGNORECASE)
+    found = re.fullmatch(
+        rf"(?:row{between})?([A-Z]|A[A-F]){between}(?:col(?:umn)?{between})?0*([1-9]|[1-3]\d|4[0-8])",
+        plain.upper() if "ow" not in plain.lower() else plain,
+        re.ASCII | re.IGNORECASE,
+    )
+    if found:
+        return f"{found[1].upper()}{int(found[2]):02d}"
+    found = re.fullmatch(
+        rf"r(?:ow)?{between}0*(\d{{1,2}}){between}c(?:ol(?:umn)?)?{between}0*(\d{{1,2}})",
+        plain,
+        re.ASCII | re.IGNORECASE,
+    )
+    if not found or not (1 <= int(found[1]) <= 32 and 1 <= int(found[2]) <= 48):
+        return ""
+    row = int(found[1]) - 1
+    return f"{'A' * (row > 25)}{chr(65 + row % 26)}{int(found[2]):02d}"
+
+
+def number(text: str) -> str:
+    """Return "1" for 01, 1.0, F001, s1 or "Site 1"; what holds no such number, as it is."""
+    found = re.fullmatch(
+        r"\s*(?:[A-Za-z][A-Za-z _.#:-]*|#\s*)?0*(\d{1,15})(?:\.0*)?\s*", text, re.ASCII
+    )
+    return found[1] if found else text.strip()
+
+
+def micromolar(text: str) -> str:
+    """Return a dose in micromolar: "0.3" for 0.3, "300 nM" or "0,3 µM"; what is none, as it is.
+
+    A comma is the decimal point unless it may as well separate thousands ("1,000"): that is none.
+    """
+    plain = unicodedata.normalize("NFKC", text).strip()
+    found = re.fullmatch(r"([0-9.,]+(?:[eE][+-]?\d{1,3})?)\s*(\D.*)?", plain, re.ASCII)
+    if not found:
+        return text
+    digits, unit = found[1], key(found[2] or "um")
+    if re.fullmatch(r"0,\d+|\d+,(\d{1,2}|\d{4,})([eE].*)?|\d{4,},\d+|0,\d+[eE].*", digits):
+        digits = digits.replace(",", ".")
+    elif re.fullmatch(r"[1-9]\d{0,2}(,\d{3})+\.\d*", digits):
+        digits = digits.replace(",", "")
+    if unit not in UNITS or not re.fullmatch(r"(\d+\.?\d*|\.\d+)([eE].*)?", digits):
+        return text
+    factor = UNITS[unit]
+    return digits if factor == 1 else f"{float(digits) * factor:.6g}"
+
+
+def control_type(text: str) -> str:
+    """Return negcon, poscon or trt for what means it in any case ("Negative control", poscon_cp).
+
+    What means none, as it is.
+    """
+    name = key(text)
+    for kind, spellings in CONTROL_TYPES.items():
+        if name in spellings or re.match(rf"{kind}[_\s-]", text.strip().casefold()):
+            return kind
+    return text.strip()
+
+
+def is_control(text: str) -> bool:
+    """Whether a control type says "control" and leaves open which."""
+    return key(text) in A_CONTROL
+
+
+def vehicle(compound: str) -> str:
+    """Return "DMSO" for what is DMSO and its share ("DMSO 0.1 %", "0.1% dmso"); else as it is."""
+    share = r"[\s_(@-]*(v/v|vol)?[\s_]*(\d+([.,]\d+)?)?[\s_]*(%|percent|pct)?[\s_]*(\(?v/v\)?|vol)?[\s)]*"
+    name = r"(dmso|di[\s-]?methyl[\s-]?sulf?ph?oxide|dimethylsulfoxide|dimethyl sulfoxide)"
+    word = r"[\s_(-]*(control|ctrl|vehicle|only|solvent|negcon)?[\s)]*"
+    pattern = rf"({word}{share})?{name}{word}({share})?{word}"
+    text = compound.strip()
+    return "DMSO" if _is_dmso(text) or re.fullmatch(pattern, text, re.IGNORECASE) else text
+
+
+def like_a_control(compound: str) -> bool:
+    """Whether a compound that is not DMSO looks like a control all the same."""
+    return not _is_dmso(compound) and (
+        key(compound) in LIKE_A_CONTROL or bool(re.search(r"(?<![a-z])dmso", compound.lower()))
+    )
+
+
+# ---------------------------------------------------------------------------- columns
+
+
+def note(
+    path: Path, text: str, code: str, column: str = "", severity: str = "note", line: int = 1
+) -> Problem:
+    """Return a note, or what else `severity` says, on a table."""
+    return Problem(f"{path}: {text}", code, str(path), line, column, severity=severity)
+
+
+def canonical(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
+    """Return the rows of a table under the names this project knows, and what was taken as what.
+
+    Parameters
+    ----------
+    path : Path
+        For messages.
+    rows : DataFrame
+        As `mcnn_core.readers.tables.read_cells` returns it, each column once.
+
+    Returns
+    -------
+    rows : DataFrame
+        Cells that say they are missing are "". Known columns have the names of `SPELLINGS`, doses
+        their unit behind them where a column says it; columns of image paths are a ``FileName_``
+        and a ``PathName_`` each.
+    problems : list of Problem
+        Notes (``values-missing``, ``column-taken``, ``column-left``); a warning for each column
+        that looks like a dose and is not taken (``dose-not-taken``); two columns of one name that
+        differ (``column-twice``).
+    """
+    rows, problems = _without_missing(path, rows)
+    for step in (_channels, _both, _known, _wells):
+        rows, more = step(path, rows)
+        problems += more
+    return rows, problems + _doses_left(path, rows)
+
+
+def _names_images(column: str) -> bool:
+    return column.startswith(("FileName_", "PathName_", "URL_", "Frame_", "Illum"))
+
+
+def _without_missing(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
+    """Empty every cell that says it is missing, but for names of files; count them in one note."""
+    found, said = {}, set()
+    for column in [name for name in rows if not _names_images(name)]:
+        words = MISSING | UNKNOWN if _meaning(column, "Metadata_MoA") else MISSING
+        kinds = {text for text in rows[column].unique() if text.strip().casefold() in words}
+        if kinds:
+            gone = rows[column].isin(kinds)
+            rows = rows.assign(**{column: rows[column].mask(gone, "")})
+            found[column], said = int(gone.sum()), said | {text.strip() for text in kinds}
+    if not found:
+        return rows, []
+    words = ", ".join(sorted(said)[:5]) + " …" * (len(said) > 5)
+    places = ", ".join(f"{column} {n:,}" for column, n in found.items())
+    text = f"{sum(found.values()):,} cells say {words} and count as empty: {places}"
+    return rows, [note(path, text, "values-missing", next(iter(found)))]
+
+
+def _meaning(name: str, column: str) -> bool:
+    """Whether `name` is a spelling of the known column `column`."""
+    return key(name) in map(key, (column, *SPELLINGS[column]))
+
+
+def _channels(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
+    """Split columns of image paths, one per channel as in DeepProfiler's index, into two each."""
+    if any(_names_images(name) for name in rows):
+        return rows, []
+    paths = [
+        name
+        for name in rows
+        if (filled := rows[name][rows[name] != ""]).size
+        and filled.str.fullmatch(r".*\.(tiff?|png|jpe?g|bmp|jp2|flex|stk)\s*", case=False).all()
+    ]
+    for name in paths:
+        parts = rows[name].str.strip().str.extract(r"^(?:(.*)[/\\])?([^/\\]*)$").fillna("")
+        rows = rows.assign(**{f"FileName_{name}": parts[1], f"PathName_{name}": parts[0]})
+    text = f"{', '.join(paths)} taken as channels, whose cells name images"
+    taken = [note(path, text, "column-taken", ", ".join(paths))] if paths else []
+    return rows.drop(columns=paths), taken
+
+
+def _both(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
+    """Split a column of compound and dose ("taxol_0.3") into two, where there are none yet."""
+    for name in rows:
+        cells = rows[name].str.strip()
+        doses = cells[cells != ""].map(micromolar).map(_is_number)
+        if key(name) != "compoundconcentration" or doses.mean() > 0.5 or doses.empty:
+            continue
+        parts = cells.str.extract(r"^(.*?)(?:[_@|\s]+([0-9.,]+(?:e-?\d+)?(?:\s*[a-zµμ]*M)?))?$")  # noqa: RUF001
+        made = {"Metadata_Compound": parts[0], "Metadata_Concentration": parts[1]}
+        made = {column: part.fillna("") for column, part in made.items() if column not in rows}
+        if made:
+            text = f"{name} taken as {' and '.join(made)}"
+            rows = rows.assign(**made).rename(columns={name: f"{name} as written"})
+            return rows, [note(path, text, "column-taken", name)]
+    return rows, []
+
+
+def _is_number(text: str) -> bool:
+    return bool(re.fullmatch(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text))
+
+
+def _known(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
+    """Give each known column its name; another that means the same is only copied."""
+    problems: list[Problem] = []
+    units = _first(rows, UNIT)
+    for column in SPELLINGS:
+        names = _spelt(rows, column)
+        if not names:
+            continue
+        name, *others = names
+        twin = next((other for other in others if key(other) == key(name)), "")
+        if twin and name != column and not rows[twin].equals(rows[name]):
+            text = f"columns {name} and {twin} both mean {column} and differ: keep one"
+            problems.append(note(path, text, "column-twice", name, "error"))
+        left = f"; {', '.join(others)} only copied" if others else ""
+        unit = ""
+        if column == "Metadata_Concentration":
+            rows, unit = _with_unit(rows, name, units)
+        if name != column:
+            text = f"{name} taken as {column}{unit}{left}"
+            problems.append(note(path, text, "column-taken", name))
+            rows = rows.drop(columns=column, errors="ignore").rename(columns={name: column})
+        elif others:
+            text = f"{', '.join(others)} only copied: {column} is there"
+            problems.append(note(path, text, "column-left", others[0]))
+    return rows, problems
+
+
+def _spelt(rows: pd.DataFrame, column: str) -> list[str]:
+    """Return the columns that are spellings of `column`, the one to be taken first.
+
+    One that is empty comes last, and one whose cells do not fit the meaning is none.
+    """
+    order = [key(name) for name in (column, *SPELLINGS[column])]
+    places = {}
+    for name in rows:
+        plain = _without_unit(key(name)) if column == "Metadata_Concentration" else key(name)
+        if plain in order and (plain == order[0] or _fits(rows[name], column)):
+            places[name] = ((rows[name] == "").all(), name != column, order.index(plain))
+    names = sorted(places, key=lambda name: places[name])
+    if column in places and places[names[0]][0]:
+        return [column]
+    return [name for name in names if not places[name][0] or name == names[0]]
+
+
+def _fits(cells: pd.Series, column: str) -> bool:
+    """Whether cells can be what their column's name suggests."""
+    filled = cells[cells != ""].drop_duplicates()
+    tests: dict[str, Callable[[str], bool]] = {
+        "Metadata_Replicate": lambda text: number(text).isdigit(),
+        "Metadata_Site": lambda text: number(text).isdigit(),
+        "Metadata_Well": lambda text: well(text) != "",
+        "Metadata_control_type": lambda text: control_type(text) in CONTROL_TYPES
+        or is_control(text)
+        or key(text) in ("false", "no"),
+    }
+    if column == "Metadata_Concentration":
+        return bool(filled.map(micromolar).map(_is_number).any())
+    return column not in tests or bool(filled.map(tests[column]).all())
+
+
+def _without_unit(plain: str) -> str:
+    """Return a key without the unit behind it: "dose" for "dosenm"."""
+    order = [key(name) for name in ("Concentration", *SPELLINGS["Metadata_Concentration"])]
+    if plain in order:
+        return plain
+    for start in order:
+        if plain.startswith(start) and plain[len(start) :].removeprefix("in") in UNITS:
+            return start
+    return plain
+
+
+def _with_unit(rows: pd.DataFrame, name: str, units: str) -> tuple[pd.DataFrame, str]:
+    """Return the rows with the unit behind each plain dose, where the column's name says one.
+
+    `units` is the column that says them row by row, if there is one. Return also the unit in words.
+    """
+    plain, cells = key(name), rows[name].str.strip()
+    unit = plain[len(_without_unit(plain)) :].removeprefix("in")
+    bare = cells.str.fullmatch(r"[0-9.,]+([eE][+-]?\d+)?")
+    if unit and UNITS[unit] != 1:
+        unit = unit if unit[-1] != "m" else f"{unit[:-1]}M"
+        return rows.assign(**{name: cells.mask(bare, cells + f" {unit}")}), f", in {unit}"
+    if units and not unit:
+        written = cells.mask(bare & (rows[units] != ""), cells + " " + rows[units])
+        return rows.assign(**{name: written}), f", with the units of {units}"
+    return rows, ", in micromolar"
+
+
+def _first(rows: pd.DataFrame, spellings: list[str]) -> str:
+    """Return the first column of these spellings, "" if there is none."""
+    names = {key(name): name for name in reversed(list(rows))}
+    return next((names[plain] for plain in map(key, spellings) if plain in names), "")
+
+
+def _wells(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
+    """Make the well of row and column where no column names it; rows may be letters."""
+    names = [_first(rows, ROW), _first(rows, COLUMN)]
+    if "Metadata_Well" in rows or "" in names:
+        return rows, []
+    row, column = (rows[name].str.strip().str.replace(r"\.0*$", "", regex=True) for name in names)
+    text = f"Metadata_Well made of {' and '.join(names)}"
+    parts = [part.where(part.str.fullmatch("[0-9]+")) for part in (row, column)]
+    if any((pd.to_numeric(part) == 0).any() for part in parts):
+        text += ", counted from 0"
+        row, column = (
+            (pd.to_numeric(part) + 1).astype("Int64").astype(str).where(part.notna(), plain)
+            for part, plain in zip(parts, (row, column), strict=True)
+        )
+    made = ("R" + row + "C" + column).where(row.str.fullmatch("[0-9]+"), row + column)
+    return rows.assign(Metadata_Well=made), [note(path, text, "column-taken", names[0])]
+
+
+def _doses_left(path: Path, rows: pd.DataFrame) -> list[Problem]:
+    """Name every column that looks like a dose and is not taken, and how many doses it pools."""
+    problems = []
+    treatment = [
+        name for name in ("Metadata_Compound", "Metadata_Concentration") if name in rows
+    ]
+    for name in rows:
+        if name in SPELLINGS or _names_images(name) or name.endswith(" as written"):
+            continue
+        if not LIKE_A_DOSE.search(name) and not LIKE_A_DOSE.search(name.casefold()):
+            continue
+        if key(name) in map(key, UNIT):
+            continue
+        different = rows.loc[rows[name] != "", [*treatment, name]].drop_duplicates()
+        per = different.groupby(treatment).size() if treatment else pd.Series([len(different)])
+        if pooled := int(per[per > 1].sum()):
+            kind = "compound" if treatment else "column"
+            text = (
+                f"{name} looks like a dose and is not taken: {pooled:,} doses of "
+                f"{int((per > 1).sum()):,} {kind}{'s' * int((per > 1).sum() > 1)} are pooled; give "
+                "micromolar in Metadata_Concentration"
+            )
+            problems.append(note(path, text, "dose-not-taken", name, "warning"))
+    return problems
+
+
+# ------------------------------------------------------------------- what was read as what
+
+
+def read_as(path: Path, column: str, written: pd.Series, read: pd.Series) -> list[Problem]:
+    """Return one note that cells were read as something else than they say, with an example.
+
+    Case and zeros before a number count for nothing.
+    """
+
+    def plain(cells: pd.Series) -> pd.Series:
+        return _each(cells, lambda text: re.sub(r"(?<![\d.])0+(?=\d)|\.0*$", "", text.strip().lower()))
+
+    changed = (plain(written) != plain(read)) & (read != "")
+    if not changed.any():
+        return []
+    index = changed.index[changed][0]
+    kinds = written[changed].nunique() - 1
+    more = f", and {kinds:,} more spellings" if kinds else ""
+    text = f"{column}: {written[index]!r} read as {read[index]!r}{more}, in {changed.sum():,} rows"
+    return [note(path, text, "values-read", column)]
