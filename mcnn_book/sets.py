@@ -73,7 +73,13 @@ def compared_sets(sets: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.Da
         parts += found
         table = comparison(pd.concat(found), profile(frame, units_differ=True)[1])
         floor = table["low"].isna()
-        tables.append(table.assign(method=table["method"].where(~floor | (len(sets) == 1), table["method"] + f", {name}")))
+        tables.append(
+            table.assign(
+                method=table["method"].where(
+                    ~floor | (len(sets) == 1), table["method"] + f", {name}"
+                )
+            )
+        )
     if not parts:
         empty = pd.DataFrame(columns=EMPTY)
         return empty, comparison(empty, pd.DataFrame())

@@ -634,7 +634,9 @@ def read_bytes(path: str | os.PathLike) -> bytes:
             handle.seek(0)
             content = (gzip.GzipFile(fileobj=handle) if packed else handle).read(most + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} is not a readable text or table, plain or gzip: {error}") from error
+        raise InputError(
+            f"{path} is not a readable text or table, plain or gzip: {error}"
+        ) from error
     if len(content) > most:
         raise InputError(
             f"{path} {'unpacks to' if packed else 'has'} more than {most:,} bytes; no table is so "

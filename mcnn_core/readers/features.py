@@ -72,7 +72,9 @@ def _complete(path: Path, features: pd.DataFrame) -> tuple[pd.DataFrame, list[Pr
         shown = ", ".join(f"{name} {n:,}" for name, n in gaps.head(20).items())
         more = f" and {len(gaps) - 20:,} more" if len(gaps) > 20 else ""
         text = f"{len(gaps):,} of {rest.shape[1]:,} features have missing values and are left out, "
-        notes.append(note(path, f"{text}with the number of rows: {shown}{more}", "feature-left-out"))
+        notes.append(
+            note(path, f"{text}with the number of rows: {shown}{more}", "feature-left-out")
+        )
     return rest.drop(columns=gaps.index), notes
 
 

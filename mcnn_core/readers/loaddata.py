@@ -239,7 +239,9 @@ def _facts(rows: pd.DataFrame) -> pd.DataFrame:
     tidy = {name: rows[f"Metadata_{name}"].str.strip() for name in ("Plate", "Batch")}
     control = _each(rows["Metadata_control_type"], control_type)
     compound = _each(rows["Metadata_Compound"], vehicle)
-    compound = compound.where(~control.isin(["poscon", "trt"]), rows["Metadata_Compound"].str.strip())
+    compound = compound.where(
+        ~control.isin(["poscon", "trt"]), rows["Metadata_Compound"].str.strip()
+    )
     dmso = _each(compound, _is_dmso, bool)
     by_compound = (control == "") | _each(control, is_control, bool) & dmso
     by_compound |= control.str.lower().isin(["false", "no"])

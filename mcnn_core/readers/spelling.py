@@ -404,9 +404,9 @@ def _fits(cells: pd.Series, column: str) -> bool:
         "Metadata_Replicate": lambda text: number(text).isdigit(),
         "Metadata_Site": lambda text: number(text).isdigit(),
         "Metadata_Well": lambda text: well(text) != "",
-        "Metadata_control_type": lambda text: control_type(text) in CONTROL_TYPES
-        or is_control(text)
-        or key(text) in ("false", "no"),
+        "Metadata_control_type": lambda text: (
+            control_type(text) in CONTROL_TYPES or is_control(text) or key(text) in ("false", "no")
+        ),
     }
     if column == "Metadata_Concentration":
         return bool(filled.map(micromolar).map(_is_number).any())
@@ -468,9 +468,7 @@ def _wells(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]
 def _doses_left(path: Path, rows: pd.DataFrame) -> list[Problem]:
     """Name every column that looks like a dose and is not taken, and how many doses it pools."""
     problems = []
-    treatment = [
-        name for name in ("Metadata_Compound", "Metadata_Concentration") if name in rows
-    ]
+    treatment = [name for name in ("Metadata_Compound", "Metadata_Concentration") if name in rows]
     for name in rows:
         if name in SPELLINGS or _names_images(name) or name.endswith(" as written"):
             continue
@@ -501,7 +499,9 @@ def read_as(path: Path, column: str, written: pd.Series, read: pd.Series) -> lis
     """
 
     def plain(cells: pd.Series) -> pd.Series:
-        return _each(cells, lambda text: re.sub(r"(?<![\d.])0+(?=\d)|\.0*$", "", text.strip().lower()))
+        return _each(
+            cells, lambda text: re.sub(r"(?<![\d.])0+(?=\d)|\.0*$", "", text.strip().lower())
+        )
 
     changed = (plain(written) != plain(read)) & (read != "")
     if not changed.any():
