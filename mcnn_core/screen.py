@@ -6,7 +6,6 @@ that no later stage knows where the fields came from.
 
 import math
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace

@@ -74,8 +74,7 @@ def test_a_silent_scale_loses_nothing(screen, model):
     assert torch.equal(model.embed(x), before)  # the network is as it was
 
 
-def test_the_square_that_matters_is_found(screen, model):
-    store, _ = screen
+def test_the_square_that_matters_is_found(model):
     pixels = np.full((2, 32, 32, 2), 90, np.uint8)
     pixels[0, 16:24, 8:16] = 255
     found, _ = occlusion_map(model, pixels, 0, 1, size=8)

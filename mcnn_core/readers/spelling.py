@@ -13,72 +13,30 @@ from mcnn_core.screen import _each, _is_dmso
 #: Spellings of every known column, in the order in which they are preferred. Compared by `key`: in
 #: any case, with or without Image_ and Metadata_ before it, whatever stands between its words.
 SPELLINGS: dict[str, list[str]] = {
-    "Metadata_Plate": (
-        "Barcode, Plate_Barcode, Assay_Plate_Barcode, Assay_Plate, AssayPlate_Barcode, PlateID, "
-        "Plate_Name, PlateName, Plate_Number, Plate_Code, Destination_Plate_Barcode, "
-        "Destination_Plate_Name, Destination_Plate"
-    ).split(", "),
-    "Metadata_Well": (
-        "Well_Position, Well_ID, Well_Name, Well_Label, Well_Pos, Well_Location, Well_Number, "
-        "Well_Coordinate, Plate_Well, Destination_Well, Dest_Well"
-    ).split(", "),
-    "Metadata_Site": (
-        "Field, FieldID, Field_Index, Field_Number, Field_of_View, FOV, Fld, SiteID, Site_Number, "
-        "Image_Site, Imaging_Site, Position, Spot, Tile_Number"
-    ).split(", "),
-    "Metadata_Compound": (
-        "pert_iname, pert_name, Compound_Name, Cpd_Name, Cpd, Drug_Name, Drug, Treatment_Name, "
-        "Perturbation_Name, Perturbation, Perturbagen, Molecule_Name, Molecule, Chemical_Name, "
-        "Chemical, Substance_Name, Substance, Reagent_Name, Compound_ID, CompoundNo, Cpd_ID, "
-        "Drug_ID, broad_sample, broad_id, pert_id, JCP2022, Sample_ID, InChIKey, siRNA, siRNA_ID, "
-        "siRNA_Identifier, sgRNA, Gene_Symbol, Symbol, Gene_Name, Gene, GeneID, Treatment"
-    ).split(", "),
-    "Metadata_Concentration": (
-        "Conc, Dose, pert_dose, pert_idose, Compound_Concentration, Compound_Conc, Compound_Dose, "
-        "Drug_Concentration, Drug_Conc, Drug_Dose, Final_Concentration, Final_Conc, Final_Dose, "
-        "Treatment_Concentration, Treatment_Dose, Concentration_Value, Dose_Value, Dosage, "
-        "mmoles_per_liter, mmoles_per_liter2"
-    ).split(", "),
-    "Metadata_MoA": (
-        "Mechanism_of_Action, Mode_of_Action, Mechanism, MoAs, MoA_Name, pert_moa, Compound_MoA, "
-        "Drug_MoA, Clinical_MoA, MoA_Class"
-    ).split(", "),
-    "Metadata_Replicate": (
-        "Replicate_Number, Replicate_ID, Rep, Repl, Rep_Number, Plate_Replicate, "
-        "Treatment_Replicate, Biological_Replicate"
-    ).split(", "),
-    "Metadata_Batch": (
-        "Batch_ID, Batch_Name, Batch_Number, Plate_Batch, Imaging_Batch, Experiment_Batch, "
-        "Screening_Batch, Run, RunID, Run_Number, Week, Experiment, Experiment_ID, Experiment_Name"
-    ).split(", "),
-    "Metadata_control_type": (
-        "Control, ControlStatus, pert_type, Well_Type, Well_Role, WellAnno, Sample_Type, "
-        "Sample_Role, Compound_Type, Treatment_Type, Role, Content"
-    ).split(", "),
+    "Metadata_Plate": ["Barcode", "Plate_Barcode", "Assay_Plate_Barcode", "Assay_Plate", "AssayPlate_Barcode", "PlateID", "Plate_Name", "PlateName", "Plate_Number", "Plate_Code", "Destination_Plate_Barcode", "Destination_Plate_Name", "Destination_Plate"],
+    "Metadata_Well": ["Well_Position", "Well_ID", "Well_Name", "Well_Label", "Well_Pos", "Well_Location", "Well_Number", "Well_Coordinate", "Plate_Well", "Destination_Well", "Dest_Well"],
+    "Metadata_Site": ["Field", "FieldID", "Field_Index", "Field_Number", "Field_of_View", "FOV", "Fld", "SiteID", "Site_Number", "Image_Site", "Imaging_Site", "Position", "Spot", "Tile_Number"],
+    "Metadata_Compound": ["pert_iname", "pert_name", "Compound_Name", "Cpd_Name", "Cpd", "Drug_Name", "Drug", "Treatment_Name", "Perturbation_Name", "Perturbation", "Perturbagen", "Molecule_Name", "Molecule", "Chemical_Name", "Chemical", "Substance_Name", "Substance", "Reagent_Name", "Compound_ID", "CompoundNo", "Cpd_ID", "Drug_ID", "broad_sample", "broad_id", "pert_id", "JCP2022", "Sample_ID", "InChIKey", "siRNA", "siRNA_ID", "siRNA_Identifier", "sgRNA", "Gene_Symbol", "Symbol", "Gene_Name", "Gene", "GeneID", "Treatment"],
+    "Metadata_Concentration": ["Conc", "Dose", "pert_dose", "pert_idose", "Compound_Concentration", "Compound_Conc", "Compound_Dose", "Drug_Concentration", "Drug_Conc", "Drug_Dose", "Final_Concentration", "Final_Conc", "Final_Dose", "Treatment_Concentration", "Treatment_Dose", "Concentration_Value", "Dose_Value", "Dosage", "mmoles_per_liter", "mmoles_per_liter2"],
+    "Metadata_MoA": ["Mechanism_of_Action", "Mode_of_Action", "Mechanism", "MoAs", "MoA_Name", "pert_moa", "Compound_MoA", "Drug_MoA", "Clinical_MoA", "MoA_Class"],
+    "Metadata_Replicate": ["Replicate_Number", "Replicate_ID", "Rep", "Repl", "Rep_Number", "Plate_Replicate", "Treatment_Replicate", "Biological_Replicate"],
+    "Metadata_Batch": ["Batch_ID", "Batch_Name", "Batch_Number", "Plate_Batch", "Imaging_Batch", "Experiment_Batch", "Screening_Batch", "Run", "RunID", "Run_Number", "Week", "Experiment", "Experiment_ID", "Experiment_Name"],
+    "Metadata_control_type": ["Control", "ControlStatus", "pert_type", "Well_Type", "Well_Role", "WellAnno", "Sample_Type", "Sample_Role", "Compound_Type", "Treatment_Type", "Role", "Content"],
 }
 
 
 #: A well's row and column, where no column names the well.
-ROW = "Row, Well_Row, Plate_Row, RowID, Row_Index, Row_Name, Row_Number".split(", ")
-COLUMN = (
-    "Column, Col, Well_Column, Well_Col, Plate_Column, Plate_Col, ColumnID, ColID, Column_Index, "
-    "Col_Index, Column_Name, Column_Number"
-).split(", ")
+ROW = ["Row", "Well_Row", "Plate_Row", "RowID", "Row_Index", "Row_Name", "Row_Number"]
+COLUMN = ["Column", "Col", "Well_Column", "Well_Col", "Plate_Column", "Plate_Col", "ColumnID", "ColID", "Column_Index", "Col_Index", "Column_Name", "Column_Number"]
 
 
 #: The unit of the doses, where it stands in a column of its own.
-UNIT = (
-    "Concentration_Unit, Concentration_Units, Conc_Unit, Conc_Units, Dose_Unit, Dose_Units, "
-    "pert_dose_unit, Compound_Concentration_Unit, Compound_Concentration_Units"
-).split(", ")
+UNIT = ["Concentration_Unit", "Concentration_Units", "Conc_Unit", "Conc_Units", "Dose_Unit", "Dose_Units", "pert_dose_unit", "Compound_Concentration_Unit", "Compound_Concentration_Units"]
 
 
 #: What programs write where something is missing, compared in any case.
 MISSING = frozenset(
-    "na n/a n.a. n.a #n/a #na #nv <na> nan -nan none null nil nat \\n . .. - -- --- – — ? "
-    "#null! #num! #value! #ref! #div/0! #name? 1.#qnan -1.#ind 1.#ind na_character_ na_real_ "
-    "(empty) (blank) (null) [null] (none) <none> <null> undefined missing not_available "
-    "not_applicable not_known".split()
+    ["na", "n/a", "n.a.", "n.a", "#n/a", "#na", "#nv", "<na>", "nan", "-nan", "none", "null", "nil", "nat", "\\n", ".", "..", "-", "--", "---", "–", "—", "?", "#null!", "#num!", "#value!", "#ref!", "#div/0!", "#name?", "1.#qnan", "-1.#ind", "1.#ind", "na_character_", "na_real_", "(empty)", "(blank)", "(null)", "[null]", "(none)", "<none>", "<null>", "undefined", "missing", "not_available", "not_applicable", "not_known"]
 ) | {"not available", "not applicable", "not known"}
 
 
@@ -113,25 +71,16 @@ HOLD_MICROMOLAR = ("mmolesperliter", "mmolesperliter2")
 
 #: What a column of doses is called that is not among the spellings.
 LIKE_A_DOSE = re.compile(
-    r"conc(?!lu)|dose|dosage|titrat|dilut|molar|[\s_(\[-][pnumµμ]M[)\]]?$|[pnum]g[\W_]?(per_)?m?l",  # noqa: RUF001
+    r"conc(?!lu)|dose|dosage|titrat|dilut|molar|[\s_(\[-][pnumµμ]M[)\]]?$|[pnum]g[\W_]?(per_)?m?l",
     re.ASCII,
 )
 
 
 #: What control types are called, as `key` returns it.
 CONTROL_TYPES = {
-    "negcon": (
-        "negcon negativecontrol negative neg negctrl negctl negcontrol ctlneg controlnegative "
-        "vehicle vehiclecontrol solvent solventcontrol dmso dmsocontrol ctlvehicle ctluntrt "
-        "untreated untreatedcontrol mock ctlvector"
-    ).split(),
-    "poscon": (
-        "poscon positivecontrol positive pos posctrl posctl poscontrol ctlpos controlpositive"
-    ).split(),
-    "trt": (
-        "trt treatment treated trtcp trtsh trtoe trtxpr sample test testcompound compound "
-        "experimental library treatmentwell"
-    ).split(),
+    "negcon": ["negcon", "negativecontrol", "negative", "neg", "negctrl", "negctl", "negcontrol", "ctlneg", "controlnegative", "vehicle", "vehiclecontrol", "solvent", "solventcontrol", "dmso", "dmsocontrol", "ctlvehicle", "ctluntrt", "untreated", "untreatedcontrol", "mock", "ctlvector"],
+    "poscon": ["poscon", "positivecontrol", "positive", "pos", "posctrl", "posctl", "poscontrol", "ctlpos", "controlpositive"],
+    "trt": ["trt", "treatment", "treated", "trtcp", "trtsh", "trtoe", "trtxpr", "sample", "test", "testcompound", "compound", "experimental", "library", "treatmentwell"],
 }
 
 
@@ -141,9 +90,7 @@ A_CONTROL = ("control", "ctrl", "ctl", "con", "true", "yes")
 
 #: Compounds that are hardly any, as `key` returns them.
 LIKE_A_CONTROL = frozenset(
-    "vehicle vehiclecontrol solvent solventcontrol untreated notreatment nocompound nodrug mock "
-    "control controls ctrl negativecontrol negcontrol negctrl negcon neg nc water h2o pbs medium "
-    "media mediaonly cellsonly empty emptywell blank nontargeting scrambled scramble dms0".split()
+    ["vehicle", "vehiclecontrol", "solvent", "solventcontrol", "untreated", "notreatment", "nocompound", "nodrug", "mock", "control", "controls", "ctrl", "negativecontrol", "negcontrol", "negctrl", "negcon", "neg", "nc", "water", "h2o", "pbs", "medium", "media", "mediaonly", "cellsonly", "empty", "emptywell", "blank", "nontargeting", "scrambled", "scramble", "dms0"]
 )
 
 
@@ -339,7 +286,7 @@ def _both(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
         doses = cells[cells != ""].map(micromolar).map(_is_number)
         if key(name) != "compoundconcentration" or doses.mean() > 0.5 or doses.empty:
             continue
-        parts = cells.str.extract(r"^(.*?)(?:[_@|\s]+([0-9.,]+(?:e-?\d+)?(?:\s*[a-zµμ]*M)?))?$")  # noqa: RUF001
+        parts = cells.str.extract(r"^(.*?)(?:[_@|\s]+([0-9.,]+(?:e-?\d+)?(?:\s*[a-zµμ]*M)?))?$")
         made = {"Metadata_Compound": parts[0], "Metadata_Concentration": parts[1]}
         made = {column: part.fillna("") for column, part in made.items() if column not in rows}
         if made:
