@@ -5,6 +5,7 @@ PROFILE ?= default
 SCREEN ?= simulated
 DATA ?=
 PLATEMAP ?=
+FEATURES ?=
 CHANNELS ?=
 OUT ?= _build
 SEED ?= 0
@@ -17,8 +18,8 @@ LARGE ?=
 
 # What a user gives is text. Make would run a $(shell ...) in it, and the shell what follows a semicolon: it is kept as it
 # was typed, and reaches a program through the environment alone. In a recipe write "$$OUT", and $(OUT) only to decide.
-$(foreach name,PROFILE SCREEN DATA PLATEMAP CHANNELS OUT SEED SURROGATE PARAMS ONLY PATTERN QUICK LARGE,$(eval override $(name) := $$(value $(name))))
-export PROFILE SCREEN DATA PLATEMAP CHANNELS OUT SEED SURROGATE PARAMS ONLY PATTERN
+$(foreach name,PROFILE SCREEN FEATURES DATA PLATEMAP CHANNELS OUT SEED SURROGATE PARAMS ONLY PATTERN QUICK LARGE,$(eval override $(name) := $$(value $(name))))
+export PROFILE SCREEN FEATURES DATA PLATEMAP CHANNELS OUT SEED SURROGATE PARAMS ONLY PATTERN
 
 override BIN := .venv/bin
 # Ctrl-C waits until Python can heed it, where there is GNU's env; otherwise Python's first tenth of a second answers it with a traceback.
@@ -36,6 +37,7 @@ help:
 	@echo '                of a table: DATA=DIR:DIR where its images lie  PLATEMAP=TABLE what its wells hold  CHANNELS=name,name'
 	@echo 'make report     what SCREEN=PATH.csv (or bbbc021, kimorph) shows: a summary, then figures and tables step by step;'
 	@echo '                make book gives the same on a screen that is not simulated'
+	@echo '                FEATURES=PATH,PATH tables of features that are there already, alone or next to the network of SCREEN'
 	@echo 'make check      examine a screen before a report is made of it: SCREEN=PATH.csv, or bbbc021|kimorph DATA=DIR;'
 	@echo '                with the DATA, PLATEMAP, CHANNELS and PARAMS that the report will be given'
 	@echo 'make data       fetch a public screen: SCREEN=bbbc021 DATA=DIR  ONLY=Week1,Week2_24381 for a part of it'
@@ -65,7 +67,8 @@ $(INSTALLED): requirements.txt requirements.lock pyproject.toml
 	@touch $@
 
 book report: $(INSTALLED)
-	@test "$@:$$SCREEN" != report:simulated || { echo 'error: name the screen: make report SCREEN=PATH.csv' >&2; exit 2; }
+	@test "$@:$$SCREEN:$$FEATURES" != report:simulated: || \
+	    { echo 'error: name the screen or the features: make report SCREEN=PATH.csv, make report FEATURES=PATH' >&2; exit 2; }
 	@$(RUN) doit run
 	@$(BIN)/python -c 'import os; print(os.path.realpath(os.path.expanduser(os.environ["OUT"]) + "/html/index.html"))'
 

@@ -113,7 +113,7 @@ def task_stage():
             "tools/book.py",
         ],
         "targets": [SRC / "conf.py"],
-        "uptodate": [config_changed(BUILD.screen), undamaged(*pages)],
+        "uptodate": [config_changed(f"{BUILD.screen} {BUILD.features}"), undamaged(*pages)],
     }
 
 

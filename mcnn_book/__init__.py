@@ -18,6 +18,8 @@ PUBLIC: dict[str, str] = {
 #: The modules that it offers.
 MODULES: dict[str, str] = {
     "results": "results",
+    "sets": "sets",
+    "real_plates": "real_plates",
     "figures": "figures",
     "interactive": "interactive",
     "explore": "explore",

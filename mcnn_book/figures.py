@@ -28,7 +28,7 @@ from scipy.spatial.distance import squareform
 from scipy.special import expit
 from seaborn.matrix import dendrogram
 
-from mcnn_core.screen import CONTROL, row_names
+from mcnn_core.screen import CONTROL, in_words, row_names
 
 CHANNEL_COLOURS = np.array(
     [(0.2, 0.45, 1), (0.95, 0, 0.85), (0.1, 0.9, 0.2), (1, 0.75, 0), (0, 0.8, 0.9), (0.7, 0.7, 0.7)]
@@ -843,4 +843,44 @@ def growth_curves(
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(lambda value, _: _power_of_ten(value))
     _legend(ax)
+    return ax
+
+
+def activity_map(ax: Axes, table: pd.DataFrame, most: int = 8) -> Axes:
+    """Set the p-value of each group of `mcnn_core.analysis.activity` against its mean precision.
+
+    The `most` of highest precision are named.
+    """
+    if table.empty:
+        return not_available(ax)
+    words = {True: "told apart (q < 0.05)", False: "not told apart"}
+    kind = table["significant"].astype(bool).map(words)
+    kind = kind + kind.map(kind.value_counts()).map(" ({})".format)
+    palette = {name: PALETTE[4] if name.startswith("told") else "0.6" for name in kind.unique()}
+    x, y = table["mean_average_precision"].astype(float), table["p_value"].astype(float)
+    sns.scatterplot(x=x, y=y, hue=kind, palette=palette, s=24, ax=ax)
+    for name in x.nlargest(most).index[kind[x.nlargest(most).index].str.startswith("told")]:
+        ax.annotate(
+            short(in_words(str(name))),
+            (x[name], y[name]),
+            xytext=(-5, 0),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            fontsize=6,
+        )
+    ax.set_yscale("log")
+    ax.invert_yaxis()
+    ax.set(xlabel="mean average precision", ylabel="p-value of random rankings", xlim=(0, 1.02))
+    ax.legend(**ABOVE)
+    return ax
+
+
+def place_map(ax: Axes, table: pd.DataFrame, title: str) -> Axes:
+    """Draw one value per place of a plate: rows and columns of `table` count from 0."""
+    letters = [chr(65 + row) if row < 26 else f"A{chr(39 + row)}" for row in table.index]
+    shown = table.set_axis(letters, axis=0).set_axis(table.columns + 1, axis=1)
+    _heat(ax, shown, "distance from the middle of the plate", square=True, vmin=0)
+    ax.set(title=title, xlabel="column", ylabel="row")
+    ax.tick_params(labelsize=6, rotation=0)
     return ax

@@ -67,6 +67,10 @@ MODULES: dict[str, str] = {
     "response": "analysis.response",
     "clusters": "analysis.clusters",
     "sirna": "analysis.sirna",
+    "activity": "analysis.activity",
+    "position": "analysis.position",
+    "counts": "analysis.counts",
+    "occlusion": "analysis.occlusion",
     "enrichment": "analysis.enrichment",
     "files": "machine.files",
 }

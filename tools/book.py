@@ -62,7 +62,13 @@ from mcnn_core.readers.reading import folders
 ROOT = Path(__file__).resolve().parents[1]
 SCREENS = ("simulated", "bbbc021", "kimorph")
 #: The table of contents of a build by its screen; any other screen has the second one.
-CONTENTS = {"simulated": "_toc.yml", "": "_toc_report.yml", "kimorph": "_toc_genes.yml"}
+CONTENTS = {
+    "simulated": "_toc.yml",
+    "": "_toc_report.yml",
+    "kimorph": "_toc_genes.yml",
+    "features": "_toc_features.yml",
+    "both": "_toc_report_features.yml",
+}
 FORMATS = "ipynb,md:myst"
 PACKAGES = ("mcnn_core", "mcnn_book")
 #: What the build itself, or `make check`, writes into `out`.
@@ -404,7 +410,7 @@ FORMS = {
 #: or a file or folder that exists.
 PATHS = ("obo", "gaf", "real")
 #: Parameters that have a variable of the command of their own.
-VARIABLES = ("channels", "data", "out", "platemap", "screen", "seed", "surrogate")
+VARIABLES = ("channels", "data", "features", "out", "platemap", "screen", "seed", "surrogate")
 
 
 def read_value(key: str, given: object, default: object) -> object:
@@ -455,6 +461,7 @@ class Build:
     data: str = ""
     platemap: str = ""
     channels: str = ""
+    features: str = ""
     out: Path = ROOT / "_build"
     seed: int = 0
     surrogate: str = ""
@@ -506,6 +513,16 @@ class Build:
             given["platemap"] = str(Path(given["platemap"]).expanduser().resolve())
             if not Path(given["platemap"]).is_file():
                 problems.append(f"PLATEMAP={environment['PLATEMAP']}: there is no such file")
+        if "features" in given:
+            paths = [
+                Path(one.strip()).expanduser().resolve() for one in given["features"].split(",")
+            ]
+            given["features"] = ",".join(map(str, paths))
+            if screen == "kimorph":
+                problems.append(f"FEATURES={given['features']}: only of screens of compounds")
+            problems += [
+                f"FEATURES={path}: there is no such file" for path in paths if not path.is_file()
+            ]
         if not re.fullmatch(WHOLE, given.get("seed", "0")):
             problems.append(f"SEED={given['seed']}: a whole number, 0 or more, is needed")
         if problems:
@@ -517,7 +534,7 @@ class Build:
     @property
     def report(self) -> bool:
         """Whether the pages are a report on a screen and not the book."""
-        return self.screen != "simulated"
+        return self.screen != "simulated" or self.features != ""
 
     def sources(self) -> dict[str, list[Path]]:
         """Return what is read, by the name of the option that gives it."""
@@ -532,6 +549,11 @@ class Build:
         change that comes later.
         """
         return hashlib.sha256(json.dumps(list_screen(self), sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def features_state(self) -> str:
+        """The SHA-256 of each table of features, in their order."""
+        return ",".join(sha256(Path(path)) for path in self.features.split(",") if path)
 
     def parameters(self) -> dict[str, dict]:
         """Return the parameters of every notebook, by name of the notebook.
@@ -602,6 +624,8 @@ class Build:
 
 def contents_file(build: Build) -> Path:
     """Return the table of contents that a build's pages follow."""
+    if build.features:
+        return build.root / CONTENTS["features" if build.screen == "simulated" else "both"]
     return build.root / CONTENTS.get(build.screen, CONTENTS[""])
 
 
@@ -816,6 +840,7 @@ def execution_key(build: Build, name: str) -> str:
         "software": software(build.root),
         "threads": threads(),
         "screen": build.screen_state if reads_screen(notebook) else "",
+        "features": build.features_state if "features" in known_parameters(notebook) else "",
         "earlier": {other: run_record(build, other).get("digests") for other in earlier},
         "recorded": {
             path.name: sha256(path) for path in recorded_files(build.root, cells, modules)

@@ -37,7 +37,7 @@ FLOORS = {"chance": "chance", "label_frequency": "label frequency", "batch_only"
 SUFFIXES = {"none": "", "centre": "_centred", "whiten": "_whitened"}
 
 METHODS = ("trained", "untrained", "intensity", "handcrafted", "supervised")
-UNITS_DIFFER = ("intensity", "handcrafted")
+ONE_LAYER = ("trained", "untrained", "supervised")  #: whose features share their unit
 
 
 def method_frames(
@@ -75,7 +75,7 @@ def method_profiles(
     """
     for name, frame in frames.items():
         for normalisation in normalisations or possible_normalisations(frame):
-            found = profile(frame, normalisation, units_differ=name in UNITS_DIFFER)
+            found = profile(frame, normalisation, units_differ=name not in ONE_LAYER)
             yield name + SUFFIXES[normalisation], *found
 
 

@@ -1,0 +1,230 @@
+"""Real plates of others, described by CellProfiler: what ways of normalising do to an accuracy."""
+
+import json
+from collections.abc import Callable, Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from sklearn.decomposition import PCA
+
+from mcnn_book.results import subgroups
+from mcnn_core.analysis.activity import activity, consistency
+from mcnn_core.analysis.mechanisms import (
+    PROTOCOLS,
+    floors,
+    nearest_neighbours,
+    scores,
+    suspects,
+)
+from mcnn_core.analysis.position import correct_position, position_effects, position_map
+from mcnn_core.analysis.response import potencies
+from mcnn_core.errors import InputError
+from mcnn_core.profiles import (
+    _with_features,
+    feature_columns,
+    feature_matrix,
+    profile,
+    treatment_profiles,
+    whiten,
+)
+from mcnn_core.readers.bbbc021 import examine_bbbc021
+from mcnn_core.readers.features import read_features
+
+Scale = Callable[[pd.DataFrame], tuple[pd.Series | float, pd.Series | None]]
+
+
+def _percentiles(controls: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    low = controls.quantile(0.01)
+    return low, controls.quantile(0.99) - low
+
+
+def _mad(controls: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    middle = controls.median()
+    return middle, 1.4826 * (controls - middle).abs().median()
+
+
+#: What is subtracted from a feature on each plate, and what it is divided by, from the negative
+#: controls of that plate; None is the standard deviation of the controls of all plates, after what
+#: is subtracted.
+SCALINGS: dict[str, Scale] = {
+    "percentiles of the plate": _percentiles,
+    "mean and SD of the plate": lambda controls: (controls.mean(), controls.std()),
+    "median and MAD of the plate": _mad,
+    "mean of the plate, SD of the screen": lambda controls: (controls.mean(), None),
+    "median of the plate, SD of the screen": lambda controls: (controls.median(), None),
+    "SD of the screen": lambda controls: (0.0, None),
+}
+
+
+def scaled(wells: pd.DataFrame, scaling: str) -> pd.DataFrame:
+    """Return wells whose features are scaled by a way named in `SCALINGS`.
+
+    Features that do not vary among the controls, and so cannot be divided, are left out.
+    """
+    values = pd.DataFrame(feature_matrix(wells), wells.index, feature_columns(wells))
+    control, parts = wells["Metadata_control_type"] == "negcon", []
+    for _, plate in values.groupby(wells["Metadata_Plate"]):
+        middle, width = SCALINGS[scaling](plate[control[plate.index]])
+        parts.append((plate - middle) / (1.0 if width is None else width.where(width > 0)))
+    found = pd.concat(parts).loc[wells.index]
+    if width is None:
+        spread = found[control].std()
+        found = found / spread.where(spread > 0)
+    found = found.dropna(axis=1)
+    return _with_features(wells, found.to_numpy(), list(found))
+
+
+def components(wells: pd.DataFrame, variance: float = 0.99) -> pd.DataFrame:
+    """Return wells on the principal components of all their features that keep `variance`."""
+    values = PCA(n_components=variance, svd_solver="full").fit_transform(feature_matrix(wells))
+    return _with_features(wells, values, [f"PC_{k:03d}" for k in range(1, values.shape[1] + 1)])
+
+
+def normalised(wells: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame]]:
+    """Yield wells under every way of normalising: its three names, and the wells."""
+    for scaling, reduction in product(SCALINGS, ("all features", "PCA 99 %")):
+        part = scaled(wells, scaling)
+        part = part if reduction == "all features" else components(part)
+        yield (scaling, reduction, "as they are"), part
+        yield (scaling, reduction, "whitened"), whiten(part)
+
+
+def grid(wells: pd.DataFrame) -> pd.DataFrame:
+    """Return what every way of normalising makes of one table of well features.
+
+    Parameters
+    ----------
+    wells : DataFrame
+        With mechanisms, negative controls on every plate and batches.
+
+    Returns
+    -------
+    DataFrame
+        One row per way and protocol: ``scaling``, ``features``, ``whitening``, ``protocol``, and
+        what `mcnn_core.analysis.mechanisms.scores` returns.
+    """
+    rows = []
+    for (scaling, reduction, whitening), part in normalised(wells):
+        treatments = treatment_profiles(part)
+        for protocol in PROTOCOLS:
+            way = {"scaling": scaling, "features": reduction, "whitening": whitening}
+            found = scores(nearest_neighbours(treatments, protocol))
+            rows.append(way | {"protocol": protocol} | found)
+    return pd.DataFrame(rows)
+
+
+# ------------------------------------------------------------------ three real tables
+
+LJOSA = "ljosa_jbiomolscreen_2013_per_well_mean.csv.gz"
+JUMPMOA = "jumpmoa_*.csv.gz"
+LINCS = "lincs_SQ00015054.csv.gz"
+
+#: The way of the grid in which Ljosa's wells are looked at more closely: as declared before its
+#: scores were seen, the one that needs no more than the plate's controls and keeps all features.
+CLOSER = ("mean of the plate, SD of the screen", "all features", "as they are")
+
+
+def _found(data: Path, name: str) -> list[Path]:
+    """Return the files of a name anywhere below a folder; InputError if there is none."""
+    paths = sorted(data.rglob(name))
+    if not paths:
+        raise InputError(f"{data} holds no {name}: name the folder of the real tables")
+    return paths
+
+
+def ljosa_wells(data: Path) -> pd.DataFrame:
+    """Return the wells of the real BBBC021 as CellProfiler describes them (Ljosa et al. 2013)."""
+    images = _found(data, "BBBC021_v1_image.csv*")[0].parent
+    screen, problems, _ = examine_bbbc021(images)
+    if problems:
+        raise InputError(f"{images}: expected the tables of BBBC021 without problems", problems)
+    return read_features(_found(data, LJOSA)[0], screen.table)[0]
+
+
+def _answers(wells: pd.DataFrame) -> dict[str, Any]:
+    """Return activity, consistency and accuracies of one plate's wells as numbers."""
+    named = wells[wells["Metadata_control_type"] != "poscon"]
+    active, treatments = activity(named), treatment_profiles(named)
+    consistent = consistency(treatments)
+    found = scores(nearest_neighbours(treatments))
+    return {
+        "wells": len(wells),
+        "features": len(feature_columns(wells)),
+        "compounds": len(active),
+        "active": int(active["significant"].sum()),
+        "mechanisms": len(consistent),
+        "consistent": int(consistent["significant"].sum()),
+        "nsc": found["overall"],
+        "nsc_low": found["low"],
+        "nsc_high": found["high"],
+        "nsc_n": found["n"],
+        "chance": float(floors(treatments)["chance"].mean()),
+    }
+
+
+def jumpmoa(data: Path) -> pd.DataFrame:
+    """Return, per acquisition of the JUMP-MOA plate, which compounds act and how often NSC holds.
+
+    The wells are as their publishers normalised them, each microscope's plate by itself.
+    """
+    rows = []
+    for path in _found(data, JUMPMOA):
+        wells, _ = read_features(path)
+        microscope = path.name.removeprefix("jumpmoa_").removesuffix(".csv.gz").replace("_", " ")
+        rows.append({"acquisition": microscope, **_answers(wells)})
+    return pd.DataFrame(rows)
+
+
+def lincs(data: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Return the potencies and the effects of place on a LINCS plate of one well per dose.
+
+    Potencies before and after the correction by place (`mcnn_core.analysis.position`), as
+    ``status`` and ``corrected``; the effects; and the map of places, rows and columns from 0.
+    """
+    frame, _ = read_features(_found(data, LINCS)[0])
+    wells, _ = profile(frame, units_differ=True)
+    corrected = correct_position(wells)
+    before, after = (potencies(one).set_index("compound") for one in (wells, corrected))
+    columns = ["ec50", "low", "high", "status"]
+    table = before[columns].join(after[columns], rsuffix=" corrected").reset_index()
+    effects = position_effects(wells).join(
+        position_effects(corrected)[["share", "p_value"]], rsuffix=" corrected"
+    )
+    return table, effects.reset_index(), position_map(wells)
+
+
+def measured(data: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return everything the chapter on real plates shows, as records of its tables."""
+    wells = ljosa_wells(data)
+    closer = dict(normalised(wells))[CLOSER]
+    treatments = treatment_profiles(closer)
+    nearest = nearest_neighbours(treatments)
+    right = (nearest["MoA"] == nearest["predicted"]).groupby(nearest["MoA"])
+    by_mechanism = right.agg(["size", "sum"]).join(consistency(treatments))
+    potency, effects, places = lincs(data)
+    tables = {
+        "grid": grid(wells),
+        "mechanisms": by_mechanism.reset_index(names="mechanism"),
+        "subgroups": subgroups(treatments).reset_index(),
+        "suspects": suspects(treatments).head(12),
+        "neighbours": nearest.loc[nearest["compound"] == "colchicine"],
+        "floors": floors(treatments).drop(columns="MoA").mean().to_frame("share").reset_index(),
+        "jumpmoa": jumpmoa(data),
+        "potency": potency,
+        "effects": effects,
+        "places": places.stack().rename("distance").rename_axis(["row", "column"]).reset_index(),
+    }
+    return {name: _plain(table) for name, table in tables.items()}
+
+
+def _plain(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table as JSON takes them: numbers to six digits, None for NaN."""
+    rounded = table.map(lambda x: float(f"{x:.6g}") if isinstance(x, float) else x)
+    return json.loads(rounded.to_json(orient="records"))
+
+
+def recorded_tables(record: dict[str, Any]) -> dict[str, pd.DataFrame]:
+    """Return the tables of a record that `measured` made."""
+    return {name: pd.DataFrame(rows) for name, rows in record["tables"].items()}

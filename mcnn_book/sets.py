@@ -1,0 +1,85 @@
+"""Sets of features that someone already has, compared on the road of this project's own."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from mcnn_core.analysis.mechanisms import protocols
+from mcnn_core.analysis.methods import COLUMNS, comparison, evaluate, method_profiles
+from mcnn_core.errors import InputError, Problem
+from mcnn_core.profiles import feature_columns
+from mcnn_core.readers.features import read_features
+from mcnn_core.readers.tables import table_name
+
+EMPTY = ["method", "protocol", "seed", "MoA", "predicted"]
+
+
+def open_sets(
+    features: str, table: pd.DataFrame | None = None, ours: pd.DataFrame | None = None
+) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
+    """Read the tables of features that a report is made of.
+
+    Parameters
+    ----------
+    features : str
+        Paths joined by commas.
+    table : DataFrame, optional
+        That of a screen, where it and not the tables of features says what its wells are.
+    ours : DataFrame, optional
+        Features of the network that was trained on this screen, which then come first.
+
+    Returns
+    -------
+    sets : dict of str to DataFrame
+        By the name of the file, what `mcnn_core.readers.features.read_features` returns.
+    read : DataFrame
+        ``set`` and ``note``: for each set its size, then what was taken as what and left out.
+    """
+    paths = [Path(part.strip()).expanduser() for part in features.split(",") if part.strip()]
+    names = [table_name(path) for path in paths]
+    sets = {} if ours is None else {"trained": ours}
+    if not paths or len({*names, *sets}) < len(names) + len(sets):
+        raise InputError(
+            "expected FEATURES=PATH[,PATH], files of different names", [str(path) for path in paths]
+        )
+    notes: dict[str, list[Problem]] = {}
+    for name, path in zip(names, paths, strict=True):
+        sets[name], notes[name] = read_features(path, table)
+    rows = []
+    for name, frame in sets.items():
+        wells = len(frame[["Metadata_Plate", "Metadata_Well"]].drop_duplicates())
+        size = f"{len(frame):,} rows of {wells:,} wells, {len(feature_columns(frame)):,} features"
+        found = [str(one).partition(": ")[2] for one in notes.get(name, [])]
+        rows += [(name, text) for text in [size, *found]]
+    return sets, pd.DataFrame(rows, columns=["set", "note"])
+
+
+def set_profiles(
+    sets: Mapping[str, pd.DataFrame],
+) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:
+    """Yield the name, the wells and the treatments of each set, not normalised by controls."""
+    yield from method_profiles(sets, ["none"])
+
+
+def compared_sets(sets: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return ``predictions.csv`` and ``comparison.csv`` of sets of features.
+
+    Each set under all normalisations that its controls allow, with the floors of its own wells;
+    without rows where no mechanism can be predicted.
+    """
+    predictions, tables = [pd.DataFrame(columns=EMPTY)], [pd.DataFrame(columns=COLUMNS)]
+    for name, frame in sets.items():
+        found = list(method_profiles({name: frame}))
+        if not protocols(found[0][2]):
+            continue
+        predicted = pd.concat([evaluate(one, label, 0) for label, _, one in found])
+        table = comparison(predicted, found[0][2])
+        if len(sets) > 1:  # floors of sets of different wells differ
+            of_set = table["method"] + f", {name}"
+            table["method"] = table["method"].where(table["low"].notna(), of_set)
+        predictions.append(predicted)
+        tables.append(table)
+    return tuple(
+        pd.concat(parts[1:] or parts, ignore_index=True) for parts in (predictions, tables)
+    )

@@ -1,0 +1,165 @@
+"""What plate, batch and place on the plate leave in the profiles, and a correction by place.
+
+Nothing here reads a mechanism or a compound; treatments are only told from negative controls.
+[Beyond the paper, which does not look.]
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from mcnn_core.analysis.distances import cosine_distances
+from mcnn_core.profiles import _with_features, feature_columns, feature_matrix, row_names
+
+PERMUTATIONS = 999  #: of labels, for a null distribution
+POLISHES = 10  #: rounds of the median polish, at most
+
+
+def _row(letters: str) -> int:
+    """Return the number of a row of a plate, from 0: A is 0, Z 25, AA 26."""
+    return sum(26**i * (ord(letter) - 64) for i, letter in enumerate(reversed(letters))) - 1
+
+
+def places(wells: pd.DataFrame) -> pd.DataFrame:
+    """Return ``row`` and ``column`` (from 0) of each well and whether it is at the ``edge``.
+
+    A well is at the edge where it lies in the first or last row or column that its screen uses.
+    """
+    parts = wells["Metadata_Well"].str.extract(r"^([A-Z]+)0*([0-9]+)$")
+    letters = parts[0].map(
+        lambda text: sum(26**i * (ord(c) - 64) for i, c in enumerate(text[::-1]))
+    )
+    place = pd.DataFrame({"row": letters - 1, "column": parts[1].astype(int) - 1}, wells.index)
+    edges = [place[name].isin((place[name].min(), place[name].max())) for name in place]
+    return place.assign(edge=edges[0] | edges[1])
+
+
+def _permuted(
+    statistic: Callable[[np.ndarray], float], labels: np.ndarray, within: np.ndarray, seed: int
+) -> tuple[float, float, float]:
+    """Return a statistic of labels, its mean under permutation within groups, and the p-value."""
+    rng, observed, null = np.random.default_rng(seed), statistic(labels), []
+    groups = [np.flatnonzero(within == one) for one in np.unique(within)]
+    for _ in range(PERMUTATIONS):
+        shuffled = labels.copy()
+        for rows in groups:
+            shuffled[rows] = labels[rng.permutation(rows)]
+        null.append(statistic(shuffled))
+    beyond = sum(value >= observed - 1e-12 for value in null)
+    return observed, float(np.mean(null)), (1 + beyond) / (1 + PERMUTATIONS)
+
+
+def batch_recognition(wells: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Say how well the plate, and the batch, of an untreated well can be told from its profile.
+
+    The nearest other control well (cosine distance) is asked for its plate; for the batch, the
+    nearest on another plate, since wells of one plate share more than their batch. The null
+    permutes the plates of the wells, and the batches of the plates.
+
+    Returns
+    -------
+    DataFrame
+        One row each for ``plate`` and ``batch``, as far as there are two: ``controls``, ``groups``,
+        the share ``recognised``, ``by chance`` and ``p_value``.
+    """
+    control = wells[wells["Metadata_control_type"] == "negcon"]
+    plates, plate = np.unique(control["Metadata_Plate"].to_numpy(str), return_inverse=True)
+    rows = []
+    if len(plates) > 1:
+        distances = cosine_distances(feature_matrix(control), names=row_names(control))
+        np.fill_diagonal(distances, np.inf)
+        nearest = distances.argmin(axis=1)
+
+        def same_plate(labels: np.ndarray) -> float:
+            return float((labels[nearest] == labels).mean())
+
+        one = np.zeros(len(plate), int)
+        rows.append(("plate", len(control), len(plates), *_permuted(same_plate, plate, one, seed)))
+        batch = control.groupby("Metadata_Plate")["Metadata_Batch"].first().to_numpy(str)
+        if len(set(batch)) > 1 and (batch != "").all():
+            abroad = np.where(plate[:, None] == plate, np.inf, distances).argmin(axis=1)
+
+            def same_batch(labels: np.ndarray) -> float:
+                return float((labels[plate[abroad]] == labels[plate]).mean())
+
+            found = _permuted(same_batch, batch, np.zeros(len(batch), int), seed)
+            rows.append(("batch", len(control), len(set(batch)), *found))
+    columns = ["label", "controls", "groups", "recognised", "by chance", "p_value"]
+    return pd.DataFrame(rows, columns=columns).set_index("label")
+
+
+def position_effects(wells: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Say how much of the differences between wells of a plate goes with their place.
+
+    After the plate's mean is taken off, the share of the variance of all profiles that lies between
+    rows, between columns, and between edge and inside, over all plates together. The null permutes
+    the wells of each plate. Among negative controls no such share is due to a treatment; among all
+    wells it may be, where treatments have a fixed place.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by ``wells`` (negative controls, all) and ``grouping`` (row, column, edge), as far
+        as there are two groups: ``n``, ``share``, ``by chance``, ``p_value``.
+    """
+    control, rows = (wells["Metadata_control_type"] == "negcon").to_numpy(), []
+    values, plate = feature_matrix(wells), wells["Metadata_Plate"].to_numpy(str)
+    for kind, part in {"negative controls": control, "all": np.ones_like(control)}.items():
+        x = pd.DataFrame(values[part])
+        centred = (x - x.groupby(plate[part]).transform("mean")).to_numpy()
+        total = np.square(centred).sum()
+        for name, groups in places(wells)[part].items():
+            labels = groups.to_numpy(int)
+            if total <= 0 or not 1 < len(set(labels)) < len(labels):
+                continue
+
+            def share(labels: np.ndarray, x: np.ndarray = centred, total: float = total) -> float:
+                member = np.eye(labels.max() + 1)[labels]
+                n = member.sum(axis=0)
+                sums = member.T @ x
+                return float((np.square(sums).sum(axis=1)[n > 0] / n[n > 0]).sum() / total)
+
+            rows.append((kind, name, len(labels), *_permuted(share, labels, plate[part], seed)))
+    columns = ["wells", "grouping", "n", "share", "by chance", "p_value"]
+    return pd.DataFrame(rows, columns=columns).set_index(["wells", "grouping"])
+
+
+def position_map(wells: pd.DataFrame) -> pd.DataFrame:
+    """Return how far the wells of each place lie from their plate's middle, on average over plates.
+
+    The length of the mean, over plates, of the profile less the plate's median profile, in units of
+    the median over places; rows and columns of the table are those of the plate, NaN where no well
+    is used.
+    """
+    x = pd.DataFrame(feature_matrix(wells))
+    x = x - x.groupby(wells["Metadata_Plate"].to_numpy(str)).transform("median")
+    place = places(wells)
+    mean = x.groupby([place["row"].to_numpy(), place["column"].to_numpy()]).mean()
+    length = pd.Series(np.linalg.norm(mean, axis=1), mean.index)
+    return (length / (length[length > 0].median() if (length > 0).any() else 1)).unstack()
+
+
+def correct_position(wells: pd.DataFrame) -> pd.DataFrame:
+    """Take row and column effects off each plate, by a two-way median polish of every feature.
+
+    The row and column parts of the B score (Brideau et al. 2003, J Biomol Screen 8, 634), without
+    its scaling; the plate keeps its overall level. It reads no label, and rests on most wells of a
+    row or column being without a strong effect: where whole rows or columns hold active treatments,
+    it takes their effect off too.
+    """
+    corrected = feature_matrix(wells)
+    place = places(wells)
+    for plate in wells["Metadata_Plate"].unique():
+        here = (wells["Metadata_Plate"] == plate).to_numpy()
+        row, column = (place.loc[here, name].to_numpy() for name in ("row", "column"))
+        level = np.median(corrected[here], axis=0)
+        rest = corrected[here] - level
+        for _ in range(POLISHES):
+            before = rest
+            for groups in (row, column):
+                rest = rest - pd.DataFrame(rest).groupby(groups).transform("median").to_numpy()
+            if np.allclose(rest, before, atol=1e-9 * max(1, np.abs(before).max())):
+                break
+        corrected[here] = rest + level
+    return _with_features(wells, corrected, feature_columns(wells))

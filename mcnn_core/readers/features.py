@@ -1,0 +1,154 @@
+"""Features that someone already has: a table of fields or wells from any program."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mcnn_core.errors import InputError, Problem
+from mcnn_core.readers.loaddata import (
+    _cell_rules,
+    _facts,
+    _filled,
+    _problems,
+    _read_otherwise,
+    _refuse,
+    _rows,
+    _typed,
+)
+from mcnn_core.readers.spelling import COLUMN, ROW, SPELLINGS, UNIT, canonical, key, note
+from mcnn_core.surrogate import training_fields
+
+#: A row with fewer of the features than this is left out, before features with gaps are.
+FEWEST = 0.5
+
+KNOWN = {
+    key(name) for names in (SPELLINGS, ROW, COLUMN, UNIT, *SPELLINGS.values()) for name in names
+}
+
+
+def _h5ad(path: Path) -> pd.DataFrame:
+    """Return an AnnData file as text cells: its ``obs``, then its ``X``."""
+    try:
+        from anndata import read_h5ad
+    except ImportError as error:
+        raise InputError(
+            f"{path}: reading .h5ad needs the package anndata, which is not installed: "
+            "pip install 'mcnn-core[anndata]'"
+        ) from error
+    try:
+        data = read_h5ad(path)
+        frame = data.to_df()
+    # A damaged file can fail anywhere in the library, with whatever exception that line raises.
+    except Exception as error:
+        raise InputError(f"{path} is not a readable .h5ad file: {error}") from error
+    text = pd.concat([data.obs.astype(object).where(data.obs.notna(), ""), frame], axis=1)
+    return text.astype(str).replace("nan", "").set_axis(range(1, len(text) + 1))
+
+
+def _split(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the describing columns as text, and the features as numbers, NaN where missing."""
+    features = {}
+    for name in rows:
+        if name.startswith(("Metadata_", "FileName_", "PathName_", "URL_")) or key(name) in KNOWN:
+            continue
+        numbers = pd.to_numeric(rows[name], errors="coerce").astype(float)
+        text = rows[name][numbers.isna()].str.strip().str.lower()
+        missing = text.isin(["", "na", "nan", "n/a", "none", "null", "inf", "-inf"]).all()
+        if missing and np.isfinite(numbers).any():
+            features[name] = numbers.where(np.isfinite(numbers))
+    return rows.drop(columns=list(features)), pd.DataFrame(features, rows.index)
+
+
+def _complete(path: Path, features: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
+    """Leave out rows with few features, then features with gaps, and say which."""
+    notes: list[Problem] = []
+    scarce = features.notna().mean(axis=1) < FEWEST
+    for row in features.index[scarce]:
+        text = f"fewer than {FEWEST:.0%} of the features have a value: the row is left out"
+        notes.append(note(path, text, "row-left-out", "", "warning", int(row) + 1))
+    rest = features[~scarce]
+    gaps = rest.isna().sum()
+    if (gaps := gaps[gaps > 0]).size:
+        shown = ", ".join(f"{name} {n:,}" for name, n in gaps.head(20).items())
+        more = f" and {len(gaps) - 20:,} more" if len(gaps) > 20 else ""
+        text = f"{len(gaps):,} of {rest.shape[1]:,} features have missing values and are left out, "
+        notes.append(
+            note(path, f"{text}with the number of rows: {shown}{more}", "feature-left-out")
+        )
+    return rest.drop(columns=gaps.index), notes
+
+
+def _placed(path: Path, rows: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with what the table of a screen says of their wells, or of their fields."""
+    by = [name for name in ("Metadata_Plate", "Metadata_Well", "Metadata_Site") if name in rows]
+    facts = table.filter(regex="^Metadata_").drop_duplicates(by).set_index(by)
+    places = pd.MultiIndex.from_frame(rows[by])
+    lost = ~places.isin(facts.index)
+    if lost.all():
+        raise InputError(
+            f"{path}: none of its wells is one of the screen's; expected plates such as "
+            f"{table['Metadata_Plate'].iloc[0]!r}, got {rows['Metadata_Plate'].iloc[0]!r}"
+        )
+    if lost.any():
+        raise InputError(
+            f"{path}: {lost.sum():,} of {len(rows):,} rows are of no well of the screen",
+            [" ".join(map(str, place)) for place in places[lost]],
+        )
+    return facts.loc[places].reset_index().set_axis(rows.index)
+
+
+def read_features(
+    path: str | os.PathLike, table: pd.DataFrame | None = None
+) -> tuple[pd.DataFrame, list[Problem]]:
+    """Read features of fields or wells from CSV, TSV, Excel, Parquet (also .gz) or AnnData.
+
+    Parameters
+    ----------
+    path : path
+        Columns that describe a row, in any spelling of `mcnn_core.readers.spelling.SPELLINGS`, and
+        numeric columns, all of which are features unless ``Metadata_`` stands before them.
+    table : DataFrame, optional
+        That of a screen, which then says by plate and well what each row is.
+
+    Returns
+    -------
+    frame : DataFrame
+        The ``Metadata_*`` columns of `mcnn_core.screen.Screen`, ``Metadata_Training`` (as
+        `mcnn_core.surrogate.training_fields` with controls), and the features, float64.
+    notes : list of Problem
+        What was taken as what, rows and features that were left out for missing values.
+
+    Raises
+    ------
+    InputError
+        If it is no table, has no feature, a cell is wrong, or rows are of no well of the screen.
+    """
+    path = Path(path)
+    rows, notes = (_h5ad(path), []) if path.suffix == ".h5ad" else _rows(path)
+    described, features = _split(rows)
+    if features.empty:
+        raise InputError(f"{path}: expected rows and numeric columns of features, got none")
+    described, more = canonical(path, described)
+    notes += more
+    features, more = _complete(path, features)
+    notes += more
+    described = described.loc[features.index]
+    missing = [name for name in ("Metadata_Plate", "Metadata_Well") if name not in described]
+    filled = _filled(described.drop(columns="Metadata_Treatment", errors="ignore"))
+    facts = _facts(filled)
+    if table is not None:
+        if missing:
+            raise InputError(f"{path}: expected a plate and a well in every row", missing)
+        frame = _placed(path, facts.filter(described.columns), table)
+    else:
+        rules = _cell_rules(filled, facts)
+        unchecked = [name for name in ("Metadata_Plate", "Metadata_Well") if name in missing]
+        wrong, _ = _problems(path, {k: v for k, v in rules.items() if k[0] not in unchecked})
+        _refuse(path, wrong)
+        notes += _read_otherwise(path, filled, facts)
+        frame = _typed(filled, facts, pd.DataFrame(index=facts.index), "")
+        frame = frame.filter(regex="^Metadata_")
+    frame = frame.assign(Metadata_Training=training_fields(frame, controls=True))
+    return pd.concat([frame, features], axis=1).reset_index(drop=True), notes

@@ -1,0 +1,102 @@
+"""Nuclei are counted against what the simulator drew, and against real fields counted by eye."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+
+from mcnn_book.simulate import cells
+from mcnn_core.analysis.counts import (
+    count_nuclei,
+    count_table,
+    nuclear_channel,
+    otsu,
+    without_count,
+)
+from mcnn_core.errors import InputError
+
+
+def discs(*centres, radius=6, shape=(96, 128)):
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    image = np.full(shape, 20.0)
+    for row, column in centres:
+        image[(y - row) ** 2 + (x - column) ** 2 <= radius**2] = 200
+    return image
+
+
+def test_discs_are_counted_also_where_they_touch():
+    noise = np.random.default_rng(0).normal(0, 3, (96, 128))
+    apart = discs((20, 20), (20, 60), (60, 40), (70, 100))
+    touching = discs((20, 20), (20, 31), (60, 40), (70, 100))
+    assert count_nuclei(apart + noise) == 4
+    assert count_nuclei(touching + noise) == 4
+
+
+@pytest.mark.parametrize("scale", [1, 200])
+def test_a_field_without_nuclei_has_none(scale):
+    rng = np.random.default_rng(1)
+    assert count_nuclei(np.zeros((64, 64))) == 0
+    assert count_nuclei(scale * rng.normal(10, 1, (128, 160))) == 0
+
+
+def test_otsu_splits_two_grey_values_between_them():
+    assert 20 < otsu(discs((40, 40))) < 200
+    assert np.isnan(otsu(np.ones((4, 4))))
+
+
+def test_counts_follow_what_was_drawn(monkeypatch):
+    """The simulator's own centres, those within the field, for forty fields of untreated cells."""
+    drawn, place = [], cells._place
+
+    def watched(rng, height, width, *rest):
+        centres = place(rng, height, width, *rest)
+        inside = (centres > 0).all(axis=1) & (centres < (height, width)).all(axis=1)
+        drawn.append(inside.sum())
+        return centres
+
+    monkeypatch.setattr(cells, "_place", watched)
+    nothing = np.zeros(len(cells.PARAMETERS))
+    untreated = cells.Compound(nothing, nothing, 1.0, 1.0, 1.0)
+    counted = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        shift = rng.standard_normal(len(cells.PARAMETERS))
+        counted.append(count_nuclei(cells.render_field(rng, untreated, 0.0, shift)[0]))
+    assert np.corrcoef(drawn, counted)[0, 1] > 0.85
+    assert np.mean(counted) == pytest.approx(np.mean(drawn), rel=0.2)
+
+
+def test_real_fields(shared_data):
+    """Three DMSO fields of BBBC021; the third is sparse."""
+    files = sorted((shared_data / "bbbc021" / "fields").glob("*w1*.tif"))
+    counted = [count_nuclei(tifffile.imread(path)) for path in files]
+    assert counted == pytest.approx([189, 156, 65], rel=0.05)
+
+
+def test_the_channel_of_nuclei_is_found_by_its_name():
+    assert nuclear_channel(["Actin", "OrigDNA"]) == 1
+    with pytest.raises(InputError, match="got 0 among GFP, RFP"):
+        nuclear_channel(["GFP", "RFP"])
+
+
+def test_what_density_does_to_controls_is_taken_off():
+    rng = np.random.default_rng(2)
+    count = rng.integers(50, 200, 60)
+    control = np.arange(60) < 40
+    values = np.log(count)[:, None] * [2.0, -1.0] + rng.normal(0, 0.01, (60, 2))
+    values[50:] += 3
+    left = without_count(values, count, control)
+    assert left[:50].std(axis=0).max() < 0.05
+    assert left[50:].mean() - left[:50].mean() == pytest.approx(3, abs=0.05)
+
+
+def test_counts_of_treatments_are_shares_of_their_plates_controls():
+    wells = pd.DataFrame(
+        {
+            "Metadata_Plate": ["P", "P", "Q", "Q"],
+            "Metadata_Treatment": ["DMSO", "a", "DMSO", "a"],
+            "Metadata_control_type": ["negcon", "trt", "negcon", "trt"],
+        }
+    )
+    table = count_table(wells, pd.Series([100, 50, 200, 100]))
+    assert table.loc["a", "share of controls"] == 0.5
