@@ -869,8 +869,9 @@ def activity_map(ax: Axes, table: pd.DataFrame, most: int = 8) -> Axes:
             va="center",
             fontsize=6,
         )
-    ax.set_yscale("log")
-    ax.invert_yaxis()
+    ax.set(yscale="log", ylim=(1.5, y.min() / 1.5))
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set(xlabel="mean average precision", ylabel="p-value of random rankings", xlim=(0, 1.02))
     ax.legend(**ABOVE)
     return ax
@@ -878,9 +879,11 @@ def activity_map(ax: Axes, table: pd.DataFrame, most: int = 8) -> Axes:
 
 def place_map(ax: Axes, table: pd.DataFrame, title: str) -> Axes:
     """Draw one value per place of a plate: rows and columns of `table` count from 0."""
-    letters = [chr(65 + row) if row < 26 else f"A{chr(39 + row)}" for row in table.index]
-    shown = table.set_axis(letters, axis=0).set_axis(table.columns + 1, axis=1)
-    _heat(ax, shown, "distance from the middle of the plate", square=True, vmin=0)
+    _heat(ax, table, "distance from the middle")
+    rows = [chr(65 + row) if row < 26 else f"A{chr(39 + row)}" for row in table.index]
+    every = [slice(None, None, -(-len(names) // 12)) for names in table.axes]
+    ax.set_yticks(np.arange(len(rows))[every[0]] + 0.5, rows[every[0]], fontsize=6, rotation=0)
+    columns = np.arange(table.shape[1])[every[1]]
+    ax.set_xticks(columns + 0.5, table.columns[columns] + 1, fontsize=6)
     ax.set(title=title, xlabel="column", ylabel="row")
-    ax.tick_params(labelsize=6, rotation=0)
     return ax

@@ -188,10 +188,9 @@ def lincs(data: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     corrected = correct_position(wells)
     before, after = (potencies(one).set_index("compound") for one in (wells, corrected))
     columns = ["ec50", "low", "high", "status"]
-    table = before[columns].join(after[columns], rsuffix=" corrected").reset_index()
-    effects = position_effects(wells).join(
-        position_effects(corrected)[["share", "p_value"]], rsuffix=" corrected"
-    )
+    table = before[columns].join(after[columns].add_suffix(" corrected")).reset_index()
+    shares = position_effects(corrected)[["share", "p_value"]].add_suffix(" corrected")
+    effects = position_effects(wells).join(shares)
     return table, effects.reset_index(), position_map(wells)
 
 

@@ -614,7 +614,7 @@ class Build:
                 f"PARAMS takes key=value with one of the keys {', '.join(usable)}", problems
             )
         given |= {"screen": self.screen, "seed": self.seed, "out": str(self.out)}
-        own = {key: getattr(self, key) for key in ("data", "platemap", "channels")}
+        own = {key: getattr(self, key) for key in ("data", "platemap", "channels", "features")}
         given |= {key: text for key, text in own.items() if text}
         return {
             name: {key: given[key] for key in known[name] if key in given}

@@ -645,8 +645,7 @@ def read_bytes(path: str | os.PathLike) -> bytes:
         ) from error
     if len(content) > most:
         raise InputError(
-            f"{path} {'unpacks to' if packed else 'has'} more than {most:,} bytes; no table is so "
-            "long"
+            f"{path}: expected at most {most:,} bytes of text, got more{' once unpacked' * packed}"
         )
     return content
 
