@@ -18,6 +18,7 @@ from mcnn_core.errors import InputError
 from mcnn_core.machine.files import write_json
 from mcnn_core.preprocessing import auto_bin, preprocess
 from mcnn_core.readers.images import check_headers
+from mcnn_core.readers.reading import PLAIN, Reading
 from mcnn_core.screen import treatment_key
 from mcnn_core.store import Store, identity
 from mcnn_core.surrogate import default_columns, surrogate_classes, training_fields
@@ -128,14 +129,14 @@ def write_store(folder: Path, pixels: np.ndarray, block: int = 4) -> Store:
     return Store.open(folder)
 
 
-def stopped(name: str, data: str, out: Path) -> str:
+def stopped(name: str, data: str, out: Path, reading: Reading = PLAIN) -> str:
     """Return by which error the book stops on a screen of the reader's own, "" where it does not.
 
     The chapters are those that read and group the fields.
     """
     out.mkdir(exist_ok=True)
     try:
-        screen = open_screen(name, data, out)
+        screen = open_screen(name, data, out, reading=reading)
         size = auto_bin(check_headers(screen), len(screen.table))
         preprocess(screen, out / "store", bin=size, progress=False)
         for controls in (False, True):  # chapters 3 and 9

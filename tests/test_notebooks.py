@@ -13,7 +13,10 @@ from tools import book
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = book.notebook_names()
 PARAMETERS = {
-    "01_screen": ["out", "seed", "screen", "data", "layout", "height", "width", "taxol"],
+    "01_screen": [
+        *("out", "seed", "screen", "data", "platemap", "channels", "planes", "incomplete", "sizes"),
+        *("layout", "height", "width", "taxol"),
+    ],
     "02_preprocessing": ["out", "reference", "bin", "network", "workers", "scheduler"],
     "03_surrogate_classes": ["out", "surrogate"],
     "04_network": ["out", "network"],
