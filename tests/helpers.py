@@ -178,9 +178,15 @@ def well_table(rows: list[tuple[str, str, float, str, str]], values: np.ndarray)
 def small_repository(root: Path, first: str, second: str, intro: str, profiles: str) -> Path:
     """Write a repository with this one's build and return its folder.
 
-    It has two notebooks (each a filled-in `NOTEBOOK`) and three modules.
+    It has two notebooks (each a filled-in `NOTEBOOK`), and the modules that a build needs.
     """
-    for folder in ("notebooks", "mcnn_core/machine", "mcnn_book", "book/api"):
+    for folder in (
+        "notebooks",
+        "mcnn_core/machine",
+        "mcnn_core/readers",
+        "mcnn_book",
+        "book/api",
+    ):
         (root / folder).mkdir(parents=True)
     for name in (
         "_config.yml",
@@ -197,6 +203,9 @@ def small_repository(root: Path, first: str, second: str, intro: str, profiles: 
         "mcnn_core/errors",
         "mcnn_core/machine/__init__",
         "mcnn_core/machine/files",
+        "mcnn_core/columns",
+        "mcnn_core/screen",
+        *(f"mcnn_core/readers/{path.stem}" for path in (ROOT / "mcnn_core/readers").glob("*.py")),
         "mcnn_book/__init__",
         "mcnn_book/__main__",
         "mcnn_book/workspace",
