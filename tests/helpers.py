@@ -18,6 +18,7 @@ from mcnn_core.errors import InputError
 from mcnn_core.machine.files import write_json
 from mcnn_core.preprocessing import auto_bin, preprocess
 from mcnn_core.readers.images import check_headers
+from mcnn_core.readers.reading import PLAIN, Reading
 from mcnn_core.screen import treatment_key
 from mcnn_core.store import Store, identity
 from mcnn_core.surrogate import default_columns, surrogate_classes, training_fields
@@ -128,14 +129,14 @@ def write_store(folder: Path, pixels: np.ndarray, block: int = 4) -> Store:
     return Store.open(folder)
 
 
-def stopped(name: str, data: str, out: Path) -> str:
+def stopped(name: str, data: str, out: Path, reading: Reading = PLAIN) -> str:
     """Return by which error the book stops on a screen of the reader's own, "" where it does not.
 
     The chapters are those that read and group the fields.
     """
     out.mkdir(exist_ok=True)
     try:
-        screen = open_screen(name, data, out)
+        screen = open_screen(name, data, out, reading=reading)
         size = auto_bin(check_headers(screen), len(screen.table))
         preprocess(screen, out / "store", bin=size)
         for controls in (False, True):  # chapters 3 and 9
@@ -177,9 +178,15 @@ def well_table(rows: list[tuple[str, str, float, str, str]], values: np.ndarray)
 def small_repository(root: Path, first: str, second: str, intro: str, profiles: str) -> Path:
     """Write a repository with this one's build and return its folder.
 
-    It has two notebooks (each a filled-in `NOTEBOOK`) and three modules.
+    It has two notebooks (each a filled-in `NOTEBOOK`), and the modules that a build needs.
     """
-    for folder in ("notebooks", "mcnn_core/machine", "mcnn_book", "book/api"):
+    for folder in (
+        "notebooks",
+        "mcnn_core/machine",
+        "mcnn_core/readers",
+        "mcnn_book",
+        "book/api",
+    ):
         (root / folder).mkdir(parents=True)
     for name in (
         "_config.yml",
@@ -196,6 +203,9 @@ def small_repository(root: Path, first: str, second: str, intro: str, profiles: 
         "mcnn_core/errors",
         "mcnn_core/machine/__init__",
         "mcnn_core/machine/files",
+        "mcnn_core/columns",
+        "mcnn_core/screen",
+        *(f"mcnn_core/readers/{path.stem}" for path in (ROOT / "mcnn_core/readers").glob("*.py")),
         "mcnn_book/__init__",
         "mcnn_book/__main__",
         "mcnn_book/command",

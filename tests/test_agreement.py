@@ -16,14 +16,16 @@ from mcnn_book.check import examine
 from mcnn_book.check.examine import check
 from mcnn_core.readers.images import image_paths
 from mcnn_core.readers.loaddata import read_loaddata
+from mcnn_core.readers.reading import PLAIN, Reading
 
 
-def agreed(name: str, data: str, out: Path) -> str:
+def agreed(name: str, data: str, out: Path, reading: Reading = PLAIN) -> str:
     """Return by which error the book stops, "" where it does not.
 
     A check that says otherwise fails.
     """
-    report, stop = check(name, data, out), stopped(name, data, out)
+    report = check(name, data, out, reading=reading)
+    stop = stopped(name, data, out, reading)
     errors = [one for one in report.problems if examine._KNOWN[one.code]["severity"] == "error"]
     assert bool(errors) == bool(stop), f"the check says {errors[:3]}, the book {stop or 'nothing'}"
     return stop
@@ -67,6 +69,32 @@ def test_cases_of_other_laboratories(shared_data, tmp_path):
         and len(stops) > 30
         and {bool(stop) for stop in stops.values()} == {True, False}
     )
+
+
+GIVEN = {
+    "01_load_data_with_illum/load_data_with_illum.csv": {},
+    "04_images_beside_workspace/workspace/load_data_csv/batch1/P1/load_data.csv": {"data": "."},
+    "08_backslashes/plates.csv": {},
+    "11_url_columns/load_data.csv": {},
+    "12_missing_and_corrupt/plates.csv": {"incomplete": "leave-out"},
+    "14_z_planes_as_rows/load_data.csv": {"planes": "max"},
+    "18_eight_channels/load_data.csv": {"channels": "OrigDNA,OrigER"},
+    "20_no_pathname/plates.csv": {},
+}
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_a_screen_that_is_read_as_its_reader_says_is_right_for_both(shared_data, tmp_path, name):
+    cases = shared_data.parent / "cases"
+    if not cases.is_dir():
+        pytest.skip(f"shared data absent: {cases}")
+    given = dict(GIVEN[name])
+    if "data" in given:
+        given["data"] = str(cases / name.partition("/")[0])
+    reading = Reading.from_text(**given)
+    assert agreed(str(cases / name), "", tmp_path / "out", reading) == ""
+    if GIVEN[name]:
+        assert agreed(str(cases / name), "", tmp_path / "plain") != ""
 
 
 def blank(channel, rows):

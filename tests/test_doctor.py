@@ -238,9 +238,9 @@ PLANTS = {
         "Metadata_Treatment",
     ),
     "channel-unpaired": (
-        with_rows(lambda rows: rows.drop(columns="PathName_DNA")),
+        with_rows(lambda rows: rows.assign(PathName_ER="images")),
         1,
-        "FileName_DNA",
+        "PathName_ER",
     ),
     "channel-count": (
         with_rows(
@@ -537,6 +537,11 @@ ELSEWHERE = {
     "plate-not-fetched",
     "disk-small",
     "memory-small",
+    # What a reader says of how the table is read: test_places.py.
+    *("channel-unknown", "channels-left", "planes-open", "planes-taken", "planes-apart"),
+    *("time-points", "file-ambiguous", "file-remote", "paths-moved"),
+    *("field-incomplete", "field-left-out"),
+    *("map-unreadable", "map-contradicts", "well-not-in-map", "well-without-image"),
 }
 
 

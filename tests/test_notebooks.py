@@ -16,7 +16,10 @@ from tools import book
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = book.notebook_names()
 PARAMETERS = {
-    "01_screen": ["out", "seed", "screen", "data", "layout", "height", "width", "taxol"],
+    "01_screen": [
+        *("out", "seed", "screen", "data", "platemap", "channels", "planes", "incomplete", "sizes"),
+        *("layout", "height", "width", "taxol"),
+    ],
     "02_preprocessing": [
         "out",
         "reference",

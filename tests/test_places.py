@@ -25,10 +25,8 @@ def rewritten(folder, change, rows=None):
     rows = tiny_rows() if rows is None else rows
     write_screen(folder / "here", rows)
     for channel in ("DNA", "Actin"):
-        both = [
-            change(*pair)
-            for pair in zip(rows[f"PathName_{channel}"], rows[f"FileName_{channel}"], strict=True)
-        ]
+        columns = [rows[f"{part}Name_{channel}"] for part in ("Path", "File")]
+        both = list(map(change, *columns))
         rows = rows.assign(
             **{
                 f"PathName_{channel}": [p for p, _ in both],
@@ -212,6 +210,27 @@ def test_planes_have_many_names(tmp_path, column):
         read_loaddata(planes(tmp_path, column, ("z01", "z02")))
 
 
+def test_the_planes_of_a_field_lie_in_one_folder(tmp_path):
+    table = planes(tmp_path)
+    shutil.copytree(tmp_path / "images" / "P1", tmp_path / "other")
+    rows = pd.read_csv(table, dtype=str)
+    rows.loc[0, "PathName_DNA"] = "other"
+    rows.to_csv(table, index=False)
+    reading = Reading(planes="max")
+    assert check(str(table), reading=reading).by_code()["planes-apart"] == 1
+    with pytest.raises(InputError, match="all planes of a field in one folder"):
+        read_loaddata(table, reading=reading)
+
+
+def test_what_was_read_as_what_is_told(tmp_path):
+    table = planes(tmp_path)
+    rows = pd.read_csv(table, dtype=str)
+    rows.assign(PathName_DNA="D:/" + rows["PathName_DNA"]).to_csv(table, index=False)
+    report = check(str(table), reading=Reading(planes="max"))
+    assert report.by_code()["planes-taken"] == 1
+    assert any("'D:/' is read as" in one for one in report.problems if one.code == "paths-moved")
+
+
 @pytest.mark.parametrize("column", ["Metadata_Timepoint", "Metadata_T", "Metadata_TimepointID"])
 def test_time_points_are_no_sites(tmp_path, column):
     with pytest.raises(InputError, match="time points of a field are no sites") as error:
@@ -239,7 +258,9 @@ def test_incomplete_fields_are_left_out_and_listed(tmp_path):
     reading = Reading(incomplete="leave-out")
     report = check(str(table), reading=reading)
     said = [one for one in report.problems if one.code == "field-left-out"]
-    assert report.counts()["error"] == 0 and "4 of 12 fields" in said[0] and "P2 D04" in said[0]
+    assert report.counts()["error"] == 0 and any(
+        "4 of 12 fields" in one and "P2 D04" in one for one in said
+    )
     screen = open_screen(str(table), "", tmp_path, reading=reading)
     left = pd.read_csv(tmp_path / "left_out.csv")
     assert len(screen.table) == 8 and len(left) == 4 and set(left["channel"]) == {"DNA", "Actin"}

@@ -494,10 +494,9 @@ class Build:
         if screen not in SCREENS:
             given["screen"] = str(Path(screen).expanduser().resolve())
             if not Path(given["screen"]).is_file():
-                problems.append(
-                    f"SCREEN={screen}: there is no such file; known are {', '.join(SCREENS)} and "
-                    "the path of a table"
-                )
+                known = f"known are {', '.join(SCREENS)} and the path of a table"
+                what = "there is no such file" if Path(screen).suffix else known
+                problems.append(f"SCREEN={screen}: {what}")
         for name in ("platemap", "channels"):
             if name in given and screen in SCREENS:
                 problems.append(f"{name.upper()}={given[name]}: only with SCREEN=PATH.csv")

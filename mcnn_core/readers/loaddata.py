@@ -105,7 +105,7 @@ def _treatments(compounds: pd.Series, doses: pd.Series) -> pd.Series:
 # ----------------------------------------------------------------- lines and columns
 
 
-#: What begins the names of columns, in any case, with or without Image_ before it.
+#: What begins the names of columns, in any case, with or without ``Image_`` before it.
 PREFIX = re.compile(r"^(?:Image_)?(FileName|PathName|URL|Frame|Metadata)_", re.IGNORECASE)
 
 

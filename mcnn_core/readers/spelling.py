@@ -11,7 +11,7 @@ from mcnn_core.columns import is_dmso
 from mcnn_core.errors import Problem
 
 #: Spellings of every known column, in the order in which they are preferred. Compared by `key`: in
-#: any case, with or without Image_ and Metadata_ before it, whatever stands between its words.
+#: any case, with or without ``Image_`` and ``Metadata_`` before it, whatever stands between words.
 SPELLINGS = {
     column: text.split(", ")
     for column, text in {
