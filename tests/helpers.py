@@ -198,6 +198,7 @@ def small_repository(root: Path, first: str, second: str, intro: str, profiles: 
         "mcnn_core/machine/files",
         "mcnn_book/__init__",
         "mcnn_book/__main__",
+        "mcnn_book/command",
         "mcnn_book/workspace",
     ):
         shutil.copy(ROOT / f"{name}.py", root / f"{name}.py")

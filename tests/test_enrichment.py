@@ -497,7 +497,7 @@ def test_hostile_files(tmp_path, monkeypatch, read):
         read(tmp_path)
     monkeypatch.setattr(files, "MAX_TEXT", 100_000)
     path.write_bytes(gzip.compress(bytes(10**6)))
-    with pytest.raises(InputError, match="more than 100,000"):
+    with pytest.raises(InputError, match="at most 100,000"):
         read(path)
 
 

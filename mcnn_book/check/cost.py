@@ -123,7 +123,7 @@ class Workload:
     cores: int = 2  #: they share the fields in stages not in `ALONE`, without loss (assumed)
     training: int | None = None  #: fields that are trained on; all of them by default
     sites: int = 4  #: fields per well: as many fewer profiles are compared
-    network: str = "default"  #: in `mcnn_core.model.CONFIGS`, trained by the recipe of that kind
+    network: str = "default"  #: in ``mcnn_core.model.CONFIGS``, trained by the recipe of that kind
     bin: int | None = None  #: `mcnn_core.preprocessing.auto_bin` by default
 
     def __post_init__(self) -> None:
