@@ -160,12 +160,15 @@ def _answers(wells: pd.DataFrame) -> dict[str, Any]:
     """Return activity, consistency and accuracies of one plate's wells as numbers."""
     named = wells[wells["Metadata_control_type"] != "poscon"]
     active, treatments = activity(named), treatment_profiles(named)
+    treated = named[named["Metadata_control_type"] == "trt"]
+    places = treated.groupby("Metadata_Treatment")["Metadata_Well"].nunique()
     consistent = consistency(treatments)
     found = scores(nearest_neighbours(treatments))
     return {
         "wells": len(wells),
         "features": len(feature_columns(wells)),
-        "compounds": len(active),
+        "treatments": len(active),
+        "one_place": float((places == 1).mean()),
         "active": int(active["significant"].sum()),
         "mechanisms": len(consistent),
         "consistent": int(consistent["significant"].sum()),
@@ -309,13 +312,14 @@ def jumpmoa_numbers(table: pd.DataFrame) -> dict[str, Any]:
     """Return between what ends the acquisitions of the JUMP-MOA plate lie."""
     return {
         "n_acquisitions": len(table),
-        "jump_compounds": int(table["compounds"].max()),
+        "jump_compounds": int(table["treatments"].max()),
+        "jump_one_place": float(table["one_place"].max()),
         "jump_mechanisms": int(table["mechanisms"].max()),
         "jump_consistent": int(table["consistent"].max()),
         "jump": _ends(table["nsc"]),
         "jump_chance": float(table["chance"].mean()),
         "active": _ends(table["active"]),
-        "active_share": _ends(table["active"] / table["compounds"]),
+        "active_share": _ends(table["active"] / table["treatments"]),
     }
 
 
