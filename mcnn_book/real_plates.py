@@ -19,8 +19,8 @@ from mcnn_core.analysis.mechanisms import (
     scores,
     suspects,
 )
-from mcnn_core.analysis.position import correct_position, position_effects, position_map
-from mcnn_core.analysis.response import potencies
+from mcnn_core.analysis.position import correct_position, places, position_effects, position_map
+from mcnn_core.analysis.response import CAUTIONS, NO_FIT, potencies
 from mcnn_core.errors import InputError
 from mcnn_core.machine.files import read_json
 from mcnn_core.profiles import (
@@ -196,15 +196,18 @@ def jumpmoa(data: Path) -> pd.DataFrame:
 def lincs(data: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Return the potencies and the effects of place on a LINCS plate of one well per dose.
 
-    Potencies before and after the correction by place (`mcnn_core.analysis.position`), as
-    ``status`` and ``corrected``; the effects; and the map of places, rows and columns from 0.
+    Potencies before and after the correction by place (`mcnn_core.analysis.position`), and in how
+    many ``rows`` of the plate a compound lies; the effects; and the map of places, rows and columns
+    from 0.
     """
     frame, _ = read_features(_found(data, LINCS)[0])
     wells, _ = profile(frame, units_differ=True)
     corrected = correct_position(wells)
     before, after = (potencies(one).set_index("compound") for one in (wells, corrected))
     columns = ["ec50", "low", "high", "status", "caution"]
-    table = before[columns].join(after[columns].add_suffix(" corrected")).reset_index()
+    table = before[columns].join(after[columns].add_suffix(" corrected"))
+    rows = places(wells)["row"].groupby(wells["Metadata_Compound"]).nunique()
+    table = table.join(rows.rename("rows")).reset_index()
     shares = position_effects(corrected)[["share", "p_value"]].add_suffix(" corrected")
     effects = position_effects(wells).join(shares)
     return table, effects.reset_index(), position_map(wells)
@@ -219,7 +222,7 @@ def measured(data: Path) -> dict[str, list[dict[str, Any]]]:
     right = nearest["MoA"] == nearest["predicted"]
     by_mechanism = right.groupby(nearest["MoA"]).agg(["size", "sum"])
     by_compound = right.groupby(nearest["compound"]).agg(["size", "sum"])
-    potency, effects, places = lincs(data)
+    potency, effects, by_place = lincs(data)
     tables = {
         "grid": grid(wells),
         "ljosa": pd.DataFrame([_answers(closer)]),
@@ -232,7 +235,7 @@ def measured(data: Path) -> dict[str, list[dict[str, Any]]]:
         "jumpmoa": jumpmoa(data),
         "potency": potency,
         "effects": effects,
-        "places": places.stack().rename("distance").rename_axis(["row", "column"]).reset_index(),
+        "places": by_place.stack().rename("distance").rename_axis(["row", "column"]).reset_index(),
     }
     return {name: _plain(table) for name, table in tables.items()}
 
@@ -269,6 +272,7 @@ def grid_numbers(ways: pd.DataFrame) -> dict[str, Any]:
     gain = overall["whitened"] - overall["as they are"]
     whole = gain.index.get_level_values("scaling").str.endswith("of the screen")
     above = nsc["class_median"] > PAPER
+    widest = ways.loc[(ways["class_median"] - ways["overall"]).idxmax()]
     return {
         "n_ways": len(nsc),
         "n_above": int(above.sum()),
@@ -276,6 +280,7 @@ def grid_numbers(ways: pd.DataFrame) -> dict[str, Any]:
         "nsc": _ends(nsc["overall"]),
         "median": _ends(nsc["class_median"]),
         "nscb": _ends(nscb["overall"]),
+        "widest": widest[["protocol", "overall", "class_median"]],
         "whitened_screen": _ends(gain[whole]),
         "whitened_plate": _ends(gain[~whole]),
         "closer": nsc.loc[CLOSER, ["overall", "class_median"]].to_dict(),
@@ -295,6 +300,7 @@ def ljosa_numbers(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
         "right": {key: right[name] for key, name in PERFECT.items()},
         "perfect": ", ".join(perfect),
         "n_perfect": len(perfect),
+        "n_apart": int((tables["subgroups"]["silhouette"] > 0).sum()),
         "aurora": aurora[["within", "between", "silhouette"]],
         "colchicine": colchicine["predicted"],
         "neighbour": colchicine["neighbour"].replace(" | ", " ") + " µM",
@@ -327,13 +333,18 @@ def lincs_numbers(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
     """Return what place does to controls and potencies of the LINCS plate."""
     potency = tables["potency"]
     before, after = potency["status"] == "fit", potency["status corrected"] == "fit"
+    low = [int((potency[name] == NO_FIT["low"]).sum()) for name in ("status", "status corrected")]
+    cautions = potency["caution"].str.split("; ").explode().value_counts()
     effects = tables["effects"].query("wells == 'negative controls'").set_index("grouping")
     return {
         "lincs_compounds": len(potency),
         "fits_before": int(before.sum()),
         "fits_after": int(after.sum()),
         "fits_both": int((before & after).sum()),
-        "cautions": "; ".join(potency["caution"].unique()),
+        "below_before": low[0],
+        "below_after": low[1],
+        "in_one_row": int((potency["rows"] == 1).sum()),
+        "cautions": {name: int(cautions.get(text, 0)) for name, text in CAUTIONS.items()},
         "controls": effects.rename(columns={"by chance": "chance"})[
             ["n", "share", "chance", "p_value", "share corrected"]
         ],
