@@ -559,3 +559,13 @@ def test_numbers_of_marks_that_touch_do_not(ax):
     places = marks * ax.figure.get_size_inches() * 72 * 0.75 + shifts
     apart = np.linalg.norm(places[:, None] - places, axis=2)[np.triu_indices(4, 1)]
     assert apart.min() > 7
+
+
+def test_ways_above_the_mark_are_framed(ax):
+    ways = pd.DataFrame(
+        [("a", "all", way, share) for way, share in (("raw", 0.5), ("whitened", 0.9))],
+        columns=["scaling", "features", "whitening", "overall"],
+    )
+    figures.ways_heat(ax, ways, "overall", 0.88)
+    assert [patch.get_xy() for patch in ax.patches] == [(1, 0)]
+    assert [text.get_text() for text in ax.texts] == ["50", "90"]
