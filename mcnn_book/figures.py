@@ -685,10 +685,9 @@ def potency_intervals(ax: Axes, potency: pd.DataFrame, true: pd.Series | None = 
     fitted = rows[rows["status"] == "fit"]
     sound = fitted["caution"] == ""
     style = {"color": PALETTE[0], "markersize": 4, "linewidth": 1, "fmt": "o"}
-    label = "EC50, 95 % interval"
     for part, face, name in (
-        (fitted[sound], PALETTE[0], label),
-        (fitted[~sound], "white", f"{label}, not to be trusted"),
+        (fitted[sound], PALETTE[0], "EC50, 95 % interval"),
+        (fitted[~sound], "white", "EC50, interval not to be trusted"),
     ):
         if len(part):
             ends = part[["ec50", "low", "high"]]

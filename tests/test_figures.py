@@ -386,7 +386,7 @@ def test_potency_intervals_are_ranked_and_say_why_not(ax):
     ax.clear()
     doubtful = table["compound"].map({"a": CAUTIONS["place"]}).fillna("")
     figures.potency_intervals(ax, table.assign(caution=doubtful))
-    assert legend(ax) == ["EC50, 95 % interval", "EC50, 95 % interval, not to be trusted"]
+    assert legend(ax) == ["EC50, 95 % interval", "EC50, interval not to be trusted"]
     filled, opened = ax.containers
     assert filled.lines[0].get_xydata().tolist() == [[0.2, 2]]
     assert opened.lines[0].get_xydata().tolist() == [[3, 3]]
