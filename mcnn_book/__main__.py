@@ -371,6 +371,24 @@ def _study(parser: Parser) -> Callable[[argparse.Namespace], None]:
     return run
 
 
+def _real(parser: Parser) -> Callable[[argparse.Namespace], None]:
+    """Record what the chapter on real plates shows, from the tables in a folder."""
+    parser.add_argument("--data", type=Path, required=True, help="folder of the real tables")
+
+    def run(given: argparse.Namespace) -> None:
+        from mcnn_book.real_plates import RECORD, measured
+        from mcnn_book.workspace import find_root, provenance
+        from mcnn_core.machine.files import write_json
+
+        path = find_root() / "book" / "recorded" / RECORD
+        command = "python -m mcnn_book real --data DIR"
+        tables = measured(given.data.expanduser())
+        write_json(path, {"command": command, **provenance(), "tables": tables})
+        print(f"written to {path}")
+
+    return run
+
+
 def _clean(parser: Parser) -> Callable[[argparse.Namespace], None]:
     """Delete what was written to _build and _rerun; what others put there stays."""
 
@@ -391,6 +409,7 @@ COMMANDS = {
     "train": _train,
     "embed": _embed,
     "study": _study,
+    "real": _real,
     "clean": _clean,
 }
 

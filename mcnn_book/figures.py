@@ -10,6 +10,7 @@ fields of a screen, and intervals that are known beforehand (seaborn computes it
 """
 
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -667,13 +668,14 @@ def dose_effect(ax: Axes, dose: np.ndarray, effect: np.ndarray, fitted: pd.Serie
         ax.axvline(fitted["ec50"], color=PALETTE[4], linestyle=":", label="EC50")
         ax.axvspan(fitted["low"], fitted["high"], color=PALETTE[4], alpha=0.15, linewidth=0)
     _log_axis(ax, "concentration (µM)").set(ylabel="effect")
-    ax.set_title(f"{short(fitted['compound'])}:\n{fitted['status']}", fontsize=9)
+    reasons = "; ".join(filter(None, [fitted["status"], fitted["caution"]]))
+    ax.set_title(f"{short(fitted['compound'])}:\n{textwrap.fill(reasons, 34)}", fontsize=9)
     ax.legend(fontsize=7, borderpad=1)  # off the wells, as it has marks like theirs
     return ax
 
 
 def potency_intervals(ax: Axes, potency: pd.DataFrame, true: pd.Series | None = None) -> Axes:
-    """Draw the EC50 of every compound with its interval.
+    """Draw the EC50 of every compound with its interval; open marks have a caution.
 
     `true` (indexed by compound) adds the planted values as crosses.
     """
@@ -681,8 +683,15 @@ def potency_intervals(ax: Axes, potency: pd.DataFrame, true: pd.Series | None = 
         return not_available(ax)
     rows = potency.sort_values(["ec50", "compound"], na_position="first", ignore_index=True)
     fitted = rows[rows["status"] == "fit"]
-    style = {"color": PALETTE[0], "markersize": 4, "linewidth": 1, "label": "EC50, 95 % interval"}
-    _intervals(ax, fitted.index, fitted[["ec50", "low", "high"]], fmt="o", **style)
+    sound = fitted["caution"] == ""
+    style = {"color": PALETTE[0], "markersize": 4, "linewidth": 1, "fmt": "o"}
+    for part, face, name in (
+        (fitted[sound], PALETTE[0], "EC50, 95 % interval"),
+        (fitted[~sound], "white", "EC50, interval not to be trusted"),
+    ):
+        if len(part):
+            ends = part[["ec50", "low", "high"]]
+            _intervals(ax, part.index, ends, markerfacecolor=face, label=name, **style)
     if true is not None:
         known = rows["compound"].map(true)
         ax.plot(known, rows.index, "x", color=PALETTE[4], markersize=5, label="planted EC50")
@@ -690,6 +699,28 @@ def potency_intervals(ax: Axes, potency: pd.DataFrame, true: pd.Series | None = 
     for row, status in rows.loc[rows["status"] != "fit", "status"].items():
         ax.text(1.01, row, status, fontsize=6, color="0.35", **beside)
     _log_axis(ax, "EC50 (µM)").set(ylim=(-1, len(rows)))
+    ax.set_yticks(range(len(rows)), rows["compound"].map(short), fontsize=7)
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(**ABOVE)
+    return ax
+
+
+def corrected_potencies(ax: Axes, potency: pd.DataFrame) -> Axes:
+    """Draw the EC50s of a screen before and after a correction by place, one line per compound.
+
+    `potency` is what `mcnn_book.real_plates.lincs` returned first; compounds without an EC50 before
+    and after are left out.
+    """
+    rows = potency.dropna(subset=["ec50", "ec50 corrected"], how="all")
+    rows = rows.sort_values(["ec50", "ec50 corrected"], ignore_index=True)
+    for shift, after, colour, label in (
+        (0.15, "", PALETTE[0], "as they are"),
+        (-0.15, " corrected", PALETTE[4], "corrected by place"),
+    ):
+        part = rows[[f"{name}{after}" for name in ("ec50", "low", "high")]].dropna()
+        style = {"color": colour, "markersize": 4, "linewidth": 1, "label": label}
+        _intervals(ax, part.index + shift, part, fmt="o", **style)
+    _log_axis(ax, "EC50 (µM), with its interval").set(ylim=(-1, len(rows)))
     ax.set_yticks(range(len(rows)), rows["compound"].map(short), fontsize=7)
     ax.legend(**ABOVE)
     return ax
@@ -886,4 +917,25 @@ def place_map(ax: Axes, table: pd.DataFrame, title: str) -> Axes:
     columns = np.arange(table.shape[1])[every[1]]
     ax.set_xticks(columns + 0.5, table.columns[columns] + 1, fontsize=6)
     ax.set(title=title, xlabel="column", ylabel="row")
+    return ax
+
+
+def ways_heat(ax: Axes, ways: pd.DataFrame, column: str, mark: float) -> Axes:
+    """Show a share (0 to 1) for every way of normalising, and mark those above `mark`.
+
+    `ways` is what `mcnn_book.real_plates.grid` returned, of one protocol. `mark` is a line on the
+    colour bar, and cells above it are framed.
+    """
+    names = ["features", "whitening"]
+    table = ways.pivot_table(index="scaling", columns=names, values=column, sort=False) * 100
+    style: dict[str, Any] = {"annot": True, "fmt": ".0f", "annot_kws": SMALL}
+    _heat(ax, table, "right mechanism (%)", square=False, vmin=35, vmax=100, **style)
+    for row, at in zip(*np.nonzero(table.to_numpy() > mark * 100), strict=True):
+        ax.add_patch(Rectangle((at, row), 1, 1, fill=False, edgecolor=PALETTE[3], linewidth=2))
+    ax.figure.axes[-1].axhline(mark * 100, color=PALETTE[3], linewidth=2)  # the colour bar
+    titles = [f"{features},\n{whitening}" for features, whitening in table.columns]
+    slanted: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    ax.set_xticks(np.arange(len(titles)) + 0.5, titles, fontsize=7, **slanted)
+    ax.set_yticks(np.arange(len(table)) + 0.5, table.index, fontsize=7, rotation=0)
+    ax.set(xlabel="", ylabel="")
     return ax

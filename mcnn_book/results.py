@@ -180,11 +180,12 @@ def unannotated_tops(wells: pd.DataFrame, like: pd.DataFrame, most: int = 40) ->
 
 
 def potency_summary(potency: pd.DataFrame) -> dict[str, int]:
-    """Count compounds, those with an EC50, and those without a response."""
+    """Count compounds, those with an EC50 (and a caution), and those without a response."""
     status = potency["status"]
     return {
         "n_compounds": len(potency),
         "n_fit": int((status == "fit").sum()),
+        "n_caution": int((potency["caution"] != "")[status == "fit"].sum()),
         "n_flat": int((status == NO_FIT["flat"]).sum()),
     }
 

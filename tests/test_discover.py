@@ -42,6 +42,7 @@ MECHANISM = {"a1": "A", "a2": "A", "b1": "B", "b2": "B"}
 DESCRIBED = ["treatment", "plate", "well", "compound", "concentration", "MoA", "control"]
 CURVES = ["compound", "concentration", "mechanism", "median", "mad", "n", "annotated"]
 POTENCY = ["compound", "ec50", "low", "high", "status", "hill", "bottom", "top"]
+POTENCY += ["caution"]
 FEATURES = 8
 KINDS = [
     "annotated in part",
@@ -171,7 +172,12 @@ def test_what_a_screen_cannot_answer_has_no_rows(kind, tmp_path):
     )
     assert (novel_sheet(wells, tables["novel"]) == ([], [])) == (not tables["novel"]["novel"].any())
     assert (suspect_sheet(wells, tables["suspects"]) == ([], [])) == tables["suspects"].empty
-    assert set(potency_summary(tables["potency"])) == {"n_compounds", "n_fit", "n_flat"}
+    assert set(potency_summary(tables["potency"])) == {
+        "n_compounds",
+        "n_fit",
+        "n_caution",
+        "n_flat",
+    }
     write_table(tmp_path / "similarity.csv", tables["similarity"])
     again = similarity_columns(pd.read_csv(tmp_path / "similarity.csv", keep_default_na=False))
     np.testing.assert_allclose(again, similarities(wells))
@@ -183,7 +189,12 @@ def test_what_was_planted_is_found(screen):
     assert (potency.drop("weak")["status"] == "fit").all() and potency.loc[
         "weak", "status"
     ] == NO_FIT["flat"]
-    assert potency_summary(tables["potency"]) == {"n_compounds": 6, "n_fit": 5, "n_flat": 1}
+    assert potency_summary(tables["potency"]) == {
+        "n_compounds": 6,
+        "n_fit": 5,
+        "n_caution": 0,
+        "n_flat": 1,
+    }
     assert set(tables["novel"].loc[tables["novel"]["novel"], "treatment"]) >= {
         f"new | {dose}" for dose in ("0.1", "0.3", "1", "3")
     }

@@ -12,7 +12,7 @@ import pytest
 from mcnn_book import figures
 from mcnn_core.analysis.distances import cosine_distances
 from mcnn_core.analysis.novelty import COLUMNS
-from mcnn_core.analysis.response import NO_FIT, hill
+from mcnn_core.analysis.response import CAUTIONS, NO_FIT, hill
 from mcnn_core.screen import CONTROL
 
 GENERATOR = np.random.default_rng(0)
@@ -321,9 +321,11 @@ def test_dose_effect_draws_a_curve_where_there_is_one(ax, status):
             "hill": 1.5,
             "bottom": 0.1,
             "top": 3.0,
+            "caution": "",
         }
     )
-    fitted = fitted if status == "fit" else fitted.where(fitted.index.isin(["compound", "status"]))
+    named = fitted.index.isin(["compound", "status", "caution"])
+    fitted = fitted if status == "fit" else fitted.where(named)
     figures.dose_effect(ax, dose, np.arange(6.0), fitted)
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_xscale(), ax.get_title()) == (
         "concentration (µM)",
@@ -359,6 +361,7 @@ def test_potency_intervals_are_ranked_and_say_why_not(ax):
             "low": [1.0, np.nan, 0.1, np.nan],
             "high": [5.0, np.nan, 0.6, np.nan],
             "status": ["fit", NO_FIT["flat"], "fit", NO_FIT["high"]],
+            "caution": "",
         }
     )
     figures.potency_intervals(ax, table)
@@ -380,6 +383,14 @@ def test_potency_intervals_are_ranked_and_say_why_not(ax):
     ax.clear()
     figures.potency_intervals(ax, table[table["status"] != "fit"])
     assert texts(ax) == [NO_FIT["flat"], NO_FIT["high"]]
+    ax.clear()
+    doubtful = table["compound"].map({"a": CAUTIONS["place"]}).fillna("")
+    figures.potency_intervals(ax, table.assign(caution=doubtful))
+    assert legend(ax) == ["EC50, 95 % interval", "EC50, interval not to be trusted"]
+    filled, opened = ax.containers
+    assert filled.lines[0].get_xydata().tolist() == [[0.2, 2]]
+    assert opened.lines[0].get_xydata().tolist() == [[3, 3]]
+    assert opened.lines[0].get_markerfacecolor() == "white"
 
 
 def test_ordered_matrix_frames_clusters_of_two_or_more(ax):
@@ -548,3 +559,13 @@ def test_numbers_of_marks_that_touch_do_not(ax):
     places = marks * ax.figure.get_size_inches() * 72 * 0.75 + shifts
     apart = np.linalg.norm(places[:, None] - places, axis=2)[np.triu_indices(4, 1)]
     assert apart.min() > 7
+
+
+def test_ways_above_the_mark_are_framed(ax):
+    ways = pd.DataFrame(
+        [("a", "all", way, share) for way, share in (("raw", 0.5), ("whitened", 0.9))],
+        columns=["scaling", "features", "whitening", "overall"],
+    )
+    figures.ways_heat(ax, ways, "overall", 0.88)
+    assert [patch.get_xy() for patch in ax.patches] == [(1, 0)]
+    assert [text.get_text() for text in ax.texts] == ["50", "90"]

@@ -81,6 +81,8 @@ PARAMETERS = {
     "18_scale": ["out", "cores", "core_hour", "gb_month", "months", "memory", "training_epochs"],
     "19_summary": ["out", "screen", "data"],
     "20_gene_summary": ["out", "data"],
+    "21_features": ["out", "features", "screen"],
+    "22_real_plates": ["out", "data"],
 }
 
 

@@ -12,6 +12,7 @@ from scipy.stats import f as f_distribution
 from scipy.stats import median_abs_deviation
 
 from mcnn_core.analysis.response import (
+    CAUTIONS,
     CHOICES,
     HILLS,
     NO_FIT,
@@ -424,3 +425,19 @@ def test_two_doses_are_too_few(screen):
         (screen["Metadata_Concentration"] == 0) | screen["Metadata_Concentration"].isin(DOSES[-2:])
     ]
     assert set(potency(few)["status"]) == {NO_FIT["few"]}
+
+
+@pytest.mark.parametrize(("gradient", "single"), [(0, False), (0, True), (3, True), (3, False)])
+def test_a_caution_where_an_interval_cannot_be_trusted(gradient, single):
+    doses = np.repeat(DOSES[:6], 1 if single else 2)
+    rows = [("P1", "DMSO", 0.0, "", "negcon")] * 16
+    rows += [("P1", name, dose, "", "trt") for name in ("a", "b") for dose in doses]
+    wells = well_table(rows, np.random.default_rng(0).normal(size=(len(rows), 5)))
+    place = np.arange(len(wells))
+    wells["Metadata_Well"] = [f"{'ABCD'[i % 4]}{i // 4 + 1:02d}" for i in place]
+    first = feature_columns(wells)[0]
+    wells[first] += gradient * (place % 4)
+    expected = [CAUTIONS["single"]] * single + [CAUTIONS["place"]] * (gradient > 0)
+    found = potency(wells)
+    assert set(found["caution"]) == {"; ".join(expected)} and len(found) == 2
+    assert set(found["status"]) <= {"fit", *NO_FIT.values()}

@@ -14,6 +14,7 @@ from scipy.stats import f as f_distribution
 
 from mcnn_core.analysis.clusters import described
 from mcnn_core.analysis.distances import cosine_distances, similarity
+from mcnn_core.analysis.position import position_effects
 from mcnn_core.errors import InputError
 from mcnn_core.profiles import centre, feature_matrix, has_controls
 from mcnn_core.screen import CONTROL, row_names
@@ -28,6 +29,7 @@ STEP = 0.02  #: of the EC50s tried, log10 units
 MARGIN = 1.0  #: how far beyond the tested doses an EC50 is looked for, log10 units
 LEVEL = 0.95  #: of the interval
 SIGNIFICANCE = 0.001  #: of the test whether there is a response at all
+PLACE = 0.01  #: significance of the test whether negative controls differ with their place
 
 NO_FIT = {
     "flat": "no fit: no response",
@@ -36,6 +38,8 @@ NO_FIT = {
     "high": "no fit: EC50 may lie above the tested doses",
     "open": "no fit: EC50 may lie anywhere",
 }
+#: Why neither an EC50 nor its interval can be trusted.
+CAUTIONS = {"single": "one well per dose", "place": "controls differ with their place"}
 PARAMETERS = ["ec50", "low", "high", "hill", "bottom", "top"]
 
 
@@ -219,16 +223,37 @@ def effects(wells: pd.DataFrame, compound: str) -> tuple[np.ndarray, np.ndarray]
     return dose, np.array(response)
 
 
+def _controls_differ(wells: pd.DataFrame) -> bool:
+    """Whether rows or columns of plates tell the negative controls of a screen apart."""
+    control = wells[wells["Metadata_control_type"] == "negcon"]
+    tests = position_effects(control)["p_value"]
+    return bool((tests[tests.index.isin(["row", "column"], level="grouping")] < PLACE).any())
+
+
 def potency(wells: pd.DataFrame) -> pd.DataFrame:
     """Fit the EC50 of every compound of a screen.
 
-    Every plate of a compound needs negative controls. Returns ``potency.csv``: one row per
-    compound, sorted, ``compound`` and what `fit` returned. Nothing in it depends on
-    ``Metadata_MoA``.
+    Every plate of a compound needs negative controls. Nothing here depends on ``Metadata_MoA``.
+
+    Returns
+    -------
+    DataFrame
+        ``potency.csv``: one row per compound, sorted, ``compound``, what `fit` returned, and
+        ``caution``: texts of `CAUTIONS` joined by "; ", or "". The interval of a fit rests on how
+        wells of one dose differ, and on untreated wells being alike: where every dose has one well,
+        or where the screen's negative controls differ with their row or column
+        (`mcnn_core.analysis.position.position_effects`, p below `PLACE`), a difference of place
+        passes for a response.
     """
-    compounds = sorted(wells.loc[_dosed(wells), "Metadata_Compound"].unique())
-    rows = [{"compound": compound, **fit(*effects(wells, compound))} for compound in compounds]
-    return pd.DataFrame(rows, columns=["compound", *PARAMETERS[:3], "status", *PARAMETERS[3:]])
+    dosed, rows = wells[_dosed(wells)], []
+    differ = len(dosed) > 0 and _controls_differ(wells)
+    for compound, part in dosed.groupby("Metadata_Compound"):
+        single = part["Metadata_Concentration"].is_unique
+        reasons = [CAUTIONS["single"]] * single + [CAUTIONS["place"]] * differ
+        found = fit(*effects(wells, str(compound)))
+        rows.append({"compound": compound, **found, "caution": "; ".join(reasons)})
+    columns = ["compound", *PARAMETERS[:3], "status", *PARAMETERS[3:], "caution"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def potencies(wells: pd.DataFrame) -> pd.DataFrame:
