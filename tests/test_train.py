@@ -20,7 +20,7 @@ from mcnn_book.training import augmented, make_way
 from mcnn_core import model, training
 from mcnn_core.errors import InputError, MissingStageError
 from mcnn_core.machine import checkpoint, files
-from mcnn_core.model import CONFIGS, NetworkConfig, read_yaml
+from mcnn_core.model import CONFIGS, MCNN, NetworkConfig, read_yaml
 from mcnn_core.preprocessing import preprocess
 from mcnn_core.readers.loaddata import read_loaddata
 from mcnn_core.surrogate import surrogate_classes
@@ -381,6 +381,26 @@ def test_grey_constants_are_those_of_the_training_fields():
     assert not model.training and same(
         model.state_dict(), untrained_model(*toy()[:1], labels, TINY).state_dict()
     )
+
+
+def test_weights_are_xaviers_unless_they_are_to_be_scaled(tmp_path):
+    store, labels = toy()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        plain = MCNN(TINY, 4, 2, 16, 16).state_dict()
+    default = untrained_model(store, labels, TINY, 3)
+    assert RECIPES["default"].initialisation == "xavier" and RECIPES["default"].warm_up == 0
+    assert all(torch.equal(plain[key], weight) for key, weight in default.named_parameters())
+
+    network = replace(CONFIGS["published"], scales=(4, 4))
+    fresh = untrained_model(store, labels, network, 3, "scaled")
+    scores = fresh(fresh.standardise(store.pixels)).detach()
+    assert (
+        scores.std(0).mean() == pytest.approx(0.1, rel=1e-3) and scores.mean(0).abs().max() < 1e-5
+    )
+    recipe = replace(RECIPES["published"], batch=4, max_steps=1, learning_rate=1e-30, seed=3)
+    train(store, labels, network, recipe, tmp_path, progress=False)
+    assert torch.equal(load_model(tmp_path).classifier.weight, fresh.classifier.weight)
 
 
 def test_wrong_recipes_and_labels_are_refused(tmp_path):
