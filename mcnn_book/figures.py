@@ -325,6 +325,17 @@ def loss_curves(ax: Axes, history: pd.DataFrame, classes: int | None = None) -> 
     return ax
 
 
+def by_layer(ax: Axes, table: pd.DataFrame, column: str, label: str, log: bool = False) -> Axes:
+    """Draw a column of `mcnn_book.training.first_steps` over the layers, averaged over scales."""
+    style = {"hue": "initialisation", "style": "moment", "palette": PALETTE[:2], "errorbar": None}
+    sns.lineplot(
+        table, x="layer", y=column, markers=["o", "s"], dashes=["", (2, 2)], ax=ax, **style
+    )
+    ax.set(xlabel="", ylabel=label, yscale="log" if log else "linear")
+    ax.tick_params(axis="x", rotation=60)
+    return ax
+
+
 def scree(ax: Axes, explained: np.ndarray) -> Axes:
     """Draw the cumulative variance that the principal components explain."""
     share = np.cumsum(explained) * 100

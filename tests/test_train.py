@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as save_tensors
 
 from mcnn_book.__main__ import main
-from mcnn_book.training import augmented, make_way
+from mcnn_book.training import augmented, first_steps, make_way
 from mcnn_core import model, training
 from mcnn_core.errors import InputError, MissingStageError
 from mcnn_core.machine import checkpoint, files
@@ -608,3 +608,19 @@ def test_command_line_trains_what_the_chapters_left(tmp_path, capsys):
     main(["train", "--out", str(tmp_path), "--epochs", "1", "--batch", "4"])  # finished: at once
     with pytest.raises(SystemExit, match="belongs to another training"):
         main(["train", "--out", str(tmp_path), "--epochs", "2", "--batch", "4"])
+
+
+def test_first_steps_measure_every_layer_of_both_initialisations():
+    store, labels = toy()
+    network = replace(CONFIGS["published"], scales=(4, 4), fusion=8, hidden=16)
+    recipe = replace(RECIPES["published"], batch=6)
+    table = first_steps(store.pixels, labels, network, recipe, 2)
+    assert len(table) == 2 * 2 * (2 * 3 + 3) and table["gradient"].gt(0).all()
+    start = table[table["moment"] == "at the start"].set_index("initialisation")
+    assert start.loc["scaled", "spread"].iloc[:-1].to_numpy() == pytest.approx(1, abs=0.05)
+    assert (start.loc["xavier", "spread"] < 0.95).all()
+    assert (start.loc["scaled", "silent"].iloc[:-1] == 0).all()
+    scores = table["layer"] == "scores"
+    assert table.loc[scores, "silent"].isna().all() and scores.sum() == 4
+    after = table[table["moment"] == "after 2 steps"].set_index("initialisation")
+    assert (after["spread"] != start["spread"]).all()
