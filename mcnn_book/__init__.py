@@ -13,6 +13,7 @@ PUBLIC: dict[str, str] = {
     "provenance": "workspace",
     "augmented": "training",
     "make_way": "training",
+    "first_steps": "training",
     "to_anndata": "interchange",
 }
 #: The modules that it offers.

@@ -326,6 +326,32 @@ def loss_curves(ax: Axes, history: pd.DataFrame, classes: int | None = None) -> 
     return ax
 
 
+def by_layer(ax: Axes, table: pd.DataFrame, column: str, label: str, log: bool = False) -> Axes:
+    """Draw a column of `mcnn_book.training.first_steps` over the layers, averaged over scales."""
+    names, style = table["layer"].unique(), {"markers": ["o", "s"], "dashes": ["", (2, 2)]}
+    places = table.assign(layer=table["layer"].map({name: n for n, name in enumerate(names)}))
+    sns.lineplot(
+        places,
+        x="layer",
+        y=column,
+        hue="initialisation",
+        style="moment",
+        palette=PALETTE[:2],
+        errorbar=None,
+        ax=ax,
+        **style,
+    )
+    ax.set(xlabel="", ylabel=label)
+    ax.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
+    if log:
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set(major_formatter="{x:g}", minor_formatter=NullFormatter())
+    else:
+        ax.set_ylim(0, None)
+    return ax
+
+
 def scree(ax: Axes, explained: np.ndarray) -> Axes:
     """Draw the cumulative variance that the principal components explain."""
     share = np.cumsum(explained) * 100

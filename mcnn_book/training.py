@@ -1,16 +1,23 @@
-"""What a book needs around training: views to show, and room for a network of other settings."""
+"""What a book needs around training: views and layers to show, and room for another network."""
 
+import math
 import sys
+from collections import deque
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.nn import functional as F
 
 from mcnn_core.errors import InputError
 from mcnn_core.machine import checkpoint
-from mcnn_core.machine.device import device
+from mcnn_core.machine.device import device, reproducible
 from mcnn_core.machine.fields import Fields
 from mcnn_core.machine.files import refuse_foreign
 from mcnn_core.model import CONFIGS, MCNN, NetworkConfig, multiple_of
@@ -18,10 +25,12 @@ from mcnn_core.training import (
     KIND,
     RECIPES,
     Recipe,
+    Trainer,
     augment,
     crop_size,
     draw,
     identity,
+    optimiser_for,
     untrained_model,
 )
 
@@ -99,3 +108,63 @@ def _parameters(saved: dict[str, str], wanted: dict[str, str], model: MCNN, reci
                     chosen = {"network": network, "recipe": name, **free}
                     return " ".join(f"{key}={value or 0}" for key, value in chosen.items())
     return ""
+
+
+def layer_health(model: MCNN, x: torch.Tensor, classes: torch.Tensor) -> pd.DataFrame:
+    """Measure what every layer makes of standardised fields (n, C, H, W) of known classes (n,).
+
+    Columns: layer; spread, the standard deviation of a unit's answers before its ReLU, averaged
+    over units; silent, the share of units that answer no field with more than 0 (none of the
+    scores); gradient, the norm of the loss's gradient over that of the weights.
+    """
+    layers: list[tuple[str, Any]] = []
+    for scale in model.scales:
+        convolutions = [layer for layer in scale.children() if isinstance(layer, nn.Conv2d)]
+        layers += zip(("first 5 x 5", "second 5 x 5", "third 5 x 5"), convolutions, strict=True)
+    layers += [("1 x 1", model.fusion[0]), ("hidden units", model.features[0])]
+    layers += [("scores", model.classifier)]
+    answers: list[dict[str, float]] = []
+
+    def look(layer: nn.Module, _: Any, y: torch.Tensor) -> None:
+        units = y.detach().transpose(0, 1).flatten(1)
+        silent = (units.max(1).values <= 0).float().mean().item()
+        silent = math.nan if layer is model.classifier else silent
+        answers.append({"spread": units.std(1).mean().item(), "silent": silent})
+
+    hooks = [layer.register_forward_hook(look) for _, layer in layers]
+    loss = F.cross_entropy(model.eval()(x), classes)
+    gradients = torch.autograd.grad(loss, [layer.weight for _, layer in layers])
+    for hook in hooks:
+        hook.remove()
+    table = pd.DataFrame(answers, [name for name, _ in layers]).rename_axis("layer").reset_index()
+    sizes = [
+        (slope.norm() / layer.weight.norm()).item()
+        for slope, (_, layer) in zip(gradients, layers, strict=True)
+    ]
+    return table.assign(gradient=sizes)
+
+
+def first_steps(
+    fields: np.ndarray, classes: np.ndarray, network: NetworkConfig, recipe: Recipe, steps: int
+) -> pd.DataFrame:
+    """Compare `layer_health` at the start and after some steps, for each initialisation.
+
+    Takes fields (n, H, W, C) of classes (n,); up to 64 of them are looked at. All else is equal,
+    and the rate is the recipe's from the first step. Adds the columns initialisation and moment.
+    """
+    recipe, found = replace(recipe, warm_up=0, precision="float32"), []
+    shown = np.linspace(0, len(fields) - 1, min(64, len(fields))).astype(int)
+    for initialisation in ("xavier", "scaled"):
+        store = SimpleNamespace(pixels=fields)
+        model = untrained_model(store, classes, network, recipe.seed, initialisation).to(device())
+        x, y = model.standardise(fields[shown]), torch.from_numpy(classes[shown]).to(device())
+        found.append(layer_health(model, x, y).assign(moment="at the start"))
+        trainer = Trainer(
+            model.train(), optimiser_for(model, recipe), Fields(fields), classes, recipe
+        )
+        with reproducible(recipe.seed, 0) as rng:
+            batches = [rng.choice(len(fields), recipe.batch) for _ in range(steps)]
+            deque(trainer.steps(batches, [recipe.learning_rate] * steps, rng), maxlen=0)
+        found.append(layer_health(model, x, y).assign(moment=f"after {steps} steps"))
+        found[-2:] = [table.assign(initialisation=initialisation) for table in found[-2:]]
+    return pd.concat(found, ignore_index=True)

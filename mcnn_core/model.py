@@ -40,7 +40,7 @@ class NetworkConfig:
     #: average over positions (fields of any size); else max-pool by 2 and flatten (one size)
     average: bool = False
     #: share of hidden units silenced in training [ours: the paper gives no rate]
-    dropout: float = 0.5
+    dropout: float = 0.1
 
 
 _DEFAULT = NetworkConfig(
@@ -105,7 +105,7 @@ class MCNN(nn.Module):
         # training.
         self.register_buffer("grey_mean", torch.full((channels, 1, 1), 127.5))
         self.register_buffer("grey_std", torch.full((channels, 1, 1), 127.5))
-        # [ours] Caffe's Xavier; He's killed most units of the published network.
+        # [ours] Caffe's Xavier; `scale_weights` can fit it to what each layer sees.
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -204,6 +204,35 @@ def _halve(x: torch.Tensor) -> torch.Tensor:
 
 def _activation(config: NetworkConfig, norm: nn.Module) -> list[nn.Module]:
     return [norm, nn.ReLU(inplace=True)] if config.norm else [nn.ReLU(inplace=True)]
+
+
+@torch.no_grad()
+def scale_weights(model: MCNN, x: torch.Tensor) -> None:
+    """Scale the weights so that every unit answers some fields with mean 0 and spread 1.
+
+    After Krähenbühl et al. 2016 and Mishkin & Matas 2016, in one pass: each layer is fitted to what
+    the layers before it, fitted already, make of standardised fields (n, C, H, W). The scores get a
+    spread of 0.1 [ours], so that training begins close to an even guess. A layer without biases,
+    which normalisation follows, keeps its means; a unit whose answers differ by rounding alone
+    keeps its weights.
+    """
+
+    def fit(layer: nn.Conv2d | nn.Linear, _: Any, y: torch.Tensor) -> torch.Tensor:
+        units, goal = y.transpose(0, 1).flatten(1), 0.1 if layer is model.classifier else 1.0
+        mean = units.mean(1) if layer.bias is not None else torch.zeros(len(units))
+        std = units.std(1)
+        std = torch.where(std > 1e-5 * units.abs().max(), std / goal, 1.0)
+        each = (-1, *[1] * (y.ndim - 2))
+        layer.weight.div_(std.view(*each, 1))
+        if layer.bias is not None:
+            layer.bias.copy_(-mean / std)
+        return (y - mean.view(each)) / std.view(each)
+
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    hooks = [layer.register_forward_hook(fit) for layer in layers]
+    model(x)
+    for hook in hooks:
+        hook.remove()
 
 
 def digest(model: MCNN) -> str:

@@ -30,7 +30,15 @@ from mcnn_core.machine.device import ahead, bfloat16, device, reproducible
 from mcnn_core.machine.fields import Fields
 from mcnn_core.machine.files import claim, exclusive, in_build, write_table
 from mcnn_core.machine.parallel import Team, team
-from mcnn_core.model import MCNN, NetworkConfig, by_rows, digest, read_yaml, write_yaml
+from mcnn_core.model import (
+    MCNN,
+    NetworkConfig,
+    by_rows,
+    digest,
+    read_yaml,
+    scale_weights,
+    write_yaml,
+)
 from mcnn_core.surrogate import BalancedBatches, training_fields
 
 KIND = "trained network"  #: what the marker of the folder says (`mcnn_core.machine.files.claim`)
@@ -52,6 +60,9 @@ class Recipe:
     #: factor of the squared L2 norm, as Caffe's (the paper prints the norm unsquared)
     weight_decay: float = 5e-4
     clip: float = 5.0  #: largest norm of the gradient
+    #: of the weights: "xavier", or "scaled", which then fits each layer to what it sees
+    initialisation: str = "xavier"
+    warm_up: int = 0  #: first steps, over which the rate of "steps" grows in proportion
     #: part of each side shown in training, at random places; features see the full field
     crop: float = 1.0
     #: flip along each axis, and transpose if square: so all right-angle rotations that fit occur
@@ -70,6 +81,7 @@ class Recipe:
             "optimiser": ("sgd", "adamw"),
             "schedule": ("steps", "one-cycle"),
             "precision": ("auto", "float32", "bfloat16"),
+            "initialisation": ("xavier", "scaled"),
         }
         problems = [
             f"{key}: expected one of {', '.join(values)}, got {getattr(self, key)!r}"
@@ -88,9 +100,17 @@ class Recipe:
 
 
 RECIPES = {
-    # [ours] rate, momentum, decay, batch, clip, the factor of 0.1 per 9 epochs, and flips as
-    # augmentation.
-    "published": Recipe(epochs=27, batch=16, optimiser="sgd", learning_rate=5e-3, schedule="steps"),
+    # [ours] initialisation, rate and its warm-up, momentum, decay, batch, clip, the factor of 0.1
+    # per 9 epochs, and flips as augmentation.
+    "published": Recipe(
+        epochs=27,
+        batch=16,
+        optimiser="sgd",
+        learning_rate=1e-2,
+        schedule="steps",
+        initialisation="scaled",
+        warm_up=300,
+    ),
     "default": Recipe(
         epochs=120,
         batch=32,
@@ -108,7 +128,8 @@ RECIPES = {
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     """Return the rate of a step, counted from 0: a function of the step alone, never saved."""
     if recipe.schedule == "steps":
-        return recipe.learning_rate * 0.1 ** (step // steps_per_epoch // 9)
+        highest = recipe.learning_rate * min(1, (step + 1) / max(1, recipe.warm_up))
+        return highest * 0.1 ** (step // steps_per_epoch // 9)
     last, lowest = total_steps(recipe, steps_per_epoch) - 1, recipe.learning_rate / 25
     warm = 0.2 * (last + 1) - 1
     start, end, part = (
@@ -346,7 +367,7 @@ def _begun(
 ) -> tuple[MCNN, torch.optim.Optimizer, dict[str, Any]]:
     """Return network, optimiser and state as the newest checkpoint left them, or at the start."""
     config = network.config if isinstance(network, MCNN) else network
-    model = untrained_model(store, labels, config, recipe.seed)
+    model = untrained_model(store, labels, config, recipe.seed, recipe.initialisation)
     wanted = identity(store, labels, model, recipe)
     if isinstance(network, MCNN):
         _begin_with(model, network)
@@ -399,7 +420,13 @@ def _epoch(
     )
 
 
-def untrained_model(store: Any, labels: np.ndarray, network: NetworkConfig, seed: int = 0) -> MCNN:
+def untrained_model(
+    store: Any,
+    labels: np.ndarray,
+    network: NetworkConfig,
+    seed: int = 0,
+    initialisation: str = "xavier",
+) -> MCNN:
     """Return the network of random weights that training begins with, in eval mode."""
     _, height, width, channels = store.pixels.shape
     with torch.random.fork_rng(devices=[]):
@@ -414,7 +441,11 @@ def untrained_model(store: Any, labels: np.ndarray, network: NetworkConfig, seed
     std = np.sqrt(square - mean**2)
     model.grey_mean.copy_(torch.from_numpy(mean)[:, None, None])
     model.grey_std.copy_(torch.from_numpy(np.where(std > 0, std, 1.0))[:, None, None])
-    return model.eval()
+    model.eval()
+    if initialisation == "scaled":
+        some = rows[np.linspace(0, len(rows) - 1, min(32, len(rows))).astype(int)]
+        scale_weights(model, model.standardise(store.pixels[some]))
+    return model
 
 
 def _begin_with(model: MCNN, start: MCNN) -> None:

@@ -37,9 +37,11 @@ def test_rates():
         optimiser.step()
         if step < 69:
             scheduler.step()
-    recipe = RECIPES["published"]
+    recipe = replace(RECIPES["published"], warm_up=20)
     rates = [learning_rate(recipe, step, 4) / recipe.learning_rate for step in range(27 * 4)]
-    np.testing.assert_allclose(rates, np.repeat([1, 0.1, 0.01], 36))
+    np.testing.assert_allclose(rates[:20], np.arange(1, 21) / 20)
+    np.testing.assert_allclose(rates[20:], np.repeat([1, 0.1, 0.01], 36)[20:])
+    assert learning_rate(replace(recipe, warm_up=0), 0, 4) == recipe.learning_rate
 
 
 def test_one_cycle_ends_where_training_is_stopped(tmp_path):

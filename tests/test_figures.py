@@ -108,6 +108,20 @@ def test_histograms(ax, plates):
     assert heights[:-1].sum() == pytest.approx(100) and len(heights) == 9
 
 
+def test_layers_of_a_young_network(ax):
+    rows = [
+        {"layer": layer, "initialisation": start, "moment": moment, "spread": 0.5}
+        for layer in ("1 x 1", "scores")
+        for start in ("xavier", "scaled")
+        for moment in ("at the start", "after 9 steps")
+    ]
+    figures.by_layer(ax, pd.DataFrame(rows), "spread", "spread of answers", log=True)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["1 x 1", "scores"]
+    assert ax.get_ylabel() == "spread of answers" and ax.get_yscale() == "log"
+    shown = {text.get_text() for text in ax.get_legend().get_texts()}
+    assert {"xavier", "scaled", "at the start", "after 9 steps"} <= shown
+
+
 def test_training_and_components(ax):
     history = pd.DataFrame({"epoch": [1, 2], "loss": [4.0, 2.0], "accuracy": [0.1, 0.6]})
     figures.loss_curves(ax, history, classes=103)

@@ -13,6 +13,7 @@ from mcnn_core.model import (
     multiple_of,
     parameters,
     read_yaml,
+    scale_weights,
     write_yaml,
 )
 
@@ -176,3 +177,26 @@ def test_fields_that_lie_transposed_in_memory_are_standardised_alike():
     x = model.standardise(torch.from_numpy(turned))
     assert x.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(x, model.standardise(np.ascontiguousarray(turned)))
+
+
+@pytest.mark.parametrize("name", ["published", "default"])
+def test_scaled_weights_give_every_unit_spread_1(name):
+    torch.manual_seed(0)
+    model = MCNN(CONFIGS[name], 4, 3, 128, 128).eval()
+    x = 1 + torch.randn(6, 3, 128, 128).cumsum(3).cumsum(2) / 50  # smooth and of any brightness
+    scale_weights(model, x)
+    units = []
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+            layer.register_forward_hook(
+                lambda layer, _, y: units.append((layer, y.transpose(0, 1).flatten(1).clone()))
+            )
+    with torch.no_grad():
+        model(x)
+    assert len(units) == 3 * len(model.config.scales) + 3
+    for layer, answers in units:
+        wanted = 0.1 if layer is model.classifier else 1
+        varied = answers.std(1)[answers.std(1) > 1e-3 * wanted]
+        torch.testing.assert_close(varied, torch.full_like(varied, wanted), rtol=1e-3, atol=0)
+        assert len(varied) > 0.9 * len(answers)
+        assert layer.bias is None or answers.mean(1).abs().max() < 1e-3

@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 from safetensors.torch import save as save_tensors
 
 from mcnn_book.__main__ import main
-from mcnn_book.training import augmented, make_way
+from mcnn_book.training import augmented, first_steps, make_way
 from mcnn_core import model, training
 from mcnn_core.errors import InputError, MissingStageError
 from mcnn_core.machine import checkpoint, files
-from mcnn_core.model import CONFIGS, NetworkConfig, read_yaml
+from mcnn_core.model import CONFIGS, MCNN, NetworkConfig, read_yaml
 from mcnn_core.preprocessing import preprocess
 from mcnn_core.readers.loaddata import read_loaddata
 from mcnn_core.surrogate import surrogate_classes
@@ -383,6 +383,26 @@ def test_grey_constants_are_those_of_the_training_fields():
     )
 
 
+def test_weights_are_xaviers_unless_they_are_to_be_scaled(tmp_path):
+    store, labels = toy()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        plain = MCNN(TINY, 4, 2, 16, 16).state_dict()
+    default = untrained_model(store, labels, TINY, 3)
+    assert RECIPES["default"].initialisation == "xavier" and RECIPES["default"].warm_up == 0
+    assert all(torch.equal(plain[key], weight) for key, weight in default.named_parameters())
+
+    network = replace(CONFIGS["published"], scales=(4, 4))
+    fresh = untrained_model(store, labels, network, 3, "scaled")
+    scores = fresh(fresh.standardise(store.pixels)).detach()
+    assert (
+        scores.std(0).mean() == pytest.approx(0.1, rel=1e-3) and scores.mean(0).abs().max() < 1e-5
+    )
+    recipe = replace(RECIPES["published"], batch=4, max_steps=1, learning_rate=1e-30, seed=3)
+    train(store, labels, network, recipe, tmp_path, progress=False)
+    assert torch.equal(load_model(tmp_path).classifier.weight, fresh.classifier.weight)
+
+
 def test_wrong_recipes_and_labels_are_refused(tmp_path):
     with pytest.raises(InputError) as error:
         Recipe(
@@ -588,3 +608,19 @@ def test_command_line_trains_what_the_chapters_left(tmp_path, capsys):
     main(["train", "--out", str(tmp_path), "--epochs", "1", "--batch", "4"])  # finished: at once
     with pytest.raises(SystemExit, match="belongs to another training"):
         main(["train", "--out", str(tmp_path), "--epochs", "2", "--batch", "4"])
+
+
+def test_first_steps_measure_every_layer_of_both_initialisations():
+    store, labels = toy()
+    network = replace(CONFIGS["published"], scales=(4, 4), fusion=8, hidden=16)
+    recipe = replace(RECIPES["published"], batch=6)
+    table = first_steps(store.pixels, labels, network, recipe, 2)
+    assert len(table) == 2 * 2 * (2 * 3 + 3) and table["gradient"].gt(0).all()
+    start = table[table["moment"] == "at the start"].set_index("initialisation")
+    assert start.loc["scaled", "spread"].iloc[:-1].to_numpy() == pytest.approx(1, abs=0.05)
+    assert (start.loc["xavier", "spread"] < 0.95).all()
+    assert (start.loc["scaled", "silent"].iloc[:-1] == 0).all()
+    scores = table["layer"] == "scores"
+    assert table.loc[scores, "silent"].isna().all() and scores.sum() == 4
+    after = table[table["moment"] == "after 2 steps"].set_index("initialisation")
+    assert (after["spread"] != start["spread"]).all()

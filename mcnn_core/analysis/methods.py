@@ -123,7 +123,8 @@ def compare_methods(
     """
     if not protocols(profile(features[features["Metadata_Training"]])[1]):
         return pd.DataFrame(columns=["method", "protocol", "seed", "MoA", "predicted"])
-    networks = {"untrained": untrained_model(store, labels, network, recipe.seed)}
+    start = untrained_model(store, labels, network, recipe.seed, recipe.initialisation)
+    networks = {"untrained": start}
     mechanism = mechanism_labels(features)
     if folder and mechanism.max() > 0:  # one mechanism alone teaches nothing
         train(store, mechanism, network, recipe, folder, field_names(features), progress)
