@@ -179,7 +179,13 @@ def small_repository(root: Path, first: str, second: str, intro: str, profiles: 
 
     It has two notebooks (each a filled-in `NOTEBOOK`) and three modules.
     """
-    for folder in ("notebooks", "mcnn_core/machine", "mcnn_book", "book/api"):
+    for folder in (
+        "notebooks",
+        "mcnn_core/machine",
+        "mcnn_core/readers",
+        "mcnn_book",
+        "book/api",
+    ):
         (root / folder).mkdir(parents=True)
     for name in (
         "_config.yml",
@@ -196,6 +202,8 @@ def small_repository(root: Path, first: str, second: str, intro: str, profiles: 
         "mcnn_core/errors",
         "mcnn_core/machine/__init__",
         "mcnn_core/machine/files",
+        "mcnn_core/readers/__init__",
+        "mcnn_core/readers/reading",
         "mcnn_book/__init__",
         "mcnn_book/__main__",
         "mcnn_book/command",

@@ -8,6 +8,7 @@ ranks drawn at random. [Beyond the paper, which asks every treatment for its mec
 """
 
 from collections.abc import Callable
+from itertools import groupby
 
 import numpy as np
 import pandas as pd
@@ -92,13 +93,14 @@ def _tested(
     rng, null = np.random.default_rng(seed), {}
     for key in sorted(set(zip(found["wanted"], found["offered"], strict=True))):
         null[key] = random_precision(*key, rng)
+    means = found["precision"].groupby(level=0).agg(["size", "mean"])
+    kinds = found.groupby([found.index, "wanted", "offered"]).size()
     table = []
-    for group, part in found.groupby(level=0):
-        kinds = part.groupby(["wanted", "offered"]).size()
-        chance = sum(n * null[key] for key, n in kinds.items()) / len(part)
-        mean = part["precision"].mean()
+    for group, members in groupby(kinds.items(), lambda item: item[0][0]):
+        size, mean = means.loc[group, "size"], means.loc[group, "mean"]
+        chance = sum(n * null[wanted, offered] for (_, wanted, offered), n in members) / size
         p = (1 + (chance >= mean - 1e-12).sum()) / (1 + DRAWS)
-        table.append((group, len(part), mean, p))
+        table.append((group, size, mean, p))
     result = pd.DataFrame(table, columns=[name, *COLUMNS[:3]]).set_index(name)
     q = false_discovery_control(result["p_value"]) if len(result) else []
     return result.assign(q_value=q, significant=np.asarray(q, dtype=float) < FDR)
