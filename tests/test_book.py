@@ -78,7 +78,7 @@ def test_all_bad_options_are_named_at_once(small):
         "DATA",
         "SEED",
     ]
-    with pytest.raises(InputError, match="SCREEN=other: there is no such file; known are simulated"):
+    with pytest.raises(InputError, match="SCREEN=other: there is no such file; known are sim"):
         options(small, SCREEN="other")
 
 
