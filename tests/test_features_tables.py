@@ -190,7 +190,9 @@ def test_sets_stand_beside_each_other_and_ours_first(table, tmp_path):
     predictions, compared = compared_sets(sets)
     nsc = compared[compared["protocol"] == "NSC"].set_index("method")
     assert nsc.loc["trained", "overall"] == 1 and nsc.loc["noise", "overall"] < 1
-    assert {"trained_whitened", "noise_centred"} <= set(nsc.index)
+    assert {"trained_whitened", "noise_centred", "chance"} <= set(nsc.index)
+    fewer = sets | {"noise": sets["noise"][sets["noise"]["Metadata_Compound"] != "e"]}
+    assert {"chance, trained", "chance, noise"} <= set(compared_sets(fewer)[1]["method"])
     _, treatments = profile(sets["trained"], units_differ=False)
     expected = scores(nearest_neighbours(treatments))
     assert nsc.loc["trained", "n"] == expected["n"]
