@@ -926,7 +926,7 @@ def activity_map(ax: Axes, table: pd.DataFrame, most: int = 8) -> Axes:
             va="center",
             fontsize=6,
         )
-    ax.set(yscale="log", ylim=(1.5, y.min() / 1.5))
+    ax.set(yscale="log", ylim=(1.5, min(y.min() / 1.5, 0.05)))  # with two ticks or more
     ax.yaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set(xlabel="mean average precision", ylabel="p-value of random rankings", xlim=(0, 1.02))

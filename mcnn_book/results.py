@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import silhouette_score
 
+from mcnn_core.analysis import activity as precision
 from mcnn_core.analysis.distances import cosine_distances
 from mcnn_core.analysis.enrichment import Universe, count_enriched, enrich_clusters
 from mcnn_core.analysis.mechanisms import annotated
@@ -109,6 +110,50 @@ def _between(values: np.ndarray, groups: pd.Series) -> tuple[int, float, float]:
         return 0, np.nan, np.nan
     means = pd.DataFrame(centred).groupby(groups.to_numpy()).transform("mean")
     return number, float(np.square(means).sum().sum() / total), (number - 1) / (len(values) - 1)
+
+
+def by_activity(
+    predictions: pd.DataFrame, compared: pd.DataFrame, wells: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Mark the predictions of inactive treatments, and score methods on the active ones alone.
+
+    Parameters
+    ----------
+    predictions, compared : DataFrame
+        From `mcnn_core.analysis.methods`.
+    wells : DataFrame
+        Profiles by which `mcnn_core.analysis.activity.activity` says what is active.
+
+    Returns
+    -------
+    predictions : DataFrame
+        With ``active``: True, False, or "" where there are no replicates or no controls.
+    compared : DataFrame
+        With ``n_active`` and ``overall_active``, NaN where nothing asked is active.
+    """
+    told = precision.activity(wells)["significant"].astype(object)
+    names = ["Metadata_Compound", "Metadata_Concentration", "Metadata_Treatment"]
+    rows = wells.loc[wells["Metadata_control_type"] == "trt", names].drop_duplicates()
+    known = {(row[0], row[1]): told.get(row[2], "") for row in rows.itertuples(index=False)}
+    pairs = zip(predictions["compound"], predictions["concentration"], strict=True)
+    marked = predictions.assign(
+        active=pd.Series([known.get(pair, "") for pair in pairs], dtype=object)
+    )
+    part = marked[marked["active"] == True]  # noqa: E712
+    right = (part["MoA"] == part["predicted"]).groupby([part["method"], part["protocol"]])
+    found = right.agg(n_active="size", overall_active="mean")
+    return marked, compared.join(found, on=["method", "protocol"])
+
+
+def activity_results(compared: pd.DataFrame) -> dict[str, Any]:
+    """Return the accuracy of the trained network over active treatments, and of how many."""
+    row = compared[(compared["method"] == "trained") & (compared["protocol"] == "NSC")]
+    row = row[row["n_active"].notna()]
+    return {
+        "has_active": len(row) > 0,
+        "nsc.n_active.trained": int(row["n_active"].iloc[0]) if len(row) else 0,
+        "nsc.overall_active.trained": row["overall_active"].iloc[0] if len(row) else NOT_AVAILABLE,
+    }
 
 
 def mechanism_results(table: pd.DataFrame) -> dict[str, float | str]:

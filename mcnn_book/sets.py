@@ -68,18 +68,30 @@ def compared_sets(sets: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.Da
     Each set under all normalisations that its controls allow, with the floors of its own wells;
     without rows where no mechanism can be predicted.
     """
+    asked: list[str] = []
     predictions, tables = [pd.DataFrame(columns=EMPTY)], [pd.DataFrame(columns=COLUMNS)]
     for name, frame in sets.items():
         found = list(method_profiles({name: frame}))
         if not protocols(found[0][2]):
             continue
         predicted = pd.concat([evaluate(one, label, 0) for label, _, one in found])
-        table = comparison(predicted, found[0][2])
-        if len(sets) > 1:  # floors of sets of different wells differ
-            of_set = table["method"] + f", {name}"
-            table["method"] = table["method"].where(table["low"].notna(), of_set)
         predictions.append(predicted)
-        tables.append(table)
-    return tuple(
-        pd.concat(parts[1:] or parts, ignore_index=True) for parts in (predictions, tables)
-    )
+        tables.append(comparison(predicted, found[0][2]))
+        asked.append(name)
+    compared = pd.concat(tables[1:] or tables, ignore_index=True)
+    owner = [name for name, table in zip(asked, tables[1:], strict=True) for _ in range(len(table))]
+    compared = _floors_once(compared, owner)
+    return pd.concat(predictions[1:] or predictions, ignore_index=True), compared
+
+
+def _floors_once(compared: pd.DataFrame, owner: list[str]) -> pd.DataFrame:
+    """Keep each floor once where all sets share it, as those of the same wells do.
+
+    Elsewhere the set's name stands behind it.
+    """
+    floor = compared["low"].isna()
+    values = compared.loc[floor, ["method", "protocol", "overall", "class_median", "n", "left_out"]]
+    if len(values.drop_duplicates()) == len(values[["method", "protocol"]].drop_duplicates()):
+        return compared.drop(index=values.index[values.duplicated()]).reset_index(drop=True)
+    names = compared["method"] + ", " + pd.Series(owner, compared.index, dtype=str)
+    return compared.assign(method=compared["method"].where(~floor, names))

@@ -178,9 +178,9 @@ def treatment_profiles(wells: pd.DataFrame) -> pd.DataFrame:
     )
     by = ["Metadata_Treatment", "Metadata_control_type", "Metadata_Plate", "Metadata_Well"]
     if "Metadata_Batch" in wells:
-        batches = wells.groupby(by)["Metadata_Batch"]
-        joined = batches.transform(lambda batch: ";".join(sorted(set(batch))))
-        wells = wells.assign(Metadata_Batch=joined)
+        pairs = wells[[*by, "Metadata_Batch"]].drop_duplicates().sort_values("Metadata_Batch")
+        joined = pairs.groupby(by)["Metadata_Batch"].agg(";".join)
+        wells = wells.assign(Metadata_Batch=wells[by].join(joined, on=by)["Metadata_Batch"])
     return aggregate(wells, by)
 
 

@@ -78,7 +78,7 @@ def test_all_bad_options_are_named_at_once(small):
         "DATA",
         "SEED",
     ]
-    with pytest.raises(InputError, match="SCREEN=other: known are simulated, bbbc021, kimorph"):
+    with pytest.raises(InputError, match="SCREEN=other: there is no such file; known are sim"):
         options(small, SCREEN="other")
 
 
@@ -88,6 +88,46 @@ def test_screen_and_data_become_absolute(small, monkeypatch):
     build = options(small, SCREEN="plates.csv", DATA="book", SURROGATE="Metadata_Plate")
     assert (build.screen, build.data) == (str(small / "plates.csv"), str(small / "book"))
     assert build.parameters()["01_first"]["screen"] == str(small / "plates.csv")
+
+
+def test_tables_of_features_choose_the_pages_and_become_absolute(small, monkeypatch):
+    monkeypatch.chdir(small)
+    for name in ("a.csv", "b.parquet", "plates.csv"):
+        (small / name).touch()
+    alone, both = (
+        options(small, FEATURES="a.csv, b.parquet", **given)
+        for given in ({}, {"SCREEN": "plates.csv"})
+    )
+    assert alone.features == f"{small / 'a.csv'},{small / 'b.parquet'}"
+    assert alone.report and both.report and not options(small).report
+    assert [book.contents_file(build).name for build in (alone, both)] == [
+        "_toc_features.yml",
+        "_toc_report_features.yml",
+    ]
+    with pytest.raises(InputError) as raised:
+        options(small, FEATURES="a.csv,no.csv", SCREEN="kimorph")
+    assert [str(one).partition(": ")[2] for one in raised.value.problems] == [
+        "only of screens of compounds",
+        "there is no such file",
+    ]
+
+
+def test_a_changed_table_of_features_runs_its_own_chapter_alone(tmp_path):
+    table, screen = tmp_path / "a.csv", tmp_path / "plates.csv"
+    table.write_text("1")
+    screen.write_text("Metadata_Plate\n")
+
+    def keys():
+        build = options(ROOT, FEATURES=str(table), SCREEN=str(screen), OUT=str(tmp_path / "out"))
+        return {name: book.execution_key(build, name) for name in book.chapters(build)}
+
+    before = keys()
+    assert "21_features" in before and "08_mechanisms" in before
+    table.write_text("2")
+    now = keys()
+    assert [name for name in now if now[name] != before[name]] == ["21_features"]
+    only = options(ROOT, FEATURES=str(table), OUT=str(tmp_path / "out"))
+    assert book.chapters(only) == ["21_features"]
 
 
 # Pairs ---------------------------------------------------------------------
@@ -1123,6 +1163,10 @@ def test_a_small_book_from_end_to_end(small, tmp_path):
 def test_a_small_report_from_end_to_end(small, tmp_path):
     out, table = tmp_path / "out", tmp_path / "screen" / "my plates.csv"
     table.parent.mkdir()
+    for name in book.imported_modules("import mcnn_core.readers.loaddata", ROOT):
+        path = book.module_file(name, ROOT).relative_to(ROOT)
+        (small / path).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / path, small / path)
     table.write_text("a\n")
     edit(small / "notebooks/01_first.md", "It kept", "See {ref}`far`. It kept")
     for name in ("01_first", "02_second"):

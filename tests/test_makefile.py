@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 VARIABLES = (
     "PROFILE",
     "SCREEN",
+    "FEATURES",
     "DATA",
     "PLATEMAP",
     "CHANNELS",
@@ -24,6 +25,7 @@ VARIABLES = (
     "SURROGATE",
     "PARAMS",
     "ONLY",
+    "PATTERN",
     "QUICK",
     "LARGE",
 )
@@ -119,12 +121,13 @@ def test_a_value_arrives_as_it_was_given(make):
         arguments, _ = make(target, f"{name}=a  b$$c$(d)'\"#%")
         assert arguments[arguments.index(option) + 1] == "a  b$$c$(d)'\"#%"
     assert make("report", "SCREEN=a.csv")[0] == make("book", "SCREEN=a.csv")[0]
+    assert "FEATURES=a,b c.csv" in make("report", "FEATURES=a,b c.csv")[1]
     assert "--screen" not in make("study")[0] and "--screen kimorph" in " ".join(
         make("simulate", "SCREEN=kimorph", "OUT=x")[0]
     )
 
 
-def test_a_report_needs_a_screen(tmp_path):
+def test_a_report_needs_a_screen_or_features(tmp_path):
     for name in ("Makefile", "requirements.txt", "requirements.lock", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / ".venv").mkdir()
@@ -134,7 +137,7 @@ def test_a_report_needs_a_screen(tmp_path):
         ["make", "report"], cwd=tmp_path, env=clean, capture_output=True, text=True
     )
     assert ended.returncode != 0
-    assert "error: name the screen: make report SCREEN=PATH.csv" in ended.stderr
+    assert "error: name the screen or the features: make report SCREEN=PATH.csv" in ended.stderr
 
 
 # What is installed ---------------------------------------------------------

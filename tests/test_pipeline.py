@@ -13,9 +13,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import tiny_rows, write_screen
+from helpers import tiny_rows, well_table, write_screen
 
-from mcnn_book import screens, sheets, words
+from mcnn_book import results, screens, sheets, words
 from mcnn_book.results import mechanism_results
 from mcnn_book.simulate import bbbc021 as simulated
 from mcnn_book.simulate import cells
@@ -28,7 +28,13 @@ from mcnn_core.features import embed
 from mcnn_core.machine.files import read_json, write_table
 from mcnn_core.model import CONFIGS
 from mcnn_core.preprocessing import preprocess
-from mcnn_core.profiles import feature_columns, feature_frame, feature_matrix, profile
+from mcnn_core.profiles import (
+    feature_columns,
+    feature_frame,
+    feature_matrix,
+    profile,
+    treatment_profiles,
+)
 from mcnn_core.readers.images import check_headers
 from mcnn_core.readers.loaddata import read_loaddata
 from mcnn_core.screen import in_words
@@ -550,3 +556,35 @@ def test_unusual_screens_reach_the_end(tmp_path, kind):
     ] == (6 if kind == "wells alone" else 3)
     assert (results["profiles.median_within"] == "not available") == (kind == "wells alone")
     assert pd.read_csv(tmp_path / "out" / "predictions.csv").empty
+
+
+def test_inactive_treatments_are_marked_and_left_out_of_a_second_score():
+    """Two mechanisms that act and one treatment that does nothing, which is predicted wrongly."""
+    rng = np.random.default_rng(0)
+    kinds = [("a", 1.0, "x"), ("b", 1.0, "x"), ("c", 1.0, "y"), ("d", 1.0, "y"), ("e", 1.0, "y")]
+    rows, values = [], []
+    for plate in ("P1", "P2", "P3"):
+        rows += [(plate, "DMSO", 0.0, "", "negcon")] * 12
+        values += [rng.normal(size=8) for _ in range(12)]
+        for compound, dose, moa in kinds:
+            rows.append((plate, compound, dose, moa, "trt"))
+            shift = 0 if compound == "e" else 9 * np.eye(8)[int(moa == "y")]
+            values.append(rng.normal(size=8) + shift)
+    wells = well_table(rows, np.array(values))
+    treatments = treatment_profiles(wells)
+    predictions = methods_module.evaluate(treatments, "trained", 0)
+    compared = methods_module.comparison(predictions, treatments)
+    marked, scored = results.by_activity(predictions, compared, wells)
+    assert marked.set_index("compound")["active"].to_dict() == dict.fromkeys("abcd", True) | {
+        "e": False
+    }
+    pd.testing.assert_frame_equal(marked.drop(columns="active"), predictions)
+    first = scored.set_index("method").loc["trained"]
+    assert (first["n"], first["n_active"], first["overall_active"]) == (5, 4, 1)
+    pd.testing.assert_frame_equal(scored[compared.columns], compared)
+    found = results.activity_results(scored)
+    assert found["has_active"] and found["nsc.n_active.trained"] == 4
+    marked, scored = results.by_activity(
+        predictions, compared, wells.assign(Metadata_control_type="trt")
+    )
+    assert set(marked["active"]) == {""} and not results.activity_results(scored)["has_active"]

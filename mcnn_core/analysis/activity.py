@@ -8,6 +8,7 @@ ranks drawn at random. [Beyond the paper, which asks every treatment for its mec
 """
 
 from collections.abc import Callable
+from itertools import groupby
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from scipy.stats import false_discovery_control
 from mcnn_core.analysis.distances import cosine_distances
 from mcnn_core.profiles import feature_matrix, row_names
 
+BLOCK = 256  #: rows that are ranked at a time, so that a large screen fits into memory
 DRAWS = 10_000  #: random rankings that a p-value rests on
 FDR = 0.05  #: share of false discoveries among what is called active or consistent
 COLUMNS = ["wells", "mean_average_precision", "p_value", "q_value", "significant"]
@@ -70,27 +72,35 @@ def _tested(
     asked, name = np.flatnonzero((groups != "").to_numpy()), groups.name
     if not len(asked):
         return pd.DataFrame(columns=COLUMNS, index=pd.Index([], name=name))
-    positive, candidate = pairs(asked)
-    x = feature_matrix(rows)
-    distances = cosine_distances(x[asked], x, names=[row_names(rows)[row] for row in asked])
-    found = pd.DataFrame(
-        {
+    x, names, parts = feature_matrix(rows), np.array(row_names(rows)), []
+    for first in range(0, len(asked), BLOCK):
+        block = asked[first : first + BLOCK]
+        positive, candidate = pairs(block)
+        used = candidate.any(axis=0)
+        if not used.any():
+            continue
+        positive, candidate = positive[:, used] & candidate[:, used], candidate[:, used]
+        distances = cosine_distances(x[block], x[used], names=list(names[block]))
+        values = {
             "precision": average_precision(distances, positive, candidate),
-            "wanted": (positive & candidate).sum(axis=1),
+            "wanted": positive.sum(axis=1),
             "offered": candidate.sum(axis=1),
-        },
-        index=groups.iloc[asked],
-    ).dropna()
+        }
+        parts.append(pd.DataFrame(values, index=groups.iloc[block]).dropna())
+    if not parts:
+        return pd.DataFrame(columns=COLUMNS, index=pd.Index([], name=name))
+    found = pd.concat(parts)
     rng, null = np.random.default_rng(seed), {}
     for key in sorted(set(zip(found["wanted"], found["offered"], strict=True))):
         null[key] = random_precision(*key, rng)
+    means = found["precision"].groupby(level=0).agg(["size", "mean"])
+    kinds = found.groupby([found.index, "wanted", "offered"]).size()
     table = []
-    for group, part in found.groupby(level=0):
-        kinds = part.groupby(["wanted", "offered"]).size()
-        chance = sum(n * null[key] for key, n in kinds.items()) / len(part)
-        mean = part["precision"].mean()
+    for group, members in groupby(kinds.items(), lambda item: item[0][0]):
+        size, mean = means.loc[group, "size"], means.loc[group, "mean"]
+        chance = sum(n * null[wanted, offered] for (_, wanted, offered), n in members) / size
         p = (1 + (chance >= mean - 1e-12).sum()) / (1 + DRAWS)
-        table.append((group, len(part), mean, p))
+        table.append((group, size, mean, p))
     result = pd.DataFrame(table, columns=[name, *COLUMNS[:3]]).set_index(name)
     q = false_discovery_control(result["p_value"]) if len(result) else []
     return result.assign(q_value=q, significant=np.asarray(q, dtype=float) < FDR)
@@ -115,7 +125,9 @@ def activity(wells: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         ``significant`` (q below `FDR`). Without rows where the screen has no negative control.
     """
     control = (wells["Metadata_control_type"] == "negcon").to_numpy()
-    plate, treatment = (wells[f"Metadata_{name}"].to_numpy() for name in ("Plate", "Treatment"))
+    plate, treatment = (
+        pd.factorize(wells[f"Metadata_{name}"])[0] for name in ("Plate", "Treatment")
+    )
     groups = wells["Metadata_Treatment"].mask(control, "")
 
     def pairs(asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -137,7 +149,7 @@ def consistency(treatments: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """
     known = (treatments["Metadata_MoA"] != "") & (treatments["Metadata_control_type"] == "trt")
     rows = treatments[known].reset_index(drop=True)
-    moa, compound = (rows[f"Metadata_{name}"].to_numpy() for name in ("MoA", "Compound"))
+    moa, compound = (pd.factorize(rows[f"Metadata_{name}"])[0] for name in ("MoA", "Compound"))
 
     def pairs(asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         same, other = moa[asked, None] == moa, compound[asked, None] != compound

@@ -57,7 +57,8 @@ def activity(wells: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     # the only control of a plate is its own median: it is all zero and has no direction
     controls = np.flatnonzero((kind == "negcon") & values.any(axis=1))
     rng, limits, rows = np.random.default_rng(seed), {}, {}
-    for treatment, part in centred[named].groupby("Metadata_Treatment"):
+    plate, treatments = (centred[f"Metadata_{name}"].to_numpy() for name in ("Plate", "Treatment"))
+    for treatment, part in pd.Series(np.flatnonzero(named)).groupby(treatments[named]):
         n = len(part)
         if n not in limits:
             size = min(n, len(controls))
@@ -67,7 +68,7 @@ def activity(wells: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
                 for _ in range(DRAWS if size > 1 else 0)
             ]
             limits[n] = float(np.quantile(drawn or [np.nan], QUANTILE))
-        agreement = _agreement(feature_matrix(part), part["Metadata_Plate"].to_numpy())
+        agreement = _agreement(values[part], plate[part])
         rows[treatment] = n, agreement, limits[n], not agreement <= limits[n]
     return pd.DataFrame.from_dict(
         rows, orient="index", columns=["wells", "agreement", "threshold", "active"]

@@ -4,7 +4,8 @@ Nothing here reads a mechanism or a compound; treatments are only told from nega
 [Beyond the paper, which does not look.]
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,11 +15,6 @@ from mcnn_core.profiles import _with_features, feature_columns, feature_matrix, 
 
 PERMUTATIONS = 999  #: of labels, for a null distribution
 POLISHES = 10  #: rounds of the median polish, at most
-
-
-def _row(letters: str) -> int:
-    """Return the number of a row of a plate, from 0: A is 0, Z 25, AA 26."""
-    return sum(26**i * (ord(letter) - 64) for i, letter in enumerate(reversed(letters))) - 1
 
 
 def places(wells: pd.DataFrame) -> pd.DataFrame:
@@ -89,6 +85,44 @@ def batch_recognition(wells: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).set_index("label")
 
 
+class Grouping(NamedTuple):
+    """Wells by one aspect of their place."""
+
+    wells: str  #: negative controls, all
+    name: str  #: row, column, edge
+    labels: np.ndarray  #: (n,) int64
+    plate: np.ndarray  #: (n,) str
+    share: Callable[[np.ndarray], float]  #: of the variance, between groups so labelled
+
+
+def _groupings(wells: pd.DataFrame) -> Iterator[Grouping]:
+    """Yield what `position_effects` asks of wells, as far as there are two groups."""
+    control = (wells["Metadata_control_type"] == "negcon").to_numpy()
+    values, plate = feature_matrix(wells), wells["Metadata_Plate"].to_numpy(str)
+    for kind, part in {"negative controls": control, "all": np.ones_like(control)}.items():
+        frame = pd.DataFrame(values[part])
+        x = (frame - frame.groupby(plate[part]).transform("mean")).to_numpy()
+        total = np.square(x).sum()
+
+        def share(labels: np.ndarray, x: np.ndarray = x, total: float = total) -> float:
+            member = np.eye(labels.max() + 1)[labels]
+            n = member.sum(axis=0)
+            sums = member.T @ x
+            return float((np.square(sums).sum(axis=1)[n > 0] / n[n > 0]).sum() / total)
+
+        for name, groups in places(wells)[part].items():
+            labels = groups.to_numpy(int)
+            if total > 0 and 1 < len(set(labels)) < len(labels):
+                yield Grouping(kind, str(name), labels, plate[part], share)
+
+
+def position_shares(wells: pd.DataFrame) -> pd.Series:
+    """Return the ``share`` of `position_effects` without its null, which takes long."""
+    found = {(one.wells, one.name): one.share(one.labels) for one in _groupings(wells)}
+    index = pd.MultiIndex.from_tuples(list(found), names=["wells", "grouping"])
+    return pd.Series(list(found.values()), index, name="share", dtype=float)
+
+
 def position_effects(wells: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Say how much of the differences between wells of a plate goes with their place.
 
@@ -103,24 +137,10 @@ def position_effects(wells: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         Indexed by ``wells`` (negative controls, all) and ``grouping`` (row, column, edge), as far
         as there are two groups: ``n``, ``share``, ``by chance``, ``p_value``.
     """
-    control, rows = (wells["Metadata_control_type"] == "negcon").to_numpy(), []
-    values, plate = feature_matrix(wells), wells["Metadata_Plate"].to_numpy(str)
-    for kind, part in {"negative controls": control, "all": np.ones_like(control)}.items():
-        x = pd.DataFrame(values[part])
-        centred = (x - x.groupby(plate[part]).transform("mean")).to_numpy()
-        total = np.square(centred).sum()
-        for name, groups in places(wells)[part].items():
-            labels = groups.to_numpy(int)
-            if total <= 0 or not 1 < len(set(labels)) < len(labels):
-                continue
-
-            def share(labels: np.ndarray, x: np.ndarray = centred, total: float = total) -> float:
-                member = np.eye(labels.max() + 1)[labels]
-                n = member.sum(axis=0)
-                sums = member.T @ x
-                return float((np.square(sums).sum(axis=1)[n > 0] / n[n > 0]).sum() / total)
-
-            rows.append((kind, name, len(labels), *_permuted(share, labels, plate[part], seed)))
+    rows = [
+        (one.wells, one.name, len(one.labels), *_permuted(one.share, one.labels, one.plate, seed))
+        for one in _groupings(wells)
+    ]
     columns = ["wells", "grouping", "n", "share", "by chance", "p_value"]
     return pd.DataFrame(rows, columns=columns).set_index(["wells", "grouping"])
 

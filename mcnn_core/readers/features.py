@@ -5,9 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
+from pyarrow import ArrowInvalid
 
 from mcnn_core.errors import InputError, Problem
 from mcnn_core.readers.loaddata import (
+    PREFIX,
     _cell_rules,
     _facts,
     _filled,
@@ -17,14 +20,30 @@ from mcnn_core.readers.loaddata import (
     _rows,
     _typed,
 )
-from mcnn_core.readers.spelling import COLUMN, ROW, SPELLINGS, UNIT, canonical, key, note
+from mcnn_core.readers.spelling import (
+    COLUMN,
+    MISSING,
+    ROW,
+    SPELLINGS,
+    UNIT,
+    _without_unit,
+    canonical,
+    key,
+    note,
+)
 from mcnn_core.surrogate import training_fields
 
 #: A row with fewer of the features than this is left out, before features with gaps are.
 FEWEST = 0.5
 
+#: What programs call the number of a row, which is no feature.
+NUMBERS = ("Unnamed: 0", "index", "ImageNumber", "TableNumber", "ObjectNumber")
+
+#: Names of columns that describe a row, as `key` returns them.
 KNOWN = {
-    key(name) for names in (SPELLINGS, ROW, COLUMN, UNIT, *SPELLINGS.values()) for name in names
+    key(name)
+    for names in (SPELLINGS, ROW, COLUMN, UNIT, NUMBERS, *SPELLINGS.values())
+    for name in names
 }
 
 
@@ -43,22 +62,47 @@ def _h5ad(path: Path) -> pd.DataFrame:
     # A damaged file can fail anywhere in the library, with whatever exception that line raises.
     except Exception as error:
         raise InputError(f"{path} is not a readable .h5ad file: {error}") from error
-    text = pd.concat([data.obs.astype(object).where(data.obs.notna(), ""), frame], axis=1)
-    return text.astype(str).replace("nan", "").set_axis(range(1, len(text) + 1))
+    text = data.obs.astype(object).where(data.obs.notna(), "").astype(str).replace("nan", "")
+    return pd.concat([text, frame], axis=1).set_axis(range(1, len(text) + 1))
 
 
-def _split(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the describing columns as text, and the features as numbers, NaN where missing."""
-    features = {}
-    for name in rows:
-        if name.startswith(("Metadata_", "FileName_", "PathName_", "URL_")) or key(name) in KNOWN:
-            continue
-        numbers = pd.to_numeric(rows[name], errors="coerce").astype(float)
-        text = rows[name][numbers.isna()].str.strip().str.lower()
-        missing = text.isin(["", "na", "nan", "n/a", "none", "null", "inf", "-inf"]).all()
-        if missing and np.isfinite(numbers).any():
-            features[name] = numbers.where(np.isfinite(numbers))
-    return rows.drop(columns=list(features)), pd.DataFrame(features, rows.index)
+def _numbers(cells: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """Return cells as numbers, NaN where they say none, and which of them are other text."""
+    if is_numeric_dtype(cells):
+        values, other = cells.astype(float), pd.Series(False, cells.index)
+    else:
+        text = cells.str.strip()
+        text = text.mask(text.str.lower().isin(["", *MISSING]))
+        try:
+            values = text.astype("double[pyarrow]").astype(float)  # forty times faster
+        except ArrowInvalid:
+            values = pd.to_numeric(text, errors="coerce").astype(float)
+        other = values.isna() & text.notna() & (text.str.lower() != "nan")
+    return values.where(np.isfinite(values)), other
+
+
+def _describes(name: str) -> bool:
+    """Whether a column says what a row is, by its name."""
+    plain = key(name)
+    return bool(PREFIX.match(name)) or plain in KNOWN or _without_unit(plain) in KNOWN
+
+
+def _split(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[Problem]]:
+    """Return the describing columns as text, and the features as numbers, NaN where missing.
+
+    A warning names a column that would be a feature but for some cells.
+    """
+    features, notes = {}, []
+    for name in [name for name in rows if not _describes(name)]:
+        values, other = _numbers(rows[name])
+        if not other.any() and values.notna().any():
+            features[name] = values
+        elif values.notna().sum() > other.sum() > 0:
+            line = int(other.idxmax()) + 1
+            text = f"{name} is no feature: {other.sum():,} of its cells are no numbers, the first "
+            text += f"{rows[name][other].iloc[0]!r} in line {line}"
+            notes.append(note(path, text, "feature-left-out", name, "warning", line))
+    return rows.drop(columns=list(features)), pd.DataFrame(features, rows.index), notes
 
 
 def _complete(path: Path, features: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
@@ -81,10 +125,10 @@ def _complete(path: Path, features: pd.DataFrame) -> tuple[pd.DataFrame, list[Pr
 
 
 def _placed(path: Path, rows: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows with what the table of a screen says of their wells, or of their fields."""
-    by = [name for name in ("Metadata_Plate", "Metadata_Well", "Metadata_Site") if name in rows]
-    facts = table.filter(regex="^Metadata_").drop_duplicates(by).set_index(by)
-    places = pd.MultiIndex.from_frame(rows[by])
+    """Return the rows with what the table of a screen says of their wells."""
+    by = ["Metadata_Plate", "Metadata_Well"]
+    facts = table.filter(regex="^Metadata_").drop(columns="Metadata_Site").drop_duplicates(by)
+    facts, places = facts.set_index(by), pd.MultiIndex.from_frame(rows[by])
     lost = ~places.isin(facts.index)
     if lost.all():
         raise InputError(
@@ -126,12 +170,15 @@ def read_features(
         If it is no table, has no feature, a cell is wrong, or rows are of no well of the screen.
     """
     path = Path(path)
-    rows, notes = (_h5ad(path), []) if path.suffix == ".h5ad" else _rows(path)
-    described, features = _split(rows)
+    h5ad = path.suffix == ".h5ad"
+    rows, notes = (_h5ad(path), []) if h5ad else _rows(path, lambda name: not _describes(name))
+    described, features, more = _split(path, rows)
+    notes += more
     if features.empty:
         raise InputError(f"{path}: expected rows and numeric columns of features, got none")
     described, more = canonical(path, described)
     notes += more
+    _refuse(path, [problem for problem in notes if problem.severity == "error"])
     features, more = _complete(path, features)
     notes += more
     described = described.loc[features.index]
@@ -141,7 +188,7 @@ def read_features(
     if table is not None:
         if missing:
             raise InputError(f"{path}: expected a plate and a well in every row", missing)
-        frame = _placed(path, facts.filter(described.columns), table)
+        frame = _placed(path, facts, table)
     else:
         rules = _cell_rules(filled, facts)
         unchecked = [name for name in ("Metadata_Plate", "Metadata_Well") if name in missing]

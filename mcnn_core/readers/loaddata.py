@@ -3,6 +3,7 @@
 import math
 import os
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
@@ -112,9 +113,11 @@ PREFIX = re.compile(r"^(?:Image_)?(FileName|PathName|URL|Frame|Metadata)_", re.I
 PREFIXES = {name.lower(): name for name in ("FileName", "PathName", "URL", "Frame", "Metadata")}
 
 
-def _rows(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
+def _rows(
+    path: Path, numeric: Callable[[str], bool] = lambda name: False
+) -> tuple[pd.DataFrame, list[Problem]]:
     """Read any table as `read_cells` does, each column once; a leading Image_ goes."""
-    rows, problems = read_cells(path)
+    rows, problems = read_cells(path, numeric)
     names = [
         PREFIX.sub(lambda found: f"{PREFIXES[found[1].lower()]}_", name) for name in rows.columns
     ]

@@ -353,10 +353,10 @@ def _channels(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Proble
 
 def _both(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
     """Split a column of compound and dose ("taxol_0.3") into two, where there are none yet."""
-    for name in rows:
+    for name in [name for name in rows if key(name) == "compoundconcentration"]:
         cells = rows[name].str.strip()
         doses = cells[cells != ""].map(micromolar).map(_is_number)
-        if key(name) != "compoundconcentration" or doses.mean() > 0.5 or doses.empty:
+        if doses.mean() > 0.5 or doses.empty:
             continue
         parts = cells.str.extract(r"^(.*?)(?:[_@|\s]+([0-9.,]+(?:e-?\d+)?(?:\s*[^\W\d]?M)?))?$")
         made = {"Metadata_Compound": parts[0], "Metadata_Concentration": parts[1]}

@@ -82,7 +82,13 @@ def decoded_text(path: str | os.PathLike) -> str:
         raise InputError(f"{path} is not a readable text: {error}") from error
 
 
-def read_cells(path: str | os.PathLike) -> tuple[pd.DataFrame, list[Problem]]:
+def _never(name: str) -> bool:
+    return False
+
+
+def read_cells(
+    path: str | os.PathLike, numeric: Callable[[str], bool] = _never
+) -> tuple[pd.DataFrame, list[Problem]]:
     """Read a table file as text; which kind it is, its content says and not its name.
 
     Kinds are text with cells separated by commas, semicolons, tabs or vertical bars (a ``sep=``
@@ -90,6 +96,12 @@ def read_cells(path: str | os.PathLike) -> tuple[pd.DataFrame, list[Problem]]:
     sheet of an Excel workbook that holds anything. Each may be packed by gzip. Lines above the
     header that hold one cell, empty lines, and columns without name are left out. Where semicolons
     separate, commas in numbers become points.
+
+    Parameters
+    ----------
+    path : path
+    numeric : callable
+        Whether a column of this name may stay one of numbers, as Parquet has them.
 
     Returns
     -------
@@ -115,7 +127,7 @@ def read_cells(path: str | os.PathLike) -> tuple[pd.DataFrame, list[Problem]]:
         ) from error
     try:
         if content.startswith(b"PAR1"):
-            return _named(path, *_parquet(content), [], ["Parquet"])
+            return _named(path, *_parquet(content, numeric), [], ["Parquet"])
         if content.startswith(b"PK\x03\x04"):
             records, taken = _workbook(content)
         else:
@@ -260,10 +272,17 @@ def _fit(text: io.TextIOWrapper, separator: str) -> int:
     return widths[0] * widths.count(widths[0]) if widths else 0
 
 
-def _parquet(content: bytes) -> tuple[pd.DataFrame, list[str]]:
+def _parquet(content: bytes, numeric: Callable[[str], bool]) -> tuple[pd.DataFrame, list[str]]:
     """Return a Parquet file as text, and the names of its columns; an unnamed index is left out."""
     import pyarrow
     import pyarrow.parquet
+
+    def cells(name: str, column: Any) -> pd.Series:
+        kinds = pyarrow.types
+        if numeric(name) and (kinds.is_floating(column.type) or kinds.is_integer(column.type)):
+            return column.to_pandas()
+        text = column.cast(pyarrow.string()).to_pandas().astype(object).fillna("")
+        return text.astype(str).replace("nan", "")
 
     try:
         file = pyarrow.parquet.ParquetFile(io.BytesIO(content))
@@ -274,13 +293,13 @@ def _parquet(content: bytes) -> tuple[pd.DataFrame, list[str]]:
         _refuse_bomb(max(size, facts.num_rows * facts.num_columns), content)
         table = file.read()
         columns = {
-            name: column.cast(pyarrow.string()).to_pandas().astype(object).fillna("")
+            name: cells(name, column)
             for name, column in zip(table.column_names, table.columns, strict=True)
             if not re.fullmatch(r"__index_level_\d+__", name)
         }
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"damaged Parquet file, or one with nested columns: {error}") from error
-    rows = pd.DataFrame(columns, dtype=str).replace("nan", "")
+    rows = pd.DataFrame(columns)
     return rows.set_axis(range(1, len(rows) + 1)), list(map(str.strip, columns))
 
 
