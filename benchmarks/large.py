@@ -47,7 +47,7 @@ def _stages(folder: Path, quick: bool) -> dict[str, Callable[[], Any]]:
         from mcnn_core.preprocessing import preprocess
 
         screen, start = _screen(folder), time.perf_counter()
-        preprocess(screen, folder / "store", workers=CORES)
+        preprocess(screen, folder / "store", workers=CORES, progress=False)
         return {
             "seconds": time.perf_counter() - start,
             "table_bytes": int(screen.table.memory_usage(deep=True).sum()),

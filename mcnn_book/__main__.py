@@ -198,7 +198,7 @@ def _preprocess(parser: Parser) -> Callable[[argparse.Namespace], None]:
     parser.add_argument("--scheduler", default="", help=SCHEDULER)
 
     def run(given: argparse.Namespace) -> None:
-        from mcnn_core.preprocessing import auto_bin, preprocess
+        from mcnn_core.preprocessing import Conversion, auto_bin, preprocess
         from mcnn_core.readers.images import check_headers
         from mcnn_core.readers.loaddata import read_loaddata
         from mcnn_core.readers.tables import is_table
@@ -212,15 +212,8 @@ def _preprocess(parser: Parser) -> Callable[[argparse.Namespace], None]:
             )
         screen = read_loaddata(given.screen) if table else load_screen(given.screen)
         size = given.bin or auto_bin(check_headers(screen), len(screen.table))
-        store = preprocess(
-            screen,
-            given.out,
-            given.reference,
-            size,
-            given.multiple,
-            given.scheduler or given.workers,
-            given.illumination,
-        )
+        how = Conversion(given.reference, size, given.multiple, given.illumination)
+        store = preprocess(screen, given.out, how, given.scheduler or given.workers)
         print(f"{given.out}: {' x '.join(map(str, store.shape))} (fields, height, width, channels)")
 
     return run

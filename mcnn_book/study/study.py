@@ -48,7 +48,7 @@ from mcnn_core.analysis.sirna import (
 from mcnn_core.errors import InputError
 from mcnn_core.features import embed_screen
 from mcnn_core.model import CONFIGS, NetworkConfig, multiple_of, parameters
-from mcnn_core.preprocessing import auto_bin, preprocess
+from mcnn_core.preprocessing import Conversion, auto_bin, preprocess
 from mcnn_core.profiles import feature_frame, profile
 from mcnn_core.readers.images import check_headers
 from mcnn_core.readers.ontology import load_go
@@ -111,9 +111,11 @@ def prepared(
         preprocess(
             screen,
             place,
-            bin=auto_bin(check_headers(screen), len(screen.table)),
-            multiple=multiple_of(network),
-            illumination=illumination,
+            Conversion(
+                bin=auto_bin(check_headers(screen), len(screen.table)),
+                multiple=multiple_of(network),
+                illumination=illumination,
+            ),
         )
     return screen.table, Store.open(place)
 
