@@ -7,15 +7,15 @@ import numpy as np
 import pandas as pd
 
 from mcnn_core.errors import InputError, Problem
-from mcnn_core.readers.loaddata import (
-    _cell_rules,
-    _facts,
-    _filled,
-    _problems,
-    _read_otherwise,
-    _refuse,
-    _rows,
-    _typed,
+from mcnn_core.readers.cells import (
+    cell_rules,
+    filled,
+    read_otherwise,
+    read_rows,
+    refuse,
+    tidied,
+    typed,
+    wrong_cells,
 )
 from mcnn_core.readers.spelling import COLUMN, ROW, SPELLINGS, UNIT, canonical, key, note
 from mcnn_core.surrogate import training_fields
@@ -126,7 +126,7 @@ def read_features(
         If it is no table, has no feature, a cell is wrong, or rows are of no well of the screen.
     """
     path = Path(path)
-    rows, notes = (_h5ad(path), []) if path.suffix == ".h5ad" else _rows(path)
+    rows, notes = (_h5ad(path), []) if path.suffix == ".h5ad" else read_rows(path)
     described, features = _split(rows)
     if features.empty:
         raise InputError(f"{path}: expected rows and numeric columns of features, got none")
@@ -136,19 +136,19 @@ def read_features(
     notes += more
     described = described.loc[features.index]
     missing = [name for name in ("Metadata_Plate", "Metadata_Well") if name not in described]
-    filled = _filled(described.drop(columns="Metadata_Treatment", errors="ignore"))
-    facts = _facts(filled)
+    rows = filled(described.drop(columns="Metadata_Treatment", errors="ignore"))
+    facts = tidied(rows)
     if table is not None:
         if missing:
             raise InputError(f"{path}: expected a plate and a well in every row", missing)
         frame = _placed(path, facts.filter(described.columns), table)
     else:
-        rules = _cell_rules(filled, facts)
+        rules = cell_rules(rows, facts)
         unchecked = [name for name in ("Metadata_Plate", "Metadata_Well") if name in missing]
-        wrong, _ = _problems(path, {k: v for k, v in rules.items() if k[0] not in unchecked})
-        _refuse(path, wrong)
-        notes += _read_otherwise(path, filled, facts)
-        frame = _typed(filled, facts, pd.DataFrame(index=facts.index), "")
+        wrong, _ = wrong_cells(path, {k: v for k, v in rules.items() if k[0] not in unchecked})
+        refuse(path, wrong)
+        notes += read_otherwise(path, rows, facts)
+        frame = typed(rows, facts, pd.DataFrame(index=facts.index), "")
         frame = frame.filter(regex="^Metadata_")
     frame = frame.assign(Metadata_Training=training_fields(frame, controls=True))
     return pd.concat([frame, features], axis=1).reset_index(drop=True), notes

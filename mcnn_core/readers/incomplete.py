@@ -18,8 +18,8 @@ def fault(error: InputError, picture: Picture) -> str:
     """Return the code of what is wrong with an image that raised `error`."""
     if not all(map(os.path.exists, picture.files)):
         return "file-missing"
-    said = error.what.removeprefix(picture.path)
-    return "file-unreadable" if said.startswith((": not a re", ": trunc")) else "file-unsuitable"
+    problem = error.what.removeprefix(picture.path)
+    return "file-unreadable" if problem.startswith((": not a re", ": trunc")) else "file-unsuitable"
 
 
 def leave_out(screen: Screen, workers: int = 8) -> tuple[Screen, pd.DataFrame]:
