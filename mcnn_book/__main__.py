@@ -168,6 +168,27 @@ def _simulate(parser: Parser) -> Callable[[argparse.Namespace], None]:
     return run
 
 
+def _run_preprocess(given: argparse.Namespace) -> None:
+    """Read the screen, choose the bin and write its store."""
+    from mcnn_core.preprocessing import Conversion, auto_bin, preprocess
+    from mcnn_core.readers.images import check_headers
+    from mcnn_core.readers.loaddata import read_loaddata
+    from mcnn_core.readers.tables import is_table
+    from mcnn_core.screen import load_screen
+
+    table = is_table(given.screen)
+    if not table and not (Path(given.screen) / "screen.json").is_file():
+        raise InputError(
+            f"screen {given.screen!r} is neither a LoadData .csv nor a folder in which the "
+            "first chapter left screen.json"
+        )
+    screen = read_loaddata(given.screen) if table else load_screen(given.screen)
+    size = given.bin or auto_bin(check_headers(screen), len(screen.table))
+    how = Conversion(given.reference, size, given.multiple, given.illumination)
+    store = preprocess(screen, given.out, how, given.scheduler or given.workers)
+    print(f"{given.out}: {' x '.join(map(str, store.shape))} (fields, height, width, channels)")
+
+
 def _preprocess(parser: Parser) -> Callable[[argparse.Namespace], None]:
     """Write the 8-bit store of a screen."""
     parser.add_argument(
@@ -197,26 +218,49 @@ def _preprocess(parser: Parser) -> Callable[[argparse.Namespace], None]:
     parser.add_argument("--workers", type=whole(1), default=2, help="threads")
     parser.add_argument("--scheduler", default="", help=SCHEDULER)
 
-    def run(given: argparse.Namespace) -> None:
-        from mcnn_core.preprocessing import Conversion, auto_bin, preprocess
-        from mcnn_core.readers.images import check_headers
-        from mcnn_core.readers.loaddata import read_loaddata
-        from mcnn_core.readers.tables import is_table
-        from mcnn_core.screen import load_screen
+    return _run_preprocess
 
-        table = is_table(given.screen)
-        if not table and not (Path(given.screen) / "screen.json").is_file():
-            raise InputError(
-                f"screen {given.screen!r} is neither a LoadData .csv nor a folder in which the "
-                "first chapter left screen.json"
-            )
-        screen = read_loaddata(given.screen) if table else load_screen(given.screen)
-        size = given.bin or auto_bin(check_headers(screen), len(screen.table))
-        how = Conversion(given.reference, size, given.multiple, given.illumination)
-        store = preprocess(screen, given.out, how, given.scheduler or given.workers)
-        print(f"{given.out}: {' x '.join(map(str, store.shape))} (fields, height, width, channels)")
 
-    return run
+def _run_train(given: argparse.Namespace) -> None:
+    """Train here, or in the processes that it launches."""
+    import pandas as pd
+
+    from mcnn_core import training
+    from mcnn_core.machine import parallel
+    from mcnn_core.model import CONFIGS
+    from mcnn_core.screen import field_names
+    from mcnn_core.store import Store
+
+    table = given.out / "surrogate.parquet"
+    if not table.is_file():
+        raise MissingStageError(
+            f"{given.out} holds no surrogate.parquet: run the notebooks 01 to 03 first"
+        )
+    if given.processes != 1 and parallel.MEETING not in os.environ:
+        parallel.check_processes(given.processes)
+        command = [sys.executable, "-m", "mcnn_book", *given.arguments]
+        parallel.launch(command, given.processes)
+        return
+    try:
+        classes = pd.read_parquet(table)
+    except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
+        raise InputError(
+            f"{table} is not a readable table ({error}): run the notebook "
+            "03_surrogate_classes again"
+        ) from error
+    chosen = {
+        key: getattr(given, key)
+        for key in ("epochs", "batch", "max_steps")
+        if getattr(given, key) is not None
+    }
+    training.train(
+        Store.open(given.out / "store"),
+        classes["label"].to_numpy(),
+        CONFIGS[given.network],
+        replace(training.RECIPES[given.recipe], seed=given.seed, **chosen),
+        given.out / "model",
+        field_names(classes),
+    )
 
 
 def _train(parser: Parser) -> Callable[[argparse.Namespace], None]:
@@ -247,47 +291,7 @@ def _train(parser: Parser) -> Callable[[argparse.Namespace], None]:
         help="of this machine, one per GPU, that train together",
     )
 
-    def run(given: argparse.Namespace) -> None:
-        import pandas as pd
-
-        from mcnn_core import training
-        from mcnn_core.machine import parallel
-        from mcnn_core.model import CONFIGS
-        from mcnn_core.screen import field_names
-        from mcnn_core.store import Store
-
-        table = given.out / "surrogate.parquet"
-        if not table.is_file():
-            raise MissingStageError(
-                f"{given.out} holds no surrogate.parquet: run the notebooks 01 to 03 first"
-            )
-        if given.processes != 1 and parallel.MEETING not in os.environ:
-            parallel.check_processes(given.processes)
-            command = [sys.executable, "-m", "mcnn_book", *given.arguments]
-            parallel.launch(command, given.processes)
-            return
-        try:
-            classes = pd.read_parquet(table)
-        except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
-            raise InputError(
-                f"{table} is not a readable table ({error}): run the notebook "
-                "03_surrogate_classes again"
-            ) from error
-        chosen = {
-            key: getattr(given, key)
-            for key in ("epochs", "batch", "max_steps")
-            if getattr(given, key) is not None
-        }
-        training.train(
-            Store.open(given.out / "store"),
-            classes["label"].to_numpy(),
-            CONFIGS[given.network],
-            replace(training.RECIPES[given.recipe], seed=given.seed, **chosen),
-            given.out / "model",
-            field_names(classes),
-        )
-
-    return run
+    return _run_train
 
 
 def _embed(parser: Parser) -> Callable[[argparse.Namespace], None]:
@@ -319,6 +323,39 @@ def _embed(parser: Parser) -> Callable[[argparse.Namespace], None]:
     return run
 
 
+def _run_study(given: argparse.Namespace) -> None:
+    """Run and record each study that is not recorded yet."""
+    from mcnn_book.study import study
+    from mcnn_book.workspace import claim_output, find_root, provenance
+    from mcnn_core.machine.files import claim, write_json
+
+    root = find_root()
+    out = given.out or claim_output(root / "_build", root) / "study"
+    named = study.studies(out, given.screen)
+    claim(out, "study")
+    for name, (seeds, function) in named.items():
+        path = root / "book" / "recorded" / f"{name}.json"
+        if given.only not in name:
+            continue
+        if path.exists():
+            print(f"{name}: recorded already in {path.name}; delete it to measure anew")
+            continue
+        start, runs = time.monotonic(), {}
+        for seed in seeds:
+            print(f"{name}: seed {seed}", flush=True)
+            runs[str(seed)] = function(seed)
+        command = "make study" + (f" SCREEN={Path(given.screen).name}" if given.screen else "")
+        record = {
+            "command": command,
+            "seeds": seeds,
+            "seconds": round(time.monotonic() - start, 1),
+            **provenance(),
+            "runs": runs,
+        }
+        write_json(path, record)
+        print(f"{name}: written to {path}", flush=True)
+
+
 def _study(parser: Parser) -> Callable[[argparse.Namespace], None]:
     """Run every declared study of seeds, variants and baselines that has no record yet."""
     parser.add_argument(
@@ -330,38 +367,7 @@ def _study(parser: Parser) -> Callable[[argparse.Namespace], None]:
     parser.add_argument("--out", type=Path, help="working folder; _build/study by default")
     parser.add_argument("--only", default="", help="names that contain this text")
 
-    def run(given: argparse.Namespace) -> None:
-        from mcnn_book.study import study
-        from mcnn_book.workspace import claim_output, find_root, provenance
-        from mcnn_core.machine.files import claim, write_json
-
-        root = find_root()
-        out = given.out or claim_output(root / "_build", root) / "study"
-        named = study.studies(out, given.screen)
-        claim(out, "study")
-        for name, (seeds, function) in named.items():
-            path = root / "book" / "recorded" / f"{name}.json"
-            if given.only not in name:
-                continue
-            if path.exists():
-                print(f"{name}: recorded already in {path.name}; delete it to measure anew")
-                continue
-            start, runs = time.monotonic(), {}
-            for seed in seeds:
-                print(f"{name}: seed {seed}", flush=True)
-                runs[str(seed)] = function(seed)
-            command = "make study" + (f" SCREEN={Path(given.screen).name}" if given.screen else "")
-            record = {
-                "command": command,
-                "seeds": seeds,
-                "seconds": round(time.monotonic() - start, 1),
-                **provenance(),
-                "runs": runs,
-            }
-            write_json(path, record)
-            print(f"{name}: written to {path}", flush=True)
-
-    return run
+    return _run_study
 
 
 def _clean(parser: Parser) -> Callable[[argparse.Namespace], None]:
