@@ -35,7 +35,7 @@ class Case:
     prepare : function
         Writes what the contestants read into the folder of inputs, if it is not there.
     contestants : dict of str to function
-        "ours"; "textbook" and others beside it; "raw" moves the same bytes and does nothing else.
+        "ours"; "textbook" and others next to it; "raw" moves the same bytes and does nothing else.
     work : float
         Of one unit, in what the time of this stage follows (`mcnn_book.check.cost`); 0: the
         contestant says ("macs").

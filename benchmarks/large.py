@@ -185,7 +185,7 @@ def run(measure: Callable[..., dict], quick: bool = False) -> dict[str, Any]:
 
 
 def table(bench: dict[str, Any], predicted: pd.DataFrame) -> str:
-    """Return the table that is printed: measured beside predicted."""
+    """Return the table that is printed: measured next to predicted."""
     from mcnn_book.check.cost import beside
 
     return (

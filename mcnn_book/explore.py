@@ -1,7 +1,7 @@
 """One page to look around in a screen: every profile a point.
 
 It has search, colours, a lasso and the fields of each profile. The page is a single file that holds
-its data, pictures and scripts and loads nothing; Bokeh draws the points, ``explore.html`` beside
+its data, pictures and scripts and loads nothing; Bokeh draws the points, ``explore.html`` next to
 this module does the rest. Names are not trusted: they reach the page as data and are shown as text.
 """
 

@@ -115,7 +115,7 @@ def read_bbbc021(
 def examine_bbbc021(
     folder: str | os.PathLike, taxol: str = "ljosa", simulated: bool = False
 ) -> tuple[Screen, list[Problem], pd.DataFrame]:
-    """Read what is right in BBBC021's tables and name all the rest.
+    """Read the valid rows of BBBC021's tables and name every problem in the others.
 
     It does so as `examine_loaddata` does; arguments as for `read_bbbc021`.
 

@@ -291,7 +291,7 @@ def examine_loaddata(
     must_exist: bool = False,
     reading: Reading = PLAIN,
 ) -> tuple[Screen, list[Problem], pd.DataFrame]:
-    """Read what is right in a LoadData table and name all the rest.
+    """Read the valid rows of a LoadData table and name every problem in the others.
 
     Parameters
     ----------
