@@ -1,4 +1,4 @@
-"""What takes how long: every stage beside a textbook version and the machine's limit.
+"""What takes how long: every stage next to a textbook version and the machine's limit.
 
 Run by ``make bench``.
 """

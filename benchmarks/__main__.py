@@ -1,4 +1,4 @@
-"""Measure every stage beside a textbook version and the machine's limit: ``make bench``.
+"""Measure every stage next to a textbook version and the machine's limit: ``make bench``.
 
 Contestants of a case run in processes of their own and take turns (ours, textbook, ours, textbook
 ...), so that a busy moment meets all of them. Nothing here asserts a time.

@@ -35,7 +35,7 @@ class Case:
     prepare : function
         Writes what the contestants read into the folder of inputs, if it is not there.
     contestants : dict of str to function
-        "ours"; "textbook" and others beside it; "raw" moves the same bytes and does nothing else.
+        "ours"; "textbook" and others next to it; "raw" moves the same bytes and does nothing else.
     work : float
         Of one unit, in what the time of this stage follows (`mcnn_book.check.cost`); 0: the
         contestant says ("macs").
@@ -101,6 +101,7 @@ def prepare_store(folder: Path, case: Case) -> None:
         preprocess(
             made.read_fields(_raw_folder(folder, case)),
             folder / f"store-{case.height}",
+            progress=False,
         )
 
 
@@ -175,10 +176,8 @@ def preprocess_ours(folder: Path, case: Case, workers: int = CORES):
     """Write the 8-bit store, on all cores."""
     from mcnn_core.preprocessing import preprocess
 
-    screen = _screen(folder, case)
-    return lambda: preprocess(screen, folder / f"ours-{workers}", workers=workers), {
-        "threads": workers
-    }
+    screen, out = _screen(folder, case), folder / f"ours-{workers}"
+    return lambda: preprocess(screen, out, workers=workers, progress=False), {"threads": workers}
 
 
 def preprocess_one_core(folder: Path, case: Case):

@@ -47,7 +47,7 @@ def _stages(folder: Path, quick: bool) -> dict[str, Callable[[], Any]]:
         from mcnn_core.preprocessing import preprocess
 
         screen, start = _screen(folder), time.perf_counter()
-        preprocess(screen, folder / "store", workers=CORES)
+        preprocess(screen, folder / "store", workers=CORES, progress=False)
         return {
             "seconds": time.perf_counter() - start,
             "table_bytes": int(screen.table.memory_usage(deep=True).sum()),
@@ -185,7 +185,7 @@ def run(measure: Callable[..., dict], quick: bool = False) -> dict[str, Any]:
 
 
 def table(bench: dict[str, Any], predicted: pd.DataFrame) -> str:
-    """Return the table that is printed: measured beside predicted."""
+    """Return the table that is printed: measured next to predicted."""
     from mcnn_book.check.cost import beside
 
     return (

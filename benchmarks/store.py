@@ -47,7 +47,8 @@ def simulated(folder: Path, size: str, n: int) -> tuple[np.ndarray, int]:
         *SIZES[size],
         progress=False,
     )
-    store = preprocess(read_bbbc021(folder / "screen", simulated=True), folder / "store")
+    screen = read_bbbc021(folder / "screen", simulated=True)
+    store = preprocess(screen, folder / "store", progress=False)
     return np.array(store.pixels)[np.arange(n) % len(store.pixels)], min(n, len(store.pixels))
 
 

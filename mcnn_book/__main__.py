@@ -45,17 +45,17 @@ def _check(parser: Parser) -> Callable[[argparse.Namespace], None]:
         "--out", default="_build", help="folder to write check.html and check.json to"
     )
 
-    def run(given: argparse.Namespace) -> None:
+    def run(args: argparse.Namespace) -> None:
         from mcnn_book.check.examine import check, terminal, visible, write
         from mcnn_book.workspace import claim_output, find_root
         from mcnn_core.readers.reading import CHOICES, Reading
         from mcnn_core.readers.tables import is_table
 
-        out = Path(given.out or "_build").expanduser()
-        name, data = (os.path.expanduser(text) for text in (given.screen, given.data))
-        pairs = dict(pair.partition("=")[::2] for pair in shlex.split(given.params))
+        out = Path(args.out or "_build").expanduser()
+        name, data = (os.path.expanduser(text) for text in (args.screen, args.data))
+        pairs = dict(pair.partition("=")[::2] for pair in shlex.split(args.params))
         options = {key: pairs[key] for key in (*CHOICES, "negative") if key in pairs}
-        reading = Reading.from_text(data, given.platemap, given.channels, **options)
+        reading = Reading.from_text(data, args.platemap, args.channels, **options)
         sources = {"SCREEN": [Path(name)] if is_table(name) else [], "DATA": reading.data}
         out = claim_output(out, find_root(), **sources)
         report = check(name, data, out, progress=sys.stderr.isatty(), reading=reading)
@@ -83,30 +83,30 @@ def _data(parser: Parser) -> Callable[[argparse.Namespace], None]:
         "--from", default="", dest="address", help="address of a copy of the publisher's files"
     )
 
-    def run(given: argparse.Namespace) -> None:
+    def run(args: argparse.Namespace) -> None:
         from mcnn_book import download, transfer
 
-        if given.screen not in ("bbbc021", "kimorph"):
+        if args.screen not in ("bbbc021", "kimorph"):
             raise InputError(
                 "what can be fetched is bbbc021, and for kimorph the Gene Ontology",
-                [f"screen {given.screen!r} cannot"],
+                [f"screen {args.screen!r} cannot"],
             )
-        if not given.data:
+        if not args.data:
             raise InputError(
-                f"name the folder to fetch into: make data SCREEN={given.screen} DATA=DIR"
+                f"name the folder to fetch into: make data SCREEN={args.screen} DATA=DIR"
             )
         print(
             "The publisher gives no checksums: the SHA-256 of each file is recorded in "
             f"{transfer.RECORD} when it is first seen, and compared from then on."
         )
-        folder = Path(given.data).expanduser()
-        only = [name.strip() for name in given.only.split(",") if name.strip()]
-        if given.screen == "bbbc021":
-            new = download.fetch_bbbc021(folder, only, given.address or download.BBBC021)
+        folder = Path(args.data).expanduser()
+        only = [name.strip() for name in args.only.split(",") if name.strip()]
+        if args.screen == "bbbc021":
+            new = download.fetch_bbbc021(folder, only, args.address or download.BBBC021)
         else:
-            new = download.fetch_go(folder, given.address or download.GO)
-        kind = "plates" if given.screen == "bbbc021" else "files of the Gene Ontology"
-        print(f"{len(new)} {kind} are new in {given.data}")
+            new = download.fetch_go(folder, args.address or download.GO)
+        kind = "plates" if args.screen == "bbbc021" else "files of the Gene Ontology"
+        print(f"{len(new)} {kind} are new in {args.data}")
 
     return run
 
@@ -122,15 +122,15 @@ def _table(parser: Parser) -> Callable[[argparse.Namespace], None]:
         r"(?P<plate>\w+)/(?P<well>[A-P]\d+)_(?P<site>\d+)_(?P<channel>\w+)\.png",
     )
 
-    def run(given: argparse.Namespace) -> None:
+    def run(args: argparse.Namespace) -> None:
         from mcnn_core.readers.folders import write_folder_table
 
-        out = Path(given.out).expanduser()
+        out = Path(args.out).expanduser()
         if out.suffix.lower() != ".csv":
             raise InputError("name the table to write: make table SCREEN=FOLDER OUT=FILE.csv")
-        print(*write_folder_table(given.screen, out, given.pattern), sep="\n")
-        outside = not Path(given.screen).resolve().is_relative_to(out.resolve().parent)
-        data = f" DATA={given.screen}" * outside
+        print(*write_folder_table(args.screen, out, args.pattern), sep="\n")
+        outside = not Path(args.screen).resolve().is_relative_to(out.resolve().parent)
+        data = f" DATA={args.screen}" * outside
         print(f"{out} is written; examine it: make check SCREEN={out}{data}")
 
     return run
@@ -154,18 +154,39 @@ def _simulate(parser: Parser) -> Callable[[argparse.Namespace], None]:
         "--workers", type=whole(1), default=2, help="processes; the pixels do not depend on it"
     )
 
-    def run(given: argparse.Namespace) -> None:
+    def run(args: argparse.Namespace) -> None:
         from mcnn_book.simulate import bbbc021, kimorph
 
         screen, write = (
             (kimorph, kimorph.simulate_kimorph)
-            if given.screen == "kimorph"
+            if args.screen == "kimorph"
             else (bbbc021, bbbc021.simulate_screen)
         )
-        layout = screen.LAYOUTS[given.layout]
-        write(given.out, given.seed, layout, given.height, given.width, given.workers)
+        layout = screen.LAYOUTS[args.layout]
+        write(args.out, args.seed, layout, args.height, args.width, args.workers)
 
     return run
+
+
+def _run_preprocess(args: argparse.Namespace) -> None:
+    """Read the screen, choose the bin and write its store."""
+    from mcnn_core.preprocessing import Conversion, auto_bin, preprocess
+    from mcnn_core.readers.images import check_headers
+    from mcnn_core.readers.loaddata import read_loaddata
+    from mcnn_core.readers.tables import is_table
+    from mcnn_core.screen import load_screen
+
+    table = is_table(args.screen)
+    if not table and not (Path(args.screen) / "screen.json").is_file():
+        raise InputError(
+            f"screen {args.screen!r} is neither a LoadData .csv nor a folder in which the "
+            "first chapter left screen.json"
+        )
+    screen = read_loaddata(args.screen) if table else load_screen(args.screen)
+    size = args.bin or auto_bin(check_headers(screen), len(screen.table))
+    how = Conversion(args.reference, size, args.multiple, args.illumination)
+    store = preprocess(screen, args.out, how, args.scheduler or args.workers)
+    print(f"{args.out}: {' x '.join(map(str, store.shape))} (fields, height, width, channels)")
 
 
 def _preprocess(parser: Parser) -> Callable[[argparse.Namespace], None]:
@@ -197,33 +218,49 @@ def _preprocess(parser: Parser) -> Callable[[argparse.Namespace], None]:
     parser.add_argument("--workers", type=whole(1), default=2, help="threads")
     parser.add_argument("--scheduler", default="", help=SCHEDULER)
 
-    def run(given: argparse.Namespace) -> None:
-        from mcnn_core.preprocessing import auto_bin, preprocess
-        from mcnn_core.readers.images import check_headers
-        from mcnn_core.readers.loaddata import read_loaddata
-        from mcnn_core.readers.tables import is_table
-        from mcnn_core.screen import load_screen
+    return _run_preprocess
 
-        table = is_table(given.screen)
-        if not table and not (Path(given.screen) / "screen.json").is_file():
-            raise InputError(
-                f"screen {given.screen!r} is neither a LoadData .csv nor a folder in which the "
-                "first chapter left screen.json"
-            )
-        screen = read_loaddata(given.screen) if table else load_screen(given.screen)
-        size = given.bin or auto_bin(check_headers(screen), len(screen.table))
-        store = preprocess(
-            screen,
-            given.out,
-            given.reference,
-            size,
-            given.multiple,
-            given.scheduler or given.workers,
-            given.illumination,
+
+def _run_train(args: argparse.Namespace) -> None:
+    """Train here, or in the processes that it launches."""
+    import pandas as pd
+
+    from mcnn_core import training
+    from mcnn_core.machine import parallel
+    from mcnn_core.model import CONFIGS
+    from mcnn_core.screen import field_names
+    from mcnn_core.store import Store
+
+    table = args.out / "surrogate.parquet"
+    if not table.is_file():
+        raise MissingStageError(
+            f"{args.out} holds no surrogate.parquet: run the notebooks 01 to 03 first"
         )
-        print(f"{given.out}: {' x '.join(map(str, store.shape))} (fields, height, width, channels)")
-
-    return run
+    if args.processes != 1 and parallel.MEETING not in os.environ:
+        parallel.check_processes(args.processes)
+        command = [sys.executable, "-m", "mcnn_book", *args.arguments]
+        parallel.launch(command, args.processes)
+        return
+    try:
+        classes = pd.read_parquet(table)
+    except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
+        raise InputError(
+            f"{table} is not a readable table ({error}): run the notebook "
+            "03_surrogate_classes again"
+        ) from error
+    chosen = {
+        key: getattr(args, key)
+        for key in ("epochs", "batch", "max_steps")
+        if getattr(args, key) is not None
+    }
+    training.train(
+        Store.open(args.out / "store"),
+        classes["label"].to_numpy(),
+        CONFIGS[args.network],
+        replace(training.RECIPES[args.recipe], seed=args.seed, **chosen),
+        args.out / "model",
+        field_names(classes),
+    )
 
 
 def _train(parser: Parser) -> Callable[[argparse.Namespace], None]:
@@ -254,47 +291,7 @@ def _train(parser: Parser) -> Callable[[argparse.Namespace], None]:
         help="of this machine, one per GPU, that train together",
     )
 
-    def run(given: argparse.Namespace) -> None:
-        import pandas as pd
-
-        from mcnn_core import training
-        from mcnn_core.machine import parallel
-        from mcnn_core.model import CONFIGS
-        from mcnn_core.screen import field_names
-        from mcnn_core.store import Store
-
-        table = given.out / "surrogate.parquet"
-        if not table.is_file():
-            raise MissingStageError(
-                f"{given.out} holds no surrogate.parquet: run the notebooks 01 to 03 first"
-            )
-        if given.processes != 1 and parallel.MEETING not in os.environ:
-            parallel.check_processes(given.processes)
-            command = [sys.executable, "-m", "mcnn_book", *given.arguments]
-            parallel.launch(command, given.processes)
-            return
-        try:
-            classes = pd.read_parquet(table)
-        except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
-            raise InputError(
-                f"{table} is not a readable table ({error}): run the notebook "
-                "03_surrogate_classes again"
-            ) from error
-        chosen = {
-            key: getattr(given, key)
-            for key in ("epochs", "batch", "max_steps")
-            if getattr(given, key) is not None
-        }
-        training.train(
-            Store.open(given.out / "store"),
-            classes["label"].to_numpy(),
-            CONFIGS[given.network],
-            replace(training.RECIPES[given.recipe], seed=given.seed, **chosen),
-            given.out / "model",
-            field_names(classes),
-        )
-
-    return run
+    return _run_train
 
 
 def _embed(parser: Parser) -> Callable[[argparse.Namespace], None]:
@@ -308,22 +305,55 @@ def _embed(parser: Parser) -> Callable[[argparse.Namespace], None]:
     )
     parser.add_argument("--scheduler", default="", help=SCHEDULER)
 
-    def run(given: argparse.Namespace) -> None:
+    def run(args: argparse.Namespace) -> None:
         from mcnn_core.features import embed_screen
         from mcnn_core.machine.files import write_array
         from mcnn_core.store import Store
         from mcnn_core.training import load_model
 
         activations = embed_screen(
-            load_model(given.model), Store.open(given.store), given.out, given.scheduler
+            load_model(args.model), Store.open(args.store), args.out, args.scheduler
         )
-        write_array(Path(given.out) / "activations.npy", activations)
+        write_array(Path(args.out) / "activations.npy", activations)
         print(
-            f"{given.out}/activations.npy: {activations.shape[0]} fields, "
+            f"{args.out}/activations.npy: {activations.shape[0]} fields, "
             f"{activations.shape[1]} activations each"
         )
 
     return run
+
+
+def _run_study(args: argparse.Namespace) -> None:
+    """Run and record each study that is not recorded yet."""
+    from mcnn_book.study import study
+    from mcnn_book.workspace import claim_output, find_root, provenance
+    from mcnn_core.machine.files import claim, write_json
+
+    root = find_root()
+    out = args.out or claim_output(root / "_build", root) / "study"
+    named = study.studies(out, args.screen)
+    claim(out, "study")
+    for name, (seeds, function) in named.items():
+        path = root / "book" / "recorded" / f"{name}.json"
+        if args.only not in name:
+            continue
+        if path.exists():
+            print(f"{name}: recorded already in {path.name}; delete it to measure anew")
+            continue
+        start, runs = time.monotonic(), {}
+        for seed in seeds:
+            print(f"{name}: seed {seed}", flush=True)
+            runs[str(seed)] = function(seed)
+        command = "make study" + (f" SCREEN={Path(args.screen).name}" if args.screen else "")
+        record = {
+            "command": command,
+            "seeds": seeds,
+            "seconds": round(time.monotonic() - start, 1),
+            **provenance(),
+            "runs": runs,
+        }
+        write_json(path, record)
+        print(f"{name}: written to {path}", flush=True)
 
 
 def _study(parser: Parser) -> Callable[[argparse.Namespace], None]:
@@ -337,38 +367,7 @@ def _study(parser: Parser) -> Callable[[argparse.Namespace], None]:
     parser.add_argument("--out", type=Path, help="working folder; _build/study by default")
     parser.add_argument("--only", default="", help="names that contain this text")
 
-    def run(given: argparse.Namespace) -> None:
-        from mcnn_book.study import study
-        from mcnn_book.workspace import claim_output, find_root, provenance
-        from mcnn_core.machine.files import claim, write_json
-
-        root = find_root()
-        out = given.out or claim_output(root / "_build", root) / "study"
-        named = study.studies(out, given.screen)
-        claim(out, "study")
-        for name, (seeds, function) in named.items():
-            path = root / "book" / "recorded" / f"{name}.json"
-            if given.only not in name:
-                continue
-            if path.exists():
-                print(f"{name}: recorded already in {path.name}; delete it to measure anew")
-                continue
-            start, runs = time.monotonic(), {}
-            for seed in seeds:
-                print(f"{name}: seed {seed}", flush=True)
-                runs[str(seed)] = function(seed)
-            command = "make study" + (f" SCREEN={Path(given.screen).name}" if given.screen else "")
-            record = {
-                "command": command,
-                "seeds": seeds,
-                "seconds": round(time.monotonic() - start, 1),
-                **provenance(),
-                "runs": runs,
-            }
-            write_json(path, record)
-            print(f"{name}: written to {path}", flush=True)
-
-    return run
+    return _run_study
 
 
 def _real(parser: Parser) -> Callable[[argparse.Namespace], None]:
@@ -392,7 +391,7 @@ def _real(parser: Parser) -> Callable[[argparse.Namespace], None]:
 def _clean(parser: Parser) -> Callable[[argparse.Namespace], None]:
     """Delete what was written to _build and _rerun; what others put there stays."""
 
-    def run(given: argparse.Namespace) -> None:
+    def run(args: argparse.Namespace) -> None:
         from mcnn_book.workspace import clean
 
         clean()
@@ -423,9 +422,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         text = (declare.__doc__ or "").strip()
         part = verbs.add_parser(verb, help=text.partition("\n")[0], description=text)
         part.set_defaults(run=declare(part), arguments=arguments)
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     with reporting():
-        given.run(given)
+        args.run(args)
 
 
 if __name__ == "__main__":

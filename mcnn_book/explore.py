@@ -1,7 +1,7 @@
 """One page to look around in a screen: every profile a point.
 
 It has search, colours, a lasso and the fields of each profile. The page is a single file that holds
-its data, pictures and scripts and loads nothing; Bokeh draws the points, ``explore.html`` beside
+its data, pictures and scripts and loads nothing; Bokeh draws the points, ``explore.html`` next to
 this module does the rest. Names are not trusted: they reach the page as data and are shown as text.
 """
 
@@ -182,19 +182,13 @@ def _column(values: pd.Series) -> dict:
 def _plot(places: np.ndarray, names: Sequence[str]) -> figure:
     """Return the points, grey until the page colours them.
 
-    The wheel zooms with Ctrl only, or nobody could scroll past.
+    The wheel zooms with Ctrl only, or no one could scroll past.
     """
     n = len(places)
-    source = ColumnDataSource(
-        {
-            "x": places[:, 0].round(3).tolist(),
-            "y": places[:, 1].round(3).tolist(),
-            "name": [name[:120] for name in names],
-            "colour": ["#888888"] * n,
-            "marker": ["circle"] * n,
-        },
-        name="points",
-    )
+    x, y = places.round(3).T.tolist()
+    columns = {"x": x, "y": y, "name": [name[:120] for name in names]}
+    columns |= {"colour": ["#888888"] * n, "marker": ["circle"] * n}
+    source = ColumnDataSource(columns, name="points")
     wheel, lasso = WheelZoomTool(modifiers={"ctrl": True}), LassoSelectTool(continuous=False)
     plot = figure(
         tools=["pan", "box_zoom", wheel, lasso, TapTool(), "reset"],

@@ -15,11 +15,11 @@ from mcnn_core.machine.files import write_table
 from mcnn_core.readers.bbbc021 import BBBC021_CHANNELS, read_bbbc021
 from mcnn_core.readers.imagehts import EMPTY, KIMORPH_FIELD, NEGATIVE, read_imagehts, read_wells
 from mcnn_core.readers.images import read_field
-from mcnn_core.readers.incomplete import leave_out, wells_lost
+from mcnn_core.readers.incomplete import fetched, leave_out, wells_lost
 from mcnn_core.readers.loaddata import read_loaddata
 from mcnn_core.readers.reading import PLAIN, Reading
 from mcnn_core.readers.tables import is_table
-from mcnn_core.screen import Screen, fetched
+from mcnn_core.screen import Screen
 
 
 def open_screen(

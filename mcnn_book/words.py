@@ -106,6 +106,18 @@ def facts(table: pd.DataFrame) -> dict[str, bool]:
     }
 
 
+#: Why a question cannot be asked of a screen, and which columns would help.
+NO_CONTROLS = (
+    "not every plate has a negative control (Metadata_control_type negcon, or the compound DMSO)"
+)
+SHARED = "no mechanism has two compounds (Metadata_MoA, Metadata_Compound)"
+BATCHES = (
+    "no treatment has a compound of its mechanism in another batch (Metadata_MoA, Metadata_Batch)"
+)
+NOTHING_KNOWN = "there is nothing known to compare with (Metadata_MoA, Metadata_control_type)"
+DOSES = "no compound has three concentrations (Metadata_Compound, Metadata_Concentration)"
+
+
 def answers(table: pd.DataFrame) -> pd.DataFrame:
     """Return what can be asked of a screen.
 
@@ -114,64 +126,36 @@ def answers(table: pd.DataFrame) -> pd.DataFrame:
     """
     has, treatments = facts(table), known_treatments(table)
     asked = protocols(treatments)
-    doses = (
-        treatments[treatments["Metadata_Concentration"] > 0]
-        .groupby("Metadata_Compound")["Metadata_Concentration"]
-        .nunique()
-    )
-    no_controls = (
-        "not every plate has a negative control (Metadata_control_type negcon, or the compound "
-        "DMSO)"
-    )
-    shared = "no mechanism has two compounds (Metadata_MoA, Metadata_Compound)"
+    dosed = treatments[treatments["Metadata_Concentration"] > 0]
+    doses = dosed.groupby("Metadata_Compound")["Metadata_Concentration"].nunique()
+    no_controls = "" if has["has_controls"] else NO_CONTROLS
+    alone = "" if "NSC" in asked else SHARED
+    mechanisms = treatments["Metadata_MoA"]
+    known = has["has_mechanisms"] or has["has_any_controls"]
+    several = mechanisms.replace("", pd.NA).nunique() > 1
     rows = [
         ("Which treatments or wells look alike?", "7, 11", "" if len(table) else "no field"),
-        (
-            "Is the nearest neighbour's mechanism the right one (NSC)?",
-            "8",
-            "" if "NSC" in asked else shared,
-        ),
+        ("Is the nearest neighbour's mechanism the right one (NSC)?", "8", alone),
         (
             "The same, neighbours of the same batch forbidden (NSCB)?",
             "8",
-            ""
-            if "NSCB" in asked
-            else "no treatment has a compound of its mechanism in another batch (Metadata_MoA, "
-            "Metadata_Batch)",
+            "" if "NSCB" in asked else BATCHES,
         ),
-        (
-            "What does each well resemble?",
-            "9",
-            ""
-            if has["has_mechanisms"] or has["has_any_controls"]
-            else "there is nothing known to compare with (Metadata_MoA, Metadata_control_type)",
-        ),
+        ("What does each well resemble?", "9", "" if known else NOTHING_KNOWN),
         (
             "At which concentration does a compound act?",
             "10",
-            no_controls
-            if not has["has_controls"]
-            else ""
-            if (doses >= 3).any()
-            else "no compound has three concentrations (Metadata_Compound, Metadata_Concentration)",
+            no_controls or ("" if (doses >= 3).any() else DOSES),
         ),
         (
-            "Which phenotypes has nobody annotated?",
+            "Which phenotypes has no one annotated?",
             "12",
-            no_controls
-            if not has["has_controls"]
-            else ""
-            if (treatments["Metadata_MoA"] == "").any()
-            else "every treatment is annotated",
+            no_controls or ("" if (mechanisms == "").any() else "every treatment is annotated"),
         ),
         (
             "Which annotations do the images contradict?",
             "12",
-            shared
-            if "NSC" not in asked
-            else ""
-            if treatments["Metadata_MoA"].replace("", pd.NA).nunique() > 1
-            else "there is one mechanism alone",
+            alone or ("" if several else "there is one mechanism alone"),
         ),
     ]
     return pd.DataFrame(

@@ -137,7 +137,7 @@ def processor() -> str:
 
 
 def provenance(root: Path | None = None) -> dict[str, str]:
-    """Return what a result depends on besides its inputs, as flat ``name: text``.
+    """Return what a result depends on in addition to its inputs, as flat ``name: text``.
 
     Keys: ``commit``, ``processor``, ``version.python`` and ``version.<package>``.
     """

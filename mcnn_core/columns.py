@@ -11,6 +11,18 @@ def is_dmso(compound: str) -> bool:
     return compound.strip().upper() == "DMSO"
 
 
+def channels_in(rows: pd.DataFrame, part: str = "FileName") -> list[str]:
+    """Return the channels of a table: what stands behind `part` in the names of its columns."""
+    found = [name.partition("_") for name in rows]
+    return [channel for start, _, channel in found if start == part and channel]
+
+
+def folder_and_name(paths: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """Split paths or addresses at the last slash of either kind; no folder is ""."""
+    parts = paths.str.strip().str.extract(r"^(?:(.*)[/\\])?([^/\\]*)$").fillna("")
+    return parts[0], parts[1]
+
+
 def joint_codes(*columns: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """Give each row a number by its values, from 0 in the order of first occurrence.
 
@@ -24,7 +36,7 @@ def joint_codes(*columns: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     return codes, np.flatnonzero(~pd.Series(codes).duplicated())
 
 
-def _each(values: pd.Series, change: Callable, dtype: type | str = str) -> pd.Series:
+def mapped(values: pd.Series, change: Callable, dtype: type | str = str) -> pd.Series:
     """Return `change` of every value, called once for each different one."""
     codes, first = joint_codes(values)
     few = pd.Series([change(value) for value in values.iloc[first]], dtype=dtype)

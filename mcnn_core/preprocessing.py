@@ -11,11 +11,11 @@ import errno
 import hashlib
 import math
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import count, pairwise
+from itertools import chain, count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ from mcnn_core.machine.files import (
     write_json,
 )
 from mcnn_core.machine.scheduler import Stage, pool, software
-from mcnn_core.readers.images import Picture, check_headers, describe, pictures, read_image
+from mcnn_core.readers.images import Picture, check_headers, describe, pictures, read_image, stamp
 from mcnn_core.screen import Screen
 from mcnn_core.store import Block, Store, altered_blocks, block_rows, identity, map_pixels
 
@@ -139,14 +139,48 @@ def padding(shape: tuple[int, int], multiple: int) -> tuple[int, int]:
     return -shape[0] % multiple, -shape[1] % multiple
 
 
+@dataclass(frozen=True)
+class Conversion:
+    """How raw counts become 8 bit.
+
+    Attributes
+    ----------
+    reference : {"plate-percentile", "dmso"}
+        Name in `REFERENCES`.
+    bin : int
+        Side of the blocks of raw counts that are averaged first; see `auto_bin`.
+    multiple : int
+        Fields are padded at the bottom and right, by reflection, to multiples of this.
+    illumination : {"none", "plate", "given"}
+        What the averaged counts are divided by (`mcnn_core.illumination`).
+
+    Raises
+    ------
+    InputError
+        If one of them is none of these.
+    """
+
+    reference: str = "plate-percentile"
+    bin: int = 1
+    multiple: int = 32
+    illumination: str = "none"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be done."""
+        known = self.reference in REFERENCES and self.illumination in ILLUMINATIONS
+        if not known or min(self.bin, self.multiple) < 1:
+            raise InputError(
+                f"expected reference {' or '.join(REFERENCES)}, illumination "
+                f"{' or '.join(ILLUMINATIONS)}, bin and multiple of 1 or more, got {self}"
+            )
+
+
 def preprocess(
     screen: Screen,
     folder: str | os.PathLike,
-    reference: str = "plate-percentile",
-    bin: int = 1,
-    multiple: int = 32,
+    conversion: Conversion = Conversion(),
     workers: int | str = 2,
-    illumination: str = "none",
+    progress: bool = True,
 ) -> Store:
     """Write the 8-bit store of a screen and open it.
 
@@ -160,17 +194,12 @@ def preprocess(
     ----------
     screen : Screen
     folder : path
-    reference : {"plate-percentile", "dmso"}
-        Name in `REFERENCES`.
-    bin : int
-        Side of the blocks of raw counts that are averaged first; see `auto_bin`.
-    multiple : int
-        Fields are padded at the bottom and right, by reflection, to multiples of this.
+    conversion : Conversion
     workers : int or str
         Threads that share the blocks of fields, or the address of a cluster's scheduler
         (`mcnn_core.machine.scheduler`); the result does not depend on it.
-    illumination : {"none", "plate", "given"}
-        What the averaged counts are divided by (`mcnn_core.illumination`).
+    progress : bool
+        Whether to show a bar.
 
     Raises
     ------
@@ -180,22 +209,16 @@ def preprocess(
         was changed while the screen was read; if another run is writing the same store; and what
         `mcnn_core.machine.scheduler.pool` raises.
     """
-    threads = workers if isinstance(workers, int) else 1
-    known = reference in REFERENCES and illumination in ILLUMINATIONS
-    if not known or min(bin, multiple, threads) < 1:
-        raise InputError(
-            f"expected reference {' or '.join(REFERENCES)}, illumination "
-            f"{' or '.join(ILLUMINATIONS)} and numbers of 1 or more, got reference={reference!r}, "
-            f"illumination={illumination!r}, bin={bin}, multiple={multiple}, workers={workers}"
-        )
-    plan, folder = _plan(screen, reference, bin, multiple, illumination), Path(folder).resolve()
+    if isinstance(workers, int) and workers < 1:
+        raise InputError(f"expected 1 worker or more, got {workers}")
+    plan, folder = _plan(screen, conversion), Path(folder).resolve()
     refuse_foreign(folder, "store")
     hidden = folder.with_name(f".{folder.name}.work")
     claim(hidden, "store in the making")
     with exclusive(hidden):
         remove_leftovers(folder)
         making = _Making(plan, hidden)
-        making.fill(workers)
+        making.fill(workers, progress)
         making.check()
         making.write_manifest()
         put(making.folder, folder, "store")
@@ -208,9 +231,7 @@ class _Plan:
     """What is to be made, of what."""
 
     screen: Screen
-    reference: str
-    bin: int
-    illumination: str
+    how: Conversion
     raw: tuple[int, int]  #: height and width of a field in its file
     extra: tuple[int, int]  #: rows and columns of padding
     counted: np.ndarray  #: (n,) bool: fields whose pixels set the limits of their plate
@@ -222,7 +243,7 @@ class _Plan:
     @property
     def field(self) -> tuple[int, int]:
         """Height and width after binning."""
-        return self.raw[0] // self.bin, self.raw[1] // self.bin
+        return self.raw[0] // self.how.bin, self.raw[1] // self.how.bin
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -233,44 +254,32 @@ class _Plan:
     def identity(self) -> str:
         """Return the SHA-256 of all that the store follows from but the contents of the files."""
         digest = hashlib.sha256(self.counted.tobytes())
-        options = (software(), self.reference, self.bin, self.illumination, self.shape)
-        named = (self.screen.channels, self.functions, self.blocks)
-        for part in (*options, *named, *self.images, *self.stamps.items()):
+        facts = (software(), self.how, self.shape, self.screen.channels)
+        for part in (*facts, self.functions, self.blocks, *self.images, *self.stamps.items()):
             digest.update(repr(part).encode())
         return digest.hexdigest()
 
 
-def _plan(screen: Screen, reference: str, bin: int, multiple: int, illumination: str) -> _Plan:
+def _plan(screen: Screen, how: Conversion) -> _Plan:
     """Check a screen by its table and the headers of its images, and plan its store."""
     height, width = raw = check_headers(screen)
-    if min(raw) < bin:
-        raise InputError(f"bin={bin} is larger than a field of {height} x {width} pixels")
-    counted = (screen.table["Metadata_control_type"] == "negcon").to_numpy() | (reference != "dmso")
-    plates = screen.table["Metadata_Plate"]
+    if min(raw) < how.bin:
+        raise InputError(f"bin={how.bin} is larger than a field of {height} x {width} pixels")
+    plates, controls = (screen.table[f"Metadata_{key}"] for key in ("Plate", "control_type"))
+    counted = (controls == "negcon").to_numpy() | (how.reference != "dmso")
     usable = pd.Series(counted).groupby(plates.to_numpy(), sort=False).any()
     if not usable.all():
         raise InputError(
-            f"reference {reference!r} needs fields with Metadata_control_type negcon on every "
+            f"reference {how.reference!r} needs fields with Metadata_control_type negcon on every "
             "plate; name them or take plate-percentile",
             [f"plate {plate}" for plate in usable.index[~usable]],
         )
-    functions = given_functions(screen, raw) if illumination == "given" else {}
+    functions = given_functions(screen, raw) if how.illumination == "given" else {}
     images = pictures(screen)
     files = [path for field in images for one in field for path in one.files]
-    files += [path for paths in functions.values() for path in paths]
-    stamps = {path: _stamp(path) for path in files}
-    extra, blocks = padding((height // bin, width // bin), multiple), _blocks(plates)
-    options = (screen, reference, bin, illumination, raw, extra, counted)
-    return _Plan(*options, images, functions, stamps, blocks)
-
-
-def _stamp(path: str) -> tuple[int, int] | None:
-    """Return the size and the time of change of a file."""
-    try:
-        facts = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return facts.st_size, facts.st_mtime_ns
+    stamps = {path: stamp(path) for path in chain(files, *functions.values())}
+    extra = padding((height // how.bin, width // how.bin), how.multiple)
+    return _Plan(screen, how, raw, extra, counted, images, functions, stamps, _blocks(plates))
 
 
 def _blocks(plates: pd.Series) -> dict[str, list[Block]]:
@@ -322,27 +331,26 @@ class _Making:
                 if same and not altered_blocks(mapped, facts["blocks"]):
                     self.finished[plate] = facts
 
-    def fill(self, workers: int | str) -> None:
+    def fill(self, workers: int | str, progress: bool) -> None:
         """Make the unfinished plates; one is written while the next is being counted."""
-        blocks = [
-            block
-            for one in self.plan.blocks.values()
-            for block in one
-            if block["plate"] not in self.finished
-        ]
-        if not blocks:
+        todo = {
+            plate: blocks
+            for plate, blocks in self.plan.blocks.items()
+            if plate not in self.finished
+        }
+        if not todo:
             return
-        total = sum(block["fields"] for block in blocks)
+        total = sum(block["fields"] for blocks in todo.values() for block in blocks)
         with (
             pool(workers, self.hidden, [one.path for one in self.plan.images[0]]) as tasks,
-            tqdm(total=total, unit="field", desc="pre-processing") as bar,
+            tqdm(total=total, unit="field", desc="pre-processing", disable=not progress) as bar,
         ):
-            tasks.run(self.make(plate, bar) for plate in dict.fromkeys(b["plate"] for b in blocks))
+            tasks.run(self.make(plate, bar) for plate in todo)
 
     def make(self, plate: str, bar: tqdm) -> Generator[Stage, None, None]:
         """Make one plate. Once there is a problem, the rest is only counted."""
-        light = "" if self.plan.illumination == "none" else (yield from self.light(plate))
-        source = _Source(self.plan.bin, self.plan.field, light)
+        light = "" if self.plan.how.illumination == "none" else (yield from self.light(plate))
+        source = _Source(self.plan.how.bin, self.plan.field, light)
         limits = yield from self.count(plate, source)
         if self.problems or self.flat:
             return
@@ -357,21 +365,18 @@ class _Making:
     def light(self, plate: str) -> Generator[Stage, None, str]:
         """Write the illumination functions of a plate, (C, H, W) float32, and return the path."""
         plan = self.plan
-        total = np.zeros((len(plan.screen.channels), *plan.field))  # exact: of whole numbers
-
-        def add(_: int, result: tuple[np.ndarray, set[Finding]]) -> None:
-            np.add(total, result[0], out=total)
-            self.problems |= result[1]
-
-        if plan.illumination == "given":
-            functions = [read_function(path, plan.raw, plan.bin) for path in plan.functions[plate]]
+        if plan.how.illumination == "given":
+            paths = plan.functions[plate]
+            functions = [read_function(path, plan.raw, plan.how.bin) for path in paths]
         else:
-            source = _Source(plan.bin, plan.field)
-            blocks = plan.blocks[plate]
-            yield (
-                [(_sum, plan.images[block_rows(one)], source, one["first"]) for one in blocks],
-                add,
-            )
+            total = np.zeros((len(plan.screen.channels), *plan.field))  # exact: of whole numbers
+
+            def add(_: int, result: tuple[np.ndarray, set[Finding]]) -> None:
+                np.add(total, result[0], out=total)
+                self.problems |= result[1]
+
+            source, blocks = _Source(plan.how.bin, plan.field), map(block_rows, plan.blocks[plate])
+            yield [(_sum, plan.images[rows], source, rows.start) for rows in blocks], add
             functions = [plate_function(one) for one in total]
         path = self.folder / f"illumination-{list(plan.blocks).index(plate)}.npy"
         write_array(path, np.stack(functions))
@@ -379,7 +384,7 @@ class _Making:
 
     def count(self, plate: str, source: "_Source") -> Generator[Stage, None, list[list[float]]]:
         """Count the pixels of a plate and return the limits of each channel, (C, 2)."""
-        plan, blocks = self.plan, self.plan.blocks[plate]
+        plan = self.plan
         histograms = np.zeros((len(plan.screen.channels), COUNTS), np.int64)
 
         def add(_: int, result: Counts) -> None:
@@ -389,18 +394,17 @@ class _Making:
 
         yield (
             [
-                (_count, plan.images[rows], source, one["first"], plan.counted[rows].tolist())
-                for one in blocks
-                for rows in [block_rows(one)]
+                (_count, plan.images[rows], source, rows.start, plan.counted[rows].tolist())
+                for rows in map(block_rows, plan.blocks[plate])
             ],
             add,
         )
         if not histograms.any(axis=1).all():  # a channel without a readable image is the problem
             return []
-        limits = [REFERENCES[plan.reference](one).tolist() for one in histograms]
+        limits = [REFERENCES[plan.how.reference](one).tolist() for one in histograms]
         self.flat += [
-            f"plate {plate}, channel {channel}: the reference {plan.reference!r} has no spread; "
-            "take another"
+            f"plate {plate}, channel {channel}: the reference {plan.how.reference!r} has no "
+            "spread; take another"
             for channel, (low, high) in zip(plan.screen.channels, limits, strict=True)
             if low >= high
         ]
@@ -420,8 +424,8 @@ class _Making:
         size, common = math.prod(plan.shape[1:]), (source, plan.extra, limits, str(self.pixels))
         yield (
             [
-                (_write, plan.images[block_rows(one)], *common, self.offset + one["first"] * size)
-                for one in blocks
+                (_write, plan.images[rows], *common, self.offset + rows.start * size)
+                for rows in map(block_rows, blocks)
             ],
             keep,
         )
@@ -431,20 +435,14 @@ class _Making:
         """Refuse the screen and drop what was done if there were problems; name constant images."""
         screen = self.plan.screen
 
-        def named(findings: Iterable[Finding]) -> list[tuple[str, str]]:
-            return [
-                (describe(screen, row, screen.channels[channel]), what)
-                for row, channel, what in sorted(findings)
-            ]
+        def where(row: int, channel: int) -> str:
+            return describe(screen, row, screen.channels[channel])
 
+        changed = [path for path, before in self.plan.stamps.items() if stamp(path) != before]
         problems = [
-            *(f"{what} ({where})" for where, what in named(self.problems)),
+            *(f"{what} ({where(*place)})" for *place, what in sorted(self.problems)),
             *sorted(self.flat),
-            *(
-                f"{path} has changed while the screen was read"
-                for path, stamp in self.plan.stamps.items()
-                if _stamp(path) != stamp
-            ),
+            *(f"{path} has changed while the screen was read" for path in changed),
         ]
         if problems:
             discard(self.hidden)
@@ -454,7 +452,7 @@ class _Making:
                 problems,
             )
         if self.constant:  # listed as problems are
-            images = [f"{where}: {what}" for where, what in named(self.constant)]
+            images = [f"{where(*place)}: {what}" for *place, what in sorted(self.constant)]
             heading = f"{len(images)} constant images, which are kept:"
             tqdm.write(str(InputError(heading, images)))
 
@@ -465,16 +463,16 @@ class _Making:
             "shape": plan.shape,
             "dtype": "uint8",
             "channels": plan.screen.channels,
-            "reference": plan.reference,
-            "bin": plan.bin,
+            "reference": plan.how.reference,
+            "bin": plan.how.bin,
             "field": plan.field,
             "padding": plan.extra,
             "limits": {plate: facts["limits"] for plate, facts in plates.items()},
             "blocks": [block for facts in plates.values() for block in facts["blocks"]],
         }
-        if plan.illumination != "none":
+        if plan.how.illumination != "none":
             functions = {plate: facts["illumination"] for plate, facts in plates.items()}
-            manifest |= {"illumination": plan.illumination, "functions": functions}
+            manifest |= {"illumination": plan.how.illumination, "functions": functions}
         write_json(self.folder / "store.json", {**manifest, "sha256": identity(manifest)})
 
 
@@ -504,16 +502,28 @@ class _Source:
         return np.load(self.light, mmap_mode="r", allow_pickle=False) if self.light else None
 
 
-def _sum(images: list, source: _Source, first: int) -> tuple[np.ndarray, set[Finding]]:
-    """Return the sum (C, H, W) of a block of fields from row `first` on, and what is wrong."""
-    total = np.zeros((len(images[0]), *source.field), np.uint32)
-    problems: set[Finding] = set()
+def _images(
+    images: list, source: _Source, first: int, problems: set[Finding]
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Yield row, number of the channel and counts of each image of a block of fields.
+
+    What is wrong with the others is added to `problems`.
+    """
     for row, field in enumerate(images, first):
         for channel, picture in enumerate(field):
             try:
-                total[channel] += source.read(picture)
+                counts = source.read(picture)
             except InputError as error:
                 problems.add((row, channel, error.what))
+            else:
+                yield row, channel, counts
+
+
+def _sum(images: list, source: _Source, first: int) -> tuple[np.ndarray, set[Finding]]:
+    """Return the sum (C, H, W) of a block of fields from row `first` on, and what is wrong."""
+    total, problems = np.zeros((len(images[0]), *source.field), np.uint32), set[Finding]()
+    for _, channel, image in _images(images, source, first, problems):
+        total[channel] += image
     return total, problems
 
 
@@ -526,20 +536,14 @@ def _count(images: list, source: _Source, first: int, counted: list[bool]) -> Co
     total, functions = np.zeros((len(images[0]), COUNTS), np.int64), source.functions()
     problems: set[Finding] = set()
     constant: list[Finding] = []
-    for row, (field, use) in enumerate(zip(images, counted, strict=True), first):
-        for channel, picture in enumerate(field):
-            try:
-                image = source.read(picture)
-            except InputError as error:
-                problems.add((row, channel, error.what))
-                continue
-            if image.min() == image.max():
-                constant.append((row, channel, f"every pixel is {image.flat[0]}"))
-            if functions is not None:
-                image = divided(image, functions[channel])
-            for top in range(0, len(image) if use else 0, ROWS_AT_ONCE):
-                histogram = np.bincount(image[top : top + ROWS_AT_ONCE].ravel())
-                total[channel, : len(histogram)] += histogram
+    for row, channel, image in _images(images, source, first, problems):
+        if image.min() == image.max():
+            constant.append((row, channel, f"every pixel is {image.flat[0]}"))
+        if functions is not None:
+            image = divided(image, functions[channel])
+        for top in range(0, len(image) if counted[row - first] else 0, ROWS_AT_ONCE):
+            histogram = np.bincount(image[top : top + ROWS_AT_ONCE].ravel())
+            total[channel, : len(histogram)] += histogram
     largest = int(np.flatnonzero(total.any(0)).max(initial=0))
     return total[:, : largest + 1].copy(), problems, constant
 

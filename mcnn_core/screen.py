@@ -8,7 +8,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
@@ -25,7 +25,7 @@ REQUIRED = ["Metadata_Plate", "Metadata_Well", "Metadata_Site"]
 #: What names a row in messages.
 NAMING = ("Metadata_Treatment", "Metadata_Plate", "Metadata_Well", "Metadata_Site")
 
-#: What tables call the negative controls where they stand beside mechanisms.
+#: What tables call the negative controls where they stand next to mechanisms.
 CONTROL = "negative control"
 
 #: What stands where a screen cannot give a number.
@@ -118,35 +118,6 @@ def in_words(treatment: str) -> str:
 def repeated(names: Iterable[str]) -> list[str]:
     """Return the names that occur more than once, sorted."""
     return sorted(name for name, count in Counter(names).items() if count > 1)
-
-
-def fetched(screen: Screen) -> tuple[Screen, list[str]]:
-    """Return the plates of a screen that have been fetched, and the names of the others.
-
-    A plate that has none of its images is not fetched; one that lacks some stays, and
-    `mcnn_core.readers.images.check_headers` names them.
-
-    Raises
-    ------
-    InputError
-        If there is no image at all.
-    """
-    table, plates = screen.table, screen.table["Metadata_Plate"]
-    found = {
-        plate
-        for channel in screen.channels
-        for plate, folder, name in zip(
-            plates, table[f"PathName_{channel}"], table[f"FileName_{channel}"], strict=True
-        )
-        if os.path.isfile(os.path.join(screen.root, folder, name))
-    }
-    if not found:
-        raise InputError(
-            f"{screen.root} holds no image of {screen.name}: fetch plates with make data "
-            "SCREEN=bbbc021 DATA=DIR"
-        )
-    kept = table[plates.isin(found)].reset_index(drop=True)
-    return replace(screen, table=kept), sorted(set(plates) - found)
 
 
 def save_screen(screen: Screen, out: str | os.PathLike) -> None:

@@ -16,7 +16,7 @@ import tifffile
 from mcnn_book.screens import open_screen
 from mcnn_core.errors import InputError
 from mcnn_core.machine.files import write_json
-from mcnn_core.preprocessing import auto_bin, preprocess
+from mcnn_core.preprocessing import Conversion, auto_bin, preprocess
 from mcnn_core.readers.images import check_headers
 from mcnn_core.readers.reading import PLAIN, Reading
 from mcnn_core.screen import treatment_key
@@ -138,7 +138,7 @@ def stopped(name: str, data: str, out: Path, reading: Reading = PLAIN) -> str:
     try:
         screen = open_screen(name, data, out, reading=reading)
         size = auto_bin(check_headers(screen), len(screen.table))
-        preprocess(screen, out / "store", bin=size)
+        preprocess(screen, out / "store", Conversion(bin=size), progress=False)
         for controls in (False, True):  # chapters 3 and 9
             surrogate_classes(
                 screen.table, default_columns(screen.table), training_fields(screen.table, controls)

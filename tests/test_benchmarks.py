@@ -43,7 +43,7 @@ def fields(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def store(fields, tmp_path_factory) -> Store:
-    return preprocess(fields, tmp_path_factory.mktemp("store") / "store")
+    return preprocess(fields, tmp_path_factory.mktemp("store") / "store", progress=False)
 
 
 def test_the_textbook_reads_and_preprocesses_to_the_same(fields, store, tmp_path):

@@ -30,7 +30,7 @@ from mcnn_book.study.choosing import (
 from mcnn_core import training
 from mcnn_core.errors import InputError
 from mcnn_core.model import CONFIGS
-from mcnn_core.preprocessing import preprocess
+from mcnn_core.preprocessing import Conversion, preprocess
 from mcnn_core.profiles import feature_columns
 from mcnn_core.screen import load_screen, save_screen
 from mcnn_core.training import RECIPES, load_model
@@ -246,7 +246,9 @@ def tiny(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
     screen = open_screen("simulated", "", folder, 3, "tiny", 64, 96, workers=1)
     save_screen(screen, folder)
-    return load_screen(folder).table, preprocess(screen, folder / "store", multiple=16)
+    return load_screen(folder).table, preprocess(
+        screen, folder / "store", Conversion(multiple=16), progress=False
+    )
 
 
 def test_groups_and_their_numbers(tiny):

@@ -183,7 +183,8 @@ def while_one_of_two_is_killed(address, folder, preload, task, *arguments, **opt
 
 def test_a_worker_killed_in_preprocessing_leaves_no_trace(address, screen, tmp_path, monkeypatch):
     monkeypatch.setattr(preprocessing, "BLOCK", 2)
-    here = preprocessing.preprocess(screen, tmp_path / "here", multiple=10)
+    how = preprocessing.Conversion(multiple=10)
+    here = preprocessing.preprocess(screen, tmp_path / "here", how, progress=False)
     preload = PRELOAD.format(module="preprocessing", function="_write", half=HALF_A_BLOCK)
     there = while_one_of_two_is_killed(
         address,
@@ -192,7 +193,7 @@ def test_a_worker_killed_in_preprocessing_leaves_no_trace(address, screen, tmp_p
         preprocessing.preprocess,
         screen,
         tmp_path / "there",
-        multiple=10,
+        how,
         workers=address,
     )
     assert contents(tmp_path / "there") == contents(tmp_path / "here")

@@ -19,7 +19,8 @@ from mcnn_core.readers.imagehts import (
     read_wells,
 )
 from mcnn_core.readers.images import check_headers, read_field
-from mcnn_core.screen import fetched, load_screen, save_screen, summary
+from mcnn_core.readers.incomplete import fetched
+from mcnn_core.screen import load_screen, save_screen, summary
 
 IMAGECONF = {
     "SourceFilenamePattern": "source/P{plate}-{replicate}/Well-{row}0{col}/{channel}.jpeg",

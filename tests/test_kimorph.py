@@ -25,7 +25,7 @@ from mcnn_book.simulate.kimorph import (
     simulate_kimorph,
 )
 from mcnn_core.errors import InputError
-from mcnn_core.preprocessing import preprocess
+from mcnn_core.preprocessing import Conversion, preprocess
 from mcnn_core.readers.imagehts import KIMORPH_FIELD, read_imagehts, read_wells
 from mcnn_core.readers.images import check_headers, read_field
 from mcnn_core.surrogate import surrogate_classes
@@ -67,7 +67,7 @@ def test_the_screen_is_read_and_preprocessed(tiny, tmp_path):
         told.to_numpy().tolist()
         == truth[["plate", "replicate", "well", "compound", "sirna", "entrez"]].to_numpy().tolist()
     )
-    store = preprocess(screen, tmp_path / "store")
+    store = preprocess(screen, tmp_path / "store", progress=False)
     assert store.shape == (96, 128, 160, 3) and store.channels == ("Hoechst", "Tritc", "FITC")
     controls = (screen.table["Metadata_control_type"] != "trt").to_numpy()
     labels = surrogate_classes(screen.table, ["Metadata_Position"], controls)
@@ -333,7 +333,7 @@ def test_open_screen_reads_the_real_kimorph(shared_data, tmp_path, capsys):
         and screens.pixel_size(screen, 510) is None
     )
     assert capsys.readouterr().out == "768 wells: 756 are empty and 0 failed; they are left out\n"
-    store = preprocess(screen, tmp_path / "store", bin=2)
+    store = preprocess(screen, tmp_path / "store", Conversion(bin=2), progress=False)
     assert store.shape == (12, 256, 352, 3)
 
 

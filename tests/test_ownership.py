@@ -107,7 +107,8 @@ def data(tmp_path_factory) -> Path:
     for name, seed in (("one", 0), ("two", 1)):
         write_screen(folder / name, tiny_rows(sites=3), shape=(16, 16), seed=seed)
     screen = read_loaddata(folder / "one" / "screen.csv")
-    preprocessing.preprocess(screen, folder / "store", multiple=4, workers=1)
+    how = preprocessing.Conversion(multiple=4)
+    preprocessing.preprocess(screen, folder / "store", how, workers=1, progress=False)
     return folder
 
 
@@ -165,6 +166,7 @@ COMMANDS: dict[str, Callable[[Path, Path, int], None]] = {
         read_loaddata(data / ("one", "two")[run] / "screen.csv"),
         folder / "store",
         workers=1,
+        progress=False,
     ),
     "train": _trained,
     "train below": lambda data, folder, run: _trained(data, folder / "model", run),

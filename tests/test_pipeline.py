@@ -49,7 +49,7 @@ SIZE = {"height": 64, "width": 96}
 
 def road(screen, folder, recipe):
     """Take a screen to the features of its fields, as the notebooks do."""
-    store = preprocess(screen, folder / "store", multiple=32, workers=1)
+    store = preprocess(screen, folder / "store", workers=1, progress=False)
     labels = surrogate_classes(
         screen.table, default_columns(screen.table), surrogate.training_fields(screen.table)
     )["label"].to_numpy()

@@ -26,6 +26,7 @@ from mcnn_core.preprocessing import (
     PERCENTILES,
     REFERENCES,
     Z_RANGE,
+    Conversion,
     anscombe,
     auto_bin,
     bin_counts,
@@ -44,8 +45,8 @@ def screen(tmp_path):
     return read_loaddata(write_screen(tmp_path))
 
 
-def run(screen, folder, **options):
-    return preprocess(screen, folder, **options)
+def run(screen, folder, workers=2, **options):
+    return preprocess(screen, folder, Conversion(**options), workers, progress=False)
 
 
 def refused(screen, folder, **options) -> InputError:
@@ -318,7 +319,7 @@ def write(images, source, extra, limits, file, offset):
 
 preprocess._write = write
 preprocess.preprocess(
-    read_loaddata(sys.argv[1]), sys.argv[2], reference=sys.argv[4], workers=1)
+    read_loaddata(sys.argv[1]), sys.argv[2], preprocess.Conversion(sys.argv[4]), 1, False)
 """
 
 
@@ -479,7 +480,7 @@ def test_a_full_disk_stops_the_run_which_goes_on_when_there_is_room(
         "plain = preprocess._write\n"
         "preprocess._write = lambda *given: "
         "[resource.setrlimit(resource.RLIMIT_FSIZE, (10000, -1)), plain(*given)][1]\n"
-        "preprocess.preprocess(read_loaddata(sys.argv[1]), sys.argv[2], workers=1)"
+        "preprocess.preprocess(read_loaddata(sys.argv[1]), sys.argv[2], workers=1, progress=False)"
     )
     found = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "screen.csv", tmp_path / "store"],

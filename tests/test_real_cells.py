@@ -85,7 +85,7 @@ def test_pixels_are_the_centre_of_the_crop(crops_and_index, laid_out):
 def test_the_pipeline_reads_and_preprocesses_it(laid_out, tmp_path):
     screen = read_loaddata(laid_out)
     assert screen.channels == CHANNELS and len(screen.table) == ROWS.stop
-    store = preprocess(screen, tmp_path / "store", workers=1)
+    store = preprocess(screen, tmp_path / "store", workers=1, progress=False)
     assert store.pixels.shape == (ROWS.stop, SIDE, SIDE, len(CHANNELS))
     assert (store.pixels.reshape(ROWS.stop, -1, 3).std(1) > 0).all()
 

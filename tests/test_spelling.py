@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from mcnn_core.readers import spelling
-from mcnn_core.readers.loaddata import _facts, _filled
+from mcnn_core.readers.cells import filled, tidied
 from mcnn_core.readers.spelling import canonical
 
 FILE = Path("plates.csv")
@@ -201,6 +201,6 @@ def test_a_share_of_the_vehicle_is_no_dose_and_control_is_what_its_compound_is()
             "Metadata_control_type": ["control", "control"],
         }
     )
-    facts = _facts(_filled(rows))
+    facts = tidied(filled(rows))
     assert facts["Metadata_Concentration"].tolist() == ["", "3"]
     assert facts["Metadata_control_type"].tolist() == ["negcon", "control"]

@@ -599,7 +599,7 @@ def test_command_line_trains_what_the_chapters_left(tmp_path, capsys):
     with pytest.raises(SystemExit, match=r"^error: .*surrogate\.parquet is not a readable table"):
         main(["train", "--out", str(tmp_path)])
     screen = read_loaddata(write_screen(tmp_path, shape=(32, 32)))
-    preprocess(screen, tmp_path / "store")
+    preprocess(screen, tmp_path / "store", progress=False)
     labels = surrogate_classes(screen.table, ["Metadata_Well"], np.ones(len(screen.table), bool))
     labels.to_parquet(tmp_path / "surrogate.parquet")
     main(["train", "--out", str(tmp_path), "--epochs", "1", "--batch", "4"])

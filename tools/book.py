@@ -165,10 +165,14 @@ def _read_paired(path: Path) -> NotebookNode:
     import jupytext
 
     try:
-        given = read_json(path)
-        if not isinstance(given, dict) or given.get("nbformat") != 4 or not given.get("cells"):
+        content = read_json(path)
+        if (
+            not isinstance(content, dict)
+            or content.get("nbformat") != 4
+            or not content.get("cells")
+        ):
             raise InputError("it is no notebook of format 4 with cells")
-        notebook = nbformat.reader.reads(json.dumps(given))
+        notebook = nbformat.reader.reads(json.dumps(content))
         nbformat.validate(notebook)
     except Exception as error:  # of whichever parser
         why = str(error).partition("\n")[0].removeprefix(f"{path} ")
@@ -377,7 +381,7 @@ def reruns(root: Path = ROOT) -> dict[str, int]:
 
 # Options -------------------------------------------------------------------
 
-#: What a parameter may be, beside what the type of its default asks for: one of these names,
+#: What a parameter may be, next to what the type of its default asks for: one of these names,
 #: which are the package's own (importing them would take seconds; a test compares them),
 CHOICES = {
     "layout": LAYOUTS,
@@ -413,7 +417,7 @@ PATHS = ("obo", "gaf", "real")
 VARIABLES = ("channels", "data", "features", "out", "platemap", "screen", "seed", "surrogate")
 
 
-def read_value(key: str, given: object, default: object) -> object:
+def read_value(key: str, entered: object, default: object) -> object:
     """Return the value of a parameter from what was given for it, in the type of its default.
 
     Raises
@@ -421,10 +425,10 @@ def read_value(key: str, given: object, default: object) -> object:
     InputError
         If it is none; the message says what would be right.
     """
-    text = given if isinstance(given, str) else str(given)
+    text = entered if isinstance(entered, str) else str(entered)
     low, high = RANGES.get(key, (0, math.inf))
     span = f"{low:,} or more" if high == math.inf else f"{low:,} to {high:,}"
-    if not isinstance(given, str | int | float):
+    if not isinstance(entered, str | int | float):
         raise InputError("one value is needed")
     if isinstance(default, bool):
         if text not in ("True", "False", "true", "false"):
@@ -480,55 +484,55 @@ class Build:
             If the profile, the screen, a data folder, the plate map or the seed is not one that
             exists.
         """
-        given = {
+        chosen = {
             name: environment.get(name.upper(), "")
             for name in ("profile", "seed", "params", *VARIABLES)
             if name != "out"
         }
-        given = {name: text for name, text in given.items() if text}
+        chosen = {name: text for name, text in chosen.items() if text}
         problems = []
         profiles = list(read_profiles(root))
-        if given.get("profile", "default") not in profiles:
-            problems.append(f"PROFILE={given['profile']}: known are {', '.join(profiles)}")
-        screen = given.get("screen", "simulated")
+        if chosen.get("profile", "default") not in profiles:
+            problems.append(f"PROFILE={chosen['profile']}: known are {', '.join(profiles)}")
+        screen = chosen.get("screen", "simulated")
         if screen not in SCREENS:
-            given["screen"] = str(Path(screen).expanduser().resolve())
-            if not Path(given["screen"]).is_file():
+            chosen["screen"] = str(Path(screen).expanduser().resolve())
+            if not Path(chosen["screen"]).is_file():
                 known = f"known are {', '.join(SCREENS)} and the path of a table"
                 what = "there is no such file" if Path(screen).suffix else known
                 problems.append(f"SCREEN={screen}: {what}")
         for name in ("platemap", "channels"):
-            if name in given and screen in SCREENS:
-                problems.append(f"{name.upper()}={given[name]}: only with SCREEN=PATH.csv")
-        if "data" in given:
-            places = folders(given["data"])
-            given["data"] = os.pathsep.join(places if screen not in SCREENS else [given["data"]])
+            if name in chosen and screen in SCREENS:
+                problems.append(f"{name.upper()}={chosen[name]}: only with SCREEN=PATH.csv")
+        if "data" in chosen:
+            places = folders(chosen["data"])
+            chosen["data"] = os.pathsep.join(places if screen not in SCREENS else [chosen["data"]])
             problems += [
-                f"DATA={given['data']}: there is no such folder as {place}"
+                f"DATA={chosen['data']}: there is no such folder as {place}"
                 for place in places
                 if not Path(place).is_dir()
             ]
-        if "platemap" in given:
-            given["platemap"] = str(Path(given["platemap"]).expanduser().resolve())
-            if not Path(given["platemap"]).is_file():
+        if "platemap" in chosen:
+            chosen["platemap"] = str(Path(chosen["platemap"]).expanduser().resolve())
+            if not Path(chosen["platemap"]).is_file():
                 problems.append(f"PLATEMAP={environment['PLATEMAP']}: there is no such file")
-        if "features" in given:
+        if "features" in chosen:
             paths = [
-                Path(one.strip()).expanduser().resolve() for one in given["features"].split(",")
+                Path(one.strip()).expanduser().resolve() for one in chosen["features"].split(",")
             ]
-            given["features"] = ",".join(map(str, paths))
+            chosen["features"] = ",".join(map(str, paths))
             if screen == "kimorph":
-                problems.append(f"FEATURES={given['features']}: only of screens of compounds")
+                problems.append(f"FEATURES={chosen['features']}: only of screens of compounds")
             problems += [
                 f"FEATURES={path}: there is no such file" for path in paths if not path.is_file()
             ]
-        if not re.fullmatch(WHOLE, given.get("seed", "0")):
-            problems.append(f"SEED={given['seed']}: a whole number, 0 or more, is needed")
+        if not re.fullmatch(WHOLE, chosen.get("seed", "0")):
+            problems.append(f"SEED={chosen['seed']}: a whole number, 0 or more, is needed")
         if problems:
             raise InputError("make was given what it does not know", problems)
-        seed = int(given.pop("seed", "0"))
+        seed = int(chosen.pop("seed", "0"))
         out = Path(environment.get("OUT") or root / "_build").expanduser().resolve()
-        return cls(**given, seed=seed, out=out, root=root)
+        return cls(**chosen, seed=seed, out=out, root=root)
 
     @property
     def report(self) -> bool:
@@ -586,37 +590,37 @@ class Build:
         asked += [
             (f"{key}{equals}{text}", key, text if equals else None) for key, equals, text in pairs
         ]
-        given, keys = {}, [key for key, _, _ in pairs]
+        chosen, keys = {}, [key for key, _, _ in pairs]
         problems = [
             f"{key} is given {keys.count(key)} times"
             for key in dict.fromkeys(keys)
             if keys.count(key) > 1
         ]
 
-        def take(said: str, key: str, value: object) -> None:
+        def take(source: str, key: str, value: object) -> None:
             try:
-                given[key] = read_value(key, value, defaults.get(key, ""))
+                chosen[key] = read_value(key, value, defaults.get(key, ""))
             except InputError as error:
-                problems.append(f"{said}: {error}")
+                problems.append(f"{source}: {error}")
 
-        for said, key, value in asked:
-            if key in (free if said.startswith("PROFILE=") else usable):
-                take(said, key, value)
+        for source, key, value in asked:
+            if key in (free if source.startswith("PROFILE=") else usable):
+                take(source, key, value)
             elif key in VARIABLES:
-                problems.append(f"{said}: give the variable {key.upper()} instead")
+                problems.append(f"{source}: give the variable {key.upper()} instead")
             else:
-                problems.append(f"{said}: there is no such key")
+                problems.append(f"{source}: there is no such key")
         if self.surrogate:
             take(f"SURROGATE={self.surrogate}", "surrogate", self.surrogate)
         if problems:
             raise InputError(
                 f"PARAMS takes key=value with one of the keys {', '.join(usable)}", problems
             )
-        given |= {"screen": self.screen, "seed": self.seed, "out": str(self.out)}
+        chosen |= {"screen": self.screen, "seed": self.seed, "out": str(self.out)}
         own = {key: getattr(self, key) for key in ("data", "platemap", "channels", "features")}
-        given |= {key: text for key, text in own.items() if text}
+        chosen |= {key: text for key, text in own.items() if text}
         return {
-            name: {key: given[key] for key in known[name] if key in given}
+            name: {key: chosen[key] for key in known[name] if key in chosen}
             for name in chapters(self)
         }
 
@@ -746,7 +750,7 @@ def list_outputs(out: Path) -> dict[str, list[int]]:
     """Return size and time of every file that notebooks have left in `out`, by relative path.
 
     They are those that the package has written. What others have put there, a log for example, is
-    nobody's output.
+    no one's output.
     """
     found = {}
     for name in sorted(written(out)):
@@ -894,14 +898,14 @@ def threads() -> dict[str, str | int]:
 
     Sums in another order end with other last bits.
     """
-    given = {
+    facts = {
         name: os.environ.get(name, "")
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     }
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    return {**given, "cores": cores}
+    return {**facts, "cores": cores}
 
 
 def reads_screen(notebook: NotebookNode) -> bool:
@@ -964,9 +968,9 @@ def _named_files(build: Build) -> list[str]:
     """
     from mcnn_core.readers.loaddata import examine_loaddata  # takes a second to import
 
-    given = reading.Reading.from_text(build.data, build.platemap, build.channels, planes="max")
+    way = reading.Reading.from_text(build.data, build.platemap, build.channels, planes="max")
     try:
-        screen, _, _ = examine_loaddata(build.screen, reading=given)
+        screen, _, _ = examine_loaddata(build.screen, reading=way)
     except InputError:
         return []
     table = screen.table
@@ -1002,7 +1006,7 @@ def _files_below(folder: str, out: Path) -> list[str]:
 
 
 def module_files(root: Path, modules: set[str]) -> list[Path]:
-    """Return the files that modules stand on: their code, and the data beside it.
+    """Return the files that modules stand on: their code, and the data next to it.
 
     Data that bears the name of a module, such as the page of ``explore``, is that module's alone.
     """
@@ -1645,10 +1649,10 @@ def tree_hash(*paths: Path) -> str:
 
     What Python compiles is left out.
     """
-    there = [
+    present = [
         file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*")))
     ]
-    files = [file for file in there if file.is_file() and file.parent.name != "__pycache__"]
+    files = [file for file in present if file.is_file() and file.parent.name != "__pycache__"]
     return hashlib.sha256(
         json.dumps(
             [[str(file), sha256(file) if os.access(file, os.R_OK) else ""] for file in files]
@@ -1757,7 +1761,7 @@ def render(build: Build) -> dict[str, dict]:
             cwd=build.root,
             env=environment(build, private) | {"MCNN_OUT": str(build.out)},
         )
-        remove(pages / "jupyter_execute")  # what MyST-NB leaves beside the pages
+        remove(pages / "jupyter_execute")  # what MyST-NB leaves next to the pages
         for item in (pages / "html").iterdir() if (pages / "html").is_dir() else ():
             os.replace(item, pages / item.name)
         remove(pages / "html")
@@ -1800,10 +1804,10 @@ class _Loads(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Look at an element, closed at once or not."""
-        given = dict(attrs)
-        address = (given.get(LOADING.get(tag, "")) or "").strip()
+        attributes = dict(attrs)
+        address = (attributes.get(LOADING.get(tag, "")) or "").strip()
         if address.lower().startswith(("http:", "https:", "//")) and not HARMLESS_LINKS & set(
-            (given.get("rel") or "").split()
+            (attributes.get("rel") or "").split()
         ):
             self.remote.append(address)
 

@@ -39,15 +39,15 @@ def main() -> None:
     for watch in (_listen, _watch):
         threading.Thread(target=watch, args=(heard,), daemon=True).start()
     del sys.argv[0]
-    said = False
+    announced = False
     try:
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
     except BaseException as error:
         if not _STOPPING.is_set():
             raise
-        said = isinstance(error, SystemExit) and error.code == STOPPED
+        announced = isinstance(error, SystemExit) and error.code == STOPPED
     if _STOPPING.is_set():
-        _end(said)
+        _end(announced)
 
 
 def _listen(heard: set[signal.Signals]) -> None:
@@ -79,7 +79,7 @@ def _watch(_: object) -> None:
     _end()
 
 
-def _end(said: bool = False) -> None:
+def _end(announced: bool = False) -> None:
     """End this process and all that it started.
 
     What Python does at its end, which may wait, is left out.
@@ -93,7 +93,7 @@ def _end(said: bool = False) -> None:
             for child in children:
                 os.waitpid(child, 0)
     with suppress(OSError):  # a closed terminal
-        os.write(2, b"" if said else b"stopped; the same command resumes\n")
+        os.write(2, b"" if announced else b"stopped; the same command resumes\n")
     os._exit(STOPPED)
 
 

@@ -32,6 +32,7 @@ from mcnn_core.machine.files import atomic, write_json
 from mcnn_core.preprocessing import COUNTS, REFERENCES, auto_bin, bin_counts
 from mcnn_core.profiles import possible_normalisations
 from mcnn_core.readers.bbbc021 import examine_bbbc021
+from mcnn_core.readers.cells import DEFAULTS
 from mcnn_core.readers.formats import Pages
 from mcnn_core.readers.imagehts import KIMORPH_FIELD, NEGATIVE, examine_imagehts
 from mcnn_core.readers.images import (
@@ -45,11 +46,11 @@ from mcnn_core.readers.images import (
     read_image,
     read_picture,
 )
-from mcnn_core.readers.incomplete import INCOMPLETE, fault, wells_lost
-from mcnn_core.readers.loaddata import DEFAULTS, examine_loaddata
+from mcnn_core.readers.incomplete import INCOMPLETE, fault, fetched, wells_lost
+from mcnn_core.readers.loaddata import examine_loaddata
 from mcnn_core.readers.reading import CHOICES, PLAIN, Reading
 from mcnn_core.readers.tables import is_table
-from mcnn_core.screen import REQUIRED, Screen, fetched, summary
+from mcnn_core.screen import REQUIRED, Screen, summary
 from mcnn_core.surrogate import class_names, default_columns, training_fields, unnamed
 
 #: Fields whose pixels are read, spread over the plates: so many, or up to the second where they are

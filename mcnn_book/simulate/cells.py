@@ -10,6 +10,7 @@ leave no trace in the pixels.
 """
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -348,18 +349,17 @@ class _Canvas:
     def stamp(
         self,
         image: np.ndarray,
-        y: float,
-        x: float,
-        a: float,
-        b: float,
+        place: Sequence[float] | np.ndarray,
+        axes: tuple[float, float],
         angle: float,
         amount: float,
         soft: bool,
     ) -> None:
-        """Draw an ellipse of half axes `a`, `b`.
+        """Draw an ellipse of half axes `axes` at `place`, row and column.
 
         A solid body (the brighter wins) or a soft blob (added).
         """
+        (y, x), (a, b) = place, axes
         reach = max(a, b) * (2.0 if soft else 1.15) + 1
         window = self.window(y, x, reach)
         if window is None:
@@ -425,14 +425,11 @@ def _cytoplasm(
     depth = np.minimum((1 - rho), 0.5 * gap + 0.04) * cells["radius"][k]  # um to the cell's border
     height = np.sqrt(np.clip(1 - rho * rho, 0, 1))
     body = np.clip(depth * 0.8, 0, 1) * (0.45 + 0.55 * height)
-    scale, phase = (
-        np.exp(-cells["coarseness"])[k],
-        (rng.random(len(outlines)) * 400).astype(np.float32)[k],
-    )
-    arc = theta * 12
-    mode = cells["mode"][k]
+    scale = np.exp(-cells["coarseness"])[k]
+    phase = (rng.random(len(outlines)) * 400).astype(np.float32)[k]
     # one atlas of fibres, laid along the radius, along the long axis, round the nucleus, or without
     # order
+    arc, mode = theta * 12, cells["mode"][k]
     a = np.choose(mode, [arc, across, radius, dx])
     b = np.choose(mode, [radius / 6, along / 6, arc / 6, dy])
     fibres = _sample("ridge", a * scale + phase, b * scale + phase)
@@ -441,21 +438,16 @@ def _cytoplasm(
     near = np.exp(-((radius / (0.55 * cells["radius"][k])) ** 2))
     edge = np.exp(-((depth / 1.3) ** 2))
     thick = np.where(cells["round"], 1.7, 1.0).astype(np.float32)[k]
-    tubulin = (
-        body
-        * (0.75 + cells["perinuclear"][k] * (near - 0.25))
-        * (1 - f + 2.2 * f * fibres)
-        * (1 - 0.35 * cells["rim"])[k]
-    )
+    tubulin = body * (0.75 + cells["perinuclear"][k] * (near - 0.25))
+    tubulin = tubulin * (1 - f + 2.2 * f * fibres) * (1 - 0.35 * cells["rim"])[k]
     tubulin += (cells["rim"] * calm)[k] * np.exp(-(((depth - 2.2) / 1.2) ** 2))
     canvas.tubulin.ravel()[inside] = tubulin * cells["tubulin"][k] * thick
     stress = _sample("ridge", across * 0.8 + phase, along / 8 + phase)
     touching = np.exp(-((gap / 0.12) ** 2)) * (second.ravel()[inside] < 1.3)
     front = along / (radius + 1)  # 1 at the leading edge, -1 behind
     actin = body * (0.6 + (cells["stress"] * calm)[k] * (2 * stress - 0.8))
-    actin += (
-        cells["cortex"][k] * edge * np.clip(1 + 1.5 * (cells["ruffle"] * calm)[k] * front, 0, None)
-    )
+    ruffled = np.clip(1 + 1.5 * (cells["ruffle"] * calm)[k] * front, 0, None)
+    actin += cells["cortex"][k] * edge * ruffled
     actin += cells["junction"][k] * touching * 1.2
     canvas.actin.ravel()[inside] = actin * cells["actin"][k] * thick
 
@@ -494,95 +486,78 @@ def _bodies(
     """
     for i in range(len(cells["x"])):
         one = {name: values[i] for name, values in cells.items()}
-        turn = np.array(
-            [
-                [np.cos(one["angle"]), np.sin(one["angle"])],
-                [-np.sin(one["angle"]), np.cos(one["angle"])],
-            ]
-        )
-        centre = np.array([one["y"], one["x"]])
+        c, s = np.cos(one["angle"]), np.sin(one["angle"])
+        turn, centre = np.array([[c, s], [-s, c]]), np.array([one["y"], one["x"]])
         if one["mitotic"]:
-            clumps, poles = _figure(int(one["figure"]), rng)
-            for y, x in centre + clumps @ turn:
-                canvas.stamp(
-                    canvas.dna, y, x, 1.5, 1.2, rng.uniform(0, np.pi), 1.9 * one["dna"], False
-                )
-            for y, x in centre + poles @ turn:
-                canvas.stamp(
-                    canvas.tubulin,
-                    y,
-                    x,
-                    3.2,
-                    2.4,
-                    rng.uniform(0, np.pi),
-                    2.4 * one["tubulin"] / len(poles),
-                    True,
-                )
-            continue
-        if one["dead"]:
-            for y, x in centre + rng.normal(0, 1.3, (4, 2)):
-                canvas.stamp(canvas.dna, y, x, 1.9, 1.9, 0, 2.6 * one["dna"], False)
-            continue
-        nucleus = centre + np.array([0, -one["nucleus_offset"] * one["radius"]]) @ turn
-        pieces = int(one["pieces"] + rng.random()) if one["pieces"] > 1 else 1
-        own = one["nucleus"] if pieces == 1 else 1.1 * one["nucleus"] / np.sqrt(pieces)
-        stretch = np.exp(one["nucleus_elongation"])
-        places = nucleus[None]
-        if pieces > 1:  # from a flower round an empty middle to strewn over the cell
-            turns = 2 * np.pi * (np.arange(pieces) / pieces + rng.random())
-            ring = 0.95 * own / np.sin(np.pi / pieces)
-            far = (1 - one["scatter"]) * ring + one["scatter"] * one["radius"] * rng.uniform(
-                0.1, 0.8, pieces
-            )
-            places = nucleus + far[:, None] * np.stack([np.sin(turns), np.cos(turns)], 1)
-        for y, x in places:
-            size = own * rng.uniform(0.8, 1.15) if pieces > 1 else own
-            canvas.stamp(
-                canvas.dna,
-                y,
-                x,
-                size * stretch,
-                size / stretch,
-                one["angle"] + rng.normal(0, 0.3),
-                one["dna"],
-                False,
-            )
-        canvas.stamp(
-            canvas.tubulin,
-            nucleus[0],
-            nucleus[1],
-            0.8 * one["nucleus"],
-            0.8 * one["nucleus"],
-            0,
-            -0.3 * one["tubulin"],
-            True,
-        )
-        for y, x in nucleus + 0.5 * own * rng.uniform(
-            -1, 1, (int(one["nucleoli"] + rng.random()), 2)
-        ):
-            canvas.stamp(canvas.dna, y, x, 1.8, 1.6, 0, -0.45 * one["dna"], True)
-        if one["cap"] > 0.1:
-            y, x = nucleus + np.array([0, 1.15 * one["nucleus"]]) @ turn
-            canvas.stamp(
-                canvas.tubulin,
-                y,
-                x,
-                4.0,
-                3.2,
-                one["angle"],
-                1.5 * one["cap"] * one["tubulin"],
-                True,
-            )
-        count = int(one["puncta"] + rng.random())
-        where = rng.uniform(-np.pi, np.pi, count)
-        far = np.clip(one["puncta_place"] + rng.normal(0, 0.12, count), 0.1, 0.9)
-        far *= outlines[i][((where / np.pi + 1) * _BINS / 2).astype(int) % _BINS]
-        for y, x in np.stack([one["y"] + far * np.sin(where), one["x"] + far * np.cos(where)], 1):
-            canvas.stamp(canvas.actin, y, x, 1.5, 1.5, 0, 1.6 * one["actin"], True)
-        for _ in range(int(one["vacuoles"])):
-            y, x = nucleus + rng.normal(0, 0.5 * one["radius"], 2)
-            for image, amount in ((canvas.tubulin, -0.9), (canvas.actin, -0.5)):
-                canvas.stamp(image, y, x, 2.6, 2.6, 0, amount * one["tubulin"], True)
+            _mitosis(canvas, rng, one, centre, turn)
+        elif one["dead"]:
+            for place in centre + rng.normal(0, 1.3, (4, 2)):
+                canvas.stamp(canvas.dna, place, (1.9, 1.9), 0, 2.6 * one["dna"], False)
+        else:
+            nucleus = centre + np.array([0, -one["nucleus_offset"] * one["radius"]]) @ turn
+            _nuclei(canvas, rng, one, nucleus)
+            _organelles(canvas, rng, one, nucleus, turn, outlines[i])
+
+
+def _mitosis(
+    canvas: _Canvas, rng: np.random.Generator, one: dict, centre: np.ndarray, turn: np.ndarray
+) -> None:
+    """Draw chromosomes and the poles of the spindle."""
+    clumps, poles = _figure(int(one["figure"]), rng)
+    for place in centre + clumps @ turn:
+        angle = rng.uniform(0, np.pi)
+        canvas.stamp(canvas.dna, place, (1.5, 1.2), angle, 1.9 * one["dna"], False)
+    for place in centre + poles @ turn:
+        angle, amount = rng.uniform(0, np.pi), 2.4 * one["tubulin"] / len(poles)
+        canvas.stamp(canvas.tubulin, place, (3.2, 2.4), angle, amount, True)
+
+
+def _nuclei(canvas: _Canvas, rng: np.random.Generator, one: dict, nucleus: np.ndarray) -> None:
+    """Draw the nucleus, or its pieces, and the nucleoli."""
+    pieces = int(one["pieces"] + rng.random()) if one["pieces"] > 1 else 1
+    own = one["nucleus"] if pieces == 1 else 1.1 * one["nucleus"] / np.sqrt(pieces)
+    stretch = np.exp(one["nucleus_elongation"])
+    places = nucleus[None]
+    if pieces > 1:  # from a flower round an empty middle to strewn over the cell
+        turns = 2 * np.pi * (np.arange(pieces) / pieces + rng.random())
+        ring = 0.95 * own / np.sin(np.pi / pieces)
+        strewn = one["scatter"] * one["radius"] * rng.uniform(0.1, 0.8, pieces)
+        far = (1 - one["scatter"]) * ring + strewn
+        places = nucleus + far[:, None] * np.stack([np.sin(turns), np.cos(turns)], 1)
+    for place in places:
+        size = own * rng.uniform(0.8, 1.15) if pieces > 1 else own
+        axes, angle = (size * stretch, size / stretch), one["angle"] + rng.normal(0, 0.3)
+        canvas.stamp(canvas.dna, place, axes, angle, one["dna"], False)
+    axes = (0.8 * one["nucleus"], 0.8 * one["nucleus"])
+    canvas.stamp(canvas.tubulin, nucleus, axes, 0, -0.3 * one["tubulin"], True)
+    count = int(one["nucleoli"] + rng.random())
+    for place in nucleus + 0.5 * own * rng.uniform(-1, 1, (count, 2)):
+        canvas.stamp(canvas.dna, place, (1.8, 1.6), 0, -0.45 * one["dna"], True)
+
+
+def _organelles(
+    canvas: _Canvas,
+    rng: np.random.Generator,
+    one: dict,
+    nucleus: np.ndarray,
+    turn: np.ndarray,
+    outline: np.ndarray,
+) -> None:
+    """Draw aggresome, foci and vacuoles."""
+    if one["cap"] > 0.1:
+        place = nucleus + np.array([0, 1.15 * one["nucleus"]]) @ turn
+        amount = 1.5 * one["cap"] * one["tubulin"]
+        canvas.stamp(canvas.tubulin, place, (4.0, 3.2), one["angle"], amount, True)
+    count = int(one["puncta"] + rng.random())
+    where = rng.uniform(-np.pi, np.pi, count)
+    far = np.clip(one["puncta_place"] + rng.normal(0, 0.12, count), 0.1, 0.9)
+    far *= outline[((where / np.pi + 1) * _BINS / 2).astype(int) % _BINS]
+    for place in np.stack([one["y"] + far * np.sin(where), one["x"] + far * np.cos(where)], 1):
+        canvas.stamp(canvas.actin, place, (1.5, 1.5), 0, 1.6 * one["actin"], True)
+    for _ in range(int(one["vacuoles"])):
+        place = nucleus + rng.normal(0, 0.5 * one["radius"], 2)
+        for image, amount in ((canvas.tubulin, -0.9), (canvas.actin, -0.5)):
+            canvas.stamp(image, place, (2.6, 2.6), 0, amount * one["tubulin"], True)
 
 
 def draw_field(
@@ -678,15 +653,10 @@ def photograph(
     # Dust and floating dead cells.
     for _ in range(rng.poisson(field["debris"] * height * width * pixel**2 / 20480)):
         size = np.exp(rng.uniform(np.log(1.5), np.log(12)))
-        where = (
-            rng.uniform(0, height * pixel),
-            rng.uniform(0, width * pixel),
-            size,
-            size * rng.uniform(0.4, 1),
-            rng.uniform(0, np.pi),
-        )
+        place = rng.uniform(0, height * pixel), rng.uniform(0, width * pixel)
+        axes, angle = (size, size * rng.uniform(0.4, 1)), rng.uniform(0, np.pi)
         for image, amount in zip(dirt, rng.uniform(0, 1.5, 3) * np.array([0.7, 1, 1]), strict=True):
-            canvas.stamp(image, *where, amount, True)
+            canvas.stamp(image, place, axes, angle, amount, True)
     out = np.empty(light.shape, np.uint16)
     for c, name in enumerate(("dna", "actin", "tubulin")):
         image = ndimage.gaussian_filter(light[c], sigma, truncate=3) if sigma > 0.3 else light[c]

@@ -195,19 +195,13 @@ def draw_sirna(
     return Compound(effect, side, 1.0, 1.0, penetrance)
 
 
-def truth_table(seed: int, layout: Layout) -> tuple[pd.DataFrame, dict[str, Compound]]:
-    """Return what really acts in each well that is not empty, and the siRNAs of this world by name.
+#: Columns of the truth, in their order.
+TRUTH = ["plate", "replicate", "well", "content", "compound", "sirna", "entrez"]
+TRUTH += ["group", "phenotype", "like", "strength", "penetrance", "artefact", "term"]
 
-    Returns
-    -------
-    DataFrame
-        One row per replicate and well: plate (barcode), replicate, well, content, compound (the
-        gene's symbol), sirna, entrez, group ("" in controls), phenotype, like (control with that
-        phenotype, "" if none), strength, penetrance, artefact (bool), term (name in the toy
-        ontology, "" if none).
-    dict of str to Compound
-    """
-    rng = generator(seed, "library")
+
+def _library(rng: np.random.Generator, layout: Layout) -> list[dict[str, Any]]:
+    """Return the siRNAs of the library, in an order that says nothing of their groups."""
     genes = [
         (group, *facts)
         for group, facts in GROUPS.items()
@@ -240,7 +234,12 @@ def truth_table(seed: int, layout: Layout) -> tuple[pd.DataFrame, dict[str, Comp
     for one in library:
         one["strength"] = 0.0 if one["phenotype"] == "neutral" else rng.uniform(*STRENGTHS)
         one["penetrance"] = rng.uniform(0.7, 0.95)
-    controls = {
+    return library
+
+
+def _controls() -> dict[str, dict[str, Any]]:
+    """Return the controls by their name."""
+    return {
         name: {
             "compound": name.upper(),
             "sirna": "",
@@ -254,6 +253,22 @@ def truth_table(seed: int, layout: Layout) -> tuple[pd.DataFrame, dict[str, Comp
         }
         for name, phenotype in CONTROL_PHENOTYPES.items()
     }
+
+
+def truth_table(seed: int, layout: Layout) -> tuple[pd.DataFrame, dict[str, Compound]]:
+    """Return what really acts in each well that is not empty, and the siRNAs of this world by name.
+
+    Returns
+    -------
+    DataFrame
+        One row per replicate and well: plate (barcode), replicate, well, content, compound (the
+        gene's symbol), sirna, entrez, group ("" in controls), phenotype, like (control with that
+        phenotype, "" if none), strength, penetrance, artefact (bool), term (name in the toy
+        ontology, "" if none).
+    dict of str to Compound
+    """
+    rng = generator(seed, "library")
+    library, controls = _library(rng, layout), _controls()
     wells = layout.wells().query("content != @EMPTY")
     places = iter(rng.permutation(len(library)))  # where a gene stands says nothing of its group
     acting = [
@@ -272,23 +287,7 @@ def truth_table(seed: int, layout: Layout) -> tuple[pd.DataFrame, dict[str, Comp
         ],
         ignore_index=True,
     )
-    first = [
-        "plate",
-        "replicate",
-        "well",
-        "content",
-        "compound",
-        "sirna",
-        "entrez",
-        "group",
-        "phenotype",
-        "like",
-        "strength",
-        "penetrance",
-        "artefact",
-        "term",
-    ]
-    return truth[first], {
+    return truth[TRUTH], {
         one["compound"]: draw_sirna(
             seed, one["compound"], one["phenotype"], one["strength"], one["penetrance"]
         )
@@ -406,22 +405,18 @@ def _write_well(task: tuple) -> None:
 def _write_conf(folder: Path, layout: Layout, truth: pd.DataFrame) -> None:
     """Write the conf files as imageHTS and cellHTS2 read them."""
     wells = layout.wells()
-    (folder / "imageconf.txt").write_text(
-        "\n".join(
-            [
-                "AssayName: simulated",
-                "SourceFilenamePattern: "
-                "source/PK-{replicate}B-pl{plate}/Well-{row}0{col}/{channel}.jpeg",
-                "PlateNames: 1",
-                f"ReplicateNames: {', '.join(REPLICATES.values())}",
-                f"RowNames: {', '.join(ROWS)}",
-                f"ColNames: {', '.join(f'{column:02d}' for column in COLUMNS)}",
-                "ChannelNames: Tritc, FITC, Hoechst",
-                f"Montage: {layout.grid[1]}, {layout.grid[0]}",
-            ]
-        )
-        + "\n"
-    )
+    columns = ", ".join(f"{column:02d}" for column in COLUMNS)
+    lines = [
+        "AssayName: simulated",
+        "SourceFilenamePattern: source/PK-{replicate}B-pl{plate}/Well-{row}0{col}/{channel}.jpeg",
+        "PlateNames: 1",
+        f"ReplicateNames: {', '.join(REPLICATES.values())}",
+        f"RowNames: {', '.join(ROWS)}",
+        f"ColNames: {columns}",
+        "ChannelNames: Tritc, FITC, Hoechst",
+        f"Montage: {layout.grid[1]}, {layout.grid[0]}",
+    ]
+    (folder / "imageconf.txt").write_text("\n".join(lines) + "\n")
     used = wells[wells["content"] != EMPTY]
     groups = used.groupby([used["content"] != SAMPLE, used["well"].str[1:], "content"])["well"]
     rules = [
@@ -436,28 +431,22 @@ def _write_conf(folder: Path, layout: Layout, truth: pd.DataFrame) -> None:
         "[Screen description]\nTitle: Simulated RNAi screen of cell morphology\n"
         "Celltype: HeLa-like, drawn by a program\n"
     )
+    _write_annotation(folder / "annotation.txt", wells, truth)
+
+
+def _write_annotation(path: Path, wells: pd.DataFrame, truth: pd.DataFrame) -> None:
+    """Write what each well holds."""
     facts = truth[truth["replicate"] == 1].set_index("well")
     lines = ["PlateName\tPlate\tWell\tContent\tsiRNAID\tGeneID\tLocusID\tAccession"]
     for well, content in wells.itertuples(index=False):
-        cells = {
-            EMPTY: ("NA",) * 4,
-            SAMPLE: (
-                "sample",
-                *(facts.loc[well, ["sirna", "compound", "entrez"]] if content == SAMPLE else ()),
-            ),
-        }
-        lines.append(
-            "\t".join(
-                [
-                    "P1",
-                    "1",
-                    well,
-                    *cells.get(content, ("control", "NA", content.upper(), "NA")),
-                    "NA",
-                ]
-            )
-        )
-    (folder / "annotation.txt").write_text("\n".join(lines) + "\n")
+        if content == EMPTY:
+            cells = ["NA"] * 4
+        elif content == SAMPLE:
+            cells = ["sample", *facts.loc[well, ["sirna", "compound", "entrez"]]]
+        else:
+            cells = ["control", "NA", content.upper(), "NA"]
+        lines.append("\t".join(["P1", "1", well, *cells, "NA"]))
+    path.write_text("\n".join(lines) + "\n")
 
 
 # ------------------------------------------------------------------------ toy ontology

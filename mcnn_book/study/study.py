@@ -48,11 +48,11 @@ from mcnn_core.analysis.sirna import (
 from mcnn_core.errors import InputError
 from mcnn_core.features import embed_screen
 from mcnn_core.model import CONFIGS, NetworkConfig, multiple_of, parameters
-from mcnn_core.preprocessing import auto_bin, preprocess
+from mcnn_core.preprocessing import Conversion, auto_bin, preprocess
 from mcnn_core.profiles import feature_frame, profile
 from mcnn_core.readers.images import check_headers
 from mcnn_core.readers.ontology import load_go
-from mcnn_core.screen import field_names, load_screen, save_screen, summary
+from mcnn_core.screen import Screen, field_names, load_screen, save_screen, summary
 from mcnn_core.store import Store
 from mcnn_core.surrogate import default_columns, surrogate_classes, training_fields
 from mcnn_core.training import (
@@ -111,9 +111,11 @@ def prepared(
         preprocess(
             screen,
             place,
-            bin=auto_bin(check_headers(screen), len(screen.table)),
-            multiple=multiple_of(network),
-            illumination=illumination,
+            Conversion(
+                bin=auto_bin(check_headers(screen), len(screen.table)),
+                multiple=multiple_of(network),
+                illumination=illumination,
+            ),
         )
     return screen.table, Store.open(place)
 
@@ -182,6 +184,18 @@ def whole_screen(folder: Path, seed: int) -> dict[str, Any]:
     }
 
 
+def _terms(
+    screen: Screen, clusters: pd.DataFrame, cache: Path
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Return the terms of the clusters, how many there are, and how many by chance."""
+    library = clusters[clusters["entrez"] != ""]
+    ontology = load_go(screen.root / "go.obo", screen.root / "go.gaf", cache)
+    space = universe(ontology, library.set_index("treatment")["entrez"])
+    members = library.set_index("entrez")["cluster"]
+    enriched = enrich_clusters(space, members)
+    return enriched, count_enriched(enriched, members), permuted(space, members)
+
+
 def kimorph(
     folder: Path, seed: int, by: tuple[str, ...] = ("Metadata_Position",)
 ) -> dict[str, Any]:
@@ -192,45 +206,29 @@ def kimorph(
     table, store = prepared("kimorph", folder, seed)
     classes = surrogate_classes(table, by, control_fields(table, CONTROLS))
     labels, recipe = classes["label"].to_numpy(), replace(RECIPES["default"], seed=seed)
-    features = features_of(
-        table,
-        store,
-        labels,
-        CONFIGS["default"],
-        recipe,
-        folder / f"model-{'-'.join(by).replace('Metadata_', '').lower()}",
-    )
-    networks = {"untrained": untrained_model(store, labels, CONFIGS["default"], seed)}
+    network = CONFIGS["default"]
+    place = folder / f"model-{'-'.join(by).replace('Metadata_', '').lower()}"
+    features = features_of(table, store, labels, network, recipe, place)
+    networks = {"untrained": untrained_model(store, labels, network, seed)}
     frames = method_frames(features, store, networks)
     del frames["intensity"]  # a part of the handcrafted features
     compared = compare_controls(method_profiles(frames, ["none", "whiten"]))
     clusters, _ = sirna_clusters(sirna_profiles(profile(features)[0]), CONTROLS)
-    screen, library = load_screen(folder), clusters[clusters["entrez"] != ""]
-    space = universe(
-        load_go(screen.root / "go.obo", screen.root / "go.gaf", folder / "go"),
-        library.set_index("treatment")["entrez"],
-    )
-    members = library.set_index("entrez")["cluster"]
-    enriched = enrich_clusters(space, members)
-    counts, dealt, truth = (
-        count_enriched(enriched, members),
-        permuted(space, members),
-        read_truth(screen, "group"),
-    )
-    groups, sizes = (
-        grade_groups(clusters, enriched, truth, read_effects(screen)),
-        clusters["cluster"].value_counts(),
-    )
+    screen = load_screen(folder)
+    enriched, counts, dealt = _terms(screen, clusters, folder / "go")
+    truth, sizes = read_truth(screen, "group"), clusters["cluster"].value_counts()
+    groups = grade_groups(clusters, enriched, truth, read_effects(screen))
+    graded = group_grades(groups, clusters, truth)
     spoilt = sizes[clusters.loc[clusters["treatment"] == ARTEFACT, "cluster"]]
     found = {
         **control_grades(compared),
-        **{f"groups.{key}": value for key, value in group_grades(groups, clusters, truth).items()},
+        **{f"groups.{key}": value for key, value in graded.items()},
         "clusters.n": len(sizes),
         "clusters.of_artefact": int(spoilt.iloc[0]),
         **{f"clusters.{key}": int(value) for key, value in counts.loc["elim"].items()},
         **{
-            f"permuted.{name}.{key}": float(row[key])
-            for name, row in dealt.iterrows()
+            f"permuted.{name}.{key}": float(dealt.at[name, key])
+            for name in dealt.index
             for key in ("share", "limit")
         },
     }
@@ -344,9 +342,59 @@ def _accuracies(predictions: pd.DataFrame) -> dict[str, Any]:
     return {protocol.lower(): scores(part) for protocol, part in predictions.groupby("protocol")}
 
 
-def studies(
-    work: Path, screen: str
-) -> dict[str, tuple[list[int], Callable[[int], dict[str, Any]]]]:
+#: Networks and recipes that are compared on the seed that choices were tuned on.
+VARIANTS = (
+    ("default", "default"),
+    ("default-no-norm", "default"),
+    ("default-three-scales", "default"),
+    ("published-gap", "default"),
+    ("published", "published"),
+)
+
+#: What makes each well a class of its own.
+WELLS = ("Metadata_Plate", "Metadata_Well")
+
+
+Study = Callable[[int], dict[str, Any]]  # what it finds on a seed
+
+
+def _own_studies(work: Path) -> dict[str, tuple[list[int], Study]]:
+    """Return the studies of the book itself."""
+
+    def one_variant(network: str, recipe: str) -> Study:
+        return lambda _: variant(work / "tuned", network, recipe)
+
+    per_seed: dict[str, tuple[tuple[int, ...], Study]] = {
+        "simulated": (
+            FRESH_SEEDS,
+            lambda seed: full_comparison(
+                "simulated", work / f"seed-{seed}", seed, RECIPES["default"]
+            ),
+        ),
+        "whole": (FRESH_SEEDS, lambda seed: whole_screen(work / f"seed-{seed}", seed)),
+        "kimorph": (FRESH_SEEDS, lambda seed: kimorph(work / f"kimorph-{seed}", seed)),
+        "kimorph96": (
+            FRESH_SEEDS,
+            lambda seed: kimorph(work / f"kimorph-{seed}", seed, WELLS),
+        ),
+        "choosing": (CHOICE_SEEDS, lambda seed: choosing(work / f"seed-{seed}", seed)),
+        "illumination": (
+            (TUNED_SEED, *FRESH_SEEDS),
+            lambda seed: illumination(work / f"seed-{seed}", seed),
+        ),
+    }
+    named = {
+        f"{name}-{seed}": ([seed], study)
+        for name, (seeds, study) in per_seed.items()
+        for seed in seeds
+    }
+    for network, recipe in VARIANTS:
+        named[f"variant-{network}-{recipe}"] = [TUNED_SEED], one_variant(network, recipe)
+    named["held-out"] = ([TUNED_SEED], lambda seed: held_out_compounds(work / "tuned", seed))
+    return named
+
+
+def studies(work: Path, screen: str) -> dict[str, tuple[list[int], Study]]:
     """Return the seeds and the function of each study, by the name of its file.
 
     Raises
@@ -354,70 +402,15 @@ def studies(
     InputError
         If `screen` has the name of one of the book's own records.
     """
-    if screen:
-        name = Path(screen).stem
-        if name in OTHER_RECORDS | studies(work, "").keys():
-            raise InputError(
-                f"{screen}: the book has a record {name}.json of its own; "
-                "give the table another name"
-            )
-        return {
-            name: (
-                list(FRESH_SEEDS),
-                lambda seed: full_comparison(screen, work / name, seed, CELLS),
-            )
-        }
-
-    def one_variant(network: str, recipe: str) -> Callable[[int], dict[str, Any]]:
-        return lambda _: variant(work / "tuned", network, recipe)
-
-    named = {
-        f"simulated-{seed}": (
-            [seed],
-            lambda seed: full_comparison(
-                "simulated", work / f"seed-{seed}", seed, RECIPES["default"]
-            ),
+    if not screen:
+        return _own_studies(work)
+    name = Path(screen).stem
+    if name in OTHER_RECORDS | _own_studies(work).keys():
+        raise InputError(
+            f"{screen}: the book has a record {name}.json of its own; give the table another name"
         )
-        for seed in FRESH_SEEDS
-    }
-    named |= {
-        f"whole-{seed}": ([seed], lambda seed: whole_screen(work / f"seed-{seed}", seed))
-        for seed in FRESH_SEEDS
-    }
-    named |= {
-        f"kimorph-{seed}": ([seed], lambda seed: kimorph(work / f"kimorph-{seed}", seed))
-        for seed in FRESH_SEEDS
-    }
-    named |= {
-        f"kimorph96-{seed}": (
-            [seed],
-            lambda seed: kimorph(
-                work / f"kimorph-{seed}", seed, ("Metadata_Plate", "Metadata_Well")
-            ),
-        )
-        for seed in FRESH_SEEDS
-    }
-    for network, recipe in [
-        ("default", "default"),
-        ("default-no-norm", "default"),
-        ("default-three-scales", "default"),
-        ("published-gap", "default"),
-        ("published", "published"),
-    ]:
-        named[f"variant-{network}-{recipe}"] = (
-            [TUNED_SEED],
-            one_variant(network, recipe),
-        )
-    named |= {
-        f"choosing-{seed}": ([seed], lambda seed: choosing(work / f"seed-{seed}", seed))
-        for seed in CHOICE_SEEDS
-    }
-    named |= {
-        f"illumination-{seed}": ([seed], lambda seed: illumination(work / f"seed-{seed}", seed))
-        for seed in (TUNED_SEED, *FRESH_SEEDS)
-    }
-    named["held-out"] = ([TUNED_SEED], lambda seed: held_out_compounds(work / "tuned", seed))
-    return named
+    seeds = list(FRESH_SEEDS)
+    return {name: (seeds, lambda seed: full_comparison(screen, work / name, seed, CELLS))}
 
 
 def discover(wells: pd.DataFrame, treatments: pd.DataFrame) -> dict[str, pd.DataFrame]:

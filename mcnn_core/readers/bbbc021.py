@@ -7,18 +7,17 @@ from pathlib import Path
 import pandas as pd
 
 from mcnn_core.errors import InputError, Problem
-from mcnn_core.readers.loaddata import (
+from mcnn_core.readers.cells import (
     A_DOSE,
-    _channels,
-    _is_dose,
-    _problems,
-    _read_csv,
-    _refuse,
-    _table,
-    _treatments,
+    is_dose,
+    read_strictly,
+    refuse,
+    treatments_of,
+    wrong_cells,
 )
+from mcnn_core.readers.loaddata import channels_of, field_table
 from mcnn_core.readers.places import finder_of
-from mcnn_core.readers.spelling import well as _well
+from mcnn_core.readers.spelling import well
 from mcnn_core.screen import Screen
 
 #: BBBC021's channels in our order, each with the filter wheel's number in its file names.
@@ -36,7 +35,7 @@ def _find(folder: Path, name: str) -> Path:
 
 def _annotation(path: Path, treatments: pd.Series) -> tuple[pd.Series, list[Problem]]:
     """Return the mechanism of each treatment, and a problem per row that annotates none or anew."""
-    rows = _read_csv(path)
+    rows = read_strictly(path)
     missing = [
         Problem(f"column {name} is missing", "column-missing", str(path), 1, name)
         for name in ("compound", "concentration", "moa")
@@ -44,12 +43,12 @@ def _annotation(path: Path, treatments: pd.Series) -> tuple[pd.Series, list[Prob
     ]
     if missing:
         raise InputError(f"{path}: expected the columns compound, concentration and moa", missing)
-    treatment, dose = _treatments(rows["compound"], rows["concentration"]), rows["concentration"]
+    treatment, dose = treatments_of(rows["compound"], rows["concentration"]), rows["concentration"]
     mechanism, known = rows["moa"].str.strip(), treatment != ""
-    problems, _ = _problems(
+    problems, _ = wrong_cells(
         path,
         {
-            ("concentration", "not-a-dose"): (dose, ~_is_dose(dose), A_DOSE),
+            ("concentration", "not-a-dose"): (dose, ~is_dose(dose), A_DOSE),
             ("moa", "cell-empty"): (rows["moa"], mechanism == "", "is empty"),
             ("treatment", "annotation-of-nothing"): (
                 treatment,
@@ -69,7 +68,7 @@ def _annotation(path: Path, treatments: pd.Series) -> tuple[pd.Series, list[Prob
 def _other_fields(path: Path, rows: pd.DataFrame, site: pd.Series) -> list[Problem]:
     """Return a problem per file whose name is that of another well, site or channel."""
     problems = []
-    field = rows["Metadata_Well"].map(_well) + "_s" + site
+    field = rows["Metadata_Well"].map(well) + "_s" + site
     for channel, wheel in BBBC021_CHANNELS.items():
         column = f"FileName_{channel}"
         for index, name, start in zip(rows.index, rows[column], field, strict=True):
@@ -109,14 +108,14 @@ def read_bbbc021(
         With every wrong row of both tables.
     """
     screen, problems, _ = examine_bbbc021(folder, taxol, simulated)
-    _refuse(Path(folder), problems)
+    refuse(Path(folder), problems)
     return replace(screen, table=screen.table.reset_index(drop=True))
 
 
 def examine_bbbc021(
     folder: str | os.PathLike, taxol: str = "ljosa", simulated: bool = False
 ) -> tuple[Screen, list[Problem], pd.DataFrame]:
-    """Read what is right in BBBC021's tables and name all the rest.
+    """Read the valid rows of BBBC021's tables and name every problem in the others.
 
     It does so as `examine_loaddata` does; arguments as for `read_bbbc021`.
 
@@ -129,7 +128,7 @@ def examine_bbbc021(
     if taxol not in ("ljosa", "all"):
         raise InputError(f"taxol: expected 'ljosa' or 'all', got {taxol!r}")
     path = _find(folder, "BBBC021_v1_image.csv")
-    rows = _read_csv(path).rename(
+    rows = read_strictly(path).rename(
         columns={
             "Metadata_Plate_DAPI": "Metadata_Plate",
             "Metadata_Well_DAPI": "Metadata_Well",
@@ -138,13 +137,15 @@ def examine_bbbc021(
     )
     needed = ("Plate", "Well", "Replicate", "Compound", "Concentration")
     files = [f"FileName_{channel}" for channel in BBBC021_CHANNELS]
-    _channels(path, rows, [*(f"Metadata_{name}" for name in needed), *files])
+    _, wrong = channels_of(path, rows, [*(f"Metadata_{name}" for name in needed), *files])
+    if wrong:
+        raise InputError(f"{path}: invalid columns in the table of a screen", wrong)
     site = rows["FileName_DAPI"].str.extract(r"_s(\d+)_w1")[0].fillna("")
     problems = _other_fields(path, rows, site)
-    treatments = _treatments(rows["Metadata_Compound"], rows["Metadata_Concentration"])
+    treatments = treatments_of(rows["Metadata_Compound"], rows["Metadata_Concentration"])
     mechanism, wrong = _annotation(_find(folder, "BBBC021_v1_moa.csv"), treatments)
     batch = rows["Metadata_Plate"].str.split("_").str[0].astype(str)
-    first_week = (batch == "Week1") & (rows["Metadata_Well"].map(_well) == "D05")
+    first_week = (batch == "Week1") & (rows["Metadata_Well"].map(well) == "D05")
     positive = (treatments == "taxol | 0.3") & ~first_week & (taxol == "ljosa")
     rows = rows.assign(
         Metadata_Site=site,
@@ -153,7 +154,7 @@ def examine_bbbc021(
         Metadata_MoA=treatments.map(mechanism).fillna("").mask(positive, ""),
     )
     channels = tuple(BBBC021_CHANNELS)
-    table, unfit, paths, home = _table(path, rows, channels, finder_of(path))
+    table, unfit, paths, home = field_table(path, rows, channels, finder_of(path))
     listed = [problem.row - 1 for problem in problems if problem.row]
     screen = Screen(
         "simulated BBBC021" if simulated else "BBBC021",

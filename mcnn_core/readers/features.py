@@ -9,16 +9,16 @@ from pandas.api.types import is_numeric_dtype
 from pyarrow import ArrowInvalid
 
 from mcnn_core.errors import InputError, Problem
-from mcnn_core.readers.loaddata import (
+from mcnn_core.readers.cells import (
     PREFIX,
-    _cell_rules,
-    _facts,
-    _filled,
-    _problems,
-    _read_otherwise,
-    _refuse,
-    _rows,
-    _typed,
+    cell_rules,
+    filled,
+    read_otherwise,
+    read_rows,
+    refuse,
+    tidied,
+    typed,
+    wrong_cells,
 )
 from mcnn_core.readers.spelling import (
     COLUMN,
@@ -171,31 +171,31 @@ def read_features(
     """
     path = Path(path)
     h5ad = path.suffix == ".h5ad"
-    rows, notes = (_h5ad(path), []) if h5ad else _rows(path, lambda name: not _describes(name))
+    rows, notes = (_h5ad(path), []) if h5ad else read_rows(path, lambda name: not _describes(name))
     described, features, more = _split(path, rows)
     notes += more
     if features.empty:
         raise InputError(f"{path}: expected rows and numeric columns of features, got none")
     described, more = canonical(path, described)
     notes += more
-    _refuse(path, [problem for problem in notes if problem.severity == "error"])
+    refuse(path, [problem for problem in notes if problem.severity == "error"])
     features, more = _complete(path, features)
     notes += more
     described = described.loc[features.index]
     missing = [name for name in ("Metadata_Plate", "Metadata_Well") if name not in described]
-    filled = _filled(described.drop(columns="Metadata_Treatment", errors="ignore"))
-    facts = _facts(filled)
+    rows = filled(described.drop(columns="Metadata_Treatment", errors="ignore"))
+    facts = tidied(rows)
     if table is not None:
         if missing:
             raise InputError(f"{path}: expected a plate and a well in every row", missing)
         frame = _placed(path, facts, table)
     else:
-        rules = _cell_rules(filled, facts)
+        rules = cell_rules(rows, facts)
         unchecked = [name for name in ("Metadata_Plate", "Metadata_Well") if name in missing]
-        wrong, _ = _problems(path, {k: v for k, v in rules.items() if k[0] not in unchecked})
-        _refuse(path, wrong)
-        notes += _read_otherwise(path, filled, facts)
-        frame = _typed(filled, facts, pd.DataFrame(index=facts.index), "")
+        wrong, _ = wrong_cells(path, {k: v for k, v in rules.items() if k[0] not in unchecked})
+        refuse(path, wrong)
+        notes += read_otherwise(path, rows, facts)
+        frame = typed(rows, facts, pd.DataFrame(index=facts.index), "")
         frame = frame.filter(regex="^Metadata_")
     frame = frame.assign(Metadata_Training=training_fields(frame, controls=True))
     return pd.concat([frame, features], axis=1).reset_index(drop=True), notes

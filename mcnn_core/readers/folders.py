@@ -434,10 +434,10 @@ def folder_table(
         for place in places
     ]
     images["FileName"] = [place.name for place in places]
-    said = [f"taken from {what}: {n:,} images" for what, n in found.sources.items()]
-    said += [f"not taken: {', '.join(left)}"] if left else []
-    said += [f"listed but absent: {len(absent):,} ({first_few(absent)})"] if absent else []
-    return _fields(images), said
+    remarks = [f"taken from {what}: {n:,} images" for what, n in found.sources.items()]
+    remarks += [f"not taken: {', '.join(left)}"] if left else []
+    remarks += [f"listed but absent: {len(absent):,} ({first_few(absent)})"] if absent else []
+    return _fields(images), remarks
 
 
 def _fields(images: pd.DataFrame) -> pd.DataFrame:
@@ -476,7 +476,7 @@ def write_folder_table(
     """
     out = Path(out).expanduser()
     refuse_existing(out)
-    table, said = folder_table(Path(folder).expanduser(), out, pattern)
+    table, remarks = folder_table(Path(folder).expanduser(), out, pattern)
     with atomic(out) as temporary:
         table.to_csv(temporary, index=False)
     channels = [name[9:] for name in table if name.startswith("FileName_")]
@@ -488,7 +488,7 @@ def write_folder_table(
     lacking = int(
         (table[[f"FileName_{name}" for name in channels]] == "").to_numpy().any(axis=1).sum()
     )
-    said.append(f"{len(table):,} rows: {', '.join(counts)}; channels {', '.join(channels)}")
+    remarks.append(f"{len(table):,} rows: {', '.join(counts)}; channels {', '.join(channels)}")
     if lacking:
-        said.append(f"rows without an image of every channel: {lacking:,}")
-    return said
+        remarks.append(f"rows without an image of every channel: {lacking:,}")
+    return remarks

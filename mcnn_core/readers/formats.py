@@ -166,10 +166,10 @@ def _chosen(
                 f"middle, or one from 1 to {size}"
             )
         else:
-            said = ', or give PARAMS="planes=max" if they are planes' if kind == "pages" else ""
+            planes = ', or give PARAMS="planes=max" if they are planes' if kind == "pages" else ""
             raise InputError(
                 f"{path}: expected one page per field and channel, got {size} {kind}: name one, "
-                f"from 0, in Frame_<Ch>{said}"
+                f"from 0, in Frame_<Ch>{planes}"
             )
         grid = grid[(slice(None),) * number + (taken,)]
         notes.append(note)

@@ -51,7 +51,7 @@ MAX_WELLS = 2**19
 MAX_WILDCARD, MAX_REPEATS = 64, 4
 
 
-#: Text that stands for nothing in an annotation, beside what `is_missing` knows.
+#: Text that stands for nothing in an annotation, next to what `is_missing` knows.
 NOTHING = ("", "empty", "withdrawn", "discontinued")
 
 
@@ -630,7 +630,7 @@ def read_imagehts(
         ``Metadata_Entrez``, ``Metadata_siRNA``, ``Metadata_Content``, and ``Metadata_Position``
         ("1 A03": plate number and well, the same in every replicate), by which KiMorph's surrogate
         classes are formed. Plates without a single image are in the table;
-        `mcnn_core.screen.fetched` drops them.
+        `mcnn_core.readers.incomplete.fetched` drops them.
 
     Raises
     ------

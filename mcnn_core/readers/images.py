@@ -122,6 +122,15 @@ def describe(screen: Screen, row: int, channel: str) -> str:
     return f"row {row} of the table: {field_names(screen.table.iloc[[row]])[0]}, channel {channel}"
 
 
+def stamp(path: str) -> tuple[int, int] | None:
+    """Return the size and the time of change of a file, None where there is none."""
+    try:
+        facts = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return facts.st_size, facts.st_mtime_ns
+
+
 def _files(picture: Picture) -> list[tuple[str, Pages]]:
     """Return each file of an image, and which page of it."""
     last = picture.pages[-1:] * (len(picture.files) - len(picture.pages))
@@ -209,12 +218,7 @@ def read_picture(picture: Picture) -> tuple[np.ndarray, tuple[str, ...]]:
     if not picture.tile:
         return _read(picture)
     rows, columns = tile_slices(picture.tile)
-    try:
-        facts = [os.stat(path) for path in picture.files]
-    except FileNotFoundError:
-        return _read(picture)
-    stamps = tuple((one.st_mtime_ns, one.st_size) for one in facts)
-    image, notes = _montage(picture.whole, stamps)
+    image, notes = _montage(picture.whole, tuple(map(stamp, picture.files)))
     if not _is_part(picture.tile, image.shape):
         raise InputError(
             f"{picture.path}: Metadata_Tile {picture.tile} is not a part of "

@@ -1,4 +1,4 @@
-"""Fields one of whose images is missing or damaged: found by reading them all, and left out."""
+"""What lacks images and is left out: plates not fetched, fields with one missing or damaged."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +18,8 @@ def fault(error: InputError, picture: Picture) -> str:
     """Return the code of what is wrong with an image that raised `error`."""
     if not all(map(os.path.exists, picture.files)):
         return "file-missing"
-    said = error.what.removeprefix(picture.path)
-    return "file-unreadable" if said.startswith((": not a re", ": trunc")) else "file-unsuitable"
+    problem = error.what.removeprefix(picture.path)
+    return "file-unreadable" if problem.startswith((": not a re", ": trunc")) else "file-unsuitable"
 
 
 def leave_out(screen: Screen, workers: int = 8) -> tuple[Screen, pd.DataFrame]:
@@ -65,6 +65,35 @@ def leave_out(screen: Screen, workers: int = 8) -> tuple[Screen, pd.DataFrame]:
     if not any(whole):
         raise InputError(f"{screen.name}: no field has all its images", left["reason"].tolist())
     return replace(screen, table=screen.table[whole].reset_index(drop=True)), left
+
+
+def fetched(screen: Screen) -> tuple[Screen, list[str]]:
+    """Return the plates of a screen that have been fetched, and the names of the others.
+
+    A plate that has none of its images is not fetched; one that lacks some stays, and
+    `mcnn_core.readers.images.check_headers` names them.
+
+    Raises
+    ------
+    InputError
+        If there is no image at all.
+    """
+    table, plates = screen.table, screen.table["Metadata_Plate"]
+    found = {
+        plate
+        for channel in screen.channels
+        for plate, folder, name in zip(
+            plates, table[f"PathName_{channel}"], table[f"FileName_{channel}"], strict=True
+        )
+        if os.path.isfile(os.path.join(screen.root, folder, name))
+    }
+    if not found:
+        raise InputError(
+            f"{screen.root} holds no image of {screen.name}: fetch plates with make data "
+            "SCREEN=bbbc021 DATA=DIR"
+        )
+    kept = table[plates.isin(found)].reset_index(drop=True)
+    return replace(screen, table=kept), sorted(set(plates) - found)
 
 
 def wells_lost(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:

@@ -21,7 +21,7 @@ from scipy.sparse.csgraph import connected_components
 from mcnn_core.errors import InputError
 from mcnn_core.machine.files import atomic, first_few, read_text, sha256
 
-#: edges beside is_a, as in GO.db
+#: edges next to is_a, as in GO.db
 RELATIONS = ("part_of", "regulates", "positively_regulates", "negatively_regulates")
 GENE_COLUMNS = {"id": 1, "symbol": 2}  #: columns of a GAF that can name the gene, counted from 0
 SYNONYMS = 10  #: column of a GAF with the other names of a gene, counted from 0
@@ -218,7 +218,7 @@ def _associations(
         read = read or (_of_gene2go if len(cells) == 8 else _of_gaf)
         if read is _of_gene2go and column != "id":
             raise InputError(
-                f"{path} is NCBI's gene2go, which names genes by Entrez id: gaf_column=id is right"
+                f"{path} is NCBI's gene2go, which names genes by Entrez id: expected gaf_column=id"
             )
         one = read(cells, column)
         if one is None:
@@ -330,13 +330,13 @@ def _parse(obo: str | os.PathLike, gaf: str | os.PathLike, taxon: int, column: s
 def outdated_terms(go: GeneOntology) -> list[str]:
     """Say how many rows of an annotation were read as those of other terms, or left out."""
     kept = go.outdated["present"] != ""
-    said = {
+    kinds = {
         "read as those of the terms that have replaced theirs": go.outdated[kept],
         "left out, as their terms are obsolete or unknown": go.outdated[~kept],
     }
     return [
         f"Rows of the annotation {what}: {part['rows'].sum():,} ({first_few([*part['term']])})"
-        for what, part in said.items()
+        for what, part in kinds.items()
         if len(part)
     ]
 

@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pandas as pd
 
-from mcnn_core.columns import joint_codes
+from mcnn_core.columns import channels_in, folder_and_name, joint_codes
 from mcnn_core.errors import InputError, Problem
 
 #: What fetches a folder of a store, by the scheme of its address.
@@ -58,13 +58,13 @@ def expanded(rows: pd.DataFrame) -> pd.DataFrame:
 
     ``URL_<channel>`` is split at its last slash; a path that is not named is the table's folder.
     """
-    for column in [name for name in rows if name.startswith("URL_") and name[4:]]:
-        if f"FileName_{column[4:]}" not in rows:
-            parts = rows[column].str.strip().str.extract(r"^(?:(.*)[/\\])?([^/\\]*)$").fillna("")
-            both = {f"FileName_{column[4:]}": parts[1], f"PathName_{column[4:]}": parts[0]}
-            rows = rows.drop(columns=column).assign(**both)
-    names = [name[9:] for name in rows if name.startswith("FileName_") and name[9:]]
-    absent = {f"PathName_{name}": "" for name in names if f"PathName_{name}" not in rows}
+    for channel in channels_in(rows, "URL"):
+        if f"FileName_{channel}" not in rows:
+            folder, name = folder_and_name(rows[f"URL_{channel}"])
+            both = {f"FileName_{channel}": name, f"PathName_{channel}": folder}
+            rows = rows.drop(columns=f"URL_{channel}").assign(**both)
+    paths = [f"PathName_{channel}" for channel in channels_in(rows)]
+    absent = {path: "" for path in paths if path not in rows}
     return rows.assign(**absent)
 
 
@@ -312,11 +312,11 @@ def find_images(
     places = [found[number] for number in range(len(asked))]
     codes, kinds = pd.factorize(pd.array([place.path for place in places], dtype=str))
     paths = {key: pd.Categorical.from_codes(codes[those], kinds) for key, those in numbers.items()}
-    there = {
+    found_at = {
         key: pd.Series([places[number] for number in those], rows.index)
         for key, those in numbers.items()
     }
-    return pd.DataFrame(paths, rows.index), pd.DataFrame(there, rows.index)
+    return pd.DataFrame(paths, rows.index), pd.DataFrame(found_at, rows.index)
 
 
 def notes(path: Path, finder: Finder) -> list[Problem]:

@@ -86,20 +86,20 @@ def _planes(
     reading: Reading,
 ) -> tuple[pd.DataFrame, pd.Series, list[Problem]]:
     """Keep one plane of each field, or all with the row that stands for them."""
-    said = f"rows differ in {column} ({', '.join(values[:5])}{' …' * (len(values) > 5)})"
+    differ = f"rows differ in {column} ({', '.join(values[:5])}{' …' * (len(values) > 5)})"
     rank = rows[column].map({value: place for place, value in enumerate(values)})
     field = field.where(field != "", rows.index.astype(str))
     order = pd.DataFrame({"field": field, "rank": rank}).sort_values(["rank"], kind="stable")
     groups = order.groupby("field", sort=False)
     first = pd.Series(rows.index, rows.index).groupby(field).transform("min")
     if reading.planes == "max":
-        text = f"{said}: they are planes of one field, and the brightest value of each pixel counts"
+        text = f"{differ}: planes of one field, of which the brightest value of each pixel counts"
         note = _problem(path, text, "planes-taken", column, severity="note")
         return rows.loc[order.index], first[order.index], [note]
     own = pd.Series(rows.index, rows.index)
     if not reading.planes:
         text = (
-            f'{said}: they are planes of one field: choose with PARAMS="planes=max", '
+            f'{differ}: they are planes of one field: choose with PARAMS="planes=max", '
             f'"planes=middle" or "planes={values[len(values) // 2]}"'
         )
         kept = rows[own == first]
@@ -111,7 +111,7 @@ def _planes(
         number = float(reading.planes)
         chosen = order.index[rows.loc[order.index, column].map(lambda v: _order(v)[0]) == number]
     kept = rows.loc[sorted(chosen)]
-    text = f"{said}: they are planes of one field, and planes={reading.planes} is read"
+    text = f"{differ}: they are planes of one field, and planes={reading.planes} is read"
     problems = [_problem(path, text, "planes-taken", column, severity="note")]
     absent = first[~field.isin(field[kept.index])].drop_duplicates()
     problems += [

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mcnn_core.columns import _each
+from mcnn_core.columns import mapped
 from mcnn_core.errors import InputError, Problem
 from mcnn_core.readers.spelling import canonical, control_type, micromolar, vehicle, well
 from mcnn_core.readers.tables import read_cells
@@ -55,7 +55,7 @@ def with_platemap(
     if any(one.severity == "error" for one in problems) or not {PLATE, WELL} <= {*rows}:
         return rows, problems
     where = pd.DataFrame(
-        {PLATE: rows[PLATE].str.strip(), WELL: _each(rows[WELL], well)}, index=rows.index
+        {PLATE: rows[PLATE].str.strip(), WELL: mapped(rows[WELL], well)}, index=rows.index
     )
     by = [PLATE, WELL] if PLATE in plates else [WELL]
     joined = where.reset_index(names="line").merge(plates, how="left", on=by, indicator=True)
@@ -83,7 +83,7 @@ def read_platemap(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
         problems.append(Problem(text, "map-unreadable", str(path), 1))
         return rows, problems
     written = rows[WELL]
-    rows = rows.assign(**{WELL: _each(written, well)})
+    rows = rows.assign(**{WELL: mapped(written, well)})
     for line, text in written[rows[WELL] == ""].items():
         what = f"{path}, line {line + 1}, {WELL}: {text!r} is not a well, as B02 is"
         problems.append(Problem(what, "not-a-well", str(path), int(line) + 1, WELL))
@@ -132,7 +132,7 @@ def _unmatched(
 def _contradictions(path: Path, column: str, table: pd.Series, cells: pd.Series) -> list[Problem]:
     """Return an error for each cell of a table for which the map says something else."""
     alike = ALIKE.get(column, str)
-    one, other = (_each(part.str.strip(), alike) for part in (table, cells))
+    one, other = (mapped(part.str.strip(), alike) for part in (table, cells))
     differ = (table.str.strip() != "") & (cells.str.strip() != "") & (one != other)
     return [
         Problem(

@@ -17,12 +17,12 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class Reading:
-    """How a screen is to be read, where more than one way is right.
+    """How a screen is to be read, where there is more than one way.
 
     Attributes
     ----------
     data : tuple of Path
-        Folders in which images are sought, beside that of the table.
+        Folders in which images are sought, next to that of the table.
     platemap : Path, optional
         Table of what each well holds.
     channels : tuple of str

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mcnn_core.columns import is_dmso
+from mcnn_core.columns import folder_and_name, is_dmso
 from mcnn_core.errors import Problem
 
 #: Spellings of every known column, in the order in which they are preferred. Compared by `key`: in
@@ -312,19 +312,20 @@ def _names_images(column: str) -> bool:
 def _without_missing(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
     """Empty every cell that says it is missing, but for names of files; count them in one note."""
     found: dict[str, int] = {}
-    said: set[str] = set()
+    spelt: set[str] = set()
     for column in [name for name in rows if not _names_images(name)]:
-        words = MISSING | UNKNOWN if _meaning(column, "Metadata_MoA") else MISSING
-        kinds = {text for text in rows[column].unique() if text.strip().casefold() in words}
+        missing = MISSING | UNKNOWN if _meaning(column, "Metadata_MoA") else MISSING
+        kinds = {text for text in rows[column].unique() if text.strip().casefold() in missing}
         if kinds:
             gone = rows[column].isin(kinds)
             rows = rows.assign(**{column: rows[column].mask(gone, "")})
-            found[column], said = int(gone.sum()), said | {text.strip() for text in kinds}
+            found[column] = int(gone.sum())
+            spelt |= {text.strip() for text in kinds}
     if not found:
         return rows, []
-    spelt = ", ".join(sorted(said)[:5]) + " …" * (len(said) > 5)
+    words = ", ".join(sorted(spelt)[:5]) + " …" * (len(spelt) > 5)
     places = ", ".join(f"{column} {n:,}" for column, n in found.items())
-    text = f"{sum(found.values()):,} cells say {spelt} and count as empty: {places}"
+    text = f"{sum(found.values()):,} cells say {words} and count as empty: {places}"
     return rows, [note(path, text, "values-missing", next(iter(found)))]
 
 
@@ -344,8 +345,8 @@ def _channels(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Proble
         and filled.str.fullmatch(r".*\.(tiff?|png|jpe?g|bmp|jp2|flex|stk)\s*", case=False).all()
     ]
     for name in paths:
-        parts = rows[name].str.strip().str.extract(r"^(?:(.*)[/\\])?([^/\\]*)$").fillna("")
-        rows = rows.assign(**{f"FileName_{name}": parts[1], f"PathName_{name}": parts[0]})
+        folder, file = folder_and_name(rows[name])
+        rows = rows.assign(**{f"FileName_{name}": file, f"PathName_{name}": folder})
     text = f"{', '.join(paths)} taken as channels, whose cells name images"
     taken = [note(path, text, "column-taken", ", ".join(paths))] if paths else []
     return rows.drop(columns=paths), taken
@@ -394,7 +395,7 @@ def _known(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]
             problems.append(note(path, text, "column-taken", name))
             rows = rows.drop(columns=column, errors="ignore").rename(columns={name: column})
         elif others:
-            text = f"{', '.join(others)} only copied: {column} is there"
+            text = f"{', '.join(others)} only copied: the table has {column}"
             problems.append(note(path, text, "column-left", others[0]))
     return rows, problems
 

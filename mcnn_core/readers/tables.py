@@ -236,8 +236,8 @@ def _text(content: bytes) -> tuple[Iterator[list[str]], list[str]]:
     encoding, taken = _encoding(content)
     # Decoded bit by bit: io.StringIO would hold four bytes for each character.
     text = io.TextIOWrapper(io.BytesIO(content), encoding, newline="")
-    said = re.fullmatch(r'"?sep=(.)"?[\r\n]*', text.readline(), re.IGNORECASE)
-    separator = said[1] if said else max(SEPARATORS, key=lambda one: _fit(text, one))
+    stated = re.fullmatch(r'"?sep=(.)"?[\r\n]*', text.readline(), re.IGNORECASE)
+    separator = stated[1] if stated else max(SEPARATORS, key=lambda one: _fit(text, one))
     if separator != ",":
         taken.append(f"separated by {SEPARATORS.get(separator, repr(separator))}")
     text.seek(0)

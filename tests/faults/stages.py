@@ -54,8 +54,9 @@ def store(folder: Path) -> None:
     preprocessing.preprocess(
         read_loaddata(folder / "data" / "screen.csv"),
         folder / "store",
-        multiple=4,
+        preprocessing.Conversion(multiple=4),
         workers=1,
+        progress=False,
     )
 
 
