@@ -219,6 +219,20 @@ def test_time_points_are_no_sites(tmp_path, column):
     assert len(error.value.problems) == 1
 
 
+def test_one_time_point_is_read_by_choice_with_its_planes(tmp_path):
+    planes(tmp_path, "Metadata_PlaneID", ("1", "2"))
+    rows = pd.read_csv(tmp_path / "screen.csv", dtype=str, keep_default_na=False)
+    later = rows.assign(FileName_DNA="h24_" + rows["FileName_DNA"], Metadata_Time_h="24")
+    both = [rows.assign(Metadata_Time_h="0"), later]
+    table = write_screen(tmp_path, pd.concat(both, ignore_index=True))
+    with pytest.raises(InputError) as error:
+        read_loaddata(table, reading=Reading(planes="max"))
+    assert [one.code for one in error.value.problems] == ["time-points"]
+    assert 'PARAMS="time=0"' in str(error.value)
+    screen = read_loaddata(table, reading=Reading(time="24", planes="2"))
+    assert len(screen.table) == 8 and (screen.table["FileName_DNA"].str[:7] == "h24_z2_").all()
+
+
 def test_a_plane_column_of_one_value_says_nothing(tmp_path):
     assert len(read_loaddata(planes(tmp_path, values=("1",))).table) == 8
 
