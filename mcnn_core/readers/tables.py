@@ -6,6 +6,7 @@ import os
 import re
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import chain, islice
@@ -22,7 +23,16 @@ ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".xlsx")
 
 
 #: What may stand between two cells, in words.
-SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars", " ": "spaces"}
+
+
+#: How files begin that are no tables, and what to do with them.
+OTHERS = {
+    b"\xd0\xcf\x11\xe0": "it is a workbook of Excel 2003 or older: save it as .xlsx or CSV",
+    b"version https://git-lfs": "it stands for a file that was not fetched: type git lfs pull",
+    b"<!DOCTYPE": "it is a web page: download the file itself",
+    b"<html": "it is a web page: download the file itself",
+}
 
 
 #: Columns at most, rows of a sheet at most, and lines among which the header is looked for.
@@ -85,11 +95,11 @@ def decoded_text(path: str | os.PathLike) -> str:
 def read_cells(path: str | os.PathLike) -> tuple[pd.DataFrame, list[Problem]]:
     """Read a table file as text; which kind it is, its content says and not its name.
 
-    Kinds are text with cells separated by commas, semicolons, tabs or vertical bars (a ``sep=``
-    line may say which), in UTF-8, UTF-16 or Windows-1252, with any line ends; Parquet; the first
-    sheet of an Excel workbook that holds anything. Each may be packed by gzip. Lines above the
-    header that hold one cell, empty lines, and columns without name are left out. Where semicolons
-    separate, commas in numbers become points.
+    Kinds are text with cells separated by commas, semicolons, tabs, vertical bars or spaces (a
+    ``sep=`` line may say which), in UTF-8, UTF-16 or Windows-1252, with any line ends; Parquet; the
+    largest sheet of an Excel workbook with those that begin with the same row. Each may be packed
+    by gzip. Lines above the header with few cells, empty lines, and columns without name are left
+    out. Where semicolons separate, commas in numbers become points.
 
     Returns
     -------
@@ -114,6 +124,9 @@ def read_cells(path: str | os.PathLike) -> tuple[pd.DataFrame, list[Problem]]:
             error.what, [Problem(error.what, "table-unreadable", str(path))]
         ) from error
     try:
+        for begin, what in OTHERS.items():
+            if content.startswith(begin):
+                raise ValueError(what)
         if content.startswith(b"PAR1"):
             return _named(path, *_parquet(content), [], ["Parquet"])
         if content.startswith(b"PK\x03\x04"):
@@ -130,6 +143,8 @@ def _named(
     path: Path, rows: pd.DataFrame, names: list[str], problems: list[Problem], taken: list[str]
 ) -> tuple[pd.DataFrame, list[Problem]]:
     """Return the columns that have a name, under it; and what is wrong or worth saying."""
+    if names and not names[0] and _is_grid(rows, names[1:]):
+        names = ["Row", *names[1:]]
     unnamed = [
         str(place + 1)
         for place, name in enumerate(names)
@@ -144,13 +159,28 @@ def _named(
     return rows, problems
 
 
+def _is_grid(rows: pd.DataFrame, names: list[str]) -> bool:
+    """Whether rows are those of a plate, with letters before them, and columns its columns."""
+    letters = rows.iloc[:, 0].str.strip()
+    numbered = [name for name in names if name]
+    filled = letters[letters != ""]
+    return (
+        numbered == [str(place + 1) for place in range(len(numbered))]
+        and len(numbered) > 0
+        and len(filled) > 0
+        and bool(filled.str.fullmatch("[A-P]|A[A-F]").all())
+    )
+
+
 def _below_header(
     path: Path, records: Iterator[list[str]], taken: list[str]
 ) -> tuple[pd.DataFrame, list[str], list[Problem]]:
     """Find the header among the first lines; return the rows below it, its names, what is wrong."""
     first = list(islice(records, HEAD))
     filled = [sum(bool(cell.strip()) for cell in cells) for cells in first]
-    start = next((line for line in range(len(first)) if filled[line] > 1), None)
+    usual = sorted(n for n in filled if n > 1) or [0]
+    least = max(1, usual[len(usual) // 2] / 2)
+    start = next((line for line in range(len(first)) if filled[line] > least), None)
     if start is None:
         start = next((line for line in range(len(first)) if filled[line]), None)
     if start is None:
@@ -257,7 +287,7 @@ def _fit(text: io.TextIOWrapper, separator: str) -> int:
     except csv.Error:  # too long a cell: not this separator, or no table at all
         return 0
     widths = [len(cells) for cells in records if sum(bool(cell.strip()) for cell in cells) > 1]
-    return widths[0] * widths.count(widths[0]) if widths else 0
+    return max((width * n for width, n in Counter(widths).items()), default=0)
 
 
 def _parquet(content: bytes) -> tuple[pd.DataFrame, list[str]]:
@@ -281,6 +311,7 @@ def _parquet(content: bytes) -> tuple[pd.DataFrame, list[str]]:
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"damaged Parquet file, or one with nested columns: {error}") from error
     rows = pd.DataFrame(columns, dtype=str).replace("nan", "")
+    rows = rows.replace(r"^(\d{4}-\d\d-\d\d) 00:00:00(\.0+)?$", r"\1", regex=True)
     return rows.set_axis(range(1, len(rows) + 1)), list(map(str.strip, columns))
 
 
@@ -305,15 +336,24 @@ def _workbook(content: bytes) -> tuple[Iterator[list[str]], list[str]]:
         with warnings.catch_warnings():  # of styles and validations, which no table needs
             warnings.simplefilter("ignore")
             book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
-            for sheet in book.worksheets:
-                if rows := _sheet(sheet.iter_rows(values_only=True), content):
-                    others = f" of {len(book.worksheets)}" * (len(book.worksheets) > 1)
-                    return iter(rows), [f"the Excel sheet {sheet.title!r}{others}"]
+            sheets = {one.title: _sheet(one.iter_rows(values_only=True), content) for one in book}
     except ValueError:
         raise
     except Exception as error:  # what a damaged workbook can raise, openpyxl does not say
         raise ValueError(f"damaged Excel workbook: {error!r}") from error
-    raise ValueError("it has no header: every sheet is empty")
+    return _largest({title: rows for title, rows in sheets.items() if rows}, len(sheets))
+
+
+def _largest(sheets: dict[str, list[list[str]]], n: int) -> tuple[Iterator[list[str]], list[str]]:
+    """Return the rows of the largest of `n` sheets, those with the same first row below it."""
+    if not sheets:
+        raise ValueError("it has no header: every sheet is empty")
+    main = max(sheets, key=lambda title: sum(map(len, sheets[title])))
+    head = sheets[main][0]
+    alike = [title for title, rows in sheets.items() if rows[0] == head]
+    rows = chain([head], *(sheets[title][1:] for title in alike))
+    names = " and ".join(map(repr, alike))
+    return rows, [f"the Excel sheet{'s' * (len(alike) > 1)} {names}" + f" of {n}" * (n > 1)]
 
 
 def _sheet(values: Iterable[Sequence[Any]], content: bytes) -> list[list[str]]:
