@@ -333,20 +333,13 @@ def test_a_plate_map_does_not_contradict_the_table(tmp_path):
 
 
 def test_a_map_may_be_drawn_as_the_plate_is(tmp_path):
-    write_screen(tmp_path, tiny_rows(channels=("DNA",)).drop(columns=["Metadata_Compound"]))
-    (tmp_path / "map.csv").write_text(",1,2,3\nA,,,\nB,,DMSO,\nC,,,taxol\n")
-    screen, problems, _ = with_map(tmp_path)
-    assert set(screen.table["Metadata_Treatment"]) == {"DMSO", "taxol | 0.3"}
+    screen, _, _ = mapped(tmp_path, ",1,2,3\nA,,,\nB,,DMSO,\nC,,,taxol\n")
+    assert set(screen.table["Metadata_Treatment"]) == {"DMSO", "taxol"}
 
 
-def test_plates_of_a_map_are_those_of_the_table_with_zeros_or_without(tmp_path):
-    rows = tiny_rows(channels=("DNA",)).drop(columns=["Metadata_Compound"])
-    write_screen(
-        tmp_path, rows.assign(Metadata_Plate=rows["Metadata_Plate"].str.replace("P", "00"))
-    )
-    text = "plate,well,compound\n1,B2,DMSO\n1,C3,x\n2,B2,DMSO\n2,C3,y\n"
-    (tmp_path / "map.csv").write_text(text)
-    screen, _, _ = with_map(tmp_path)
+def test_plates_of_a_map_may_be_written_otherwise(tmp_path):
+    text = "plate,well,compound\np1,B2,DMSO\np1,C3,x\np2,B2,DMSO\np2,C3,y\n"
+    screen, _, _ = mapped(tmp_path, text)
     assert set(screen.table["Metadata_Compound"]) == {"DMSO", "x", "y"}
 
 

@@ -349,7 +349,6 @@ def test_absolute_paths_stay_inside_the_root(tmp_path):
         ({"FileName_DNA": (1, "a\0b.tif")}, "line 3, file of DNA"),
         ({"PathName_DNA": (1, "../..")}, "lies outside the data root"),
         ({"FileName_DNA": (1, "/etc/hostname")}, "'/etc/hostname' lies outside the data root"),
-        ({"FileName_DNA": (1, "B02_s2_Actin.tif")}, "line 3, file of DNA"),
         ({"Metadata_Site": (1, "01.0")}, "'P1 B02 site 1' occurs more than once"),
         ({"Metadata_Well": (2, "b2")}, "'P1 B02 site 1' occurs more than once"),
     ],
@@ -369,7 +368,7 @@ def test_all_bad_rows_come_in_one_error(tmp_path):
         read_loaddata(tmp_path / "screen.csv")
     problems = error.value.problems
     assert sum("Metadata_Concentration" in problem for problem in problems) == 8
-    assert sum("file of Actin" in problem and "outside" in problem for problem in problems) == 8
+    assert sum("file of Actin" in problem and "DATA=" in problem for problem in problems) == 8
     assert [problem for problem in problems if "occurs more than once" in problem] == [
         f"{tmp_path / 'screen.csv'}, line {line}, plate, well and site: "
         "'P2 C03 site 1' occurs more than once"

@@ -40,7 +40,7 @@ def parquet() -> bytes:
         (("sep=;\r\n" + SEMI).encode(), "separated by semicolons"),
         (("sep=,\r\n" + PLAIN).encode(), ""),
         (("Plates of May\n\n" + PLAIN).encode(), "without line 1 above its header"),
-        (("Date,May\n# by hand, twice\n" + PLAIN).encode(), "without line 1, 2 above its header"),
+        (("Plates\n# by hand, twice\n" + PLAIN).encode(), "without line 1, 2 above its header"),
         (b'"Plate" "Dose \xc2\xb5M" "Name"\n"P1" 0.3 "a, b"\n"P2" 1 "c"\n', "separated by spaces"),
         (PLAIN.replace("\n", ",,\n").encode(), ""),
         (b'Plate,Dose \xc2\xb5M,Name\nP1,0.3,"a, b",,\nP2,1,c,\n\n,,\n', ""),

@@ -178,6 +178,11 @@ def _below_header(
     """Find the header among the first lines; return the rows below it, its names, what is wrong."""
     first = list(islice(records, HEAD))
     filled = [sum(bool(cell.strip()) for cell in cells) for cells in first]
+    # A remark above the header may hold commas.
+    filled = [
+        0 if cells and cells[0].startswith("#") and n < max(filled) else n
+        for cells, n in zip(first, filled, strict=True)
+    ]
     usual = sorted(n for n in filled if n > 1) or [0]
     least = max(1, usual[len(usual) // 2] / 2)
     start = next((line for line in range(len(first)) if filled[line] > least), None)
@@ -186,7 +191,7 @@ def _below_header(
     if start is None:
         raise ValueError("it has no header")
     names = [name.strip() for name in first[start]]
-    titles = [line for line in range(start) if filled[line] and first[line][0][:4] != "sep="]
+    titles = [line for line in range(start) if any(first[line]) and first[line][0][:4] != "sep="]
     if titles:
         taken.append(f"without line {', '.join(str(line + 1) for line in titles)} above its header")
     if _numbered(first[start + 1 :], len(names)):
