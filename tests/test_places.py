@@ -217,7 +217,7 @@ def test_planes_are_one_field_and_the_reader_chooses(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "column", ["Metadata_ZStep", "Metadata_Z", "Metadata_zplane", "Metadata_Plane"]
+    "column", ["Metadata_ZStep", "Metadata_Z", "Metadata_zplane", "Metadata_Plane", "PlaneID"]
 )
 def test_planes_have_many_names(tmp_path, column):
     with pytest.raises(InputError, match="planes of one field"):

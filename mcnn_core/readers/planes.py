@@ -10,13 +10,13 @@ from mcnn_core.readers.reading import Reading
 
 #: What columns of focal planes, and of time points, are called.
 PLANE = re.compile(
-    r"Metadata_(Z|(focal|z)?[_ ]?(plane|step|slice|stack|section|level|position|index)([_ ]?"
+    r"(Metadata_)?(Z|(focal|z)?[_ ]?(plane|step|slice|stack|section|level|position|index)([_ ]?"
     r"(id|number|index))?)",
     re.IGNORECASE,
 )
 _HOURS = r"h|hrs?|hours?|m|min|minutes?|s|sec|seconds?|d|days?"
 TIME = re.compile(
-    r"Metadata_(T|(elapsed[_ ]?)?time[_ ]?(point|step|index)?[_ ]?(id|number|index|"
+    r"(Metadata_)?(T|(elapsed[_ ]?)?time[_ ]?(point|step|index)?[_ ]?(id|number|index|"
     rf"{_HOURS})?|hours?|hrs?|days?|minutes?|frame|cycle|round)",
     re.IGNORECASE,
 )

@@ -113,13 +113,14 @@ MAP = ",1,2\nA,DMSO,taxol\nB,,\n"
 
 
 def _read_cells(folder: Path, data: bytes) -> None:
-    for name in ("a.tif", "b.tif"):
+    for name in ("a.tif", "b.tif", "c.tif"):
         (folder / name).touch()
     path = folder / "table"
     path.write_bytes(data)
     _each(
         lambda: read_cells(path),
-        lambda: read_loaddata(path, reading=Reading(planes="max", platemap=path)),
+        lambda: read_loaddata(path, reading=Reading(planes="max")),
+        lambda: read_loaddata(path, reading=Reading(platemap=path)),
     )
 
 
