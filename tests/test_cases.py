@@ -157,6 +157,10 @@ def test_genes_are_found_by_what_labs_have(cases, tmp_path):
     replaced = go("38_go_obsolete_term", "go.gaf").annotation.set_index("gene")["term"]
     assert replaced["GEN99"] == "GO:0000003"
     assert len(go("40_gene2go", "gene2go", "id").annotation) == 12
+    floats = (cases / "40_gene2go" / "gene2go").read_text().replace("\t100\t", "\t100.0\t")
+    (tmp_path / "gene2go").write_bytes(f"# gemäß NCBI\n{floats}".encode("cp1252"))
+    read = load_go(cases / "40_gene2go" / "go.obo", tmp_path / "gene2go", tmp_path, column="id")
+    assert "100" in set(read.annotation["gene"]) and len(read.annotation) == 12
     names = (cases / "41_gene_symbol_alias" / "genes.txt").read_text().split()
     space = universe(go("41_gene_symbol_alias", "go.gaf"), names, node_size=1)
     assert len(space.genes) == 4 and space.unmapped.empty

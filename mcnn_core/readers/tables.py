@@ -87,7 +87,7 @@ def decoded_text(path: str | os.PathLike) -> str:
     """
     content = read_bytes(path)
     try:
-        return content.decode(_encoding(content)[0])
+        return content.decode(_encoding(content)[0]).removeprefix("\ufeff")
     except ValueError as error:
         raise InputError(f"{path} is not a readable text: {error}") from error
 
