@@ -39,7 +39,7 @@ def _check(parser: Parser) -> Callable[[argparse.Namespace], None]:
     parser.add_argument(
         "--params",
         default="",
-        help="as make book takes them; planes, incomplete, sizes and negative count",
+        help="as make book takes them; time, planes, incomplete, sizes and negative count",
     )
     parser.add_argument(
         "--out", default="_build", help="folder to write check.html and check.json to"
@@ -54,7 +54,7 @@ def _check(parser: Parser) -> Callable[[argparse.Namespace], None]:
         out = Path(args.out or "_build").expanduser()
         name, data = (os.path.expanduser(text) for text in (args.screen, args.data))
         pairs = dict(pair.partition("=")[::2] for pair in shlex.split(args.params))
-        options = {key: pairs[key] for key in (*CHOICES, "negative") if key in pairs}
+        options = {key: pairs[key] for key in (*CHOICES, "time", "negative") if key in pairs}
         reading = Reading.from_text(data, args.platemap, args.channels, **options)
         sources = {"SCREEN": [Path(name)] if is_table(name) else [], "DATA": reading.data}
         out = claim_output(out, find_root(), **sources)

@@ -64,10 +64,22 @@ def reads(table, folder, **given):
         lambda path, name: (f"https://bucket.s3.amazonaws.com/cpg/{path}", name),
         lambda path, name: (f"file:///C:/My%20Images/{path}", name),
         lambda path, name: (f"../../elsewhere/{path}", name),
+        lambda path, name: ("D:\\Screens\\" + path.upper(), name.replace(".tif", ".TIF")),
     ],
 )
 def test_a_path_from_elsewhere_is_its_longest_ending(tmp_path, change):
     assert reads(rewritten(tmp_path, change), tmp_path)
+
+
+def test_a_file_that_git_wrote_for_a_link_is_that_link(tmp_path):
+    table = write_screen(tmp_path / "here")
+    (tmp_path / "here" / "images").rename(tmp_path / "share")
+    (tmp_path / "here" / "images").write_text("../share")
+    screen, problems, _ = examine_loaddata(table, must_exist=True)
+    assert len(screen.table) == 8 and [one.code for one in problems] == ["paths-moved"]
+    (tmp_path / "here" / "images").write_text("../nowhere")
+    with pytest.raises(InputError, match="does not exist"):
+        read_loaddata(table)
 
 
 def test_the_folders_of_data_are_joined_by_colons_and_may_hold_parts(tmp_path):
@@ -166,7 +178,7 @@ def test_channels_are_chosen_in_the_order_given(tmp_path):
     table = write_screen(tmp_path, tiny_rows(channels=tuple("ABCDEFGH")))
     with pytest.raises(InputError, match="got 8: choose with CHANNELS="):
         read_loaddata(table)
-    screen = read_loaddata(table, reading=Reading(channels=("H", "B")))
+    screen = read_loaddata(table, reading=Reading(channels=("h", "OrigB")))
     assert screen.channels == ("H", "B") and read_field(screen, 0).shape[-1] == 2
     with pytest.raises(InputError, match="no channel 'X': CHANNELS takes A, B"):
         read_loaddata(table, reading=Reading(channels=("A", "X")))
@@ -203,7 +215,7 @@ def test_planes_are_one_field_and_the_reader_chooses(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "column", ["Metadata_ZStep", "Metadata_Z", "Metadata_zplane", "Metadata_Plane"]
+    "column", ["Metadata_ZStep", "Metadata_Z", "Metadata_zplane", "Metadata_Plane", "PlaneID"]
 )
 def test_planes_have_many_names(tmp_path, column):
     with pytest.raises(InputError, match="planes of one field"):
@@ -238,6 +250,20 @@ def test_time_points_are_no_sites(tmp_path, column):
     assert len(error.value.problems) == 1
 
 
+def test_one_time_point_is_read_by_choice_with_its_planes(tmp_path):
+    planes(tmp_path, "Metadata_PlaneID", ("1", "2"))
+    rows = pd.read_csv(tmp_path / "screen.csv", dtype=str, keep_default_na=False)
+    later = rows.assign(FileName_DNA="h24_" + rows["FileName_DNA"], Metadata_Time_h="24")
+    both = [rows.assign(Metadata_Time_h="0"), later]
+    table = write_screen(tmp_path, pd.concat(both, ignore_index=True))
+    with pytest.raises(InputError) as error:
+        read_loaddata(table, reading=Reading(planes="max"))
+    assert [one.code for one in error.value.problems] == ["time-points"]
+    assert 'PARAMS="time=0"' in str(error.value)
+    screen = read_loaddata(table, reading=Reading(time="24", planes="2"))
+    assert len(screen.table) == 8 and (screen.table["FileName_DNA"].str[:7] == "h24_z2_").all()
+
+
 def test_a_plane_column_of_one_value_says_nothing(tmp_path):
     assert len(read_loaddata(planes(tmp_path, values=("1",))).table) == 8
 
@@ -258,9 +284,8 @@ def test_incomplete_fields_are_left_out_and_listed(tmp_path):
     reading = Reading(incomplete="leave-out")
     report = check(str(table), reading=reading)
     said = [one for one in report.problems if one.code == "field-left-out"]
-    assert report.counts()["error"] == 0 and any(
-        "4 of 12 fields" in one and "P2 D04" in one for one in said
-    )
+    assert report.counts()["error"] == 0
+    assert any("4 of 12 fields" in one and "P2 D04" in one for one in said)
     screen = open_screen(str(table), "", tmp_path, reading=reading)
     left = pd.read_csv(tmp_path / "left_out.csv")
     assert len(screen.table) == 8 and len(left) == 4 and set(left["channel"]) == {"DNA", "Actin"}
@@ -324,3 +349,19 @@ def test_a_plate_map_does_not_contradict_the_table(tmp_path):
     _, problems, _ = mapped(tmp_path, text, drop=())
     assert {one.row for one in problems if one.code == "map-contradicts"} <= {4, 5, 8, 9}
     assert any("'another' in the plate map" in one for one in problems)
+
+
+def test_a_map_may_be_drawn_as_the_plate_is(tmp_path):
+    screen, _, _ = mapped(tmp_path, ",1,2,3\nA,,,\nB,,DMSO,\nC,,,taxol\n")
+    assert set(screen.table["Metadata_Treatment"]) == {"DMSO", "taxol"}
+
+
+def test_plates_of_a_map_may_be_written_otherwise(tmp_path):
+    text = "plate,well,compound\np1,B2,DMSO\np1,C3,x\np2,B2,DMSO\np2,C3,y\n"
+    screen, _, _ = mapped(tmp_path, text)
+    assert set(screen.table["Metadata_Compound"]) == {"DMSO", "x", "y"}
+
+
+def test_a_well_of_one_row_needs_no_site(tmp_path):
+    table = write_screen(tmp_path, tiny_rows(sites=1).drop(columns="Metadata_Site"))
+    assert set(read_loaddata(table).table["Metadata_Site"]) == {1}

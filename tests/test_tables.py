@@ -40,6 +40,8 @@ def parquet() -> bytes:
         (("sep=;\r\n" + SEMI).encode(), "separated by semicolons"),
         (("sep=,\r\n" + PLAIN).encode(), ""),
         (("Plates of May\n\n" + PLAIN).encode(), "without line 1 above its header"),
+        (("Plates\n# by hand, twice\n" + PLAIN).encode(), "without line 1, 2 above its header"),
+        (b'"Plate" "Dose \xc2\xb5M" "Name"\n"P1" 0.3 "a, b"\n"P2" 1 "c"\n', "separated by spaces"),
         (PLAIN.replace("\n", ",,\n").encode(), ""),
         (b'Plate,Dose \xc2\xb5M,Name\nP1,0.3,"a, b",,\nP2,1,c,\n\n,,\n', ""),
         (ROWS.to_csv().encode(), "without column 1, which has no name"),
@@ -66,6 +68,18 @@ def test_the_first_sheet_that_holds_anything_is_read(tmp_path):
     assert "the Excel sheet 'plates' of 2, without line 1 above" in problems[0]
 
 
+def test_the_largest_sheet_and_those_alike_are_the_table(tmp_path):
+    book = pytest.importorskip("openpyxl").Workbook()
+    book.active.append(["made by", "me"])
+    for plate in ("P1", "P2"):
+        sheet = book.create_sheet(plate)
+        for row in (["Plate", "Well", "Name"], [plate, "B02", "a"]):
+            sheet.append(row)
+    book.save(tmp_path / "plates.xlsx")
+    rows, problems = read_cells(tmp_path / "plates.xlsx")
+    assert rows["Plate"].tolist() == ["P1", "P2"] and "sheets 'P1' and 'P2' of 3" in problems[0]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -73,7 +87,8 @@ def test_the_first_sheet_that_holds_anything_is_read(tmp_path):
         (b"\n\n", "no header"),
         (b'a,b\n1,"2', "unexpected end"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "expected CSV, Parquet"),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\0\0", "expected CSV, Parquet"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\0\0", "save it as .xlsx or CSV"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b"PAR1nothing", "damaged Parquet"),
         (b"\xff\xfea", "truncated"),
         (b"a," * 6_000 + b"b\n", "at most 5,000 columns"),

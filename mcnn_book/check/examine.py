@@ -128,7 +128,8 @@ HEADERS_AT_ONCE = 256
 #: Codes that say what was taken as what: all their items are printed.
 READ = (
     *("table-read-as", "column-taken", "column-left", "values-missing", "values-read"),
-    *("channels-left", "paths-moved", "planes-taken", "well-without-image", "field-incomplete"),
+    *("channels-left", "paths-moved", "time-taken", "planes-taken"),
+    *("well-without-image", "field-incomplete"),
 )
 
 

@@ -180,6 +180,8 @@ def _counts(path: str, pixels: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]
     """Return an image (H, W) of any type as uint16, and what is to be said."""
     if pixels.dtype.kind == "u" and pixels.itemsize <= 2:
         return pixels.astype(np.uint16, copy=False), ()
+    if pixels.dtype.itemsize < 4:
+        pixels = pixels.astype(np.int32 if pixels.dtype.kind in "iu" else np.float32)
     # Also what is not a number.
     if not (right := (pixels >= 0) & (pixels <= 65_535)).all():
         wrong = _place(~right, pixels)

@@ -92,6 +92,17 @@ def _functions(rows: pd.DataFrame) -> list[str]:
     return [one for one in channels_in(rows) if one.lower().startswith("illum") or arrays(one)]
 
 
+def _wanted(rows: pd.DataFrame, channels: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the channels to read as the table names them, in any case, with Orig or without."""
+    named = [name[9:] for name in rows if name.startswith("FileName_") and name[9:]]
+    spelt = {name.casefold().removeprefix("orig"): name for name in named}
+    plain = [name.casefold().removeprefix("orig") for name in channels]
+    return tuple(
+        name if name in named or len(spelt) < len(named) else spelt.get(one, name)
+        for name, one in zip(channels, plain, strict=True)
+    )
+
+
 def _left_out(
     path: Path, rows: pd.DataFrame, wanted: tuple[str, ...]
 ) -> tuple[list[str], list[Problem]]:
@@ -120,6 +131,15 @@ def _left_out(
 
 
 # ------------------------------------------------------------------------------ cells
+
+
+def with_site(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
+    """Give every field the site 1 where no column names it and no well has two rows."""
+    place = ["Metadata_Plate", "Metadata_Well"]
+    if "Metadata_Site" in rows or not {*place} <= {*rows} or rows.duplicated(place).any():
+        return rows, []
+    text = "no column of sites, and one row per well: each is site 1"
+    return rows.assign(Metadata_Site="1"), [note(path, text, "column-taken", "Metadata_Site")]
 
 
 def _shared(rows: pd.DataFrame, files: pd.DataFrame) -> pd.DataFrame:
@@ -322,10 +342,14 @@ def examine_loaddata(
     if reading.platemap:
         rows, more = with_platemap(path, rows, reading.platemap)
         taken += more
-    rows = expanded(rows)
-    left, unknown = _left_out(path, rows, reading.channels)
+    rows, one_site = with_site(path, expanded(rows))
+    taken += one_site
+    wanted = _wanted(rows, reading.channels)
+    left, unknown = _left_out(path, rows, wanted)
     channels, wrong = channels_of(path, rows.drop(columns=left), REQUIRED)
-    channels = tuple(sorted(channels, key=(*reading.channels, *channels).index))
+    if any(one.severity == "error" for one in unknown):
+        wrong = [one for one in wrong if one.code != "channel-count"]
+    channels = tuple(sorted(channels, key=(*wanted, *channels).index))
     problems += taken + wrong + unknown
     if rows.empty or not channels:
         refuse(path, problems)

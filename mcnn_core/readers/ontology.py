@@ -19,7 +19,8 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from mcnn_core.errors import InputError
-from mcnn_core.machine.files import atomic, first_few, read_text, sha256
+from mcnn_core.machine.files import atomic, first_few, sha256
+from mcnn_core.readers.tables import decoded_text
 
 #: edges next to is_a, as in GO.db
 RELATIONS = ("part_of", "regulates", "positively_regulates", "negatively_regulates")
@@ -73,8 +74,8 @@ class GeneOntology:
 
 
 def _lines(path: str | os.PathLike) -> list[str]:
-    """Return the lines of a UTF-8 text, plain or gzip, whatever its line ends."""
-    return read_text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    """Return the lines of a text, plain or gzip, whatever its encoding and its line ends."""
+    return decoded_text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def _stanzas(lines: list[str]) -> Iterator[tuple[int, str, dict[str, list[str]]]]:
@@ -200,7 +201,8 @@ def _of_gene2go(cells: list[str], _: str) -> _Association | None:
     if len(cells) != 8:
         return None
     denied = "NOT" in re.split("[ |]", cells[4])
-    return _Association(cells[1], cells[2], f"taxon:{cells[0]}", denied, "")
+    gene = re.sub(r"\.0+$", "", cells[1])  # as pandas writes numbers of a column with a gap
+    return _Association(gene, cells[2], f"taxon:{cells[0]}", denied, "")
 
 
 def _associations(

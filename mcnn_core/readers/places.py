@@ -9,6 +9,8 @@ made it.
 import os
 import posixpath
 import re
+import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -35,6 +37,10 @@ SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 
 #: A path that is no address: its drive or its server, where it has one, means nothing here.
 WINDOWS = re.compile(r"[A-Za-z]:(?=[/\\])|(?=\\\\|//)")
+
+
+#: Bytes of a file that stands for a link, at most.
+LONGEST_LINK = 4096
 
 
 class Named(NamedTuple):
@@ -104,6 +110,8 @@ class Finder:
     owners: set[int]
     listings: dict[str, dict[str, bool]] = field(default_factory=dict)
     moved: dict[tuple[str, str], int] = field(default_factory=dict)
+    folded: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    respelt: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def real(self) -> list[str]:
@@ -131,6 +139,37 @@ class Finder:
                 self.listings[folder] = {}
         return self.listings[folder]
 
+    def entry(self, folder: str, name: str) -> str:
+        """Return a name as its folder has it, in the same or, if only one is, in other capitals.
+
+        "" if there is none. Letters with accents may be written in either form of Unicode.
+        """
+        if name in self.listing(folder):
+            return name
+        if folder not in self.folded:
+            self.folded[folder] = defaultdict(list)
+            for one in self.listing(folder):
+                self.folded[folder][_plain(one)].append(one)
+        alike = self.folded[folder].get(_plain(name), [])
+        return alike[0] if len(alike) == 1 else ""
+
+    def spelt(self, folder: str, root: str) -> str:
+        """Return a folder below a root as the disk has it, itself if there is none.
+
+        A link may be a file that holds its target, as Git writes one where links cannot be.
+        """
+        if folder == root or not _below(folder, root) or self.listing(folder):
+            return folder
+        above, part = os.path.split(folder)
+        above = self.spelt(above, root)
+        path = os.path.join(above, self.entry(above, part) or part)
+        if not os.path.isfile(path) or os.path.getsize(path) > LONGEST_LINK:
+            return path
+        with open(path, "rb") as file:
+            target = os.path.normpath(os.path.join(above, os.fsdecode(file.read()).strip()))
+        ours = os.lstat(path).st_uid in self.owners
+        return target if ours and "\0" not in target and os.path.isdir(target) else path
+
     def within(self, path: str) -> bool:
         """Whether a path lies in a root, without following it."""
         return any(_below(path, root) for root in (*self.roots, *self.real))
@@ -151,9 +190,13 @@ class Finder:
         They are those of the longest ending below which one of the files lies.
         """
         exact = os.path.normpath(os.path.join(self.base, "/" * named.absolute, *named.parts))
-        here = not named.scheme and any(name in self.listing(exact) for name in names)
-        if here and self.within(exact):
-            root = next(root for root in (*self.roots, *self.real) if _below(exact, root))
+        within = [root for root in (*self.roots, *self.real) if _below(exact, root)]
+        exact, plain = self.spelt(exact, within[0]) if within else exact, exact
+        here = not named.scheme and any(self.entry(exact, name) for name in names)
+        if here and within:
+            if exact != plain:
+                self.respelt.setdefault(plain, exact)
+            root = within[0]
             others = [] if named.absolute else self.below(named.parts, names, self.roots[1:])
             return [(exact, root, 0), *((folder, root, 0) for folder, root in others)]
         parts = named.parts[next((n for n, p in enumerate(named.parts) if p != ".."), 0) :]
@@ -169,9 +212,12 @@ class Finder:
         """Return the roots that have such a folder with one of the files, and the folders."""
         found: dict[str, tuple[str, str]] = {}
         for root in roots:
-            folder = os.path.join(root, *parts)
-            known = not parts or parts[0] in self.listing(root)
-            if known and any(name in self.listing(folder) for name in names):
+            plain = os.path.join(root, *parts)
+            known = not parts or self.entry(root, parts[0])
+            folder = self.spelt(plain, root) if known else plain
+            if known and any(self.entry(folder, name) for name in names):
+                if folder != plain:
+                    self.respelt.setdefault(plain, folder)
                 found.setdefault(os.path.realpath(folder), (folder, root))
         return list(found.values())
 
@@ -183,14 +229,20 @@ class Finder:
             return self.lost(named, whole, names)
         if found[0][2] or named.scheme:
             kept = "/".join(named.parts[found[0][2] :])
-            key = (whole.rstrip("/").removesuffix(kept), found[0][1])
+            start = unquote(whole) if SCHEME.match(whole) else whole
+            key = (start.rstrip("/").removesuffix(kept), found[0][1])
             self.moved[key] = self.moved.get(key, 0) + len(names)
         real = {folder: os.path.realpath(folder) for folder, _, _ in found}
         follow = {folder: self.trusted(folder, root) for folder, root, _ in found}
         places = []
         for name in names:
-            here = [folder for folder, _, _ in found if name in self.listing(folder)]
-            paths = [os.path.join(real[folder], name) for folder in here]
+            here = [folder for folder, _, _ in found if self.entry(folder, name)]
+            written = [self.entry(folder, name) for folder in here]
+            paths = [
+                os.path.join(real[folder], one) for folder, one in zip(here, written, strict=True)
+            ]
+            if written and written[0] != name:
+                self.respelt.setdefault(os.path.join(here[0], name), paths[0])
             if not name:
                 places.append(Place(self.real[0]))
             elif not here:
@@ -199,7 +251,7 @@ class Finder:
                 places.append(Place(paths[0], "file-ambiguous", f"may be {' or '.join(paths)}"))
             elif not follow[here[0]]:
                 places.append(self.outside(paths[0]))
-            elif self.listing(here[0])[name]:
+            elif self.listing(here[0])[written[0]]:
                 followed = self.trusted(paths[0], real[here[0]])
                 target = os.path.realpath(paths[0])
                 places.append(Place(target) if followed else self.outside(target))
@@ -251,6 +303,10 @@ def finder_of(
     base = os.path.dirname(os.path.abspath(table))
     roots = [os.path.abspath(folder) for folder in (base if root is None else root, *data)]
     return Finder(base, roots, {os.geteuid(), os.stat(table).st_uid})
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _below(path: str, root: str) -> bool:
@@ -323,7 +379,14 @@ def notes(path: Path, finder: Finder) -> list[Problem]:
     """Say which paths of a table were taken from elsewhere."""
     problems = []
     for (start, root), n in finder.moved.items():
-        text = f"{path}: {n:,} files: {start!r} is read as {os.path.join(root, '')!r}"
+        text = f"{path}: {n:,} files: {start!r} is read as {root!r}"
+        problems.append(Problem(text, "paths-moved", str(path), 1, n=1, severity="note"))
+    if finder.respelt:
+        named, found = next(iter(finder.respelt.items()))
+        more = len(finder.respelt) - 1
+        text = f"{path}: {named!r} is {found!r} on disk" + f", and {more:,} more are spelt so" * (
+            more > 0
+        )
         problems.append(Problem(text, "paths-moved", str(path), 1, n=1, severity="note"))
     return problems
 

@@ -10,12 +10,14 @@ from mcnn_core.readers.reading import Reading
 
 #: What columns of focal planes, and of time points, are called.
 PLANE = re.compile(
-    r"Metadata_(Z|(focal|z)?[_ ]?(plane|step|slice|stack|section|level|position|index)([_ ]?"
+    r"(Metadata_)?(Z|(focal|z)?[_ ]?(plane|step|slice|stack|section|level|position|index)([_ ]?"
     r"(id|number|index))?)",
     re.IGNORECASE,
 )
+_HOURS = r"h|hrs?|hours?|m|min|minutes?|s|sec|seconds?|d|days?"
 TIME = re.compile(
-    r"Metadata_(T|time([_ ]?(point|step|index))?([_ ]?(id|number|index))?|frame|cycle)",
+    r"(Metadata_)?(T|(elapsed[_ ]?)?time[_ ]?(point|step|index)?[_ ]?(id|number|index|"
+    rf"{_HOURS})?|hours?|hrs?|days?|minutes?|frame|cycle|round)",
     re.IGNORECASE,
 )
 
@@ -41,22 +43,52 @@ def one_row_per_field(
     first : Series of int
         The index of the row that stands for the field of each.
     problems : list of Problem
-        Errors if rows are time points, or planes and `reading` does not choose.
+        Errors if rows are time points or planes and `reading` does not choose.
     """
-    own = pd.Series(rows.index, rows.index)
+    rows, problems = _one_time(path, rows, field, reading)
+    field, own = field[rows.index], pd.Series(rows.index, rows.index)
     shared = (field != "") & field.duplicated(keep=False)
-    for column in [name for name in rows if TIME.fullmatch(name)]:
-        if shared.any() and (values := _differ(rows.loc[shared, column], field[shared])):
-            text = (
-                f"rows differ in {column} ({', '.join(values[:5])}): time points of a field are no "
-                "sites: leave one of them in the table"
-            )
-            rows = rows[~(shared & field.duplicated())]
-            return rows, own[rows.index], [_problem(path, text, "time-points", column)]
     for column in [name for name in rows if PLANE.fullmatch(name)]:
         if shared.any() and (values := _differ(rows.loc[shared, column], field[shared])):
-            return _planes(path, rows, field, column, values, reading)
-    return rows, own, []
+            rows, own, more = _planes(path, rows, field, column, values, reading)
+            return rows, own, problems + more
+    return rows, own, problems
+
+
+def _one_time(
+    path: Path, rows: pd.DataFrame, field: pd.Series, reading: Reading
+) -> tuple[pd.DataFrame, list[Problem]]:
+    """Keep the rows of one time point of each field; without a choice the first, and an error."""
+    shared = (field != "") & field.duplicated(keep=False)
+    for column in [name for name in rows if TIME.fullmatch(name)]:
+        times = rows[column].str.strip()
+        if not shared.any() or times[shared].groupby(field[shared]).nunique().max() < 2:
+            continue
+        values = sorted(times[shared].unique(), key=_order)
+        said = f"rows differ in {column} ({', '.join(values[:5])}{' …' * (len(values) > 5)}): "
+        text = f"{said}they are time points of one field, and time={reading.time} is read"
+        kept = times.map(_same_time) == _same_time(reading.time)
+        if kept.any():
+            problems = [_problem(path, text, "time-taken", column, severity="note")]
+            lacking = field[~field.isin(field[kept]) & (field != "")].drop_duplicates()
+            none = f"the field has no time point {reading.time}"
+            problems += [
+                _problem(path, none, "time-points", column, line + 1) for line in lacking.index
+            ]
+            return rows[kept], problems
+        text = f"{said}time points of a field are no sites: choose one with PARAMS="
+        text += f'"time={values[0]}"'
+        text += f", got time={reading.time}" * bool(reading.time)
+        return rows[times == values[0]], [_problem(path, text, "time-points", column)]
+    return rows, []
+
+
+def _same_time(text: str) -> float | str:
+    """Return a time point for comparison: as a number where it is one."""
+    try:
+        return float(text)
+    except ValueError:
+        return text.strip()
 
 
 def _problem(

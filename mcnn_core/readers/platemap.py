@@ -1,12 +1,13 @@
 """A plate map: a second table that says what each well holds."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
 
 from mcnn_core.columns import mapped
 from mcnn_core.errors import InputError, Problem
-from mcnn_core.readers.spelling import canonical, control_type, micromolar, vehicle, well
+from mcnn_core.readers.spelling import canonical, control_type, key, micromolar, note, vehicle, well
 from mcnn_core.readers.tables import read_cells
 from mcnn_core.screen import concentration_key
 
@@ -58,6 +59,8 @@ def with_platemap(
         {PLATE: rows[PLATE].str.strip(), WELL: mapped(rows[WELL], well)}, index=rows.index
     )
     by = [PLATE, WELL] if PLATE in plates else [WELL]
+    if PLATE in plates:
+        where[PLATE] = _plates_alike(where[PLATE], plates[PLATE])
     joined = where.reset_index(names="line").merge(plates, how="left", on=by, indicator=True)
     joined = joined.set_index("line").loc[rows.index]
     known = joined.pop("_merge") == "both"
@@ -75,7 +78,8 @@ def with_platemap(
 def read_platemap(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
     """Read a plate map: a row per well, known columns under our names; and what is said of it."""
     rows, problems = read_cells(path)
-    rows = rows.loc[:, ~rows.columns.duplicated()]
+    rows, grid = _of_grid(path, rows.loc[:, ~rows.columns.duplicated()])
+    problems += grid
     rows, taken = canonical(path, rows)
     problems += taken
     if WELL not in rows:
@@ -99,6 +103,32 @@ def read_platemap(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
         what = f"{path}, line {line + 1}: well {place} is named twice, with different contents"
         problems.append(Problem(what, "map-contradicts", str(path), int(line) + 1))
     return rows, problems
+
+
+def _of_grid(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
+    """Return a row per filled well of a map that is drawn as the plate is."""
+    row = next((name for name in rows if key(name) in ("row", "rows")), "")
+    columns = [name for name in rows if name.isdigit()]
+    if not row or len(columns) < 2 or len(columns) < len(rows.columns) - 1:
+        return rows, []
+    wells = rows.melt(row, columns, "column", "Metadata_Compound", ignore_index=False)
+    wells = wells[wells["Metadata_Compound"].str.strip() != ""]
+    wells["Metadata_Well"] = wells[row].str.strip() + wells["column"]
+    text = f"a grid of {len(columns)} columns is read as a compound per well"
+    return wells[["Metadata_Well", "Metadata_Compound"]], [note(path, text, "table-read-as")]
+
+
+def _plates_alike(table: pd.Series, named: pd.Series) -> pd.Series:
+    """Return the plates of a table as the map names them, in any case, with zeros or without."""
+
+    def plain(text: str) -> str:
+        return re.sub(r"^0+(?=\d)|\.0+$", "", text.strip().casefold())
+
+    known = named.drop_duplicates()
+    spelt = {plain(name): name for name in known}
+    if len(spelt) < len(known) or table.map(plain).nunique() < table.nunique():
+        return table
+    return table.map(lambda name: spelt.get(plain(name), name))
 
 
 def _unmatched(

@@ -27,6 +27,8 @@ class Reading:
         Table of what each well holds.
     channels : tuple of str
         Those that are read, in this order; all of them if empty.
+    time : str
+        The time point that is read, as the table writes it; "" refuses several.
     planes : str
         What becomes of the focal planes of a field: "max" takes the brightest value of each pixel,
         "middle" the plane in the middle, a number the plane of that number; "" refuses them.
@@ -47,6 +49,7 @@ class Reading:
     data: tuple[Path, ...] = ()
     platemap: Path | None = None
     channels: tuple[str, ...] = ()
+    time: str = ""
     planes: str = ""
     incomplete: str = "refuse"
     sizes: str = "refuse"
@@ -84,7 +87,7 @@ class Reading:
 
     def as_text(self) -> dict[str, str]:
         """Return what `from_text` makes it from."""
-        return {key: getattr(self, key) for key in CHOICES} | {
+        return {key: getattr(self, key) for key in (*CHOICES, "time")} | {
             "data": os.pathsep.join(map(str, self.data)),
             "platemap": str(self.platemap or ""),
             "channels": ",".join(self.channels),

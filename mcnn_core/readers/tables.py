@@ -6,6 +6,7 @@ import os
 import re
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import chain, islice
@@ -22,7 +23,16 @@ ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".xlsx")
 
 
 #: What may stand between two cells, in words.
-SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars", " ": "spaces"}
+
+
+#: How files begin that are no tables, and what to do with them.
+OTHERS = {
+    b"\xd0\xcf\x11\xe0": "it is a workbook of Excel 2003 or older: save it as .xlsx or CSV",
+    b"version https://git-lfs": "it stands for a file that was not fetched: type git lfs pull",
+    b"<!DOCTYPE": "it is a web page: download the file itself",
+    b"<html": "it is a web page: download the file itself",
+}
 
 
 #: Columns at most, rows of a sheet at most, and lines among which the header is looked for.
@@ -77,7 +87,7 @@ def decoded_text(path: str | os.PathLike) -> str:
     """
     content = read_bytes(path)
     try:
-        return content.decode(_encoding(content)[0])
+        return content.decode(_encoding(content)[0]).removeprefix("\ufeff")
     except ValueError as error:
         raise InputError(f"{path} is not a readable text: {error}") from error
 
@@ -91,11 +101,11 @@ def read_cells(
 ) -> tuple[pd.DataFrame, list[Problem]]:
     """Read a table file as text; which kind it is, its content says and not its name.
 
-    Kinds are text with cells separated by commas, semicolons, tabs or vertical bars (a ``sep=``
-    line may say which), in UTF-8, UTF-16 or Windows-1252, with any line ends; Parquet; the first
-    sheet of an Excel workbook that holds anything. Each may be packed by gzip. Lines above the
-    header that hold one cell, empty lines, and columns without name are left out. Where semicolons
-    separate, commas in numbers become points.
+    Kinds are text with cells separated by commas, semicolons, tabs, vertical bars or spaces (a
+    ``sep=`` line may say which), in UTF-8, UTF-16 or Windows-1252, with any line ends; Parquet; the
+    largest sheet of an Excel workbook with those that begin with the same row. Each may be packed
+    by gzip. Lines above the header with few cells, empty lines, and columns without name are left
+    out. Where semicolons separate, commas in numbers become points.
 
     Parameters
     ----------
@@ -126,6 +136,9 @@ def read_cells(
             error.what, [Problem(error.what, "table-unreadable", str(path))]
         ) from error
     try:
+        for begin, what in OTHERS.items():
+            if content.startswith(begin):
+                raise ValueError(what)
         if content.startswith(b"PAR1"):
             return _named(path, *_parquet(content, numeric), [], ["Parquet"])
         if content.startswith(b"PK\x03\x04"):
@@ -142,6 +155,8 @@ def _named(
     path: Path, rows: pd.DataFrame, names: list[str], problems: list[Problem], taken: list[str]
 ) -> tuple[pd.DataFrame, list[Problem]]:
     """Return the columns that have a name, under it; and what is wrong or worth saying."""
+    if names and not names[0] and _is_grid(rows, names[1:]):
+        names = ["Row", *names[1:]]
     unnamed = [
         str(place + 1)
         for place, name in enumerate(names)
@@ -156,19 +171,39 @@ def _named(
     return rows, problems
 
 
+def _is_grid(rows: pd.DataFrame, names: list[str]) -> bool:
+    """Whether rows are those of a plate, with letters before them, and columns its columns."""
+    letters = rows.iloc[:, 0].str.strip()
+    numbered = [name for name in names if name]
+    filled = letters[letters != ""]
+    return (
+        numbered == [str(place + 1) for place in range(len(numbered))]
+        and len(numbered) > 0
+        and len(filled) > 0
+        and bool(filled.str.fullmatch("[A-P]|A[A-F]").all())
+    )
+
+
 def _below_header(
     path: Path, records: Iterator[list[str]], taken: list[str]
 ) -> tuple[pd.DataFrame, list[str], list[Problem]]:
     """Find the header among the first lines; return the rows below it, its names, what is wrong."""
     first = list(islice(records, HEAD))
     filled = [sum(bool(cell.strip()) for cell in cells) for cells in first]
-    start = next((line for line in range(len(first)) if filled[line] > 1), None)
+    # A remark above the header may hold commas.
+    filled = [
+        0 if cells and cells[0].startswith("#") and n < max(filled) else n
+        for cells, n in zip(first, filled, strict=True)
+    ]
+    usual = sorted(n for n in filled if n > 1) or [0]
+    least = max(1, usual[len(usual) // 2] / 2)
+    start = next((line for line in range(len(first)) if filled[line] > least), None)
     if start is None:
         start = next((line for line in range(len(first)) if filled[line]), None)
     if start is None:
         raise ValueError("it has no header")
     names = [name.strip() for name in first[start]]
-    titles = [line for line in range(start) if filled[line] and first[line][0][:4] != "sep="]
+    titles = [line for line in range(start) if any(first[line]) and first[line][0][:4] != "sep="]
     if titles:
         taken.append(f"without line {', '.join(str(line + 1) for line in titles)} above its header")
     if _numbered(first[start + 1 :], len(names)):
@@ -269,7 +304,7 @@ def _fit(text: io.TextIOWrapper, separator: str) -> int:
     except csv.Error:  # too long a cell: not this separator, or no table at all
         return 0
     widths = [len(cells) for cells in records if sum(bool(cell.strip()) for cell in cells) > 1]
-    return widths[0] * widths.count(widths[0]) if widths else 0
+    return max((width * n for width, n in Counter(widths).items()), default=0)
 
 
 def _parquet(content: bytes, numeric: Callable[[str], bool]) -> tuple[pd.DataFrame, list[str]]:
@@ -282,7 +317,9 @@ def _parquet(content: bytes, numeric: Callable[[str], bool]) -> tuple[pd.DataFra
         if numeric(name) and (kinds.is_floating(column.type) or kinds.is_integer(column.type)):
             return column.to_pandas()
         text = column.cast(pyarrow.string()).to_pandas().astype(object).fillna("")
-        return text.astype(str).replace("nan", "")
+        text = text.astype(str).replace("nan", "")
+        midnight = r"^(\d{4}-\d\d-\d\d) 00:00:00(\.0+)?$"
+        return text.replace(midnight, r"\1", regex=True)
 
     try:
         file = pyarrow.parquet.ParquetFile(io.BytesIO(content))
@@ -324,15 +361,24 @@ def _workbook(content: bytes) -> tuple[Iterator[list[str]], list[str]]:
         with warnings.catch_warnings():  # of styles and validations, which no table needs
             warnings.simplefilter("ignore")
             book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
-            for sheet in book.worksheets:
-                if rows := _sheet(sheet.iter_rows(values_only=True), content):
-                    others = f" of {len(book.worksheets)}" * (len(book.worksheets) > 1)
-                    return iter(rows), [f"the Excel sheet {sheet.title!r}{others}"]
+            sheets = {one.title: _sheet(one.iter_rows(values_only=True), content) for one in book}
     except ValueError:
         raise
     except Exception as error:  # what a damaged workbook can raise, openpyxl does not say
         raise ValueError(f"damaged Excel workbook: {error!r}") from error
-    raise ValueError("it has no header: every sheet is empty")
+    return _largest({title: rows for title, rows in sheets.items() if rows}, len(sheets))
+
+
+def _largest(sheets: dict[str, list[list[str]]], n: int) -> tuple[Iterator[list[str]], list[str]]:
+    """Return the rows of the largest of `n` sheets, those with the same first row below it."""
+    if not sheets:
+        raise ValueError("it has no header: every sheet is empty")
+    main = max(sheets, key=lambda title: sum(map(len, sheets[title])))
+    head = sheets[main][0]
+    alike = [title for title, rows in sheets.items() if rows[0] == head]
+    rows = chain([head], *(sheets[title][1:] for title in alike))
+    names = " and ".join(map(repr, alike))
+    return rows, [f"the Excel sheet{'s' * (len(alike) > 1)} {names}" + f" of {n}" * (n > 1)]
 
 
 def _sheet(values: Iterable[Sequence[Any]], content: bytes) -> list[list[str]]:
