@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 NAMES = book.notebook_names()
 PARAMETERS = {
     "01_screen": [
-        *("out", "seed", "screen", "data", "platemap", "channels", "planes", "incomplete", "sizes"),
+        *("out", "seed", "screen", "data", "platemap", "channels"),
+        *("time", "planes", "incomplete", "sizes"),
         *("layout", "height", "width", "taxol"),
     ],
     "02_preprocessing": [

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from mcnn_core.errors import InputError
 from mcnn_core.readers.bbbc021 import read_bbbc021
+from mcnn_core.readers.incomplete import fetched
 from mcnn_core.readers.loaddata import read_loaddata
 from mcnn_core.readers.spelling import well as _well
 from mcnn_core.screen import (
     concentration_key,
-    fetched,
     load_screen,
     save_screen,
     summary,
