@@ -260,7 +260,9 @@ def test_one_time_point_is_read_by_choice_with_its_planes(tmp_path):
         read_loaddata(table, reading=Reading(planes="max"))
     assert [one.code for one in error.value.problems] == ["time-points"]
     assert 'PARAMS="time=0"' in str(error.value)
-    screen = read_loaddata(table, reading=Reading(time="24", planes="2"))
+    reading = Reading(time="24", planes="2")
+    assert "time-taken" in {one.code for one in examine_loaddata(table, reading=reading)[1]}
+    screen = read_loaddata(table, reading=reading)
     assert len(screen.table) == 8 and (screen.table["FileName_DNA"].str[:7] == "h24_z2_").all()
 
 

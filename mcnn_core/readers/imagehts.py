@@ -272,10 +272,14 @@ def _contents(
     }
     if len(rows) and not any(_is_negative(content, negative) for content in found.values()):
         others = sorted({*found.values()} - {SAMPLE, EMPTY})
+        advice = "".join(
+            f"; it has {', '.join(others)}: name the negative control, as in "
+            f'PARAMS="negative={first}"'
+            for first in others[:1]
+        )
         problems.append(
             f"{path}: no negative control: expected a row with the Content {' or '.join(negative)}"
-            + f"; it has {', '.join(others)}: name the negative control, as in "
-            f'PARAMS="negative={others[0]}"' * bool(others)
+            f"{advice}"
         )
     return found, problems
 

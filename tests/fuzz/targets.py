@@ -24,14 +24,11 @@ from PIL import Image
 from mcnn_core.errors import InputError, MissingStageError
 from mcnn_core.machine.files import sha256
 from mcnn_core.readers.bbbc021 import read_bbbc021
-from mcnn_core.readers.folders import folder_table
 from mcnn_core.readers.formats import Pages
 from mcnn_core.readers.imagehts import read_wells
 from mcnn_core.readers.images import Picture, image_header, read_image
 from mcnn_core.readers.loaddata import read_loaddata
 from mcnn_core.readers.ontology import read_associations, read_obo
-from mcnn_core.readers.reading import Reading
-from mcnn_core.readers.tables import read_cells
 
 MEMORY = 2**30  #: bytes of address space that a reader may add
 SECONDS = 10.0  #: seconds of computing that a reader may take
@@ -100,87 +97,6 @@ Image_Metadata_Well_DAPI,Replicate,Image_Metadata_Compound,Image_Metadata_Concen
 1,2,G11_s1_w1A.tif,Week1/P1,G11_s1_w2B.tif,Week1/P1,G11_s1_w4C.tif,Week1/P1,Week1_P1,G11,1,DMSO,0
 """
 MECHANISMS = "compound,concentration,moa\ntaxol,0.300000,Microtubule stabilizers\n"
-
-
-#: A text as Excel writes it, with units, a row per plane and a remark above.
-SEMICOLONS = """\
-sep=;
-Plate;Row;Col;Field;Compound;Dose (nM);PlaneID;URL_DNA
-1;1;2;F001;DMSO 0,1 %;NA;1;file:///C:/x/a.tif
-1;1;2;F001;DMSO;;2;s3://x/b.tif
-"""
-MAP = ",1,2\nA,DMSO,taxol\nB,,\n"
-
-
-def _read_cells(folder: Path, data: bytes) -> None:
-    for name in ("a.tif", "b.tif", "c.tif"):
-        (folder / name).touch()
-    path = folder / "table"
-    path.write_bytes(data)
-    _each(
-        lambda: read_cells(path),
-        lambda: read_loaddata(path, reading=Reading(planes="max")),
-        lambda: read_loaddata(path, reading=Reading(platemap=path)),
-    )
-
-
-def _workbook_seeds() -> list[bytes]:
-    files = []
-    for text in (LOADDATA, MAP):
-        file = io.BytesIO()
-        pd.read_csv(io.StringIO(text)).to_excel(file, index=False)
-        files.append(file.getvalue())
-    return files
-
-
-def _parquet_seeds() -> list[bytes]:
-    rows = pd.read_csv(io.StringIO(LOADDATA))
-    files = []
-    for table in (rows, rows.astype("category"), rows.set_index("Metadata_Plate")):
-        for packing in (None, "snappy"):
-            file = io.BytesIO()
-            table.to_parquet(file, compression=packing)
-            files.append(file.getvalue())
-    return files
-
-
-def _text_seeds() -> list[bytes]:
-    texts = [SEMICOLONS, MAP, LOADDATA.replace(",", "\t"), "# a, b\n" + LOADDATA]
-    kinds = ("utf-8", "utf-16", "cp1252")
-    return [text.encode(kind) for text in texts for kind in kinds]
-
-
-# ------------------------------------------------------------------------------ folders
-
-HARMONY = """\
-<?xml version="1.0"?>
-<EvaluationInputData xmlns="http://www.perkinelmer.com/PEHH/HarmonyV5">
-<Plates><Plate><PlateID>P1</PlateID><Name>P1</Name></Plate></Plates>
-<Images><Image><URL BufferNo="0">a.tif</URL><Row>1</Row><Col>2</Col><FieldID>1</FieldID>
-<PlaneID>1</PlaneID><TimepointID>0</TimepointID><ChannelID>1</ChannelID>
-<ChannelName>DNA</ChannelName></Image></Images></EvaluationInputData>
-"""
-YOKOGAWA = """\
-<?xml version="1.0"?>
-<bts:MeasurementData xmlns:bts="http://www.yokogawa.co.jp/BTS/BTSSchema/1.0">
-<bts:MeasurementRecord bts:Type="IMG" bts:Column="2" bts:Row="1" bts:FieldIndex="1" bts:Ch="1"
- bts:ZIndex="1" bts:TimePoint="1">P1_A02_T0001F001L01A01Z01C01.tif</bts:MeasurementRecord>
-</bts:MeasurementData>
-"""
-
-
-def _read_folder(folder: Path, data: bytes) -> None:
-    names = ("Index.xml", "sub/MeasurementData.mlf", "sub/P1.HTD")
-    (folder / "sub").mkdir()
-    (folder / "sub" / "P1_B02_s1_w1.tif").touch()
-    for name, part in zip(names, data.split(BREAK), strict=False):
-        (folder / name).write_bytes(part)
-    folder_table(folder, folder / "plates.csv")
-
-
-def _folder_seeds() -> list[bytes]:
-    wave = b'"NWavelengths", 1\n"WaveName1", "DAPI"\n'
-    return [BREAK.join([HARMONY.encode(), YOKOGAWA.encode(), wave]), HARMONY.encode()]
 
 
 def _read_table(folder: Path, data: bytes) -> None:
@@ -462,16 +378,11 @@ def _checkpoint_seeds() -> list[bytes]:
     return [BREAK.join(parts), BREAK.join([parts[0], parts[1][:200]]), parts[0]]
 
 
-CELLS = "tables.read_cells, loaddata.read_loaddata, platemap.read_platemap"
 PICTURES = "images.read_image, images.image_header"
 TARGETS = {
     target.name: target
     for target in (
         Target("table", "loaddata.read_loaddata, bbbc021.read_bbbc021", _read_table, _table_seeds),
-        Target("text", CELLS, _read_cells, _text_seeds),
-        Target("workbook", CELLS, _read_cells, _workbook_seeds),
-        Target("parquet", CELLS, _read_cells, _parquet_seeds),
-        Target("folder", "folders.folder_table", _read_folder, _folder_seeds),
         Target("tiff", PICTURES, _read_picture("image.tif"), _tiff_seeds),
         Target("jpeg", PICTURES, _read_picture("image.jpeg"), _jpeg_seeds),
         Target("png", PICTURES, _read_picture("image.png"), _png_seeds),
