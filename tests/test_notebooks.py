@@ -32,7 +32,9 @@ PARAMETERS = {
     ],
     "03_surrogate_classes": ["out", "surrogate"],
     "04_network": ["out", "network"],
-    "05_training": ["out", "seed", "network", "recipe", "epochs", "batch", "max_steps"],
+    "05_training": [
+        *("out", "seed", "network", "recipe", "epochs", "batch", "max_steps", "inside")
+    ],
     "06_features": ["out", "scheduler"],
     "07_profiles": ["out", "normalisation"],
     "08_mechanisms": [

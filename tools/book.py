@@ -619,6 +619,8 @@ class Build:
         chosen |= {"screen": self.screen, "seed": self.seed, "out": str(self.out)}
         own = {key: getattr(self, key) for key in ("data", "platemap", "channels", "features")}
         chosen |= {key: text for key, text in own.items() if text}
+        if self.report:
+            chosen["inside"] = 1  # a lesson of the book that a report leaves out
         return {
             name: {key: chosen[key] for key in known[name] if key in chosen}
             for name in chapters(self)
