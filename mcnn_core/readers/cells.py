@@ -50,7 +50,7 @@ FIELD = "plate, well and site"
 A_COUNT = "is not a whole number, 0 or more"
 A_DOSE = "is not a number of micromolar, 0 or more"
 
-#: What begins the names of columns, in any case, with or without Image_ before it.
+#: What begins the names of columns, in any case, with or without ``Image_`` before it.
 PREFIX = re.compile(r"^(?:Image_)?(FileName|PathName|URL|Frame|Metadata)_", re.IGNORECASE)
 PREFIXES = {name.lower(): name for name in ("FileName", "PathName", "URL", "Frame", "Metadata")}
 
