@@ -123,8 +123,8 @@ LJOSA = "ljosa_jbiomolscreen_2013_per_well_mean.csv.gz"
 JUMPMOA = "jumpmoa_*.csv.gz"
 LINCS = "lincs_SQ00015054.csv.gz"
 
-#: The way of the grid in which Ljosa's wells are looked at more closely: as declared before its
-#: scores were seen, the one that needs no more than the plate's controls and keeps all features.
+#: The way of the grid in which Ljosa's wells are looked at more closely: the simplest that puts all
+#: plates on one scale. Picked when the grid had been seen; it is not the best.
 CLOSER = ("mean of the plate, SD of the screen", "all features", "as they are")
 
 #: The paper's median accuracy over the 12 mechanisms under NSC (Results, l. 235-236).
