@@ -530,7 +530,9 @@ def test_gene2go(tmp_path, text):
     assert load_go(obo, tmp_path / "gene2go.gz", tmp_path, 10090).annotation.gene.tolist() == ["4"]
     with pytest.raises(InputError, match="no annotation of taxon:7227"):
         load_go(obo, tmp_path / "gene2go.gz", tmp_path, 7227)
-    with pytest.raises(InputError, match="gene2go, which names genes by Entrez id: gaf_column=id"):
+    with pytest.raises(
+        InputError, match="gene2go, which names genes by Entrez id: expected gaf_column=id"
+    ):
         load_go(obo, tmp_path / "gene2go.gz", tmp_path, column="symbol")
 
 

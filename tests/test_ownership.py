@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from helpers import tiny_rows, write_screen
 
-from mcnn_book import download
+from mcnn_book import transfer
 from mcnn_book.__main__ import main
 from mcnn_book.sheets import copy_fields
 from mcnn_book.workspace import Workspace, claim_output
@@ -205,7 +205,7 @@ def told(command: str, data: Path, folder: Path, run: int) -> str:
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch):
-    monkeypatch.setattr(download, "ATTEMPTS", 1)
+    monkeypatch.setattr(transfer, "ATTEMPTS", 1)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

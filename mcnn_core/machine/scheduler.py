@@ -44,8 +44,8 @@ from typing import Any
 from mcnn_core.errors import InputError
 from mcnn_core.machine.files import atomic
 
-#: Tasks (a function of a module and its arguments) that may run in any order, and what takes in the
-#: number of each and its result.
+# Tasks (a function of a module and its arguments) that may run in any order, and what takes in the
+# number of each and its result.
 Stage = tuple[list[tuple], Callable[[int, Any], None]]
 
 #: Seconds that a run waits for the scheduler to answer, and for a worker while there is none.

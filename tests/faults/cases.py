@@ -395,7 +395,7 @@ case("store", "a TIFF of 7 GB, as its 330 bytes say", "damage")(
 )
 case("store", "a TIFF of another data type", "damage")(
     _hurt_image(
-        lambda path: tifffile.imwrite(path, tifffile.imread(path).astype(np.float32)), "float32"
+        lambda path: tifffile.imwrite(path, tifffile.imread(path).astype(np.complex64)), "complex64"
     )
 )
 case("store", "a TIFF that is missing", "damage")(_hurt_image(Path.unlink, "does not exist"))
