@@ -520,6 +520,5 @@ def test_names_reach_every_table_as_they_are(hostile):
         pd.read_parquet(hostile / "fields.parquet")
     )
     similar = read_table(hostile / "similarity.csv")
-    assert {f"like {name}" for name in set(RENAMED["MoA"]) - MISSING} <= set(similar) and set(
-        COMPOUNDS
-    ) - MISSING <= set(similar["compound"])
+    likes = {f"like {name}" for name in set(RENAMED["MoA"]) - MISSING}
+    assert likes <= set(similar) and set(COMPOUNDS) - MISSING <= set(similar["compound"])
