@@ -641,7 +641,8 @@ def _power_of_ten(value: float) -> str:
     """Return a power of ten as in 10⁵; those from 0.01 to 1,000 written out."""
     if 0.009 < value < 2_000:
         return f"{value:g}"
-    return "10" + str(round(np.log10(value))).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+    return "10" + str(round(np.log10(value))).translate(raised)
 
 
 def response_curves(ax: Axes, points: pd.DataFrame, most: int = 3) -> Axes:

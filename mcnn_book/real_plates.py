@@ -24,12 +24,12 @@ from mcnn_core.analysis.response import CAUTIONS, NO_FIT, potencies
 from mcnn_core.errors import InputError
 from mcnn_core.machine.files import read_json
 from mcnn_core.profiles import (
-    _with_features,
     feature_columns,
     feature_matrix,
     profile,
     treatment_profiles,
     whiten,
+    with_features,
 )
 from mcnn_core.readers.bbbc021 import examine_bbbc021
 from mcnn_core.readers.features import read_features
@@ -75,13 +75,13 @@ def scaled(wells: pd.DataFrame, scaling: str) -> pd.DataFrame:
         spread = found[control].std()
         found = found / spread.where(spread > 0)
     found = found.dropna(axis=1)
-    return _with_features(wells, found.to_numpy(), list(found))
+    return with_features(wells, found.to_numpy(), list(found))
 
 
 def components(wells: pd.DataFrame, variance: float = 0.99) -> pd.DataFrame:
     """Return wells on the principal components of all their features that keep `variance`."""
     values = PCA(n_components=variance, svd_solver="full").fit_transform(feature_matrix(wells))
-    return _with_features(wells, values, [f"PC_{k:03d}" for k in range(1, values.shape[1] + 1)])
+    return with_features(wells, values, [f"PC_{k:03d}" for k in range(1, values.shape[1] + 1)])
 
 
 def normalised(wells: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame]]:

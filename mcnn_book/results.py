@@ -131,10 +131,10 @@ def by_activity(
     compared : DataFrame
         With ``n_active`` and ``overall_active``, NaN where nothing asked is active.
     """
-    told = precision.activity(wells)["significant"].astype(object)
+    significant = precision.activity(wells)["significant"].astype(object)
     names = ["Metadata_Compound", "Metadata_Concentration", "Metadata_Treatment"]
     rows = wells.loc[wells["Metadata_control_type"] == "trt", names].drop_duplicates()
-    known = {(row[0], row[1]): told.get(row[2], "") for row in rows.itertuples(index=False)}
+    known = {(row[0], row[1]): significant.get(row[2], "") for row in rows.itertuples(index=False)}
     pairs = zip(predictions["compound"], predictions["concentration"], strict=True)
     marked = predictions.assign(
         active=pd.Series([known.get(pair, "") for pair in pairs], dtype=object)

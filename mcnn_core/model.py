@@ -210,11 +210,11 @@ def _activation(config: NetworkConfig, norm: nn.Module) -> list[nn.Module]:
 def scale_weights(model: MCNN, x: torch.Tensor) -> None:
     """Scale the weights so that every unit answers some fields with mean 0 and spread 1.
 
-    After Krähenbühl et al. 2016 and Mishkin & Matas 2016, in one pass: each layer is fitted to what
-    the layers before it, fitted already, make of standardised fields (n, C, H, W). The scores get a
-    spread of 0.1 [ours], so that training begins close to an even guess. A layer without biases,
-    which normalisation follows, keeps its means; a unit whose answers differ by rounding alone
-    keeps its weights.
+    After Krähenbühl et al. 2016 and Mishkin & Matas 2016, in one pass: each layer is fitted to
+    what the layers before it, fitted already, make of standardised fields (n, C, H, W). The scores
+    get a spread of 0.1 [ours], so that training begins close to an even guess. A layer without
+    biases, which normalisation follows, keeps its means; a unit whose answers differ by rounding
+    alone keeps its weights.
     """
 
     def fit(layer: nn.Conv2d | nn.Linear, _: Any, y: torch.Tensor) -> torch.Tensor:

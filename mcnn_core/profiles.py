@@ -47,7 +47,7 @@ def feature_matrix(frame: pd.DataFrame) -> np.ndarray:
     return values
 
 
-def _with_features(frame: pd.DataFrame, values: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
+def with_features(frame: pd.DataFrame, values: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
     """Return a copy of a frame with other features."""
     described = frame.drop(columns=feature_columns(frame))
     return pd.concat([described, pd.DataFrame(values, frame.index, names)], axis=1)
@@ -113,7 +113,7 @@ class Projection:
             raise InputError("expected the features of the projection", missing)
         values = frame[list(self.columns)].to_numpy(dtype=np.float64)
         names = _numbered(self.columns[0].split("_")[0], len(self.components))
-        return _with_features(frame, (values - self.mean) @ self.components.T, names)
+        return with_features(frame, (values - self.mean) @ self.components.T, names)
 
 
 def fit_pca(frame: pd.DataFrame, variance: float = 0.99) -> Projection:
@@ -201,7 +201,7 @@ def centre(frame: pd.DataFrame) -> pd.DataFrame:
     medians = pd.DataFrame(values[controls]).groupby(plates.to_numpy()[controls]).median()
     if missing := sorted(set(plates) - set(medians.index)):
         raise InputError("expected negcon wells on every plate, got none on these", missing)
-    return _with_features(frame, values - medians.loc[plates].to_numpy(), feature_columns(frame))
+    return with_features(frame, values - medians.loc[plates].to_numpy(), feature_columns(frame))
 
 
 def whiten(frame: pd.DataFrame, regularisation: float = 0.01) -> pd.DataFrame:
@@ -218,7 +218,7 @@ def whiten(frame: pd.DataFrame, regularisation: float = 0.01) -> pd.DataFrame:
     if variances.mean() <= 0:
         raise InputError("expected negcon rows that differ from each other, got equal ones")
     scale = 1 / np.sqrt(variances.clip(min=0) + regularisation * variances.mean())
-    return _with_features(frame, (values - mean) @ (axes * scale) @ axes.T, feature_columns(frame))
+    return with_features(frame, (values - mean) @ (axes * scale) @ axes.T, feature_columns(frame))
 
 
 def possible_normalisations(table: pd.DataFrame) -> list[str]:
@@ -248,7 +248,7 @@ def standardise(fields: pd.DataFrame) -> pd.DataFrame:
     spread = training.std()
     varying = spread.index[spread > 1e-9 * training.abs().max()]
     scaled = (values[varying] - training[varying].mean()) / spread[varying]
-    return _with_features(fields, scaled.to_numpy(), varying)
+    return with_features(fields, scaled.to_numpy(), varying)
 
 
 def profile(

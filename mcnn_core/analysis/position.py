@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mcnn_core.analysis.distances import cosine_distances
-from mcnn_core.profiles import _with_features, feature_columns, feature_matrix, row_names
+from mcnn_core.profiles import feature_columns, feature_matrix, row_names, with_features
 
 PERMUTATIONS = 999  #: of labels, for a null distribution
 POLISHES = 10  #: rounds of the median polish, at most
@@ -182,4 +182,4 @@ def correct_position(wells: pd.DataFrame) -> pd.DataFrame:
             if np.allclose(rest, before, atol=1e-9 * max(1, np.abs(before).max())):
                 break
         corrected[here] = rest + level
-    return _with_features(wells, corrected, feature_columns(wells))
+    return with_features(wells, corrected, feature_columns(wells))

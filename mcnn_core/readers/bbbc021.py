@@ -74,7 +74,8 @@ def _other_fields(path: Path, rows: pd.DataFrame, site: pd.Series) -> list[Probl
         for index, name, start in zip(rows.index, rows[column], field, strict=True):
             mark = f"{start}_w{wheel}"
             if mark not in name:
-                what = f"expected the file of this field and channel (…{mark}….tif), got {name!r}"
+                expected = f"the file of this field and channel (…{mark}….tif)"
+                what = f"expected {expected}, got {name!r}"
                 where = f"{path}, line {index + 1}, {column}"
                 line = int(index) + 1
                 problems.append(

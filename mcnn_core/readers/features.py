@@ -26,10 +26,10 @@ from mcnn_core.readers.spelling import (
     ROW,
     SPELLINGS,
     UNIT,
-    _without_unit,
     canonical,
     key,
     note,
+    without_unit,
 )
 from mcnn_core.surrogate import training_fields
 
@@ -84,7 +84,7 @@ def _numbers(cells: pd.Series) -> tuple[pd.Series, pd.Series]:
 def _describes(name: str) -> bool:
     """Whether a column says what a row is, by its name."""
     plain = key(name)
-    return bool(PREFIX.match(name)) or plain in KNOWN or _without_unit(plain) in KNOWN
+    return bool(PREFIX.match(name)) or plain in KNOWN or without_unit(plain) in KNOWN
 
 
 def _split(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[Problem]]:

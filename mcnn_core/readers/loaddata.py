@@ -94,7 +94,7 @@ def _functions(rows: pd.DataFrame) -> list[str]:
 
 def _wanted(rows: pd.DataFrame, channels: tuple[str, ...]) -> tuple[str, ...]:
     """Return the channels to read as the table names them, in any case, with Orig or without."""
-    named = [name[9:] for name in rows if name.startswith("FileName_") and name[9:]]
+    named = channels_in(rows)
     spelt = {name.casefold().removeprefix("orig"): name for name in named}
     plain = [name.casefold().removeprefix("orig") for name in channels]
     return tuple(

@@ -126,7 +126,8 @@ UNITS = {
 
 #: What a column of doses is called that is not among the spellings.
 LIKE_A_DOSE = re.compile(
-    r"conc(?!lu)|dose|dosage|titrat|dilut|molar|[\s_(\[-][pnum\u00b5\u03bc]M[)\]]?$|[pnum]g[\W_]?(per_)?m?l",
+    r"conc(?!lu)|dose|dosage|titrat|dilut|molar|"
+    r"[\s_(\[-][pnum\u00b5\u03bc]M[)\]]?$|[pnum]g[\W_]?(per_)?m?l",
     re.ASCII,
 )
 
@@ -187,7 +188,8 @@ def well(text: str) -> str:
     between = r"[\s_\-\u2010-\u2013:;,./|]*"
     plain = re.sub(r"^[(\[]|[)\]]$|^well(?![a-z])" + between, "", text.strip(), flags=re.IGNORECASE)
     found = re.fullmatch(
-        rf"(?:row{between})?([A-Z]|A[A-F]){between}(?:col(?:umn)?{between})?0*([1-9]|[1-3]\d|4[0-8])",
+        rf"(?:row{between})?([A-Z]|A[A-F]){between}"
+        rf"(?:col(?:umn)?{between})?0*([1-9]|[1-3]\d|4[0-8])",
         plain.upper() if "ow" not in plain.lower() else plain,
         re.ASCII | re.IGNORECASE,
     )
@@ -408,7 +410,7 @@ def _spelt(rows: pd.DataFrame, column: str) -> list[str]:
     order = [key(name) for name in (column, *SPELLINGS[column])]
     places = {}
     for name in rows:
-        plain = _without_unit(key(name)) if column == "Metadata_Concentration" else key(name)
+        plain = without_unit(key(name)) if column == "Metadata_Concentration" else key(name)
         if plain in order and (plain == order[0] or _fits(rows[name], column)):
             places[name] = ((rows[name] == "").all(), name != column, order.index(plain))
     names = sorted(places, key=lambda name: places[name])
@@ -433,7 +435,7 @@ def _fits(cells: pd.Series, column: str) -> bool:
     return column not in tests or bool(filled.map(tests[column]).all())
 
 
-def _without_unit(plain: str) -> str:
+def without_unit(plain: str) -> str:
     """Return a key without the unit behind it: "dose" for "dosenm"."""
     order = [key(name) for name in ("Concentration", *SPELLINGS["Metadata_Concentration"])]
     if plain in order:
@@ -450,7 +452,7 @@ def _with_unit(rows: pd.DataFrame, name: str, units: str) -> tuple[pd.DataFrame,
     `units` is the column that says them row by row, if there is one. Return also the unit in words.
     """
     plain, cells = key(name), rows[name].str.strip()
-    unit = plain[len(_without_unit(plain)) :].removeprefix("in")
+    unit = plain[len(without_unit(plain)) :].removeprefix("in")
     bare = cells.str.fullmatch(r"[0-9.,]+([eE][+-]?\d+)?")
     if unit and UNITS[unit] != 1:
         unit = unit if unit[-1] != "m" else f"{unit[:-1]}M"
