@@ -1,6 +1,6 @@
 """Sets of features that someone already has, compared on the road of this project's own."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -55,23 +55,24 @@ def open_sets(
     return sets, pd.DataFrame(rows, columns=["set", "note"])
 
 
-def set_profiles(
-    sets: Mapping[str, pd.DataFrame],
-) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:
-    """Yield the name, the wells and the treatments of each set, not normalised by controls."""
-    yield from method_profiles(sets, ["none"])
+# Name, wells and treatments of a set under one normalisation.
+Profiled = tuple[str, pd.DataFrame, pd.DataFrame]
 
 
-def compared_sets(sets: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def set_profiles(sets: Mapping[str, pd.DataFrame]) -> dict[str, list[Profiled]]:
+    """Return each set's profiles under all normalisations that its controls allow, none first."""
+    return {name: list(method_profiles({name: frame})) for name, frame in sets.items()}
+
+
+def compared_sets(sets: Mapping[str, list[Profiled]]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return ``predictions.csv`` and ``comparison.csv`` of sets of features.
 
-    Each set under all normalisations that its controls allow, with the floors of its own wells;
-    without rows where no mechanism can be predicted.
+    `sets` is what `set_profiles` returns; each set has the floors of its own wells. Without rows
+    where no mechanism can be predicted.
     """
     asked: list[str] = []
     predictions, tables = [pd.DataFrame(columns=EMPTY)], [pd.DataFrame(columns=COLUMNS)]
-    for name, frame in sets.items():
-        found = list(method_profiles({name: frame}))
+    for name, found in sets.items():
         if not protocols(found[0][2]):
             continue
         predicted = pd.concat([evaluate(one, label, 0) for label, _, one in found])

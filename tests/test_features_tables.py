@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mcnn_book.sets import compared_sets, open_sets
+from mcnn_book.sets import compared_sets, open_sets, set_profiles
 from mcnn_core.analysis.mechanisms import nearest_neighbours, scores
 from mcnn_core.errors import InputError
 from mcnn_core.profiles import feature_columns, feature_matrix, profile
@@ -187,12 +187,14 @@ def test_sets_stand_beside_each_other_and_ours_first(table, tmp_path):
     assert read["note"][0] == "24 rows of 12 wells, 6 features"
     sets, _ = open_sets(str(paths[1]), sets["good"].filter(regex="^Metadata_"), sets["good"])
     assert list(sets) == ["trained", "noise"]
-    predictions, compared = compared_sets(sets)
+    predictions, compared = compared_sets(set_profiles(sets))
     nsc = compared[compared["protocol"] == "NSC"].set_index("method")
     assert nsc.loc["trained", "overall"] == 1 and nsc.loc["noise", "overall"] < 1
     assert {"trained_whitened", "noise_centred", "chance"} <= set(nsc.index)
     fewer = sets | {"noise": sets["noise"][sets["noise"]["Metadata_Compound"] != "e"]}
-    assert {"chance, trained", "chance, noise"} <= set(compared_sets(fewer)[1]["method"])
+    assert {"chance, trained", "chance, noise"} <= set(
+        compared_sets(set_profiles(fewer))[1]["method"]
+    )
     _, treatments = profile(sets["trained"], units_differ=False)
     expected = scores(nearest_neighbours(treatments))
     assert nsc.loc["trained", "n"] == expected["n"]
@@ -203,7 +205,7 @@ def test_sets_stand_beside_each_other_and_ours_first(table, tmp_path):
 
 def test_no_mechanism_gives_tables_without_rows(table, tmp_path):
     plain = write(table.drop(columns="Metadata_MoA"), tmp_path / "a.csv")
-    assert all(len(found) == 0 for found in compared_sets(open_sets(str(plain))[0]))
+    assert all(len(found) == 0 for found in compared_sets(set_profiles(open_sets(str(plain))[0])))
 
 
 def test_real_wells_take_their_treatments_from_the_tables_of_bbbc021(shared_data):
@@ -215,7 +217,7 @@ def test_real_wells_take_their_treatments_from_the_tables_of_bbbc021(shared_data
     frame, _ = read_features(path, screen.table)
     assert len(frame) == 632 and frame["Metadata_Plate"].nunique() == 55
     assert (frame["Metadata_control_type"] == "negcon").sum() == 330
-    _, compared = compared_sets({"ljosa": frame})
+    _, compared = compared_sets(set_profiles({"ljosa": frame}))
     scored = compared[compared["low"].notna()].set_index(["method", "protocol"])
     assert set(scored.loc[(slice(None), "NSC"), "n"]) == {103}
     assert set(scored.loc[(slice(None), "NSCB"), "n"]) == {92}
