@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from sklearn.decomposition import PCA
 
 from mcnn_book.results import subgroups
 from mcnn_book.workspace import find_root
@@ -80,6 +79,8 @@ def scaled(wells: pd.DataFrame, scaling: str) -> pd.DataFrame:
 
 def components(wells: pd.DataFrame, variance: float = 0.99) -> pd.DataFrame:
     """Return wells on the principal components of all their features that keep `variance`."""
+    from sklearn.decomposition import PCA
+
     values = PCA(n_components=variance, svd_solver="full").fit_transform(feature_matrix(wells))
     return with_features(wells, values, [f"PC_{k:03d}" for k in range(1, values.shape[1] + 1)])
 

@@ -6,13 +6,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import silhouette_score
 
 from mcnn_core.analysis import activity as precision
 from mcnn_core.analysis.distances import cosine_distances
 from mcnn_core.analysis.enrichment import Universe, count_enriched, enrich_clusters
-from mcnn_core.analysis.mechanisms import annotated
-from mcnn_core.analysis.methods import FLOORS
+from mcnn_core.analysis.mechanisms import FLOORS, annotated
 from mcnn_core.analysis.novelty import activity
 from mcnn_core.analysis.response import CHOICES, NO_FIT, similarities
 from mcnn_core.analysis.sirna import VARIANTS
@@ -191,6 +189,8 @@ def subgroups(profiles: pd.DataFrame) -> pd.DataFrame:
         (near 1: one sub-phenotype per compound; near 0: none). NaN where there is nothing to
         compare.
     """
+    from sklearn.metrics import silhouette_score
+
     table = []
     for mechanism, part in annotated(profiles).groupby("Metadata_MoA"):
         distances = cosine_distances(feature_matrix(part), names=row_names(part))

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from sklearn.decomposition import PCA
 
 from mcnn_core.errors import InputError
 from mcnn_core.screen import field_names, row_names
@@ -133,6 +132,8 @@ def fit_pca(frame: pd.DataFrame, variance: float = 0.99) -> Projection:
             f"expected features that vary between at least two fields, got {len(values)} fields "
             f"of {len(columns)} features that do not: has the network learned anything?"
         )
+    from sklearn.decomposition import PCA  # which takes a second to import
+
     pca = PCA(n_components=variance, svd_solver="full").fit(values)
     components = np.ascontiguousarray(pca.components_)
     return Projection(tuple(columns), pca.mean_, components, pca.explained_variance_ratio_)

@@ -68,7 +68,47 @@ def test_the_readmes_script_runs_where_only_the_method_is_installed(tmp_path):
     assert json.loads(path.stdout) == str(site / "mcnn_core" / "__init__.py")
 
 
-def test_a_system_without_file_locks_is_told_what_is_needed():
-    code = "import sys; sys.modules['fcntl'] = None; from mcnn_core import write_table"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode != 0 and "Windows Subsystem for Linux (WSL)" in done.stderr
+WINDOWS = """
+import os, sys
+sys.modules["fcntl"] = None
+del os.O_NONBLOCK, os.geteuid
+import mcnn_core
+for name in mcnn_core.__all__:
+    getattr(mcnn_core, name)
+assert len(mcnn_core.read_loaddata("screen.csv").table) == 8
+mcnn_core.write_table("new.csv", mcnn_core.read_table("screen.csv"))
+"""
+
+
+def test_where_files_cannot_be_locked_all_is_imported_and_read_and_nothing_is_written(tmp_path):
+    write_screen(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", WINDOWS],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert "Windows Subsystem for Linux (WSL)" in done.stderr.splitlines()[-1], done.stderr
+    assert not (tmp_path / "new.csv").exists()
+
+
+def test_what_is_wrong_with_a_table_is_said_before_what_takes_long_is_imported(tmp_path):
+    (tmp_path / "plates.csv").write_text("Metadata_Plate,Metadata_Wel\nP1,B02\n")
+    code = """
+import sys
+from mcnn_book.__main__ import main
+try:
+    main(["check", "--screen", "plates.csv", "--out", "out"])
+except SystemExit as end:
+    assert end.code == 1
+print({"torch", "sklearn", "scipy.stats", "matplotlib", "distributed"} & set(sys.modules))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.stdout.splitlines()[-1:] == ["set()"], done.stdout + done.stderr

@@ -25,7 +25,6 @@ import pandas as pd
 from scipy.ndimage import gaussian_filter, gaussian_laplace
 from tqdm import tqdm
 
-from mcnn_book.check.cost import Workload, predict, read_bench
 from mcnn_core.columns import joint_codes
 from mcnn_core.errors import KEPT, InputError, MissingStageError, Problem
 from mcnn_core.machine.files import atomic, write_json
@@ -1110,6 +1109,8 @@ def _facts(report: Report, screen: Screen, shape: tuple[int, int] | None) -> Non
 
 def _costs(screen: Screen, shape: tuple[int, int], classes: int) -> pd.DataFrame:
     """Return what each stage of the book will cost on this machine."""
+    from mcnn_book.check.cost import Workload, predict, read_bench  # with PyTorch, which takes long
+
     table = screen.table
     training = int(training_fields(table).sum())
     size = (len(table), *shape, len(screen.channels), classes)

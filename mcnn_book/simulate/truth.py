@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from scipy.spatial.distance import cdist
-from sklearn.ensemble import IsolationForest
-from sklearn.metrics import adjusted_rand_score, average_precision_score
 
 from mcnn_book.simulate.cells import lamp_of
 from mcnn_core.analysis.clusters import cut_tree, tree
@@ -183,6 +181,8 @@ def outliers(treatments: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         ``treatment``, ``nearest neighbour`` (Euclidean distance to the nearest known profile) and
         ``isolation forest`` (Liu et al. 2008; 300 trees); larger is stranger.
     """
+    from sklearn.ensemble import IsolationForest
+
     candidates, x = unannotated(treatments), feature_matrix(treatments)
     new, old = x[candidates], x[known(treatments)]
     forest = IsolationForest(n_estimators=300, random_state=seed).fit(old)
@@ -210,6 +210,8 @@ def grade_novelty(
         ``average_precision`` over its whole ranking; the last row, "chance", has the share of truly
         novel treatments.
     """
+    from sklearn.metrics import average_precision_score
+
     if truth is None or novel.empty:
         return pd.DataFrame(columns=["called", "precision", "recall", "average_precision"])
     planted, response = (
@@ -426,6 +428,8 @@ def group_grades(
         `POSSIBLE`, and ``possible_recovered`` of them; ``terms_planted`` and ``terms_found``;
         ``rand``, the adjusted Rand index of clusters and groups. "not available" without truth.
     """
+    from sklearn.metrics import adjusted_rand_score
+
     if truth is None:
         return dict.fromkeys(
             (

@@ -7,7 +7,6 @@ allowed neighbour cannot be answered and is left out; `answerable` says which th
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import average_precision_score
 
 from mcnn_core.analysis.distances import cosine_distances
 from mcnn_core.errors import InputError
@@ -15,6 +14,8 @@ from mcnn_core.profiles import feature_matrix
 from mcnn_core.screen import row_names
 
 PROTOCOLS = ("NSC", "NSCB")
+#: What needs no profile, by its name in `floors`, and what figures and tables call it.
+FLOORS = {"chance": "chance", "label_frequency": "label frequency", "batch_only": "week only"}
 DESCRIBING = [f"Metadata_{name}" for name in ("Treatment", "Compound", "Concentration", "MoA")]
 SUSPECT_COLUMNS = ["treatment", "compound", "concentration", "MoA"]
 SUSPECT_COLUMNS += ["nearest_other", "own", "other", "silhouette"]
@@ -123,6 +124,8 @@ def average_precisions(profiles: pd.DataFrame, protocol: str = "NSC") -> pd.Seri
     From the nearest allowed neighbour outwards, where `nearest_neighbours` looks at the first only:
     1 if all of the own mechanism come first. The treatment is the index, in the same order.
     """
+    from sklearn.metrics import average_precision_score
+
     rows = annotated(profiles)
     distances, allowed = _distances(rows).round(12), _allowed(rows, protocol)
     same, asked = _same(rows["Metadata_MoA"]), answerable(profiles, protocol)

@@ -24,7 +24,14 @@ import numpy as np
 import pandas as pd
 
 from mcnn_core.analysis.baselines import INTENSITY, handcrafted
-from mcnn_core.analysis.mechanisms import answerable, floors, nearest_neighbours, protocols, scores
+from mcnn_core.analysis.mechanisms import (
+    FLOORS,
+    answerable,
+    floors,
+    nearest_neighbours,
+    protocols,
+    scores,
+)
 from mcnn_core.errors import InputError
 from mcnn_core.features import embed
 from mcnn_core.model import MCNN, NetworkConfig
@@ -33,7 +40,6 @@ from mcnn_core.screen import field_names
 from mcnn_core.training import Recipe, load_model, train, untrained_model
 
 COLUMNS = ["method", "protocol", "seed", "overall", "class_median", "n", "low", "high", "left_out"]
-FLOORS = {"chance": "chance", "label_frequency": "label frequency", "batch_only": "week only"}
 SUFFIXES = {"none": "", "centre": "_centred", "whiten": "_whitened"}
 
 METHODS = ("trained", "untrained", "intensity", "handcrafted", "supervised")

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import ShuffleSplit
 
 from mcnn_core.analysis.clusters import cut_tree, tree
 from mcnn_core.analysis.distances import cosine_distances
@@ -68,6 +67,8 @@ def hold_out(
         One row per question: ``repeat``, ``well`` (row of `wells`), ``MoA`` (the label, so that
         `mcnn_core.analysis.mechanisms.confusion` reads it) and ``predicted``.
     """
+    from sklearn.model_selection import ShuffleSplit
+
     labels = wells[label].to_numpy()
     distances = cosine_distances(feature_matrix(wells), names=row_names(wells)).round(12)
     if apart:

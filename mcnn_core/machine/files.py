@@ -17,19 +17,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mcnn_core.errors import InputError
-
-try:
-    import fcntl
-except ModuleNotFoundError as error:
-    raise ImportError(
-        "mcnn_core needs Linux or macOS; on Windows run it in the Windows Subsystem for Linux (WSL)"
-    ) from error
 
 #: Bytes of text that are read at most; a packed text may unpack to `FREE`, and beyond that to
 #: `RATIO` times its size. Tables and ontologies pack to a tenth or a fiftieth; what packs to less
@@ -61,6 +55,18 @@ FORMULA = re.compile(r"'*[=+@\t\r-]")
 
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf", re.IGNORECASE | re.ASCII)
+
+
+def _locks() -> ModuleType:
+    """Return the module that locks files; InputError where there is none, as on Windows."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:
+        raise InputError(
+            "writing needs Linux or macOS; on Windows run this in the Windows Subsystem for Linux "
+            "(WSL)"
+        ) from None
+    return fcntl
 
 
 def _sync(path: Path) -> None:
@@ -502,9 +508,10 @@ def atomic(path: str | os.PathLike, kind: str = "") -> Iterator[Path]:
     Raises
     ------
     InputError
-        Before the block is run, if `path` is there and not ours.
+        Before the block is run, if `path` is there and not ours, or this is Windows.
     """
     path = Path(path)
+    _locks()
     if kind:
         # A folder that lies elsewhere, behind a link, stays there.
         path = Path(os.path.realpath(path))
@@ -537,7 +544,7 @@ def exclusive(folder: str | os.PathLike) -> Iterator[None]:
     InputError
         If another process holds the folder.
     """
-    lock = _lock(Path(folder), fcntl.LOCK_EX)
+    lock = _lock(Path(folder), alone=True)
     try:
         os.ftruncate(lock, 0)
         _sign(lock, "")
@@ -558,12 +565,14 @@ def share(folder: str | os.PathLike, what: str) -> None:
     """
     place = os.path.realpath(folder)
     if place not in _SHARED:
-        _SHARED[place] = _lock(Path(folder), fcntl.LOCK_SH)
+        _SHARED[place] = _lock(Path(folder), alone=False)
         _sign(_SHARED[place], f", {what}")
 
 
-def _lock(folder: Path, how: int) -> int:
-    """Return the open, locked file ``.lock`` of a folder."""
+def _lock(folder: Path, alone: bool) -> int:
+    """Return the open file ``.lock`` of a folder, locked for this process alone or with others."""
+    fcntl = _locks()
+    how = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
     folder.mkdir(parents=True, exist_ok=True)
     take(folder / ".lock")
     try:
@@ -629,9 +638,8 @@ def read_bytes(path: str | os.PathLike) -> bytes:
     try:
         # A pipe would wait for someone to write into it; what has been opened is looked at, not
         # what has that name a moment later.
-        with open(
-            path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)
-        ) as handle:
+        at_once = getattr(os, "O_NONBLOCK", 0)
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | at_once)) as handle:
             facts = os.fstat(handle.fileno())
             if not stat.S_ISREG(facts.st_mode):
                 raise InputError(f"{path} is no regular file: expected a text on a disk")

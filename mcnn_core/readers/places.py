@@ -302,7 +302,7 @@ def finder_of(
         raise InputError("DATA: expected folders", [f"{one}: no such folder" for one in absent])
     base = os.path.dirname(os.path.abspath(table))
     roots = [os.path.abspath(folder) for folder in (base if root is None else root, *data)]
-    return Finder(base, roots, {os.geteuid(), os.stat(table).st_uid})
+    return Finder(base, roots, {getattr(os, "geteuid", int)(), os.stat(table).st_uid})
 
 
 def _plain(name: str) -> str:
