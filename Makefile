@@ -44,7 +44,8 @@ help:
 	@echo '                or the Gene Ontology: SCREEN=kimorph DATA=DIR'
 	@echo 'make table      write the table of a folder as a microscope left it: SCREEN=FOLDER OUT=FILE.csv'
 	@echo '                PATTERN=REGEX for names of your own, with groups such as (?P<well>[A-P]\d+)'
-	@echo 'make test       run the test suite, with coverage and the reason of every skip'
+	@echo 'make test       run the test suite, with coverage, the reason of every skip and the slowest 20'
+	@echo '                QUICK=1: without the files that take longest, and without coverage'
 	@echo 'make lint       look at the code: formatter, linter, types'
 	@echo 'make study      run seeds, variants and baselines; writes book/recorded (SCREEN=PATH.csv: on that screen)'
 	@echo 'make bench      measure every stage beside a textbook version and the limit; writes book/recorded/bench.json'
@@ -83,7 +84,8 @@ table: $(INSTALLED)
 	@$(RUN) mcnn_book table --screen "$$SCREEN" --out "$$OUT" --pattern "$$PATTERN"
 
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term-missing:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations 20 \
+	    $(if $(QUICK),-m 'not slow',--cov --cov-report=term-missing:skip-covered)
 
 lint: $(INSTALLED)
 	$(BIN)/python -m ruff check

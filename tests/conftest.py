@@ -1,4 +1,4 @@
-"""Shared fixtures.
+"""Shared fixtures, and how the tests are spread over processes.
 
 Real data is never part of the repository; tests that need it skip without it.
 """
@@ -9,6 +9,48 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+#: The files that take longest, longest first: they are begun first, so that no process is left
+#: alone with one of them at the end, and ``make test QUICK=1`` leaves them out.
+LONG = (
+    "test_faults.py",
+    "test_own_plates.py",
+    "test_book.py",
+    "test_pipeline.py",
+    "test_browser.py",
+    "test_study.py",
+    "test_choosing.py",
+    "test_parallel.py",
+    "test_train.py",
+    "test_cluster.py",
+    "test_doctor.py",
+    "test_state.py",
+    "test_run.py",
+    "test_agreement.py",
+    "test_cases.py",
+    "test_enrichment.py",
+    "test_benchmarks.py",
+    "test_features.py",
+    "test_preprocess.py",
+    "test_fuzz.py",
+    "test_gpu_command.py",
+)
+#: Processes at most: each takes about 1 GB.
+PROCESSES = 8
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return as many processes as there are cores, two at least: some tests wait."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(max(cores or 2, 2), PROCESSES)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first and mark what is in them as slow."""
+    place = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+    for item in items:
+        if item.path.name in place:
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")

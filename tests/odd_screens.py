@@ -39,14 +39,18 @@ def draw(rng: np.random.Generator, shape: tuple[int, int], channels: int, kind: 
 
     `kind` decides how large and how striped they are.
     """
-    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
     field = np.full((channels, *shape), 120, np.float32)
     radius, stripe = 4 + kind % 4 * 2, 2 + kind % 5
     for _ in range(max(3, shape[0] * shape[1] // 1500)):
-        cy, cx = rng.uniform(0, shape[0]), rng.uniform(0, shape[1])
+        centre = [rng.uniform(0, side) for side in shape]
+        part = tuple(slice(max(0, int(at) - 4 * radius), int(at) + 4 * radius) for at in centre)
+        y, x = (
+            np.arange(side, dtype=np.float32)[one] for side, one in zip(shape, part, strict=True)
+        )
+        (cy, cx), y = centre, y[:, None]
         cell = np.exp(-((y - cy) ** 2 + (x - cx) ** 2 * (1 + kind % 3)) / (2 * radius**2))
         for c in range(channels):
-            field[c] += (
+            field[c][part] += (
                 900 * cell * (1 + 0.5 * np.sin((x + c * y) / stripe) * (c > 0)) / (1 + 0.2 * c)
             )
     return rng.poisson(field).astype(np.uint16)

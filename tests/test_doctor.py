@@ -20,7 +20,7 @@ from helpers import stopped
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from mcnn_book.check import examine
+from mcnn_book.check import cost, examine
 from mcnn_book.check.cost import predict
 from mcnn_book.check.examine import (
     candidates,
@@ -111,7 +111,7 @@ def copy(clean, tmp_path) -> Path:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Take the estimate's place, which has tests of its own and builds a network each time."""
-    cost = pd.DataFrame(
+    estimate = pd.DataFrame(
         {
             "stage": ["train", "embed"],
             "seconds": [600.0, 20.0],
@@ -119,7 +119,7 @@ def quick(monkeypatch):
             "disk_bytes": [10**7, 10**6],
         }
     )
-    monkeypatch.setattr(examine, "predict", lambda *sizes, **more: cost)
+    monkeypatch.setattr(cost, "predict", lambda *sizes, **more: estimate)
 
 
 def set_cell(column, value, row=0):
@@ -791,7 +791,7 @@ def test_memory_small(clean, monkeypatch):
 
 
 def test_the_estimate_is_that_of_the_recorded_rates(clean, monkeypatch):
-    monkeypatch.setattr(examine, "predict", predict)
+    monkeypatch.setattr(cost, "predict", predict)
     report = check(str(clean / "screen.csv"))
     assert list(report.tables["cost"]) == [
         "stage",
@@ -812,7 +812,7 @@ def test_without_recorded_rates_it_says_so(clean, monkeypatch):
     def absent():
         raise MissingStageError("run make bench first")
 
-    monkeypatch.setattr(examine, "read_bench", absent)
+    monkeypatch.setattr(cost, "read_bench", absent)
     report = check(str(clean / "screen.csv"))
     assert found(report) == {"check-not-made"} and "run make bench first" in terminal(report)
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import conftest
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -125,6 +126,13 @@ def test_a_value_arrives_as_it_was_given(make):
     assert "--screen" not in make("study")[0] and "--screen kimorph" in " ".join(
         make("simulate", "SCREEN=kimorph", "OUT=x")[0]
     )
+
+
+def test_all_tests_run_with_coverage_and_quick_ones_without(make):
+    whole, quick = (make("test", *given)[0] for given in ((), ("QUICK=1",)))
+    assert "--cov" in whole and "-m" not in whole[2:]
+    assert "--cov" not in quick and quick[-2:] == ["-m", "not slow"]
+    assert {path.name for path in (ROOT / "tests").rglob("test_*.py")} >= set(conftest.LONG)
 
 
 def test_a_report_needs_a_screen_or_features(tmp_path):

@@ -151,7 +151,8 @@ def run_book(csv: Path, out: Path) -> dict:
 
     The results are in the text.
     """
-    given = {"screen": str(csv), "out": str(out), "epochs": 1, "max_steps": 2, "supervised": False}
+    given = {"screen": str(csv), "out": str(out), "epochs": 1, "max_steps": 2, "inside": 1}
+    given["supervised"] = False
     facts, pages = {}, {}
     for name in CHAPTERS:
         source, space = book.read_source(name), {"__name__": "__main__"}

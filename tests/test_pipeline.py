@@ -508,7 +508,11 @@ def test_paper_profile_runs_the_published_network_on_full_fields(tmp_path, monke
         "tiny",
         simulated.Layout(two.reset_index(drop=True), columns=(4,), controls=1, sites=2),
     )
-    build = book.Build(profile="paper", out=tmp_path, params="layout=tiny max_steps=2 batch=2")
+    build = book.Build(
+        profile="paper",
+        out=tmp_path,
+        params="layout=tiny max_steps=2 batch=2 inside=1 supervised=False",
+    )
     left = run_notebooks(build, [name for name in book.notebook_names() if name < "09"])
     model, recipe = load_model(tmp_path / "model"), left["05_training"]["chosen"]
     assert model.config == CONFIGS["published"] and model.spec[-2:] == (1024, 1280)
