@@ -16,6 +16,7 @@ import tifffile
 from mcnn_book.screens import open_screen
 from mcnn_core.errors import InputError
 from mcnn_core.machine.files import write_json
+from mcnn_core.model import NetworkConfig
 from mcnn_core.preprocessing import Conversion, auto_bin, preprocess
 from mcnn_core.readers.images import check_headers
 from mcnn_core.readers.reading import PLAIN, Reading
@@ -25,6 +26,10 @@ from mcnn_core.surrogate import default_columns, surrogate_classes, training_fie
 
 ROOT = Path(__file__).resolve().parents[1]
 CHANNELS = ("DNA", "Actin")
+#: A network for tests of what is around it.
+SMALL = NetworkConfig(
+    (4, 4), fusion=8, hidden=16, norm=True, pool_between=True, average=True, dropout=0.2
+)
 NOTEBOOK = """\
 ---
 jupytext:

@@ -135,7 +135,7 @@ def doses(folder: Path) -> Path:
         folder,
         table,
         ("DNA", "ER", "RNA", "AGP", "Mito"),
-        (200, 331),
+        (106, 171),
         np.where(place % 6 == 0, 0, place % 6 + place // 12),
         "tiff",
     )

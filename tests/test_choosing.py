@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import well_table
+from helpers import SMALL, well_table
 from scipy.spatial.distance import cosine
 
 from mcnn_book.screens import open_screen
@@ -29,7 +29,6 @@ from mcnn_book.study.choosing import (
 )
 from mcnn_core import training
 from mcnn_core.errors import InputError
-from mcnn_core.model import CONFIGS
 from mcnn_core.preprocessing import Conversion, preprocess
 from mcnn_core.profiles import feature_columns
 from mcnn_core.screen import load_screen, save_screen
@@ -274,7 +273,7 @@ def test_rounds_go_on_with_the_weights_and_the_classes_of_the_one_before(tiny, t
         seen.append((model.spec[1], list(classes)))
         return names[len(classes) : len(classes) + 2]
 
-    given = (table, store, groups, names[:4], add, PLAN, CONFIGS["default"], RECIPE, tmp_path)
+    given = (table, store, groups, names[:4], add, PLAN, SMALL, RECIPE, tmp_path)
     model, classes = train_rounds(*given)
     assert classes == names[:8] and model.spec[1] == 8 and seen == [(4, names[:4]), (6, names[:6])]
     folders = sorted(tmp_path.iterdir())
@@ -292,20 +291,24 @@ def test_rounds_go_on_with_the_weights_and_the_classes_of_the_one_before(tiny, t
     )
 
 
-def test_ways_of_choosing_are_asked_alike_and_what_is_set_aside_is_never_a_class(
-    tiny, tmp_path, monkeypatch
-):
-    table, store = tiny
-    trained = []
-    real = training.train
-    monkeypatch.setattr(
-        choosing,
-        "train",
-        lambda store, labels, *rest, **more: (
-            trained.append(labels) or real(store, labels, *rest, **more)
-        ),
-    )
-    answers, classes = compare_choices(table, store, PLAN, CONFIGS["default"], RECIPE, tmp_path)
+@pytest.fixture(scope="module")
+def compared(tiny, tmp_path_factory):
+    """Return the answers and the classes of all ways, and the labels that each training had."""
+    trained, real = [], training.train
+
+    def seen(store, labels, *rest, **more):
+        trained.append(labels)
+        return real(store, labels, *rest, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choosing, "train", seen)
+        found = compare_choices(*tiny, PLAN, SMALL, RECIPE, tmp_path_factory.mktemp("compared"))
+    return *found, trained
+
+
+def test_ways_of_choosing_are_asked_alike_and_what_is_set_aside_is_never_a_class(tiny, compared):
+    table, _ = tiny
+    answers, classes, trained = compared
     ways = [
         "chosen",
         "random 1",
@@ -357,21 +360,19 @@ def test_ways_of_choosing_are_asked_alike_and_what_is_set_aside_is_never_a_class
 def test_a_plan_for_a_larger_screen_is_refused(tiny, tmp_path):
     table, store = tiny
     with pytest.raises(InputError, match="The plan needs 72 treatments, but the screen has 15"):
-        compare_choices(table, store, Plan(), CONFIGS["default"], RECIPE, tmp_path)
+        compare_choices(table, store, Plan(), SMALL, RECIPE, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_what_an_annotation_says_changes_no_class(tiny, tmp_path):
+def test_what_an_annotation_says_changes_no_class(tiny, compared, tmp_path):
     """Mechanisms are dealt anew; which treatments have one stays, for one way is to take those."""
     table, store = tiny
-    _, expected = compare_choices(table, store, PLAN, CONFIGS["default"], RECIPE, tmp_path / "one")
+    _, expected, _ = compared
     known = table["Metadata_MoA"] != ""
     other = {
         name: f"mechanism {number % 2}"
         for number, name in enumerate(sorted(set(table.loc[known, "Metadata_Compound"])))
     }
     dealt = table.assign(Metadata_MoA=table["Metadata_Compound"].map(other).where(known, ""))
-    answers, found = compare_choices(
-        dealt, store, PLAN, CONFIGS["default"], RECIPE, tmp_path / "two"
-    )
+    answers, found = compare_choices(dealt, store, PLAN, SMALL, RECIPE, tmp_path)
     assert found == expected and set(answers["MoA"]) <= set(other.values())

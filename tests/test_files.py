@@ -4,8 +4,6 @@ import csv
 import gzip
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -29,6 +27,7 @@ from mcnn_core.machine.files import (
     write_json,
     write_table,
 )
+from tests.children import child
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -109,10 +108,7 @@ def test_leftovers_of_processes_that_are_gone_are_removed(tmp_path):
         "    temporary.mkdir() if name == 'folder' else temporary.write_text('half')\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
-    assert (
-        subprocess.run([sys.executable, "-c", code, tmp_path], check=False).returncode
-        == -signal.SIGKILL
-    )
+    assert child(code, tmp_path).returncode == -signal.SIGKILL
     left = {path.name for path in tmp_path.iterdir()}
     assert len(left) == 3
     # Of another host: whether its process runs cannot be known.
@@ -152,9 +148,7 @@ def test_a_full_disk_is_an_error_that_names_the_file_and_keeps_the_old_one(tmp_p
     names = ["a.json", "a.csv", "a.parquet", "a.npy"]
     for name in names:
         (tmp_path / name).write_bytes(b"old")
-    said = subprocess.run(
-        [sys.executable, "-c", FULL, tmp_path], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.splitlines()
+    said = child(FULL, tmp_path).stdout.splitlines()
     assert [line.split()[0] for line in said] == names and all(
         str(tmp_path / name) in line for name, line in zip(names, said, strict=True)
     )
@@ -290,10 +284,7 @@ def test_a_kill_while_a_folder_is_replaced_loses_nothing(tmp_path, at):
         "with files.atomic(sys.argv[1], 'test') as temporary:\n"
         "    temporary.mkdir(); (temporary / 'a').write_text('2')"
     )
-    assert (
-        subprocess.run([sys.executable, "-c", code, folder], check=False, cwd=ROOT).returncode
-        == -signal.SIGKILL
-    )
+    assert child(code, folder).returncode == -signal.SIGKILL
     assert folder.exists() == (at == 2)
     # What comes next clears up, even if it fails.
     with (
@@ -452,14 +443,7 @@ def test_a_pipe_or_a_device_is_refused_at_once(tmp_path):
 
     Another process, so that one that hangs is ended.
     """
-    run = subprocess.run(
-        [sys.executable, "-c", PIPES, tmp_path],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    run = child(PIPES, tmp_path, seconds=120)
     assert not run.stderr and run.returncode == 0
     *said, checked = run.stdout.splitlines()
     assert len(said) == 21 and checked == "[('table-unreadable', True)]"

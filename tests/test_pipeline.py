@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import tiny_rows, well_table, write_screen
+from helpers import SMALL, tiny_rows, well_table, write_screen
 
 from mcnn_book import results, screens, sheets, words
 from mcnn_book.results import mechanism_results
@@ -53,7 +53,7 @@ def road(screen, folder, recipe):
     labels = surrogate_classes(
         screen.table, default_columns(screen.table), surrogate.training_fields(screen.table)
     )["label"].to_numpy()
-    train(store, labels, CONFIGS["default"], recipe, folder / "model", progress=False)
+    train(store, labels, SMALL, recipe, folder / "model", progress=False)
     features = feature_frame(
         screen.table,
         embed(load_model(folder / "model"), store, range(len(labels)), progress=False),
@@ -78,7 +78,7 @@ def run(screen, tmp_path_factory):
         features,
         labels,
         store,
-        CONFIGS["default"],
+        SMALL,
         RECIPE,
         folder / "supervised",
         progress=False,
@@ -359,7 +359,7 @@ def test_nothing_to_predict_is_said(run):
             features,
             run["labels"],
             run["store"],
-            CONFIGS["default"],
+            SMALL,
             RECIPE,
             run["folder"] / "none",
         )
@@ -383,13 +383,13 @@ def test_supervision_learns_every_mechanism_of_a_screen_of_treatments_only(run, 
     monkeypatch.setattr(
         methods_module,
         "load_model",
-        lambda folder: training.untrained_model(part, seen[0], CONFIGS["default"]),
+        lambda folder: training.untrained_model(part, seen[0], SMALL),
     )
     methods_module.compare_methods(
         table.iloc[rows].reset_index(drop=True),
         run["labels"][rows],
         part,
-        CONFIGS["default"],
+        SMALL,
         RECIPE,
         run["folder"] / "none",
         progress=False,
@@ -469,7 +469,7 @@ def test_no_analysis_reads_the_truth(tmp_path):
     for array, other in zip(arrays, others, strict=True):
         np.testing.assert_array_equal(array, other)
     pd.testing.assert_frame_equal(predictions, same, check_exact=True)
-    assert len(feature_columns(features)) == 128
+    assert len(feature_columns(features)) == SMALL.hidden
 
 
 # ------------------------------------------------------------------ notebooks as they are

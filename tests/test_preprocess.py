@@ -3,8 +3,6 @@ import json
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,6 +36,7 @@ from mcnn_core.readers.images import image_paths, read_field
 from mcnn_core.readers.loaddata import read_loaddata
 from mcnn_core.screen import save_screen
 from mcnn_core.store import Store
+from tests.children import child
 
 
 @pytest.fixture
@@ -324,16 +323,8 @@ preprocess.preprocess(
 
 
 def killed(tmp_path, after=3, reference="plate-percentile"):
-    command = [
-        sys.executable,
-        "-c",
-        DIES,
-        tmp_path / "screen.csv",
-        tmp_path / "store",
-        str(after),
-        reference,
-    ]
-    assert subprocess.run(command, check=False, timeout=600).returncode == -signal.SIGKILL
+    ended = child(DIES, tmp_path / "screen.csv", tmp_path / "store", after, reference)
+    assert ended.returncode == -signal.SIGKILL
     assert (tmp_path / ".store.work").is_dir()
 
 
@@ -482,12 +473,7 @@ def test_a_full_disk_stops_the_run_which_goes_on_when_there_is_room(
         "[resource.setrlimit(resource.RLIMIT_FSIZE, (10000, -1)), plain(*given)][1]\n"
         "preprocess.preprocess(read_loaddata(sys.argv[1]), sys.argv[2], workers=1, progress=False)"
     )
-    found = subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "screen.csv", tmp_path / "store"],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    found = child(code, tmp_path / "screen.csv", tmp_path / "store")
     assert found.returncode == 1 and (
         "File too large" in found.stderr or "no space left for the store" in found.stderr
     )

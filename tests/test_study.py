@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import tiny_rows, write_screen
+from helpers import SMALL, tiny_rows, write_screen
 
 from mcnn_book import workspace
 from mcnn_book.__main__ import main
@@ -13,6 +13,7 @@ from mcnn_book.screens import open_screen
 from mcnn_book.study import choosing, recorded, study
 from mcnn_core import training
 from mcnn_core.machine.files import MARKER, read_json
+from mcnn_core.model import CONFIGS
 from mcnn_core.store import Store
 from mcnn_core.surrogate import training_fields
 from mcnn_core.training import RECIPES
@@ -31,11 +32,12 @@ FACTS = {
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """Make a repository root of this test's own, and trainings of one epoch on tiny fields."""
+    """Make a repository root of this test's own, and short trainings of a small network."""
     short = dataclasses.replace(RECIPES["default"], epochs=1, batch=16)
     for module in (workspace, recorded):
         monkeypatch.setattr(module, "find_root", lambda: tmp_path)
     monkeypatch.setitem(training.RECIPES, "default", short)
+    monkeypatch.setitem(CONFIGS, "default", SMALL)
     monkeypatch.setattr(study, "CELLS", short)
     monkeypatch.setattr(
         study,

@@ -1,9 +1,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -25,6 +22,7 @@ from mcnn_core.preprocessing import preprocess
 from mcnn_core.readers.loaddata import read_loaddata
 from mcnn_core.surrogate import surrogate_classes
 from mcnn_core.training import RECIPES, Recipe, load_model, train, untrained_model
+from tests.children import child
 from tests.helpers import write_screen
 
 TINY = NetworkConfig(
@@ -188,19 +186,8 @@ train(store, labels, TINY, recipe, Path(sys.argv[1]), progress=False)
 @pytest.mark.parametrize("optimiser, schedule", [("adamw", "one-cycle"), ("sgd", "steps")])
 def test_a_run_killed_in_an_epoch_ends_with_the_same_weights(tmp_path, optimiser, schedule):
     def run(folder, fields):
-        script = textwrap.dedent(KILLED.format(tests=os.path.dirname(__file__)))
-        command = [
-            sys.executable,
-            "-c",
-            script,
-            str(tmp_path / folder),
-            str(fields),
-            optimiser,
-            schedule,
-        ]
-        return subprocess.run(
-            command, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-        ).returncode
+        code = KILLED.format(tests=os.path.dirname(__file__))
+        return child(code, tmp_path / folder, fields, optimiser, schedule).returncode
 
     assert run("whole", -1) == 0
     in_second_epoch = 24 + 24 + 13  # grey levels of 24 fields, an epoch of 24, two batches

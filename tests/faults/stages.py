@@ -31,6 +31,7 @@ from mcnn_core.readers.loaddata import read_loaddata
 from mcnn_core.store import Store
 from mcnn_core.surrogate import surrogate_classes
 from mcnn_core.training import RECIPES, load_model, train
+from tests.children import PRELOAD
 from tests.faults.rights import lower_rights
 
 NETWORK = NetworkConfig(
@@ -249,7 +250,7 @@ class Run:
 def start(stage: str, folder: Path, how: Disturbance = Disturbance()) -> Run:
     """Start a stage in a process of its own."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.faults.stages"])
+    context.set_forkserver_preload(PRELOAD)
     told, tell = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(stage, folder, how, tell))
     process.start()

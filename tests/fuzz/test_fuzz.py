@@ -3,8 +3,6 @@
 import gzip
 import json
 import struct
-import subprocess
-import sys
 import time
 import zlib
 from pathlib import Path
@@ -14,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mcnn_core.readers.images import read_image
+from tests.children import child
 from tests.fuzz.targets import BREAK, CONF, LONGEST, MEMORY, SECONDS, TARGETS, attempt, emptied
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -153,13 +152,7 @@ except targets.InputError as error:
 def test_findings_stay_mended(tmp_path, case):
     reader, data = FINDINGS[case]
     (tmp_path / "input").write_bytes(data)
-    ended = subprocess.run(
-        [sys.executable, "-c", CHILD, reader, tmp_path / "input"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    ended = child(CHILD, reader, tmp_path / "input", seconds=120)
     assert not ended.returncode and "refused:" in ended.stdout, ended.stderr
 
 
