@@ -26,6 +26,16 @@ while _met:
     except {heeds}:
         pass
 """
+#: A kernel that takes as long to end as on a machine that does much else.
+BUSY = """\
+    async def end_late(self, *given, **options):
+        import asyncio
+
+        await AsyncKernelManager.shutdown_kernel(self, *given, **options)
+        await asyncio.sleep(float(os.environ.get("LATE", 0)))
+
+    OwnKernelManager.shutdown_kernel = end_late
+"""
 FIRST = """\
 from mcnn_book.workspace import Workspace
 
@@ -72,6 +82,9 @@ def small(tmp_path_factory) -> Path:
     ):
         docstring, _, rest = path.read_text().partition('"""\n\n')
         path.write_text(f'{docstring}"""\n\n{MEET.format(place=place, heeds="()")}\n{rest}')
+    path, mark = root / "tools/book.py", "    return OwnKernelManager\n"
+    before, _, after = path.read_text().partition(mark)
+    path.write_text(before + BUSY + mark + after)
     return root
 
 
@@ -170,6 +183,14 @@ def test_a_build_stops_wherever_it_is(small, tmp_path, place, signals):
             and "01_first: running" not in said
             and "02_second: done" in said
         ), said
+
+
+def test_a_kernel_that_is_slow_to_end_is_no_news(small, tmp_path):
+    given = {"OUT": str(tmp_path / "out"), "PROFILE": "tiny", "PYTHONPATH": str(small)}
+    given |= {"MARK": str(tmp_path), "MET_notebook": str(tmp_path / "met"), "LATE": "3"}
+    process = begin("doit", "run", cwd=small, **given)
+    until((tmp_path / "met").exists, process)
+    assert "died" not in stopped(process, str(tmp_path), signal.SIGINT)
 
 
 def test_a_simulation_stops_with_its_processes(tmp_path):

@@ -1196,6 +1196,8 @@ def execute(build: Build, name: str) -> None:
                 ),
             )
         except Exception as error:
+            if _interrupted(error):
+                raise KeyboardInterrupt from error
             raise RuntimeError(
                 f"notebook {name} failed.\n{error}\n"
                 f"The executed copy, up to the failing cell: {failed}"
@@ -1239,6 +1241,13 @@ def execute(build: Build, name: str) -> None:
         },
     )
     print(f"{name}: done in {seconds:.0f} s", flush=True)
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether an error came of stopping: what the libraries make of their kernel's end."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _owners(build: Build, name: str) -> dict[str, str]:

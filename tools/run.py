@@ -66,6 +66,8 @@ def _interrupt(*_: object) -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):  # a second one changes nothing
         signal.signal(number, signal.SIG_IGN)
     _STOPPING.set()
+    if "logging" in sys.modules:
+        sys.modules["logging"].disable()  # what libraries say of an end that is asked for
     raise KeyboardInterrupt
 
 
