@@ -12,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -254,6 +255,20 @@ def refused(address, folder, files=()) -> InputError:
 def test_a_scheduler_that_does_not_answer(monkeypatch, tmp_path, wrong):
     monkeypatch.setattr(scheduler_module, "PATIENCE", 1.0)
     assert f"no scheduler answers at {wrong!r}; start one" in str(refused(wrong, tmp_path))
+
+
+def test_what_the_library_asserts_on_a_busy_machine_is_no_bare_error(monkeypatch, tmp_path):
+    def fails(error):
+        def function(*given, **options):
+            raise error
+
+        return function
+
+    monkeypatch.setattr("distributed.Client", fails(AssertionError))
+    assert "is this machine busy" in str(refused("tcp://127.0.0.1:1", tmp_path))
+    client = SimpleNamespace(wait_for_workers=fails(TimeoutError), close=fails(AssertionError))
+    monkeypatch.setattr("distributed.Client", lambda *given, **options: client)
+    assert "has no workers" in str(refused("tcp://127.0.0.1:1", tmp_path))
 
 
 def test_a_scheduler_without_workers(monkeypatch, address, tmp_path):

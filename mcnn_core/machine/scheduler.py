@@ -35,7 +35,7 @@ from concurrent.futures import (
     ThreadPoolExecutor,
     wait,
 )
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -216,6 +216,27 @@ def _check(client: Any, folder: Path, files: Sequence[str]) -> None:
 
 
 @contextmanager
+def _connected(address: str) -> Iterator[Any]:
+    """Give a client of the scheduler at an address, until the block ends."""
+    from distributed import Client  # takes a second to import, and only clusters need it
+
+    try:
+        client = Client(address, timeout=PATIENCE, set_as_default=False)
+    # On a busy machine its own thread may not have begun when it expects it to.
+    except (OSError, ValueError, TimeoutError, AssertionError) as error:
+        raise InputError(
+            f"no scheduler answers at {address!r}; "
+            "start one (dask scheduler) and give the address that it prints, tcp://HOST:8786",
+            [str(error) or "it could not be asked: is this machine busy?"],
+        ) from error
+    try:
+        yield client
+    finally:
+        with suppress(OSError, TimeoutError, AssertionError):  # a lost one hears no farewell
+            client.close()
+
+
+@contextmanager
 def pool(workers: int | str, folder: Path, files: Sequence[str] = ()) -> Iterator[Pool]:
     """Give a place to run tasks, until the block ends.
 
@@ -244,17 +265,7 @@ def pool(workers: int | str, folder: Path, files: Sequence[str] = ()) -> Iterato
         finally:
             executor.shutdown(cancel_futures=True)
         return
-    from distributed import Client  # takes a second to import, and only clusters need it
-
-    try:
-        client = Client(workers, timeout=PATIENCE, set_as_default=False)
-    except (OSError, ValueError, TimeoutError) as error:
-        raise InputError(
-            f"no scheduler answers at {workers!r}; "
-            "start one (dask scheduler) and give the address that it prints, tcp://HOST:8786",
-            [str(error)],
-        ) from error
-    with client:
+    with _connected(workers) as client:
         try:
             client.wait_for_workers(1, timeout=PATIENCE)
         except TimeoutError:
