@@ -374,7 +374,7 @@ def test_key_follows_what_a_package_offers_to_the_module_that_defines_it(small, 
 def test_few_modules_run_most_of_the_book_again():
     """What runs 15 or more of the notebooks again is listed; none is added without a reason."""
     widely = {module for module, count in book.reruns().items() if count >= 15}
-    steps = ("columns", "errors", "screen", "store", "model", "profiles", "surrogate")
+    steps = ("columns", "errors", "screen", "store", "profiles")
     readers = ("formats", "images", "reading", "tables")
     assert widely == {
         *("mcnn_core", "mcnn_core.machine.files", *(f"mcnn_core.{name}" for name in steps)),
