@@ -25,6 +25,7 @@ override BIN := .venv/bin
 # Ctrl-C waits until Python can heed it, where there is GNU's env; otherwise Python's first tenth of a second answers it with a traceback.
 override RUN := $(shell env --block-signal=INT true 2>/dev/null && echo env --block-signal=INT) $(BIN)/python -m tools.run
 override INSTALLED := .venv/.installed
+override TESTED := .venv/.tested
 override PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -67,6 +68,12 @@ $(INSTALLED): requirements.txt requirements.lock pyproject.toml
 	$(PIP) check
 	@touch $@
 
+# What the tests and the linter need besides.
+$(TESTED): $(INSTALLED) requirements-tests.lock
+	$(PIP) install --no-deps --require-hashes --only-binary :all: -r requirements-tests.lock
+	$(PIP) check
+	@touch $@
+
 book report: $(INSTALLED)
 	@test "$@:$$SCREEN:$$FEATURES" != report:simulated: || \
 	    { echo 'error: name the screen or the features: make report SCREEN=PATH.csv, make report FEATURES=PATH' >&2; exit 2; }
@@ -83,11 +90,11 @@ data: $(INSTALLED)
 table: $(INSTALLED)
 	@$(RUN) mcnn_book table --screen "$$SCREEN" --out "$$OUT" --pattern "$$PATTERN"
 
-test: $(INSTALLED)
+test: $(TESTED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations 20 \
 	    $(if $(QUICK),-m 'not slow',--cov --cov-report=term-missing:skip-covered)
 
-lint: $(INSTALLED)
+lint: $(TESTED)
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
 	$(BIN)/python -m mypy
@@ -102,7 +109,7 @@ simulate: $(INSTALLED)
 	@test "$$OUT" != _build || { echo 'error: name the folder of the screen: make simulate OUT=DIR' >&2; exit 2; }
 	$(RUN) mcnn_book simulate $(if $(filter kimorph,$(SCREEN)),--screen kimorph) --out "$$OUT" --seed "$$SEED"
 
-faults: $(INSTALLED)
+faults: $(TESTED)
 	@$(BIN)/python -m tests.faults --record
 
 notebooks: $(INSTALLED)

@@ -257,6 +257,11 @@ def test_a_scheduler_that_does_not_answer(monkeypatch, tmp_path, wrong):
     assert f"no scheduler answers at {wrong!r}; start one" in str(refused(wrong, tmp_path))
 
 
+def test_a_cluster_without_its_package(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert "install it here" in str(refused("tcp://127.0.0.1:1", tmp_path))
+
+
 def test_what_the_library_asserts_on_a_busy_machine_is_no_bare_error(monkeypatch, tmp_path):
     def fails(error):
         def function(*given, **options):

@@ -59,9 +59,11 @@ def make(tmp_path):
     for name in (
         "requirements.txt",
         "requirements.lock",
+        "requirements-tests.lock",
         "pyproject.toml",
         ".venv/bin/python",
         ".venv/.installed",
+        ".venv/.tested",
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -164,10 +166,11 @@ def pins(name):
     return found
 
 
-def test_the_lock_agrees_with_the_list_that_people_edit():
-    direct, locked = pins("requirements.txt"), pins("requirements.lock")
-    assert direct.keys() - locked.keys() == {"torch"}, (
-        "run the command in CONTRIBUTING.md that makes requirements.lock"
+@pytest.mark.parametrize("name, free", [("requirements", {"torch"}), ("requirements-tests", set())])
+def test_the_lock_agrees_with_the_list_that_people_edit(name, free):
+    direct, locked = pins(f"{name}.txt"), pins(f"{name}.lock")
+    assert direct.keys() - locked.keys() == free, (
+        f"run the command in CONTRIBUTING.md that makes {name}.lock"
     )
     assert {
         name: versions
@@ -175,17 +178,24 @@ def test_the_lock_agrees_with_the_list_that_people_edit():
         if name != "torch" and versions != locked[name]
     } == {}
     lines = [
-        line
-        for line in (ROOT / "requirements.txt").read_text().splitlines()
-        if not line.startswith("#")
+        line for line in (ROOT / f"{name}.txt").read_text().splitlines() if not line.startswith("#")
     ]
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9.]+", line) for line in lines)
 
 
-def test_every_locked_package_has_hashes_and_no_address():
-    text = (ROOT / "requirements.lock").read_text()
+def test_the_two_locks_agree():
+    book, tests = pins("requirements.lock"), pins("requirements-tests.lock")
+    assert {
+        name: tests[name] for name in book.keys() & tests.keys() if tests[name] != book[name]
+    } == {}
+    assert not {"pytest", "selenium", "distributed"} & book.keys()
+
+
+@pytest.mark.parametrize("name, most", [("requirements", 150), ("requirements-tests", 50)])
+def test_every_locked_package_has_hashes_and_no_address(name, most):
+    text = (ROOT / f"{name}.lock").read_text()
     entries = re.sub(r"\\\n", "", re.sub(r"^ *#.*\n", "", text, flags=re.MULTILINE)).split("\n")
-    assert len(entries) > 150
+    assert len(entries) > most
     for entry in filter(None, entries):
         assert re.fullmatch(
             r"[a-z0-9-]+(\.[a-z0-9-]+)*==\S+( ; [^#]*?)?( +--hash=sha256:[0-9a-f]{64})+ *", entry

@@ -218,8 +218,13 @@ def _check(client: Any, folder: Path, files: Sequence[str]) -> None:
 @contextmanager
 def _connected(address: str) -> Iterator[Any]:
     """Give a client of the scheduler at an address, until the block ends."""
-    from distributed import Client  # takes a second to import, and only clusters need it
-
+    try:
+        from distributed import Client  # only clusters need it
+    except ModuleNotFoundError:
+        raise InputError(
+            "a cluster needs the package distributed: install it here and on every machine "
+            "(.venv/bin/pip install distributed, in the version that requirements-tests.txt names)"
+        ) from None
     try:
         client = Client(address, timeout=PATIENCE, set_as_default=False)
     # On a busy machine its own thread may not have begun when it expects it to.
