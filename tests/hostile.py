@@ -57,7 +57,7 @@ def write_hostile(folder: Path) -> Path:
 
     Everything that can be renamed is renamed.
     """
-    simulate_screen(folder / "screen", 0, LAYOUTS["tiny"])
+    simulate_screen(folder / "screen", 0, LAYOUTS["tiny"], 64, 96)
     screen = read_bbbc021(folder / "screen")
     rows = screen.table.drop(columns=["Metadata_Treatment", "TableNumber", "ImageNumber"])
     for column, names in RENAMED.items():
