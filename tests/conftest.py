@@ -4,9 +4,13 @@ Real data is never part of the repository; tests that need it skip without it.
 """
 
 import os
+from collections.abc import Callable
+from functools import lru_cache, partial
 from pathlib import Path
 
 import pytest
+
+from mcnn_core.readers.bbbc021 import read_bbbc021
 
 ROOT = Path(__file__).resolve().parents[1]
 #: The files that take longest, longest first: they are begun first, so that no process is left
@@ -51,6 +55,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.name in place:
             item.add_marker("slow")
+
+
+@pytest.fixture(scope="session")
+def bbbc021(shared_data) -> Callable:
+    """Return `read_bbbc021` of the real tables, 13,200 rows, which are read once."""
+    return lru_cache(partial(read_bbbc021, shared_data / "bbbc021" / "metadata"))
 
 
 @pytest.fixture(scope="session")

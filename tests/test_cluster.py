@@ -277,7 +277,7 @@ def test_what_the_library_asserts_on_a_busy_machine_is_no_bare_error(monkeypatch
 
 
 def test_a_scheduler_without_workers(monkeypatch, address, tmp_path):
-    monkeypatch.setattr(scheduler_module, "PATIENCE", 10.0)
+    monkeypatch.setattr(scheduler_module, "PATIENCE", 5.0)
     assert "has no workers; start workers (dask worker ADDRESS)" in str(refused(address, tmp_path))
 
 

@@ -40,7 +40,6 @@ from mcnn_book.screens import open_screen
 from mcnn_book.transfer import RECORD
 from mcnn_core.errors import InputError
 from mcnn_core.machine.files import read_json, sha256
-from mcnn_core.readers.bbbc021 import read_bbbc021
 from mcnn_core.readers.images import check_headers, read_field
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -899,17 +898,10 @@ def test_a_page_instead_of_a_table_is_refused(fetch, publisher, tmp_path):
     assert not (tmp_path / "data" / RECORD).exists()
 
 
-def test_the_real_table_names_fifty_five_plates(shared_data):
-    images = download._plates(read_bbbc021(shared_data / "bbbc021" / "metadata"), [])
+def test_the_real_table_names_fifty_five_plates(bbbc021):
+    images = download._plates(bbbc021("ljosa"), [])
     assert len(images) == 55 and {len(set(names)) for names in images.values()} == {720}
-    assert (
-        len(
-            download._plates(
-                read_bbbc021(shared_data / "bbbc021" / "metadata"), ["Week1", "Week2_24381"]
-            )
-        )
-        == 7
-    )
+    assert len(download._plates(bbbc021("ljosa"), ["Week1", "Week2_24381"])) == 7
 
 
 # -------------------------------------------------------------------------------- command

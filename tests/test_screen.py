@@ -128,8 +128,8 @@ def metadata(shared_data):
 
 
 @pytest.mark.parametrize(("taxol", "wells"), [("ljosa", 302), ("all", 632)])
-def test_bbbc021_counts(metadata, taxol, wells):
-    screen = read_bbbc021(metadata, taxol)
+def test_bbbc021_counts(bbbc021, taxol, wells):
+    screen = bbbc021(taxol)
     counts = summary(screen.table)
     assert counts == {
         "n_fields": 13_200,
@@ -152,8 +152,8 @@ def test_bbbc021_counts(metadata, taxol, wells):
     )
 
 
-def test_bbbc021_quirks(metadata):
-    table = read_bbbc021(metadata).table
+def test_bbbc021_quirks(bbbc021):
+    table = bbbc021("ljosa").table
     assert table.groupby("Metadata_Plate")["Metadata_Well"].nunique().eq(60).all()
     assert table["Metadata_Site"].value_counts().to_dict() == dict.fromkeys((1, 2, 3, 4), 3_300)
     negative = table[table["Metadata_control_type"] == "negcon"]
@@ -202,12 +202,12 @@ def test_bbbc021_quirks(metadata):
     )
 
 
-def test_all_taxol_wells_are_treatments_if_asked(metadata):
-    table = read_bbbc021(metadata, "all").table
+def test_all_taxol_wells_are_treatments_if_asked(bbbc021):
+    table = bbbc021("all").table
     assert "poscon" not in set(table["Metadata_control_type"])
     chosen = table[training_fields(table)]
     assert len(chosen) == 2_528 and (chosen["Metadata_Treatment"] == "taxol | 0.3").sum() == 1_332
-    assert training_fields(read_bbbc021(metadata).table).sum() == 1_208
+    assert training_fields(bbbc021("ljosa").table).sum() == 1_208
 
 
 def test_bbbc021_errors_name_rows_of_both_tables(metadata, tmp_path):
