@@ -1,8 +1,8 @@
 """Folders as microscopes write them: the LoadData table of the images that lie in one.
 
-Known are the index of Harmony (Opera Phenix, Operetta) and Columbus, the ``MeasurementData.mlf`` of
-Yokogawa's CellVoyager, and file names: those of Harmony, CellVoyager, ImageXpress, IN Cell and
-ArrayScan, and plain ones that name well, site and channel.
+Known are plates of OME-Zarr, the index of Harmony (Opera Phenix, Operetta) and Columbus, the
+``MeasurementData.mlf`` of Yokogawa's CellVoyager, and file names: those of Harmony, CellVoyager,
+ImageXpress, IN Cell and ArrayScan, and plain ones that name well, site and channel.
 """
 
 import os
@@ -14,12 +14,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from xml.parsers import expat
 
+import numpy as np
 import pandas as pd
 
 from mcnn_core.errors import InputError
 from mcnn_core.machine.files import atomic, first_few, read_bytes, refuse_existing
 from mcnn_core.readers.spelling import number, well
 from mcnn_core.readers.tables import decoded_text
+from mcnn_core.readers.zarr_plate import attributes, closed_metadata, read_plate
 
 #: Endings of image files.
 ENDINGS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".stk")
@@ -77,6 +79,9 @@ LAYOUTS = {
     ),
 }
 
+
+#: What the metadata of Zarr are called.
+METADATA = r"zarr\.json|\.zattrs|\.zarray"
 
 #: What a pattern of the user's own may and must name.
 GROUPS = ("plate", "well", "row", "column", "site", "channel", "plane", "time")
@@ -206,8 +211,36 @@ def _yokogawa(folder: Path, index: str) -> Iterator[Image | None]:
         )
 
 
+def _ome_zarr(folder: Path, index: str) -> Iterator[Image | None]:
+    """Yield each plane of a plate of OME-Zarr, None for a field that it lists and does not hold."""
+    home = PurePosixPath(index).parent
+    if "plate" not in attributes(folder / home):
+        return
+    for one in read_plate(folder / home):
+        if one is None:
+            yield None
+            continue
+        for frame, place in enumerate(np.ndindex(one.shape)):
+            number = dict(zip(one.axes, place, strict=True))
+            time = str(number.get("T", 0) + 1)
+            if one.acquisition:
+                time = one.acquisition if "T" not in one.axes else f"{one.acquisition}-{time}"
+            yield Image(
+                str(home / one.path),
+                _home(index),
+                one.plate,
+                one.well,
+                one.site,
+                one.channels[number.get("C", 0)],
+                str(number.get("Z", 0) + 1),
+                time,
+                str(frame),
+            )
+
+
 #: The names of indexes, what they are, and what reads them.
 INDEXES = (
+    (METADATA, "plates of OME-Zarr", _ome_zarr),
     (r"index(\.idx|\.flex)?\.xml|.*columbusidx\.xml", "Harmony's index", _harmony),
     (r"measurementdata\.mlf", "Yokogawa's MeasurementData.mlf", _yokogawa),
 )
@@ -296,12 +329,18 @@ def _wavelengths(folder: Path, paths: Sequence[str]) -> dict[tuple[str, str], st
 
 
 def _files(folder: Path) -> list[str]:
-    """Return every file below a folder, relative to it, in order; hidden ones are left out."""
+    """Return every file below a folder, relative to it, in order; hidden ones are left out.
+
+    Of a plate, an image or an array of Zarr only its metadata are returned.
+    """
     found = []
     for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
         inner = Path(place).relative_to(folder).as_posix()
-        found += [f"{inner}/{name}".removeprefix("./") for name in sorted(names) if name[0] != "."]
+        if metadata := closed_metadata(place, names):
+            folders.clear()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        shown = [metadata] if metadata else sorted(name for name in names if name[0] != ".")
+        found += [f"{inner}/{name}".removeprefix("./") for name in shown]
     return found
 
 
@@ -350,7 +389,11 @@ def find_images(folder: str | os.PathLike, pattern: str = "") -> Found:
         ending = PurePosixPath(path).suffix.lower()
         if path in listed:
             continue
-        if ending not in ENDINGS:
+        if re.fullmatch(METADATA, PurePosixPath(path).name):
+            found.left["Zarr that is no plate with images"] += (
+                str(PurePosixPath(path).parent) not in spoken
+            )
+        elif ending not in ENDINGS:
             found.left[f"{ending or 'without ending'}"] += 1
         elif kind := _other_kind(path):
             found.left[kind] += 1

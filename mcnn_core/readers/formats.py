@@ -1,4 +1,4 @@
-"""Files as microscopes write them, TIFF, PNG and JPEG: told by content, checked, decoded.
+"""Files as microscopes write them, TIFF, PNG, JPEG and Zarr: told by content, checked, decoded.
 
 What a file claims is checked before it is decoded. Of several pages one is taken, or the brightest
 value of all planes, as a `Pages` says; nothing is taken for a plane that may be something else.
@@ -21,6 +21,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from mcnn_core.errors import InputError
+from mcnn_core.readers.zarr_array import read_array, read_plane
 
 #: Largest image that is decoded, in samples; a header may claim any size.
 MAX_PIXELS = 100_000_000
@@ -370,6 +371,21 @@ def _jpeg(path: str, pages: Pages, decode: bool) -> Raw | Header:
         return Raw(np.array(image), True, notes)
 
 
+# ------------------------------------------------------------------------------------ Zarr
+
+
+def _zarr(path: str, pages: Pages, decode: bool) -> Raw | Header:
+    array = read_array(path)
+    places, notes = _chosen(path, array.axes, array.shape[:-2], pages, [])
+    if not decode:
+        return array.shape[-2], array.shape[-1], array.dtype
+    planes: list[Raw] = []
+    for place in places:
+        pixels, absent = read_plane(array, place)
+        planes = [_brighter(Raw(pixels, False, notes + absent), *planes)]
+    return planes[0]
+
+
 #: How each kind of file begins.
 READERS = {
     b"II*\0": ("TIFF", _tiff),
@@ -378,6 +394,7 @@ READERS = {
     b"MM\0+": ("TIFF", _tiff),
     b"\x89PNG": ("PNG", _png),
     b"\xff\xd8\xff": ("JPEG", _jpeg),
+    b"{": ("Zarr", _zarr),
 }
 
 
