@@ -96,7 +96,7 @@ def test_planes_are_refused_or_named_and_check_agrees(tmp_path):
 def test_fewer_axes(tmp_path, shape, axes):
     truth = write_plate(tmp_path / "P1.zarr", shape=shape, axes=axes)
     screen = read_loaddata(table_of(tmp_path / "P1.zarr")[0])
-    assert screen.channels == (LABELS if len(shape) == 3 else ("ch1",))
+    assert screen.channels == (LABELS if len(shape) == 3 else ("w1",))
     expected = truth["B/2", 0].reshape(-1, 16, 20)
     assert (read_field(screen, 0) == np.moveaxis(expected, 0, -1)).all()
 
@@ -104,7 +104,7 @@ def test_fewer_axes(tmp_path, shape, axes):
 def test_acquisitions_are_time_points_and_no_sites(tmp_path):
     truth = write_plate(tmp_path / "P1.zarr", acquisitions=(0, 1))
     out, _ = table_of(tmp_path / "P1.zarr")
-    reading = Reading(planes="1", time="1-1")
+    reading = Reading(planes="1", time="1")
     screen = read_loaddata(out, reading=reading)
     assert screen.table["Metadata_Site"].tolist() == [1, 1]
     assert (read_field(screen, 0)[..., 0] == truth["B/2", 1][0, 0, 0]).all()

@@ -216,6 +216,19 @@ def _stack(
     return axes[:lead], tuple(shape[:lead]), series[0], names
 
 
+def tiff_pages(path: str | os.PathLike) -> tuple[str, tuple[int, ...], list[str]]:
+    """Return axes and sizes of the planes of a TIFF, and the names of its channels.
+
+    There are none of a file that is no readable TIFF, which the reader of its pixels will say.
+    """
+    try:
+        with tifffile.TiffFile(path, _multifile=False) as tiff:
+            axes, shape, _, names = _stack(tiff)
+            return axes, shape, names
+    except Exception:  # a damaged file can fail anywhere in the decoder
+        return "", (), []
+
+
 def _faults(tiff: tifffile.TiffFile, page: tifffile.TiffPage) -> Iterator[str]:
     """Say by its header alone why a page is refused; after the first the rest is moot."""
     samples, bits = page.samplesperpixel, page.bitspersample

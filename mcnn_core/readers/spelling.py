@@ -145,12 +145,13 @@ CONTROL_TYPES = {
     kind: text.split()
     for kind, text in {
         "negcon": (
-            "negcon negativecontrol negative neg negctrl negctl negcontrol ctlneg controlnegative "
-            "vehicle vehiclecontrol solvent solventcontrol dmso dmsocontrol ctlvehicle ctluntrt "
-            "untreated untreatedcontrol mock ctlvector"
+            "negcon nc negativecontrol negative neg negctrl negctl negcontrol ctlneg "
+            "controlnegative vehicle vehiclecontrol solvent solventcontrol dmso dmsocontrol "
+            "ctlvehicle ctluntrt untreated untreatedcontrol mock ctlvector"
         ),
         "poscon": (
-            "poscon positivecontrol positive pos posctrl posctl poscontrol ctlpos controlpositive"
+            "poscon pc positivecontrol positive pos posctrl posctl poscontrol ctlpos "
+            "controlpositive"
         ),
         "trt": (
             "trt treatment treated trtcp trtsh trtoe trtxpr sample test testcompound compound "

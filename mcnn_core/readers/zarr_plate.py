@@ -26,7 +26,8 @@ class Field(NamedTuple):
     plate, well, site : str
     acquisition : str
         "" where the plate has one.
-    channels : tuple of str
+    names : tuple of str
+        Of its channels, as far as they have names.
     axes : str
         Letters of the axes before height and width, of T, C and Z.
     shape : tuple of int
@@ -38,7 +39,7 @@ class Field(NamedTuple):
     well: str
     site: str
     acquisition: str
-    channels: tuple[str, ...]
+    names: tuple[str, ...]
     axes: str
     shape: tuple[int, ...]
 
@@ -73,26 +74,22 @@ def _inside(*parts: str) -> str:
 
 
 def _field(plate: Path, group: str) -> tuple[str, tuple[str, ...], str, tuple[int, ...]]:
-    """Return path, channels, axes and sizes of the array of a field."""
+    """Return path, names of channels, axes and sizes of the array of a field."""
     said = attributes(plate / group)
     scales = said["multiscales"][0]
     home = _inside(group, scales["datasets"][0]["path"])
-    names = [name for name in ("zarr.json", ".zarray") if (plate / home / name).is_file()]
-    if not names:
+    found = [name for name in ("zarr.json", ".zarray") if (plate / home / name).is_file()]
+    if not found:
         raise InputError(f"{plate / home}: expected the array of highest resolution, got none")
-    array = read_array(str(plate / home / names[0]))
+    array = read_array(str(plate / home / found[0]))
     axes = scales.get("axes") or list("tczyx")
     letters = "".join(one if isinstance(one, str) else one["name"] for one in axes).upper()
     if not re.fullmatch("T?C?Z?YX", letters) or len(letters) != len(array.shape):
         got = f"{letters.lower()} of {' x '.join(map(str, array.shape))}"
         raise InputError(f"{plate / home}: expected axes of t, c, z, y, x in this order, got {got}")
-    lead = array.shape[:-2]
-    number = lead[letters.index("C")] if "C" in letters else 1
     listed = (said.get("omero") or {}).get("channels") or []
-    labels = [str(one.get("label") or "").strip() for one in listed]
-    if len(labels) != number or "" in labels or len({*labels}) < number:
-        labels = [f"ch{place + 1}" for place in range(number)]
-    return f"{home}/{names[0]}", tuple(labels), letters[:-2], lead
+    names = tuple(str(one.get("label") or "").strip() for one in listed)
+    return f"{home}/{found[0]}", names, letters[:-2], array.shape[:-2]
 
 
 def _well(name: str) -> str:
@@ -118,8 +115,8 @@ def _fields(plate: Path, path: str, name: str, several: bool) -> list[Field | No
         group = _inside(path, image["path"])
         if attributes(plate / group):
             place = (name, _well(path), site, acquisition)
-            array, channels, axes, shape = _field(plate, group)
-            fields.append(Field(array, *place, channels, axes, shape))
+            array, names, axes, shape = _field(plate, group)
+            fields.append(Field(array, *place, names, axes, shape))
         else:
             fields.append(None)
     return fields or [None]
