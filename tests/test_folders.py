@@ -1,11 +1,16 @@
 """Tables of folders, laid out as microscopes and their programs leave them."""
 
+import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 
 from mcnn_book.__main__ import main
 from mcnn_core.errors import InputError
 from mcnn_core.readers.folders import find_images, read_xml, write_folder_table
+from mcnn_core.readers.images import read_field
+from mcnn_core.readers.loaddata import read_loaddata
+from mcnn_core.readers.reading import Reading
 
 UUID = "07447158-AC76-4844-8431-E6A954BD1174"
 
@@ -214,6 +219,81 @@ def test_what_shows_no_cells_is_left_out_and_counted(tmp_path):
         "rows without an image of every channel: 1",
     ):
         assert what in said
+
+
+#: A name for wells B02 and C11 and sites 1 and 2, its channels, and the plate.
+NAMES = {
+    "{row} - {k}(fld {s} wv {c} - {c}).tif": (("DAPI", "FITC"), "screen"),
+    "{row}{k}_01_1_{s}_{c}_001.tif": (("Phase Contrast", "GFP"), "screen"),
+    "VID1_{w}_{s}_2021y08m06d_11h39m.tif": (("w1",), "VID1"),
+    "hs/P1/r{r:02d}c{k:02d}f{s:02d}p01-{c}sk1fk1fl1.jpg": (("ch1", "ch2"), "P1"),
+    "P1/{c}/{w}_s{s}.tif": (("DAPI", "GFP"), "P1"),
+    "P1/{w}/{s}/{c}.tif": (("DAPI", "GFP"), "P1"),
+    "P1/site{s}/{w}_{c}.tif": (("DAPI",), "P1"),
+    "exp/{c}/P7_{w}_{s}.png": (("ch1", "ch2"), "P7"),
+    "{c}_{w}_{s}.tif": (("Hoechst", "FITC"), "screen"),
+    "plate1.{w}.{s}.{c}.tif": (("dapi", "gfp"), "plate1"),
+    "plate 1 {w} f{s} {c}.tif": (("DAPI", "GFP"), "plate 1"),
+    "P1_Row{row}_Col{k}_s{s}_{c}.tif": (("DAPI",), "P1"),
+    "P1_{w}_s{s}_{c}.tif": (("Alexa-488", "Phalloïdine"), "P1"),
+    "{row}{k}/s{s}_{c}.png": (("DAPI", "GFP"), "screen"),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_as_programs_write_them(tmp_path, name):
+    channels, plate = NAMES[name]
+    wells = {"B02": {"w": "B02", "row": "B", "r": 2, "k": 2}}
+    wells["C11"] = {"w": "C11", "row": "C", "r": 3, "k": 11}
+    names = {name.format(s=s, c=c, **wells[w]) for w in wells for s in (1, 2) for c in channels}
+    table, said = table_of(laid_out(tmp_path / "screen", *names))
+    assert {column[9:] for column in table if column[:9] == "FileName_"} == {*channels}
+    places = table[["Metadata_Plate", "Metadata_Well", "Metadata_Site"]]
+    expected = [(plate, w, str(s)) for w in wells for s in (1, 2)]
+    assert list(places.itertuples(index=False, name=None)) == expected, said
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["P1/B02.tif", "P1/C11.tif"], [("P1", "B02", "w1"), ("P1", "C11", "w1")]),
+        (["P1/B02_C01.tif"], [("P1", "B02", "C01")]),
+        (["P01_s1_DAPI.tif"], [("screen", "P01", "DAPI")]),
+        (["DAPI_B02.tif"], [("screen", "B02", "DAPI")]),
+    ],
+)
+def test_what_looks_like_a_well_and_is_none(tmp_path, names, expected):
+    found = find_images(laid_out(tmp_path / "screen", *names)).images
+    assert [(one.plate, one.well, one.channel) for one in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "channels", "planes"),
+    [
+        ({"metadata": {"axes": "CYX", "Channel": {"Name": ["DAPI", "GFP"]}}}, "DAPI GFP", 1),
+        ({"metadata": {"axes": "ZYX"}}, "w1", 2),
+        ({"imagej": True, "metadata": {"axes": "CYX"}}, "ch1 ch2", 1),
+    ],
+)
+def test_pages_of_files_that_name_no_channel(tmp_path, kind, channels, planes):
+    pixels = np.arange(384, dtype=np.uint16).reshape(2, 12, 16)
+    end = "tif" if "imagej" in kind else "ome.tif"
+    for well in ("B02", "C11"):
+        path = tmp_path / "screen" / f"P1_{well}_s1.{end}"
+        path.parent.mkdir(exist_ok=True)
+        tifffile.imwrite(path, pixels, **kind)
+    out = tmp_path / "plates.csv"
+    write_folder_table(tmp_path / "screen", out)
+    screen = read_loaddata(out, reading=Reading(planes="2" if planes > 1 else ""))
+    assert screen.channels == tuple(channels.split()) and len(screen.table) == 2
+    expected = pixels[1:] if planes > 1 else pixels
+    assert (read_field(screen, 1) == np.moveaxis(expected, 0, -1)).all()
+
+
+def test_too_many_channels_are_names_read_amiss(tmp_path):
+    names = [f"P1/B02_cell{chr(97 + k)}{chr(97 + m)}.png" for k in range(9) for m in range(9)]
+    with pytest.raises(InputError, match="at most 40 channels, got 81, such as cellaa"):
+        table_of(laid_out(tmp_path / "screen", *names))
 
 
 def test_plates_of_one_name_are_called_by_their_folders(tmp_path):

@@ -542,6 +542,13 @@ def test_montages_must_divide_and_stay_inside(folder):
     assert any("outside the screen's folder" in line for line in refused(read_imagehts, folder))
 
 
+def test_a_montage_of_another_width_is_no_montage_of_these_fields(folder):
+    path = folder / "source/P1-b/Well-B002/Tritc.jpeg"
+    Image.fromarray(np.zeros((16, 64), np.uint8)).save(path)
+    expected = "expected 16 x 48 pixels as in most files, of 2 x 3 fields, got 16 x 64"
+    assert refused(read_imagehts, folder)[1:] == [f"{path}: {expected}"]
+
+
 def test_channels_of_kimorph_are_put_in_our_order(shared_data):
     assert read_conf(shared_data / "kimorph" / "conf" / "imageconf.txt")["ChannelNames"] == [
         "Tritc",

@@ -56,6 +56,12 @@ def test_a_table_is_read_as_its_content_says(tmp_path, content, said):
     assert len(notes) == bool(said) and said in "".join(notes)
 
 
+def test_spaces_in_cells_separate_nothing_and_digits_stay_text(tmp_path):
+    content = b'Plate,Name of it\n="007",a b c d e\n="008",f g h i j\n'
+    rows, notes = read(tmp_path, content, "table.csv")
+    assert rows.to_numpy().tolist() == [["007", "a b c d e"], ["008", "f g h i j"]] and not notes
+
+
 def test_the_first_sheet_that_holds_anything_is_read(tmp_path):
     openpyxl = pytest.importorskip("openpyxl")
     book = openpyxl.Workbook()

@@ -970,8 +970,10 @@ def _named_files(build: Build) -> list[str]:
     """
     from mcnn_core.readers.loaddata import examine_loaddata  # takes a second to import
 
-    way = reading.Reading.from_text(build.data, build.platemap, build.channels, planes="max")
+    pairs = dict(pair.partition("=")[::2] for pair in shlex.split(build.params))
+    chosen = {key: pairs[key] for key in ("planes", "time") if key in pairs}
     try:
+        way = reading.Reading.from_text(build.data, build.platemap, build.channels, **chosen)
         screen, _, _ = examine_loaddata(build.screen, reading=way)
     except InputError:
         return []

@@ -261,6 +261,9 @@ def _open(report: Report, name: str, data: str, reading: Reading) -> tuple[Scree
         screen, problems, files = examine_loaddata(name, reading=reading)
         report.problems += problems
         return screen, files
+    if os.path.isdir(name):
+        what = f"a folder has no table yet: write it with make table SCREEN={name} OUT=FILE.csv"
+        raise InputError(what, [Problem(what, "layout-wrong")])
     if name not in ("bbbc021", "kimorph") or not data:
         raise InputError(
             "expected SCREEN=PATH.csv, or SCREEN=bbbc021 or kimorph with DATA=DIR, the folder of "

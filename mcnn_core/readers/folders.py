@@ -1,10 +1,11 @@
 """Folders as microscopes write them: the LoadData table of the images that lie in one.
 
-Known are the index of Harmony (Opera Phenix, Operetta) and Columbus, the ``MeasurementData.mlf`` of
-Yokogawa's CellVoyager, and file names: those of Harmony, CellVoyager, ImageXpress, IN Cell and
-ArrayScan, and plain ones that name well, site and channel.
+Known are plates of OME-Zarr, the index of Harmony (Opera Phenix, Operetta) and Columbus, the
+``MeasurementData.mlf`` of Yokogawa's CellVoyager, and file names: those of Harmony, CellVoyager,
+ImageXpress, IN Cell and ArrayScan, and plain ones that name well, site and channel.
 """
 
+import math
 import os
 import re
 import xml.etree.ElementTree as ElementTree
@@ -14,20 +15,26 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from xml.parsers import expat
 
+import numpy as np
 import pandas as pd
 
 from mcnn_core.errors import InputError
 from mcnn_core.machine.files import atomic, first_few, read_bytes, refuse_existing
+from mcnn_core.readers.formats import tiff_pages
 from mcnn_core.readers.spelling import number, well
 from mcnn_core.readers.tables import decoded_text
+from mcnn_core.readers.zarr_plate import attributes, closed_metadata, read_plate
 
 #: Endings of image files.
-ENDINGS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".stk")
+ENDINGS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".stk", ".flex")
 
+
+#: Channels of a folder at most: more are names read amiss.
+MOST_CHANNELS = 40
 
 #: Names that tell what is no image of cells, by the kind.
 OTHERS = {
-    "thumbnails": r"thumb(nail)?s?",
+    "thumbnails": r"thumb(nail)?s?([0-9A-F]{8})?",
     "illumination images": r"illum\w*|flat[\s_-]?field\w*|shading\w*|(DC|SC)_\w+.*",
     "overlays, masks and montages": r"overlays?|masks?|outlines?|labels?|montages?|stitched\w*",
 }
@@ -37,46 +44,84 @@ OTHERS = {
 BETWEEN = re.compile(r"(TimePoint|ZStep)_?\d+|images?|tiffs?|pngs?|assaydata|measurement", re.I)
 
 _UUID = r"(?:[0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12})?"
-_WELL = r"(?P<well>[A-P]\d{1,2}|A[A-F]\d{2}|[rR]\d{1,2}[cC]\d{1,2})"
-_SITE = r"(?:s|site|f|field|fld|fov|p|pos)?[_ ]?(?P<site>\d{1,4})"
-_CHANNEL = r"(?P<channel>(?![stzf]\d+\b)[A-Za-z][\w +.]*?)"
-_TAIL = r"(?:[_-]z(?P<plane>\d+))?(?:[_-]t(?P<time>\d+))?\.\w+"
+_WELL = (
+    r"(?P<well>[A-P]\d{1,2}|A[A-F]\d{2}|[rR]\d{1,2}[cC]\d{1,2}|"
+    r"row[_ -]?(?:[A-P]|\d\d?)[_ -]?col(?:umn)?[_ -]?\d\d?)"
+)
+_SITE = r"(?:site|s|fld|field|fov|f|pos|p)?[_ ]?(?P<site>\d{1,4})"
+_NAMED_SITE = r"(?:site|s|fld|field|fov|f|pos|p)[_ ]?(?P<site>\d{1,4})"
+_CHANNEL = r"(?P<channel>(?![stzf]\d+\b|ome\b)[^\W\d_][\w +.]*?(?:-[\w+]{1,12})?)"
+_TAIL = r"(?:[_. -]z(?P<plane>\d+))?(?:[_. -]t(?P<time>\d+))?(?:\.ome)?\.\w+"
+_PLATE = r"(?:(?P<plate>(?!image--)[^/]+?)[_. -])?"
+
+#: Channels by themselves, as folders and names begin with them.
+_DYE = (
+    r"(?P<channel>(?:orig)?(?:DAPI|hoechst\w*|DNA|nucle(?:us|i)|ER|RNA|AGP|mito\w*|actin|tubulin|"
+    r"phalloidin|WGA|con-?A|syto\w*|draq\w*|[eE]?[GRYCB]FP|m-?cherry|FITC|TRITC|cy\d(?:\.5)?|"
+    r"tx-?red|texas[ _-]?red|(?:alexa|AF)[ _-]?(?:fluor)?[ _-]?\d{3}|bright ?field|BF|phase\w*|"
+    r"DIC|ch(?:annel)?[ _-]?\d{1,2}|w\d{1,2}|\d{3} ?nm))"
+)
 
 #: What writes such names, and a path that ends in one: "/" stands before it.
 LAYOUTS = {
     "Harmony file names": (
         r"/r(?P<row>\d\d)c(?P<column>\d\d)f(?P<site>\d+)p(?P<plane>\d+)-(?P<channel>ch\d+)"
-        r"(?:sk(?P<time>\d+))?(?:fk\d+)?(?:fl\d+)?\.tiff?"
+        r"(?:sk(?P<time>\d+))?(?:fk\d+)?(?:fl\d+)?\.(?:tiff?|jpe?g|png)"
     ),
     "Operetta file names": (
         r"/(?P<row>\d{3})(?P<column>\d{3})-(?P<site>\d+)-(?P<plane>\d{3})(?P<time>\d{3})"
         r"(?P<channel>\d{3})\.tiff?"
     ),
+    "Opera file names": r"/(?P<row>\d{3})(?P<column>\d{3})(?P<site>\d{3})\.flex",
     "Yokogawa file names": (
         rf"/(?P<plate>[^/]+)_{_WELL}_T(?P<time>\d{{4}})F(?P<site>\d{{3,4}})L\d\d(?P<action>A\d\d)"
         r"Z(?P<plane>\d{2,3})(?P<channel>C\d\d)\.(?:tiff?|png)"
     ),
+    "Gen5 (Cytation) file names": (
+        rf"/(?:(?P<plate>[^/]+?)_)?{_WELL}_\d\d_\d{{1,2}}_(?P<site>\d+)(?:Z(?P<plane>\d+))?"
+        r"_(?P<channel>[A-Za-z][^/_]*)_(?P<time>\d{3})\.tiff?"
+    ),
+    "Incucyte file names": (
+        rf"/(?:(?P<plate>[^/]+?)_)?{_WELL}_(?P<site>\d+)_"
+        r"(?P<time>(?:\d{4}y\d\dm)?\d\dd_?\d\dh\d\dm)\.(?:tiff?|png|jpe?g)"
+    ),
+    "names of channel, well and site": rf"/{_DYE}[_. -]{_WELL}(?:[_. -]{_SITE})?{_TAIL}",
+    "a folder per channel, names of well and site": (
+        rf"/{_DYE}/{_PLATE}{_WELL}(?:[_. -]{_SITE})?{_TAIL}"
+    ),
     "ImageXpress file names": (
         rf"(?:/TimePoint_(?P<time>\d+))?(?:/ZStep_(?P<plane>\d+))?/(?P<plate>[^/]+)_{_WELL}"
-        rf"(?:_s(?P<site>\d+))?(?:_(?P<channel>w\d{{1,2}}))?{_UUID}\.tiff?"
+        rf"(?:_s(?P<site>\d+))?(?:_(?P<channel>w\d{{1,2}}))?{_UUID}(?:\.ome)?\.tiff?"
+    ),
+    "a folder per site, names of well and channel": (
+        r"(?:/(?P<plate>[^/]+))?/(?:site|field|fld|fov|pos(?:ition)?)[_ -]?(?P<site>\d+)/"
+        rf"(?:[^/]+?[_. -])?{_WELL}[_. -]{_CHANNEL}{_TAIL}"
+    ),
+    "a folder per time point, names of well, site and channel": (
+        r"(?:/(?P<plate>[^/]+))?/(?:t|time|time[_ -]?point|day)[_ -]?(?P<time>\d+)/"
+        rf"(?:[^/]+?[_. -])?{_WELL}(?:[_. -]{_SITE})?[_. -]{_CHANNEL}\.\w+"
     ),
     "IN Cell file names": (
         r"/(?P<well>[A-P]{1,2} ?- ?\d+) ?\(fld (?P<site>\d+) wv (?P<channel>[^)]+?)"
         r"(?: z (?P<plane>\d+))?(?: time (?P<time>\d+)[^)]*)?\)\.tiff?"
     ),
     "ArrayScan file names": (rf"/(?P<plate>[^/]+)_{_WELL}f(?P<site>\d+)(?P<channel>d\d+)\.tiff?"),
-    "names of well, site and channel": (
-        rf"/(?:(?P<plate>[^/]+?)[_-])?{_WELL}[_-]{_SITE}[_-]{_CHANNEL}{_TAIL}"
+    "names of well, site and channel": (rf"/{_PLATE}{_WELL}[_. -]{_SITE}[_. -]{_CHANNEL}{_TAIL}"),
+    "names of well, channel and site": (rf"/{_PLATE}{_WELL}[_. -]{_CHANNEL}[_. -]{_SITE}{_TAIL}"),
+    "names of well and site": rf"/{_PLATE}{_WELL}[_. -]{_NAMED_SITE}{_TAIL}",
+    "names of well and channel": rf"/{_PLATE}{_WELL}[_. -]{_CHANNEL}{_TAIL}",
+    "folders of well and site, names of channel": (
+        rf"(?:/(?P<plate>[^/]+))?/(?:Well[_ -]?)?{_WELL}/{_SITE}/{_CHANNEL}{_TAIL}"
     ),
-    "names of well, channel and site": (
-        rf"/(?:(?P<plate>[^/]+?)[_-])?{_WELL}[_-]{_CHANNEL}[_-]{_SITE}{_TAIL}"
-    ),
-    "names of well and channel": rf"/(?:(?P<plate>[^/]+?)[_-])?{_WELL}[_-]{_CHANNEL}{_TAIL}",
     "a folder per well, names of site and channel": (
-        rf"(?:/(?P<plate>[^/]+))?/(?:Well[_ -]?)?{_WELL}/(?:{_SITE}[_-])?{_CHANNEL}{_TAIL}"
+        rf"(?:/(?P<plate>[^/]+))?/(?:Well[_ -]?)?{_WELL}/(?:{_SITE}[_. -])?{_CHANNEL}{_TAIL}"
     ),
+    "names of well": rf"/{_PLATE}{_WELL}{_TAIL}",
 }
 
+
+#: What the metadata of Zarr are called.
+METADATA = r"zarr\.json|\.zattrs|\.zarray"
 
 #: What a pattern of the user's own may and must name.
 GROUPS = ("plate", "well", "row", "column", "site", "channel", "plane", "time")
@@ -108,6 +153,31 @@ class Found:
     images: list[Image] = field(default_factory=list)
     sources: Counter[str] = field(default_factory=Counter)
     left: Counter[str] = field(default_factory=Counter)
+
+
+def _each_plane(
+    image: Image, axes: str, shape: tuple[int, ...], names: Sequence[str]
+) -> Iterator[Image]:
+    """Yield each plane of a file of several along T, C and Z; the file where axes are others.
+
+    A channel without a name of its own is called by its number.
+    """
+    size = {"T": 1, "C": 1, "Z": 1} | dict(zip(axes, shape, strict=True))
+    named = len(names) == size["C"] == len({*names} - {""})
+    if any(number > 1 for axis, number in size.items() if axis not in "TCZ"):
+        yield replace(image, channel="w1")
+        return
+    for frame, place in enumerate(np.ndindex(shape)):
+        at = {"T": 0, "C": 0, "Z": 0} | dict(zip(axes, place, strict=True))
+        number = f"ch{at['C'] + 1}" if size["C"] > 1 else "w1"
+        time = f"{image.time}-{at['T'] + 1}" if image.time != "1" else str(at["T"] + 1)
+        yield replace(
+            image,
+            channel=names[at["C"]] if named else number,
+            plane=str(at["Z"] + 1) if size["Z"] > 1 else image.plane,
+            time=time if size["T"] > 1 else image.time,
+            frame=str(frame) if math.prod(shape) > 1 else "",
+        )
 
 
 # -------------------------------------------------------------------------------- indexes
@@ -206,8 +276,22 @@ def _yokogawa(folder: Path, index: str) -> Iterator[Image | None]:
         )
 
 
+def _ome_zarr(folder: Path, index: str) -> Iterator[Image | None]:
+    """Yield each plane of a plate of OME-Zarr, None for a field that it lists and does not hold."""
+    home = PurePosixPath(index).parent
+    if "plate" not in attributes(folder / home):
+        return
+    for one in read_plate(folder / home):
+        if one is None:
+            yield None
+            continue
+        names = (_home(index), one.plate, one.well, one.site, "", "1", one.acquisition or "1")
+        yield from _each_plane(Image(str(home / one.path), *names), one.axes, one.shape, one.names)
+
+
 #: The names of indexes, what they are, and what reads them.
 INDEXES = (
+    (METADATA, "plates of OME-Zarr", _ome_zarr),
     (r"index(\.idx|\.flex)?\.xml|.*columbusidx\.xml", "Harmony's index", _harmony),
     (r"measurementdata\.mlf", "Yokogawa's MeasurementData.mlf", _yokogawa),
 )
@@ -243,11 +327,20 @@ def _other_kind(path: str) -> str:
 
 
 def _image(folder: Path, path: str, found: re.Match) -> Image | None:
-    """Return the image that a name speaks of; None where it names no well."""
+    """Return the image that a name speaks of; None where it names no well.
+
+    P1 and what looks like a well behind it are a plate and its well; B02 and C01 a well and its
+    channel.
+    """
     named = {key: text for key, text in found.groupdict().items() if text}
     place = well(named.get("well") or f"R{named.get('row')}C{named.get('column')}")
-    home = _home(path)
-    channel = named.get("channel", "w1").strip()
+    channel = named.get("channel", "").strip()
+    if re.fullmatch(r"P\d+", named.get("well", "")) and re.match(rf"{_WELL}([_. -]|$)", channel):
+        return None
+    if re.fullmatch(r"[A-O]\d{1,2}", named.get("plate", "")) and not channel:
+        return None
+    first = min(found.start(key) for key in named if key != "plate")
+    home = _home(found[0][:first].removeprefix("/") + "x")
     halves = channel.split(" - ")
     image = Image(
         path,
@@ -255,7 +348,7 @@ def _image(folder: Path, path: str, found: re.Match) -> Image | None:
         named.get("plate") or _last(folder, home),
         place,
         number(named.get("site", "1")),
-        halves[0] if len({*halves}) == 1 else channel,
+        halves[0] if channel and len({*halves}) == 1 else channel,
         number(named.get("plane", "1")),
         number(named.get("time", "1")),
     )
@@ -296,12 +389,18 @@ def _wavelengths(folder: Path, paths: Sequence[str]) -> dict[tuple[str, str], st
 
 
 def _files(folder: Path) -> list[str]:
-    """Return every file below a folder, relative to it, in order; hidden ones are left out."""
+    """Return every file below a folder, relative to it, in order; hidden ones are left out.
+
+    Of a plate, an image or an array of Zarr only its metadata are returned.
+    """
     found = []
     for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
         inner = Path(place).relative_to(folder).as_posix()
-        found += [f"{inner}/{name}".removeprefix("./") for name in sorted(names) if name[0] != "."]
+        if metadata := closed_metadata(place, names):
+            folders.clear()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        shown = [metadata] if metadata else sorted(name for name in names if name[0] != ".")
+        found += [f"{inner}/{name}".removeprefix("./") for name in shown]
     return found
 
 
@@ -350,7 +449,11 @@ def find_images(folder: str | os.PathLike, pattern: str = "") -> Found:
         ending = PurePosixPath(path).suffix.lower()
         if path in listed:
             continue
-        if ending not in ENDINGS:
+        if re.fullmatch(METADATA, PurePosixPath(path).name):
+            found.left["Zarr that is no plate with images"] += (
+                str(PurePosixPath(path).parent) not in spoken
+            )
+        elif ending not in ENDINGS:
             found.left[f"{ending or 'without ending'}"] += 1
         elif kind := _other_kind(path):
             found.left[kind] += 1
@@ -362,7 +465,9 @@ def find_images(folder: str | os.PathLike, pattern: str = "") -> Found:
                 image = _image(folder, path, matched) if matched else None
                 if image:
                     name = waves.get((image.home, image.channel.lower()), image.channel)
-                    found.images.append(replace(image, channel=name))
+                    whole = replace(image, channel=name)
+                    pages = [] if name else _each_plane(image, *tiff_pages(folder / path))
+                    found.images += pages or [whole]
                     found.sources[what] += 1
                     break
             else:
@@ -424,6 +529,12 @@ def folder_table(
             f"{folder} holds no image whose plate, well and channel its name or an index says; "
             r"say how names are made, as in PATTERN='(?P<well>[A-P]\d+)_(?P<channel>\w+)\.png'",
             left or ["it is empty"],
+        )
+    channels = sorted({image.channel for image in found.images})
+    if len(channels) > MOST_CHANNELS:
+        raise InputError(
+            f"{folder}: expected at most {MOST_CHANNELS} channels, got {len(channels):,}, such as "
+            f"{', '.join(channels[:3])}: say how names are made with PATTERN="
         )
     images = _apart(pd.DataFrame([vars(image) for image in found.images]))
     home = Path(os.path.realpath(out.parent))

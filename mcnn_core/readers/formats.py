@@ -1,4 +1,4 @@
-"""Files as microscopes write them, TIFF, PNG and JPEG: told by content, checked, decoded.
+"""Files as microscopes write them, TIFF, PNG, JPEG and Zarr: told by content, checked, decoded.
 
 What a file claims is checked before it is decoded. Of several pages one is taken, or the brightest
 value of all planes, as a `Pages` says; nothing is taken for a plane that may be something else.
@@ -21,6 +21,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from mcnn_core.errors import InputError
+from mcnn_core.readers.zarr_array import read_array, read_plane
 
 #: Largest image that is decoded, in samples; a header may claim any size.
 MAX_PIXELS = 100_000_000
@@ -215,6 +216,19 @@ def _stack(
     return axes[:lead], tuple(shape[:lead]), series[0], names
 
 
+def tiff_pages(path: str | os.PathLike) -> tuple[str, tuple[int, ...], list[str]]:
+    """Return axes and sizes of the planes of a TIFF, and the names of its channels.
+
+    There are none of a file that is no readable TIFF, which the reader of its pixels will say.
+    """
+    try:
+        with tifffile.TiffFile(path, _multifile=False) as tiff:
+            axes, shape, _, names = _stack(tiff)
+            return axes, shape, names
+    except Exception:  # a damaged file can fail anywhere in the decoder
+        return "", (), []
+
+
 def _faults(tiff: tifffile.TiffFile, page: tifffile.TiffPage) -> Iterator[str]:
     """Say by its header alone why a page is refused; after the first the rest is moot."""
     samples, bits = page.samplesperpixel, page.bitspersample
@@ -370,6 +384,21 @@ def _jpeg(path: str, pages: Pages, decode: bool) -> Raw | Header:
         return Raw(np.array(image), True, notes)
 
 
+# ------------------------------------------------------------------------------------ Zarr
+
+
+def _zarr(path: str, pages: Pages, decode: bool) -> Raw | Header:
+    array = read_array(path)
+    places, notes = _chosen(path, array.axes, array.shape[:-2], pages, [])
+    if not decode:
+        return array.shape[-2], array.shape[-1], array.dtype
+    planes: list[Raw] = []
+    for place in places:
+        pixels, absent = read_plane(array, place)
+        planes = [_brighter(Raw(pixels, False, notes + absent), *planes)]
+    return planes[0]
+
+
 #: How each kind of file begins.
 READERS = {
     b"II*\0": ("TIFF", _tiff),
@@ -378,6 +407,7 @@ READERS = {
     b"MM\0+": ("TIFF", _tiff),
     b"\x89PNG": ("PNG", _png),
     b"\xff\xd8\xff": ("JPEG", _jpeg),
+    b"{": ("Zarr", _zarr),
 }
 
 

@@ -569,13 +569,39 @@ def _files(
     return present, problems
 
 
-def _grid(path: str, montage: list[str], field: tuple[int, int] | None) -> list[str]:
-    """Return the ``Metadata_Tile`` of every field in a file like `path`; none where it is one."""
+def _sizes(paths: list[str]) -> tuple[tuple[int, int], dict[str, tuple[int, int]]]:
+    """Return the most frequent (height, width) of files, and those that are larger.
+
+    Damaged files are passed over; in those that are smaller, fields lie outside.
+    """
+    sizes: dict[str, tuple[int, int]] = {}
+    for path in paths:
+        try:
+            sizes[path] = image_shape(path)
+        except InputError:
+            continue
+    common = pd.Series(list(sizes.values())).mode().iat[0] if sizes else image_shape(paths[0])
+    larger = {
+        path: size
+        for path, size in sizes.items()
+        if size != common and size[0] >= common[0] and size[1] >= common[1]
+    }
+    return common, larger
+
+
+def _grid(
+    paths: list[str], montage: list[str], field: tuple[int, int] | None
+) -> tuple[list[str], list[Problem]]:
+    """Return the ``Metadata_Tile`` of every field in a file, and files of which they are a part.
+
+    There are none where a file is one field.
+    """
     if not montage and field is None:
-        return []
-    height, width = image_shape(path)
+        return [], []
+    (height, width), larger = _sizes(paths)
+    path = paths[0]
     if not montage and field == KIMORPH_FIELD and (height, width) != KIMORPH_FILE:
-        return []
+        return [], []
     tall, wide = field or (height, width)
     if montage:
         columns, rows = map(int, montage)
@@ -590,10 +616,15 @@ def _grid(path: str, montage: list[str], field: tuple[int, int] | None) -> list[
         raise InputError(
             f"{path}: expected at least one field of {tall} x {wide} pixels, got {height} x {width}"
         )
-    return [
+    tiles = [
         f"{row * tall}:{(row + 1) * tall},{column * wide}:{(column + 1) * wide}"
         for row in range(rows)
         for column in range(columns)
+    ]
+    expected = f"expected {height} x {width} pixels as in most files, of {rows} x {columns} fields"
+    return tiles, [
+        Problem(f"{one}: {expected}, got {size[0]} x {size[1]}", "file-size-differs", one)
+        for one, size in larger.items()
     ]
 
 
@@ -644,7 +675,8 @@ def read_imagehts(
     screen, problems = examine_imagehts(folder, field, annotation, negative, simulated)
     absent = [problem for problem in problems if problem.severity == "error"]
     if absent:
-        raise InputError(f"{folder}: {len(absent)} images of this screen are absent", absent)
+        what = f"{folder}: {len(absent)} images of this screen are absent or of another size"
+        raise InputError(what, absent)
     for problem in problems:
         print(f"{problem.severity}: {problem}")
     return screen
@@ -682,7 +714,8 @@ def examine_imagehts(
         ]
         raise InputError(f"{folder}: {len(absent)} images of this screen are absent", absent)
     table = _screen_table(wells, channels, negative)
-    tiles = _grid(present[0], conf.get("Montage", []), field)
+    tiles, larger = _grid(present, conf.get("Montage", []), field)
+    problems += larger
     if tiles:
         table = table.merge(pd.DataFrame({"Metadata_Tile": tiles}), how="cross")
         tile = np.arange(len(table)) % len(tiles)

@@ -23,6 +23,7 @@ from mcnn_core.readers.cells import (
     wrong_cells,
 )
 from mcnn_core.readers.images import cropped, page_names
+from mcnn_core.readers.long_table import widened, without_copies
 from mcnn_core.readers.places import (
     Finder,
     common_folder,
@@ -142,13 +143,19 @@ def with_site(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Proble
     return rows.assign(Metadata_Site="1"), [note(path, text, "column-taken", "Metadata_Site")]
 
 
-def _shared(rows: pd.DataFrame, files: pd.DataFrame) -> pd.DataFrame:
-    """Return where a page of a file, or one ``Metadata_Tile`` of it, is named twice."""
+def _shared(rows: pd.DataFrame, files: pd.DataFrame, field: pd.Series) -> pd.DataFrame:
+    """Return where a page of a file, or one ``Metadata_Tile`` of it, is named twice.
+
+    Two rows of one field that name it for one channel have that error alone.
+    """
     tile = rows.get("Metadata_Tile", pd.Series("", rows.index)).str.strip()
     pages = page_names(rows, tuple(files))
     each = [(files[channel].cat.codes, tile, pages[channel]) for channel in files]
     codes, _ = joint_codes(*(pd.concat(parts) for parts in zip(*each, strict=True)))
-    twice = pd.Series(codes).duplicated(keep=False).to_numpy()
+    names = field.where(field != "", field.index.astype(str))
+    named = [names + f" {place}" for place in range(len(files.columns))]
+    meant = pd.Series(pd.factorize(pd.concat(named))[0])
+    twice = meant.groupby(codes).transform("nunique").gt(1).to_numpy()
     return pd.DataFrame(twice.reshape(files.shape, order="F"), rows.index, files.columns)
 
 
@@ -156,12 +163,13 @@ def _file_rules(
     rows: pd.DataFrame,
     files: pd.DataFrame,
     places: pd.DataFrame,
+    field: pd.Series,
     must_exist: bool,
     leave_out: bool,
 ) -> Rules:
     """Return what is checked of the names of files, which were found at `places`."""
     found = places.map(lambda place: place.code == "")
-    shared = _shared(rows, files) & found
+    shared = _shared(rows, files, field) & found
     rules: Rules = {}
     for channel in files:
         name, paths, column = rows[f"FileName_{channel}"], files[channel], f"file of {channel}"
@@ -214,7 +222,8 @@ def field_table(
     rows, first, problems = one_row_per_field(path, rows, field_of(facts), reading)
     files, places = find_images(rows, channels, finder)
     leave_out = reading.incomplete == "leave-out"
-    rules = _file_rules(rows, files, places, must_exist, leave_out)
+    field = field_of(facts.loc[rows.index])
+    rules = _file_rules(rows, files, places, field, must_exist, leave_out)
     more, wrong = wrong_cells(path, rules)
     codes = places.map(attrgetter("code"))
     found, remote = codes == "", codes == "file-remote"
@@ -338,7 +347,10 @@ def examine_loaddata(
     """
     path = Path(csv_path)
     rows, problems = read_rows(path)
+    rows, copies = without_copies(path, rows)
     rows, taken = canonical(path, rows)
+    rows, wide = widened(path, rows)
+    taken += copies + wide
     if reading.platemap:
         rows, more = with_platemap(path, rows, reading.platemap)
         taken += more

@@ -89,6 +89,14 @@ UNIT = [
 ]
 
 
+#: The folder of the images, where columns of images name none, as `key` returns it.
+_FOLDERS = (
+    "pathname path folder foldername folderpath directory dirname imagepath imagefolder filepath "
+    "filefolder imagedirectory"
+)
+FOLDERS = frozenset(_FOLDERS.split())
+
+
 #: What programs write where something is missing, compared in any case.
 _MISSING = (
     "na, n/a, n.a., n.a, #n/a, #na, #nv, <na>, nan, -nan, none, null, nil, nat, \\n, ., .., -, --, "
@@ -137,12 +145,13 @@ CONTROL_TYPES = {
     kind: text.split()
     for kind, text in {
         "negcon": (
-            "negcon negativecontrol negative neg negctrl negctl negcontrol ctlneg controlnegative "
-            "vehicle vehiclecontrol solvent solventcontrol dmso dmsocontrol ctlvehicle ctluntrt "
-            "untreated untreatedcontrol mock ctlvector"
+            "negcon nc negativecontrol negative neg negctrl negctl negcontrol ctlneg "
+            "controlnegative vehicle vehiclecontrol solvent solventcontrol dmso dmsocontrol "
+            "ctlvehicle ctluntrt untreated untreatedcontrol mock ctlvector"
         ),
         "poscon": (
-            "poscon positivecontrol positive pos posctrl posctl poscontrol ctlpos controlpositive"
+            "poscon pc positivecontrol positive pos posctrl posctl poscontrol ctlpos "
+            "controlpositive"
         ),
         "trt": (
             "trt treatment treated trtcp trtsh trtoe trtxpr sample test testcompound compound "
@@ -346,10 +355,14 @@ def _channels(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Proble
         if (filled := rows[name][rows[name] != ""]).size
         and filled.str.fullmatch(r".*\.(tiff?|png|jpe?g|bmp|jp2|flex|stk)\s*", case=False).all()
     ]
+    home = next((name for name in rows if key(name) in FOLDERS and name not in paths), "")
     for name in paths:
         folder, file = folder_and_name(rows[name])
+        if home and (folder == "").all():
+            folder = rows[home]
         rows = rows.assign(**{f"FileName_{name}": file, f"PathName_{name}": folder})
     text = f"{', '.join(paths)} taken as channels, whose cells name images"
+    text += f" in the folders of {home}" * bool(home)
     taken = [note(path, text, "column-taken", ", ".join(paths))] if paths else []
     return rows.drop(columns=paths), taken
 

@@ -272,11 +272,14 @@ def _text(content: bytes) -> tuple[Iterator[list[str]], list[str]]:
     # Decoded bit by bit: io.StringIO would hold four bytes for each character.
     text = io.TextIOWrapper(io.BytesIO(content), encoding, newline="")
     stated = re.fullmatch(r'"?sep=(.)"?[\r\n]*', text.readline(), re.IGNORECASE)
-    separator = stated[1] if stated else max(SEPARATORS, key=lambda one: _fit(text, one))
+    separator = stated[1] if stated else _separator(text)
     if separator != ",":
         taken.append(f"separated by {SEPARATORS.get(separator, repr(separator))}")
     text.seek(0)
-    return csv.reader(text, delimiter=separator, strict=True), taken
+    records: Iterator[list[str]] = csv.reader(text, delimiter=separator, strict=True)
+    if b'="' in content:  # as Excel is told that digits are text
+        records = ([re.sub(r'^="(.*)"$', r"\1", cell) for cell in cells] for cells in records)
+    return records, taken
 
 
 def _encoding(content: bytes) -> tuple[str, list[str]]:
@@ -294,6 +297,16 @@ def _encoding(content: bytes) -> tuple[str, list[str]]:
             what = "expected CSV, Parquet or an Excel workbook (.xlsx), or text in UTF-8, UTF-16 "
             raise ValueError(f"{what}or Windows-1252: {error}") from error
         return "cp1252", ["Windows-1252"]
+
+
+def _separator(text: io.TextIOWrapper) -> str:
+    """Return what separates cells: spaces, which names hold as well, where nothing else does."""
+    text.seek(0)
+    lines = len(list(islice(text, HEAD)))
+    fits = {one: _fit(text, one) for one in SEPARATORS}
+    best = max(fits, key=lambda one: fits[one])
+    other = max(set(fits) - {" "}, key=lambda one: fits[one])
+    return other if fits[other] >= lines else best
 
 
 def _fit(text: io.TextIOWrapper, separator: str) -> int:

@@ -6,6 +6,7 @@ without an end, or more than `MEMORY` bytes beyond what the process had before i
 
 import gzip
 import io
+import json
 import os
 import resource
 import shutil
@@ -24,6 +25,7 @@ from PIL import Image
 from mcnn_core.errors import InputError, MissingStageError
 from mcnn_core.machine.files import sha256
 from mcnn_core.readers.bbbc021 import read_bbbc021
+from mcnn_core.readers.folders import write_folder_table
 from mcnn_core.readers.formats import Pages
 from mcnn_core.readers.imagehts import read_wells
 from mcnn_core.readers.images import Picture, image_header, read_image
@@ -226,6 +228,58 @@ def _png_seeds() -> list[bytes]:
     return files
 
 
+# ------------------------------------------------------------------------------ OME-Zarr
+
+
+def _read_zarr(folder: Path, data: bytes) -> None:
+    import zarr  # noqa: F401  # not within the memory that a reader may take
+
+    plate, _, rest = data.partition(BREAK)
+    metadata, _, chunk = rest.partition(BREAK)
+    name = ".zarray" if b'"compressor"' in metadata else "zarr.json"
+    home = folder / "P1.zarr" / "B" / "2" / "0" / "0"
+    for key in ("0.0.0", "1.0.0", "c/0/0/0", "c/1/0/0"):
+        (home / key).parent.mkdir(parents=True, exist_ok=True)
+        (home / key).write_bytes(chunk)
+    (home / name).write_bytes(metadata)
+    facts = {"well": {"images": [{"path": "0"}]}, "multiscales": [{"datasets": [{"path": "0"}]}]}
+    for above, text in (("../..", json.dumps(facts)), ("..", json.dumps(facts))):
+        (home / above / ".zattrs").write_text(text, encoding="utf-8")
+    (folder / "P1.zarr" / ".zattrs").write_bytes(plate)
+    path = home / name
+    _each(
+        lambda: write_folder_table(folder, folder / "plates.csv"),
+        *(partial(image_header, Picture(str(path), pages=(pages,))) for pages in PAGES),
+        *(partial(read_image, Picture(str(path), pages=(pages,))) for pages in PAGES),
+    )
+
+
+def _zarr_seeds() -> list[bytes]:
+    import tempfile
+
+    import zarr
+
+    plate = b'{"plate": {"name": "P1", "wells": [{"path": "B/2"}], "acquisitions": []}}'
+    files = []
+    for kind in (
+        {"zarr_format": 2},
+        {"zarr_format": 2, "compressors": None, "dtype": ">u2"},
+        {"zarr_format": 2, "compressors": {"id": "gzip", "level": 1}},
+        {"zarr_format": 2, "compressors": {"id": "blosc", "cname": "lz4", "clevel": 1}},
+        {"zarr_format": 3},
+        {"zarr_format": 3, "shards": (2, 8, 10), "dimension_names": ("z", "y", "x")},
+    ):
+        with tempfile.TemporaryDirectory() as name:
+            shape = {"shape": (2, 8, 10), "chunks": (1, 8, 10), "dtype": "<u2"} | kind
+            zarr.create_array(name, **shape)[...] = np.arange(160).reshape(2, 8, 10)
+            parts = [
+                next(Path(name, one).read_bytes() for one in names if Path(name, one).exists())
+                for names in ((".zarray", "zarr.json"), ("0.0.0", "c/0/0/0"))
+            ]
+        files.append(BREAK.join([plate, *parts]))
+    return files
+
+
 # ------------------------------------------------------------------------------ ontology
 
 OBO = """\
@@ -386,6 +440,7 @@ TARGETS = {
         Target("tiff", PICTURES, _read_picture("image.tif"), _tiff_seeds),
         Target("jpeg", PICTURES, _read_picture("image.jpeg"), _jpeg_seeds),
         Target("png", PICTURES, _read_picture("image.png"), _png_seeds),
+        Target("zarr", f"folders.write_folder_table, {PICTURES}", _read_zarr, _zarr_seeds),
         Target(
             "ontology",
             "ontology.read_obo, ontology.read_associations",
