@@ -73,7 +73,10 @@ def _check(parser: Parser) -> Callable[[argparse.Namespace], None]:
 def _data(parser: Parser) -> Callable[[argparse.Namespace], None]:
     """Fetch a public screen."""
     parser.add_argument(
-        "--screen", required=True, help="bbbc021: plates and tables; kimorph: the Gene Ontology"
+        "--screen",
+        required=True,
+        help="bbbc021: plates and tables; kimorph: the Gene Ontology; ljosa, jumpmoa, lincs: the "
+        "tables of the chapter on real plates",
     )
     parser.add_argument("--data", required=True, help="folder to fetch into")
     parser.add_argument(
@@ -86,9 +89,12 @@ def _data(parser: Parser) -> Callable[[argparse.Namespace], None]:
     def run(args: argparse.Namespace) -> None:
         from mcnn_book import download, transfer
 
-        if args.screen not in ("bbbc021", "kimorph"):
+        kinds = {"bbbc021": "plates", "kimorph": "files of the Gene Ontology"}
+        kinds |= dict.fromkeys(download.REAL_TABLES, "tables")
+        if args.screen not in kinds:
             raise InputError(
-                "what can be fetched is bbbc021, and for kimorph the Gene Ontology",
+                "what can be fetched is bbbc021, for kimorph the Gene Ontology, and the tables of "
+                f"{', '.join(download.REAL_TABLES)}",
                 [f"screen {args.screen!r} cannot"],
             )
         if not args.data:
@@ -103,10 +109,11 @@ def _data(parser: Parser) -> Callable[[argparse.Namespace], None]:
         only = [name.strip() for name in args.only.split(",") if name.strip()]
         if args.screen == "bbbc021":
             new = download.fetch_bbbc021(folder, only, args.address or download.BBBC021)
-        else:
+        elif args.screen == "kimorph":
             new = download.fetch_go(folder, args.address or download.GO)
-        kind = "plates" if args.screen == "bbbc021" else "files of the Gene Ontology"
-        print(f"{len(new)} {kind} are new in {args.data}")
+        else:
+            new = download.fetch_tables(folder, args.screen, args.address)
+        print(f"{len(new)} {kinds[args.screen]} are new in {args.data}")
 
     return run
 
