@@ -330,6 +330,39 @@ def _embed(parser: Parser) -> Callable[[argparse.Namespace], None]:
     return run
 
 
+def _place(parser: Parser) -> Callable[[argparse.Namespace], None]:
+    """Place new plates with the network of an earlier report."""
+    parser.add_argument("--screen", required=True, help="LoadData table of the new plates")
+    parser.add_argument("--data", default="", help="folders of its images, joined by colons")
+    parser.add_argument("--platemap", default="", help="table of what each well holds")
+    parser.add_argument("--channels", default="", help="those of the report, joined by commas")
+    parser.add_argument("--report", type=Path, required=True, help="OUT of the earlier report")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the new plates")
+
+    def run(args: argparse.Namespace) -> None:
+        from mcnn_book.placing import movement, place
+        from mcnn_core.machine.files import claim, write_table
+        from mcnn_core.readers.loaddata import read_loaddata
+        from mcnn_core.readers.reading import Reading
+
+        out = args.out.expanduser()
+        reading = Reading.from_text(args.data, args.platemap, args.channels)
+        screen = read_loaddata(args.screen, reading=reading)
+        claim(out, "folder of placed plates")
+        tables = place(screen, args.report.expanduser(), out)
+        for name, table in tables.items():
+            write_table(out / name, table)
+        found = movement(tables["moved.csv"])
+        print(
+            "{treatments} old treatments, {replicated} of them also on the new plates. Of {asked} "
+            "answers under NSC {changed} changed: {right_before} were right, {right_after} "
+            "are".format(**found)
+        )
+        print(f"{', '.join(tables)} are written to {out}")
+
+    return run
+
+
 def _run_study(args: argparse.Namespace) -> None:
     """Run and record each study that is not recorded yet."""
     from mcnn_book.study import study
@@ -414,6 +447,7 @@ COMMANDS = {
     "preprocess": _preprocess,
     "train": _train,
     "embed": _embed,
+    "place": _place,
     "study": _study,
     "real": _real,
     "clean": _clean,
