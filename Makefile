@@ -43,6 +43,7 @@ help:
 	@echo '                with the DATA, PLATEMAP, CHANNELS and PARAMS that the report will be given'
 	@echo 'make data       fetch a public screen: SCREEN=bbbc021 DATA=DIR  ONLY=Week1,Week2_24381 for a part of it'
 	@echo '                or the Gene Ontology: SCREEN=kimorph DATA=DIR'
+	@echo '                or the tables of the chapter on real plates: SCREEN=ljosa|jumpmoa|lincs DATA=DIR'
 	@echo 'make table      write the table of a folder as a microscope left it: SCREEN=FOLDER OUT=FILE.csv'
 	@echo '                PATTERN=REGEX for names of your own, with groups such as (?P<well>[A-P]\d+)'
 	@echo 'make test       run the test suite, with coverage, the reason of every skip and the slowest 20'

@@ -73,7 +73,10 @@ def _check(parser: Parser) -> Callable[[argparse.Namespace], None]:
 def _data(parser: Parser) -> Callable[[argparse.Namespace], None]:
     """Fetch a public screen."""
     parser.add_argument(
-        "--screen", required=True, help="bbbc021: plates and tables; kimorph: the Gene Ontology"
+        "--screen",
+        required=True,
+        help="bbbc021: plates and tables; kimorph: the Gene Ontology; ljosa, jumpmoa, lincs: the "
+        "tables of the chapter on real plates",
     )
     parser.add_argument("--data", required=True, help="folder to fetch into")
     parser.add_argument(
@@ -86,9 +89,12 @@ def _data(parser: Parser) -> Callable[[argparse.Namespace], None]:
     def run(args: argparse.Namespace) -> None:
         from mcnn_book import download, transfer
 
-        if args.screen not in ("bbbc021", "kimorph"):
+        kinds = {"bbbc021": "plates", "kimorph": "files of the Gene Ontology"}
+        kinds |= dict.fromkeys(download.REAL_TABLES, "tables")
+        if args.screen not in kinds:
             raise InputError(
-                "what can be fetched is bbbc021, and for kimorph the Gene Ontology",
+                "what can be fetched is bbbc021, for kimorph the Gene Ontology, and the tables of "
+                f"{', '.join(download.REAL_TABLES)}",
                 [f"screen {args.screen!r} cannot"],
             )
         if not args.data:
@@ -103,10 +109,11 @@ def _data(parser: Parser) -> Callable[[argparse.Namespace], None]:
         only = [name.strip() for name in args.only.split(",") if name.strip()]
         if args.screen == "bbbc021":
             new = download.fetch_bbbc021(folder, only, args.address or download.BBBC021)
-        else:
+        elif args.screen == "kimorph":
             new = download.fetch_go(folder, args.address or download.GO)
-        kind = "plates" if args.screen == "bbbc021" else "files of the Gene Ontology"
-        print(f"{len(new)} {kind} are new in {args.data}")
+        else:
+            new = download.fetch_tables(folder, args.screen, args.address)
+        print(f"{len(new)} {kinds[args.screen]} are new in {args.data}")
 
     return run
 
@@ -323,6 +330,39 @@ def _embed(parser: Parser) -> Callable[[argparse.Namespace], None]:
     return run
 
 
+def _place(parser: Parser) -> Callable[[argparse.Namespace], None]:
+    """Place new plates with the network of an earlier report."""
+    parser.add_argument("--screen", required=True, help="LoadData table of the new plates")
+    parser.add_argument("--data", default="", help="folders of its images, joined by colons")
+    parser.add_argument("--platemap", default="", help="table of what each well holds")
+    parser.add_argument("--channels", default="", help="those of the report, joined by commas")
+    parser.add_argument("--report", type=Path, required=True, help="OUT of the earlier report")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the new plates")
+
+    def run(args: argparse.Namespace) -> None:
+        from mcnn_book.placing import movement, place
+        from mcnn_core.machine.files import claim, write_table
+        from mcnn_core.readers.loaddata import read_loaddata
+        from mcnn_core.readers.reading import Reading
+
+        out = args.out.expanduser()
+        reading = Reading.from_text(args.data, args.platemap, args.channels)
+        screen = read_loaddata(args.screen, reading=reading)
+        claim(out, "folder of placed plates")
+        tables = place(screen, args.report.expanduser(), out)
+        for name, table in tables.items():
+            write_table(out / name, table)
+        found = movement(tables["moved.csv"])
+        print(
+            "{treatments} old treatments, {replicated} of them also on the new plates. Of {asked} "
+            "answers under NSC {changed} changed: {right_before} were right, {right_after} "
+            "are".format(**found)
+        )
+        print(f"{', '.join(tables)} are written to {out}")
+
+    return run
+
+
 def _run_study(args: argparse.Namespace) -> None:
     """Run and record each study that is not recorded yet."""
     from mcnn_book.study import study
@@ -407,6 +447,7 @@ COMMANDS = {
     "preprocess": _preprocess,
     "train": _train,
     "embed": _embed,
+    "place": _place,
     "study": _study,
     "real": _real,
     "clean": _clean,

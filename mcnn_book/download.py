@@ -1,13 +1,14 @@
-"""Fetch a public screen: one archive per plate, several at a time, checked and then unpacked.
+"""Fetch a public screen, or the tables of real plates: several files at a time, checked.
 
 ``make data`` runs it. BBBC021v1 (Ljosa, Sokolnicki & Carpenter 2012, Nature Methods 9, 637) is
-three tables and 55 archives. Only the image table says where an image is written; the paths inside
-an archive do not count. An archive, and the folder of a plate, exists whole or not at all. What has
-come of a file when a run stops lies next to its place under a temporary name, and the next run
-fetches the rest. The publisher gives no checksums: the SHA-256 of each file is recorded in
-``fetched.json`` when it is first seen, and a file that differs later is refused. Nothing comes from
-another address than the one that was named, nothing that exists is replaced, and what someone else
-has put into the folder stays.
+three tables and 55 archives, one per plate, which are then unpacked. Only the image table says
+where an image is written; the paths inside an archive do not count. An archive, and the folder of
+a plate, exists whole or not at all. What has come of a file when a run stops lies next to its place
+under a temporary name, and the next run fetches the rest. The publishers give no checksums: the
+SHA-256 of each file is recorded in ``fetched.json`` when it is first seen, and a file that differs
+later is refused; those of the tables in `REAL_TABLES` are known beforehand. Nothing comes from
+another address than those named here or the one that was named, nothing that exists is replaced,
+and what someone else has put into the folder stays.
 """
 
 import os
@@ -47,6 +48,68 @@ GO, GO_FILES = (
     "https://current.geneontology.org/",
     ("ontology/go.obo", "annotations/goa_human.gaf.gz"),
 )
+
+
+#: Repositories, at a commit each, that hold the tables of the chapter on real plates.
+GALLERY, JUMP, EVAL = (
+    f"https://raw.githubusercontent.com/{path}/"
+    for path in (
+        "cytomining/cytominergallery/949942d3fe524164552bdd0dc9cc5c5392f37d4d/inst/extdata",
+        "BharathiVeerasankar/Exploring-High-dimensional-Cell-painting-data",
+        "cytomining/cytominer-eval/46595cf2fe97e9250b4b06bb9fe5aa8eb682f256"
+        "/cytominer_eval/example_data/compound",
+    )
+)
+
+
+#: Tables of real plates by screen: the name that each gets, its address and its SHA-256.
+REAL_TABLES: dict[str, list[tuple[str, str, str]]] = {
+    "ljosa": [
+        (
+            "ljosa_jbiomolscreen_2013_per_well_mean.csv.gz",
+            f"{GALLERY}ljosa_jbiomolscreen_2013_per_well_mean.csv.gz",
+            "f723a6f78bf66ce7713226c890eb499a2687f22bc095968d5043f6a40e7847ee",
+        ),
+    ],
+    "jumpmoa": [
+        (
+            "jumpmoa_Yokogawa_Japan_20X.csv",
+            f"{JUMP}390e2f178cc9316d0de34ce05da24fd4704409b0/normalized_feature_select_plate.csv",
+            "201c6c3371fc7de8ec5e416b803c17c5254f886ef1e22174a98e20554c3e1830",
+        ),
+        (
+            "jumpmoa_Yokogawa_US_20X_5Ch.csv",
+            f"{JUMP}86dd2ad7335dd21d4da68081092668c3cab9d6da"
+            "/Yokogawa_20X_5Ch/normalized_feature_select_batch.csv",
+            "594518205fa07403eb84c48302cb3396708aa9ce58166edb83a5af807898010d",
+        ),
+        (
+            "jumpmoa_Yokogawa_US_20X_5Ch_2.csv",
+            f"{JUMP}739f17d7044bbd6427a2877402a86a16b244ca95"
+            "/Yokogawa_US/Yokogawa_US_20X_5Ch/normalized_feature_select_batch_2.csv",
+            "6485e83c9ea67b48bba0d957d19ba8d2d007c8721b98f47002fd5999fbbd4fed",
+        ),
+        (
+            "jumpmoa_Yokogawa_US_20X_Ch6_plate1.csv",
+            f"{JUMP}739f17d7044bbd6427a2877402a86a16b244ca95"
+            "/Yokogawa_US/Yokogawa_US_20X_Ch6_plate1/normalized_feature_select_batch.csv",
+            "d3f40542e24284b561f83e29efe3143376f656b3dc2ce83480b43b6732df1959",
+        ),
+        (
+            "jumpmoa_Yokogawa_US_40X.csv",
+            f"{JUMP}13371e779e8b2e7d58ee7e9f764b241d70064bb5"
+            "/Yokogawa_40X_plate2/normalized_feature_select_batch.csv",
+            "9a4a36e960c6793f57503c519c539c1875350701aae727b5f80f55140e39428b",
+        ),
+    ],
+    "lincs": [
+        (
+            "lincs_SQ00015054.csv.gz",
+            f"{EVAL}SQ00015054_normalized_feature_select.csv.gz",
+            "0dab037c26926b143d3d64210bde3aa94943691edd226915dada9db85f5bd1c7",
+        ),
+    ],
+}
 
 
 TABLES = ("BBBC021_v1_image.csv", "BBBC021_v1_moa.csv", "BBBC021_v1_compound.csv")
@@ -164,16 +227,18 @@ def _plates(screen: Screen, only: Sequence[str]) -> dict[str, list[str]]:
     }
 
 
+def _absent(folder: Path, names: Sequence[str]) -> list[str]:
+    """Return the names of which no file is there, packed by gzip or not."""
+    return [
+        name
+        for name in names
+        if not any((folder / f"{name}{end}").is_file() for end in ("", ".gz"))
+    ]
+
+
 def _tables(run: Run) -> Screen:
     """Fetch the tables that are not there and read the screen."""
-    sizes = sizes_at(
-        run,
-        [
-            name
-            for name in TABLES
-            if not any((run.folder / f"{name}{end}").is_file() for end in ("", ".gz"))
-        ],
-    )
+    sizes = sizes_at(run, _absent(run.folder, TABLES))
     digests: dict[str, str] = {}
     do_all(
         run,
@@ -281,6 +346,27 @@ def fetch_bbbc021(
     return list(absent)
 
 
+def _fetch_files(run: Run, names: Sequence[str]) -> list[str]:
+    """Fetch the files that are not there, packed by gzip or not, and return their names."""
+    sizes = sizes_at(run, _absent(run.folder, names))
+    needed, free = (
+        sum(size for size in sizes.values() if isinstance(size, int)),
+        shutil.disk_usage(run.folder).free,
+    )
+    if free < needed:
+        raise InputError(
+            f"{run.folder.resolve()}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are "
+            "free"
+        )
+    run.bar.reset(total=needed)
+    do_all(
+        run,
+        lambda name: remember(run, name, transfer(run, name, sizes[name]), run.source(name)),
+        sizes,
+    )
+    return list(sizes)
+
+
 def fetch_go(folder: str | os.PathLike, address: str = GO, progress: bool = True) -> list[str]:
     """Fetch the Gene Ontology and its human annotation.
 
@@ -311,20 +397,43 @@ def fetch_go(folder: str | os.PathLike, address: str = GO, progress: bool = True
         tqdm(unit="B", unit_scale=True, desc="fetch", disable=not progress) as bar,
     ):
         run = Run(folder, address.rstrip("/") + "/", len(GO_FILES), bar, records)
-        sizes = sizes_at(run, [name for name in GO_FILES if not (folder / name).is_file()])
-        needed, free = (
-            sum(size for size in sizes.values() if isinstance(size, int)),
-            shutil.disk_usage(folder).free,
-        )
-        if free < needed:
-            raise InputError(
-                f"{folder.resolve()}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are "
-                "free"
-            )
-        bar.reset(total=needed)
-        do_all(
-            run,
-            lambda name: remember(run, name, transfer(run, name, sizes[name]), run.address + name),
-            sizes,
-        )
-    return list(sizes)
+        return _fetch_files(run, GO_FILES)
+
+
+def fetch_tables(
+    folder: str | os.PathLike, screen: str, address: str = "", progress: bool = True
+) -> list[str]:
+    """Fetch the tables of real wells that others have described (`mcnn_book.real_plates`).
+
+    Parameters
+    ----------
+    folder : path
+        Gets the tables in `REAL_TABLES`, of ``"ljosa"`` also those of BBBC021, and
+        ``fetched.json``, as for `fetch_bbbc021`. A file that lies here, packed by gzip or not, is
+        used, not fetched. The folder may be that of other fetched files.
+    screen : {"ljosa", "jumpmoa", "lincs"}
+    address : str, optional
+        That of a copy which has all files under the names that they get here.
+    progress : bool
+
+    Returns
+    -------
+    list of str
+        Files that were not there before.
+
+    Raises
+    ------
+    InputError
+        With every file that could not be fetched, or is not the one with the known SHA-256; a disk
+        too small.
+    """
+    folder, names = Path(folder), [name for name, *_ in REAL_TABLES[screen]]
+    with (
+        taken(folder, r"(ljosa|jumpmoa|lincs)_.*\.csv(\.gz)?|BBBC021_v1_.*\.csv(\.gz)?") as records,
+        tqdm(unit="B", unit_scale=True, desc="fetch", disable=not progress) as bar,
+    ):
+        places = {} if address else {name: place for name, place, _ in REAL_TABLES[screen]}
+        hashes = {name: known for name, _, known in REAL_TABLES[screen]}
+        at = (address or BBBC021).rstrip("/") + "/"
+        run = Run(folder, at, len(names), bar, records, places, hashes)
+        return _fetch_files(run, [*names, *(TABLES if screen == "ljosa" else ())])

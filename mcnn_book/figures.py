@@ -66,6 +66,7 @@ DOTS: dict[str, Any] = {"markersize": 5, "markeredgewidth": 0, "estimator": None
 RING: dict[str, Any] = {"marker": "o", "markerfacecolor": "none", "linestyle": "none"}
 
 
+MOST_CELLS = 1500  #: rows of a matrix that are drawn cell by cell
 CELLS: dict[str, Any] = {"cmap": "cividis", "xticklabels": False, "yticklabels": False}
 
 
@@ -367,7 +368,14 @@ def scree(ax: Axes, explained: np.ndarray) -> Axes:
 
 def _heat(ax: Axes, values: Any, label: str, square: bool = True, **style: Any) -> None:
     """Draw a matrix with its colour bar; the middle of a cell is at whole numbers + 0.5."""
-    bar = {"label": label, "shrink": 0.8}
+    bar: dict[str, Any] = {"label": label, "shrink": 0.8}
+    if len(values) > MOST_CELLS:  # as an image: no page shows so many cells one by one
+        shown = ax.imshow(
+            values, extent=(0, len(values), len(values), 0), cmap=CELLS["cmap"], **style
+        )
+        ax.figure.colorbar(shown, ax=ax, **bar)
+        ax.set(xticks=[], yticks=[])
+        return
     sns.heatmap(values, square=square, cbar_kws=bar, ax=ax, **CELLS, **style)
 
 

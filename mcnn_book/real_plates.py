@@ -121,7 +121,7 @@ def grid(wells: pd.DataFrame) -> pd.DataFrame:
 # ------------------------------------------------------------------ three real tables
 
 LJOSA = "ljosa_jbiomolscreen_2013_per_well_mean.csv.gz"
-JUMPMOA = "jumpmoa_*.csv.gz"
+JUMPMOA = "jumpmoa_*.csv*"
 LINCS = "lincs_SQ00015054.csv.gz"
 
 #: The way of the grid in which Ljosa's wells are looked at more closely: the simplest that puts all
@@ -189,7 +189,7 @@ def jumpmoa(data: Path) -> pd.DataFrame:
     rows = []
     for path in _found(data, JUMPMOA):
         wells, _ = read_features(path)
-        microscope = path.name.removeprefix("jumpmoa_").removesuffix(".csv.gz").replace("_", " ")
+        microscope = path.name.removeprefix("jumpmoa_").partition(".")[0].replace("_", " ")
         rows.append({"acquisition": microscope, **_answers(wells)})
     return pd.DataFrame(rows)
 

@@ -6,7 +6,13 @@ from pathlib import Path
 import pandas as pd
 
 from mcnn_core.analysis.mechanisms import protocols
-from mcnn_core.analysis.methods import COLUMNS, comparison, evaluate, method_profiles
+from mcnn_core.analysis.methods import (
+    COLUMNS,
+    ONE_LAYER,
+    comparison,
+    evaluate,
+    method_profiles,
+)
 from mcnn_core.errors import InputError, Problem
 from mcnn_core.profiles import feature_columns
 from mcnn_core.readers.features import read_features
@@ -38,6 +44,7 @@ def open_sets(
     """
     paths = [Path(part.strip()).expanduser() for part in features.split(",") if part.strip()]
     names = [table_name(path) for path in paths]
+    names = [f"{name} (file)" if name in ONE_LAYER else name for name in names]  # to be scaled
     sets = {} if ours is None else {"trained": ours}
     if not paths or len({*names, *sets}) < len(names) + len(sets):
         raise InputError(

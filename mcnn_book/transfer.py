@@ -9,7 +9,7 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -72,9 +72,16 @@ class Run:
     workers: int
     bar: tqdm
     records: dict[str, Any]
+    #: Addresses of files that do not lie at `address` under the name that they get here.
+    places: Mapping[str, str] = field(default_factory=dict)
+    hashes: Mapping[str, str] = field(default_factory=dict)  #: SHA-256 of files, where known
     lock: Any = field(default_factory=threading.Lock)
     stop: threading.Event = field(default_factory=threading.Event)
     answers: set[requests.Response] = field(default_factory=set)
+
+    def source(self, name: str) -> str:
+        """Return the address of a file."""
+        return self.places.get(name, self.address + name)
 
     def advance(self, count: int) -> None:
         """Count bytes that have come, or, below 0, are discarded."""
@@ -146,11 +153,16 @@ def _records(folder: Path) -> dict[str, Any]:
 
 
 def checked(run: Run, name: str, path: Path) -> str:
-    """Return the SHA-256 of `path`; refuse it where another one was recorded under `name`.
+    """Return the SHA-256 of `path`; refuse it where another one is known or recorded for `name`.
 
     One that was recorded of an archive that was never unpacked does not count.
     """
     digest, known = sha256(path), run.records.get(name)
+    if (expected := run.hashes.get(name, digest)) != digest:
+        raise InputError(
+            f"{name}: expected SHA-256 {expected}, as this project knows it, got {digest}: what "
+            f"lies at {run.source(name)} was replaced, or is damaged"
+        )
     if known and "packed" not in known and known["sha256"] != digest:
         raise InputError(
             f"{name}: expected SHA-256 {known['sha256']}, as first seen, got {digest}: the file is "
@@ -220,7 +232,7 @@ def _answer(
 
     Refuse a redirect to another host, or from https to http.
     """
-    address = run.address + name
+    address = run.source(name)
     options: dict[str, Any] = {"stream": True, "allow_redirects": False, "timeout": TIMEOUT}
     options["headers"] = HEADERS | headers
     for _ in range(REDIRECTS + 1):
@@ -238,7 +250,7 @@ def _answer(
             )
         address = target
     raise InputError(
-        f"{name}: {run.address + name} redirects more than {REDIRECTS} times, last to {address}"
+        f"{name}: {run.source(name)} redirects more than {REDIRECTS} times, last to {address}"
     )
 
 

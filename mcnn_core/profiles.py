@@ -32,9 +32,10 @@ def feature_matrix(frame: pd.DataFrame) -> np.ndarray:
         raise InputError(
             f"expected rows and feature columns, got {len(frame)} rows and {len(columns)} features"
         )
-    if texts := [name for name in columns if not pd.api.types.is_numeric_dtype(frame[name])]:
+    part = frame[columns]
+    if texts := [k for k, kind in part.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]:
         raise InputError("expected numeric features; others need names with Metadata_", texts)
-    values = frame[columns].to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
+    values = part.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
     bad = ~np.isfinite(values)
     if bad.any():
         names = row_names(frame)

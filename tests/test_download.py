@@ -15,6 +15,7 @@ import threading
 import zipfile
 import zlib
 from collections import Counter
+from fnmatch import fnmatch
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,7 +27,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcnn_book import download, transfer
+from mcnn_book import download, real_plates, transfer
 from mcnn_book.__main__ import main
 from mcnn_book.download import (
     ARCHIVE,
@@ -35,6 +36,7 @@ from mcnn_book.download import (
     TABLES,
     fetch_bbbc021,
     fetch_go,
+    fetch_tables,
 )
 from mcnn_book.screens import open_screen
 from mcnn_book.transfer import RECORD
@@ -935,8 +937,8 @@ def test_the_command_fetches_and_says_what_it_cannot_know(publisher, tmp_path, c
     [
         (
             ["--screen", "other", "--data", "x"],
-            "error: what can be fetched is bbbc021, and for kimorph the Gene Ontology\n"
-            "  - screen 'other' cannot",
+            "error: what can be fetched is bbbc021, for kimorph the Gene Ontology, and the tables "
+            "of ljosa, jumpmoa, lincs\n  - screen 'other' cannot",
         ),
         (
             ["--screen", "kimorph", "--data", "x", "--from", "nowhere"],
@@ -1008,6 +1010,40 @@ def test_the_gene_ontology_is_fetched_once_and_refused_where_it_is_short(
     assert (
         fetch_go(tmp_path, publisher.address, progress=False) == [] and publisher.count() == asked
     )
+
+
+def test_tables_of_real_plates_come_from_their_repositories(
+    publisher, tmp_path, monkeypatch, capsys
+):
+    name, content = real_plates.LJOSA, gzip.compress(b"Metadata_Plate,Metadata_Well,A\n")
+    publisher.files["at/a/commit.csv.gz"] = content
+    place, known = f"{publisher.address}at/a/commit.csv.gz", hashlib.sha256(content).hexdigest()
+    monkeypatch.setattr(download, "BBBC021", publisher.address)
+    monkeypatch.setitem(download.REAL_TABLES, "ljosa", [(name, place, "0" * 64)])
+    error = refused(fetch_tables, tmp_path, "ljosa", progress=False)
+    assert f"expected SHA-256 {'0' * 64}, as this project knows it, got {known}" in str(error)
+    assert place in str(error) and not (tmp_path / name).exists()
+    assert (tmp_path / TABLES[0]).exists()
+    monkeypatch.setitem(download.REAL_TABLES, "ljosa", [(name, place, known)])
+    main(["data", "--screen", "ljosa", "--data", str(tmp_path)])
+    assert "1 tables are new" in capsys.readouterr().out
+    assert (tmp_path / name).read_bytes() == content
+    assert read_json(tmp_path / RECORD)[name]["address"] == place
+    assert fetch_tables(tmp_path, "ljosa", progress=False) == []
+    publisher.files[name] = content  # a copy has it under its name here
+    copy = tmp_path / "copy"
+    assert name in fetch_tables(copy, "ljosa", publisher.address, progress=False)
+
+
+def test_tables_of_real_plates_are_those_that_the_chapter_was_measured_on(shared_data):
+    for table in (real_plates.LJOSA, real_plates.JUMPMOA, real_plates.LINCS):
+        assert any(
+            fnmatch(name, table) for tables in download.REAL_TABLES.values() for name, *_ in tables
+        )
+    for name, _, known in (one for tables in download.REAL_TABLES.values() for one in tables):
+        (path,) = shared_data.rglob(f"{name.removesuffix('.gz')}.gz")
+        content = path.read_bytes() if name.endswith(".gz") else gzip.decompress(path.read_bytes())
+        assert hashlib.sha256(content).hexdigest() == known, name
 
 
 def test_a_folder_that_was_fetched_by_hand_is_taken_and_one_of_other_things_is_not(

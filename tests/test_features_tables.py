@@ -203,6 +203,16 @@ def test_sets_stand_beside_each_other_and_ours_first(table, tmp_path):
     }
 
 
+def test_a_file_with_the_name_of_a_network_is_scaled_like_any_other(table, tmp_path):
+    paths = [write(table, tmp_path / name) for name in ("trained.csv", "one.csv")]
+    ours = open_sets(str(paths[1]))[0]["one"]
+    sets, _ = open_sets(",".join(map(str, paths)), ours.filter(regex="^Metadata_"), ours)
+    assert list(sets) == ["trained", "trained (file)", "one"]
+    wells = {name: found[0][1] for name, found in set_profiles(sets).items()}
+    pd.testing.assert_frame_equal(wells["trained (file)"], wells["one"])
+    assert not wells["trained"].equals(wells["one"])
+
+
 def test_no_mechanism_gives_tables_without_rows(table, tmp_path):
     plain = write(table.drop(columns="Metadata_MoA"), tmp_path / "a.csv")
     assert all(len(found) == 0 for found in compared_sets(set_profiles(open_sets(str(plain))[0])))

@@ -583,3 +583,16 @@ def test_ways_above_the_mark_are_framed(ax):
     figures.ways_heat(ax, ways, "overall", 0.88)
     assert [patch.get_xy() for patch in ax.patches] == [(1, 0)]
     assert [text.get_text() for text in ax.texts] == ["50", "90"]
+
+
+def test_a_large_matrix_is_an_image_on_the_same_axes(monkeypatch):
+    distances, clusters = np.random.default_rng(0).random((6, 6)), np.array([1, 1, 2, 3, 3, 3])
+    limits = []
+    for most in (10, 3):
+        monkeypatch.setattr(figures, "MOST_CELLS", most)
+        figure, ax = plt.subplots()
+        figures.ordered_matrix(ax, distances, clusters)
+        limits.append((ax.get_xlim(), ax.get_ylim(), len(ax.patches), len(figure.axes)))
+        assert bool(ax.images) == (most == 3)
+        plt.close(figure)
+    assert limits[0] == limits[1] == ((0, 6), (6, 0), 2, 2)

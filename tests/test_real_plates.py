@@ -1,5 +1,7 @@
 """Real plates that others described: what normalising does, and that the record says the same."""
 
+import gzip
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -45,7 +47,7 @@ def test_few_compounds_of_the_jumpmoa_plate_act(shared_data, recorded, tmp_path)
     assert share.min() == pytest.approx(0.10, abs=0.01) and share.max() < 0.5
     assert noted["nsc"].between(0.04, 0.10).all() and (noted["chance"] < 0.012).all()
     path = next(shared_data.rglob("jumpmoa_*40X*.csv.gz"))
-    (tmp_path / path.name).symlink_to(path)
+    (tmp_path / path.stem).write_bytes(gzip.decompress(path.read_bytes()))  # as it is fetched
     found = jumpmoa(tmp_path).set_index("acquisition")
     columns = ["treatments", "active", "consistent", "nsc", "chance"]
     np.testing.assert_allclose(found[columns], noted.loc[found.index, columns], atol=1e-6)

@@ -417,7 +417,7 @@ def test_plates_without_controls_are_named(screen):
     ]
     with pytest.raises(InputError) as error:
         potency(bare)
-    assert error.value.problems == ["P2"]
+    assert error.value.problems == ["P2", "P5"]
 
 
 def test_two_doses_are_too_few(screen):

@@ -64,6 +64,8 @@ def test_names_and_seeds_of_the_studies(tmp_path):
         ("whole-103", [103]),
     ]
     assert planned["held-out"][0] == [0]
+    weeks = [seeds for name, (seeds, _) in planned.items() if name.startswith("unseen-weeks-")]
+    assert weeks == [[101], [102], [103]]
     lit = {name: seeds for name, (seeds, _) in planned.items() if name.startswith("illumination-")}
     assert lit == {f"illumination-{seed}": [seed] for seed in (0, 101, 102, 103)}
     assert [seeds for name, (seeds, _) in planned.items() if name.startswith("choosing-")] == [
@@ -307,6 +309,24 @@ def test_held_out_compounds_are_in_no_training(root, monkeypatch):
     compounds = known.groupby("Metadata_MoA")["Metadata_Compound"].transform("nunique")
     # Each treatment that can be asked is asked once.
     assert found["nsc"]["n"] == (compounds > 1).sum()
+
+
+def test_unseen_weeks_are_in_no_training(root, monkeypatch):
+    trained_on = []
+
+    def features_of(table, store, labels, *rest):
+        trained_on.append((table["Metadata_Batch"], labels))
+        return real(table, store, labels, *rest)
+
+    real = study.features_of
+    monkeypatch.setattr(study, "features_of", features_of)
+    main(["study", "--only", "unseen-weeks-101", "--out", str(root / "work")])
+    run = record(root, "unseen-weeks-101")["runs"]["101"]
+    weeks = set(trained_on[0][0])
+    left_out = [weeks - set(week[labels >= 0]) for week, labels in trained_on]
+    assert sum(map(len, left_out)) == len(weeks) and set().union(*left_out) == weeks
+    assert run["folds"] == len(left_out) and run["nsc"]["n"] > 0
+    assert 0 <= run["old"]["changed"] <= run["old"]["asked"] <= run["old"]["treatments"]
 
 
 def test_ways_of_choosing_classes_are_compared(root, monkeypatch):

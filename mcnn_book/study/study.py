@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mcnn_book.placing import moved, movement
 from mcnn_book.results import control_grades, permuted
 from mcnn_book.screens import open_screen
 from mcnn_book.simulate.kimorph import ARTEFACT, CONTROLS
@@ -338,6 +339,39 @@ def held_out_compounds(folder: Path, seed: int) -> dict[str, Any]:
     return {"folds": FOLDS, **_accuracies(pd.concat(parts))}
 
 
+def unseen_weeks(folder: Path, seed: int) -> dict[str, Any]:
+    """Place whole weeks that a network never saw, and judge the treatments on them alone.
+
+    The weeks are dealt to `FOLDS` folds. A network trains without a fold's weeks, principal
+    components included; then the weeks are placed. ``old`` says what that does to the answers about
+    the treatments of the other weeks, over all folds together.
+    """
+    table, store = prepared("simulated", folder, seed)
+    annotated, names = training_fields(table), table["Metadata_Treatment"]
+    weeks = sorted(set(table["Metadata_Batch"]))
+    folds = min(FOLDS, len(weeks))
+    fold_of = dict(zip(weeks, np.arange(len(weeks)) % folds, strict=True))
+    parts, moves = [], []
+    for fold in range(folds):
+        new = (table["Metadata_Batch"].map(fold_of) == fold).to_numpy()
+        features = features_of(
+            table,
+            store,
+            labelled(table, new),
+            CONFIGS["default"],
+            replace(RECIPES["default"], seed=seed),
+            folder / f"weeks-{fold}-of-seed-{seed}",
+        )
+        treatments = profile(features)[1]
+        unseen = set(names[annotated & new]) - set(names[annotated & ~new])
+        asked = table.loc[names.isin(unseen), ["Metadata_Compound", "Metadata_Concentration"]]
+        predictions = evaluate(treatments, "unseen weeks", seed)
+        pairs = pd.MultiIndex.from_frame(predictions[["compound", "concentration"]])
+        parts.append(predictions[pairs.isin(pd.MultiIndex.from_frame(asked))])
+        moves.append(moved(profile(features[~new])[1], treatments))
+    return {"folds": folds, **_accuracies(pd.concat(parts)), "old": movement(pd.concat(moves))}
+
+
 def _accuracies(predictions: pd.DataFrame) -> dict[str, Any]:
     return {protocol.lower(): scores(part) for protocol, part in predictions.groupby("protocol")}
 
@@ -378,6 +412,10 @@ def _own_studies(work: Path) -> dict[str, tuple[list[int], Study]]:
             lambda seed: kimorph(work / f"kimorph-{seed}", seed, WELLS),
         ),
         "choosing": (CHOICE_SEEDS, lambda seed: choosing(work / f"seed-{seed}", seed)),
+        "unseen-weeks": (
+            FRESH_SEEDS,
+            lambda seed: unseen_weeks(work / f"seed-{seed}", seed),
+        ),
         "illumination": (
             (TUNED_SEED, *FRESH_SEEDS),
             lambda seed: illumination(work / f"seed-{seed}", seed),

@@ -5,6 +5,7 @@ Nothing here reads a mechanism or a compound; treatments are only told from nega
 """
 
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from mcnn_core.analysis.distances import cosine_distances
 from mcnn_core.profiles import feature_columns, feature_matrix, row_names, with_features
 
 PERMUTATIONS = 999  #: of labels, for a null distribution
+AT_ONCE = 16  #: of them that are asked together
 POLISHES = 10  #: rounds of the median polish, at most
 
 
@@ -32,18 +34,22 @@ def places(wells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _permuted(
-    statistic: Callable[[np.ndarray], float], labels: np.ndarray, within: np.ndarray, seed: int
+    statistic: Callable[[np.ndarray], np.ndarray], labels: np.ndarray, within: np.ndarray, seed: int
 ) -> tuple[float, float, float]:
-    """Return a statistic of labels, its mean under permutation within groups, and the p-value."""
-    rng, observed, null = np.random.default_rng(seed), statistic(labels), []
+    """Return a statistic of labels, its mean under permutation within groups, and the p-value.
+
+    The statistic takes several ways of labelling, (m, n), and returns (m,) values.
+    """
+    rng, (observed,) = np.random.default_rng(seed), statistic(labels[None])
+    null: list[float] = []
     groups = [np.flatnonzero(within == one) for one in np.unique(within)]
-    for _ in range(PERMUTATIONS):
-        shuffled = labels.copy()
-        for rows in groups:
-            shuffled[rows] = labels[rng.permutation(rows)]
-        null.append(statistic(shuffled))
+    for first in range(0, PERMUTATIONS, AT_ONCE):
+        shuffled = np.tile(labels, (min(AT_ONCE, PERMUTATIONS - first), 1))
+        for one, rows in product(shuffled, groups):
+            one[rows] = labels[rng.permutation(rows)]
+        null.extend(statistic(shuffled))
     beyond = sum(value >= observed - 1e-12 for value in null)
-    return observed, float(np.mean(null)), (1 + beyond) / (1 + PERMUTATIONS)
+    return float(observed), float(np.mean(null)), (1 + beyond) / (1 + PERMUTATIONS)
 
 
 def batch_recognition(wells: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -67,8 +73,8 @@ def batch_recognition(wells: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         np.fill_diagonal(distances, np.inf)
         nearest = distances.argmin(axis=1)
 
-        def same_plate(labels: np.ndarray) -> float:
-            return float((labels[nearest] == labels).mean())
+        def same_plate(labels: np.ndarray) -> np.ndarray:
+            return (labels[:, nearest] == labels).mean(axis=1)
 
         one = np.zeros(len(plate), int)
         rows.append(("plate", len(control), len(plates), *_permuted(same_plate, plate, one, seed)))
@@ -76,8 +82,8 @@ def batch_recognition(wells: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         if len(set(batch)) > 1 and (batch != "").all():
             abroad = np.where(plate[:, None] == plate, np.inf, distances).argmin(axis=1)
 
-            def same_batch(labels: np.ndarray) -> float:
-                return float((labels[plate[abroad]] == labels[plate]).mean())
+            def same_batch(labels: np.ndarray) -> np.ndarray:
+                return (labels[:, plate[abroad]] == labels[:, plate]).mean(axis=1)
 
             found = _permuted(same_batch, batch, np.zeros(len(batch), int), seed)
             rows.append(("batch", len(control), len(set(batch)), *found))
@@ -92,7 +98,7 @@ class Grouping(NamedTuple):
     name: str  #: row, column, edge
     labels: np.ndarray  #: (n,) int64
     plate: np.ndarray  #: (n,) str
-    share: Callable[[np.ndarray], float]  #: of the variance, between groups so labelled
+    share: Callable[[np.ndarray], np.ndarray]  #: of the variance, between groups so labelled
 
 
 def _groupings(wells: pd.DataFrame) -> Iterator[Grouping]:
@@ -104,11 +110,11 @@ def _groupings(wells: pd.DataFrame) -> Iterator[Grouping]:
         x = (frame - frame.groupby(plate[part]).transform("mean")).to_numpy()
         total = np.square(x).sum()
 
-        def share(labels: np.ndarray, x: np.ndarray = x, total: float = total) -> float:
-            member = np.eye(labels.max() + 1)[labels]
-            n = member.sum(axis=0)
-            sums = member.T @ x
-            return float((np.square(sums).sum(axis=1)[n > 0] / n[n > 0]).sum() / total)
+        def share(labels: np.ndarray, x: np.ndarray = x, total: float = total) -> np.ndarray:
+            names, n = np.unique(labels[0], return_counts=True)
+            member = (labels[:, None] == names[:, None]).astype(float)  # (m, groups, wells)
+            sums = member.reshape(-1, len(x)) @ x
+            return (np.square(sums).sum(axis=1).reshape(-1, len(n)) / n).sum(axis=1) / total
 
         for name, groups in places(wells)[part].items():
             labels = groups.to_numpy(int)
@@ -118,7 +124,7 @@ def _groupings(wells: pd.DataFrame) -> Iterator[Grouping]:
 
 def position_shares(wells: pd.DataFrame) -> pd.Series:
     """Return the ``share`` of `position_effects` without its null, which takes long."""
-    found = {(one.wells, one.name): one.share(one.labels) for one in _groupings(wells)}
+    found = {(one.wells, one.name): one.share(one.labels[None])[0] for one in _groupings(wells)}
     index = pd.MultiIndex.from_tuples(list(found), names=["wells", "grouping"])
     return pd.Series(list(found.values()), index, name="share", dtype=float)
 
@@ -143,6 +149,15 @@ def position_effects(wells: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     ]
     columns = ["wells", "grouping", "n", "share", "by chance", "p_value"]
     return pd.DataFrame(rows, columns=columns).set_index(["wells", "grouping"])
+
+
+def controls_differ(wells: pd.DataFrame, level: float, seed: int = 0) -> bool:
+    """Whether rows or columns of plates tell negative controls apart, with a p below `level`."""
+    return any(
+        _permuted(one.share, one.labels, one.plate, seed)[2] < level
+        for one in _groupings(wells[wells["Metadata_control_type"] == "negcon"])
+        if one.wells == "negative controls" and one.name != "edge"
+    )
 
 
 def position_map(wells: pd.DataFrame) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from scipy.stats import f as f_distribution
 
 from mcnn_core.analysis.clusters import described
 from mcnn_core.analysis.distances import cosine_distances, similarity
-from mcnn_core.analysis.position import position_effects
+from mcnn_core.analysis.position import controls_differ
 from mcnn_core.errors import InputError
 from mcnn_core.profiles import centre, feature_matrix, has_controls
 from mcnn_core.screen import CONTROL, row_names
@@ -151,7 +151,8 @@ def _grid(concentration: np.ndarray, response: np.ndarray) -> tuple[np.ndarray, 
     """
     tested = np.log10(concentration[concentration > 0])
     tried = np.arange(tested.min() - MARGIN, tested.max() + MARGIN + STEP / 2, STEP)
-    shape = hill(concentration, 0, 1, tried[:, None, None], HILLS[:, None])
+    doses, which = np.unique(concentration, return_inverse=True)
+    shape = hill(doses, 0, 1, tried[:, None, None], HILLS[:, None])[..., which]
     shape = shape - shape.mean(axis=-1, keepdims=True)
     centred = response - response.mean()
     explained = (shape @ centred) ** 2 / np.maximum(np.square(shape).sum(axis=-1), 1e-12)
@@ -212,22 +213,22 @@ def effects(wells: pd.DataFrame, compound: str) -> tuple[np.ndarray, np.ndarray]
     here = (wells["Metadata_Compound"] == compound) & _dosed(wells)
     plates = wells["Metadata_Plate"].isin(wells.loc[here, "Metadata_Plate"])
     used = centre(wells[here | (wells["Metadata_control_type"] == "negcon") & plates])
-    values = feature_matrix(used)
     dose = used["Metadata_Concentration"].where(here[used.index], 0.0).to_numpy()
+    return dose, _along(feature_matrix(used), dose)
+
+
+def _along(values: np.ndarray, dose: np.ndarray) -> np.ndarray:
+    """Return how far each centred profile, (n, d), goes in the direction of the highest doses."""
     top = dose >= np.unique(dose[dose > 0])[-TOP_DOSES:].min()
-    response = []
+
+    def axis(others: np.ndarray) -> np.ndarray:
+        return np.median(values[others], axis=0) if others.any() else np.zeros(values.shape[1])
+
+    response, of_all = [], axis(top)
     for row, value in enumerate(values):
-        others = top & (np.arange(len(top)) != row)
-        axis = np.median(values[others], axis=0) if others.any() else np.zeros(values.shape[1])
-        response.append(value @ axis / max(np.linalg.norm(axis), 1e-300))
-    return dose, np.array(response)
-
-
-def _controls_differ(wells: pd.DataFrame) -> bool:
-    """Whether rows or columns of plates tell the negative controls of a screen apart."""
-    control = wells[wells["Metadata_control_type"] == "negcon"]
-    tests = position_effects(control)["p_value"]
-    return bool((tests[tests.index.isin(["row", "column"], level="grouping")] < PLACE).any())
+        towards = axis(top & (np.arange(len(top)) != row)) if top[row] else of_all
+        response.append(value @ towards / max(np.linalg.norm(towards), 1e-300))
+    return np.array(response)
 
 
 def potency(wells: pd.DataFrame) -> pd.DataFrame:
@@ -242,15 +243,23 @@ def potency(wells: pd.DataFrame) -> pd.DataFrame:
         ``caution``: texts of `CAUTIONS` joined by "; ", or "". The interval of a fit rests on how
         wells of one dose differ, and on untreated wells being alike: where every dose has one well,
         or where the screen's negative controls differ with their row or column
-        (`mcnn_core.analysis.position.position_effects`, p below `PLACE`), a difference of place
+        (`mcnn_core.analysis.position.controls_differ`, p below `PLACE`), a difference of place
         passes for a response.
     """
-    dosed, rows = wells[_dosed(wells)], []
-    differ = len(dosed) > 0 and _controls_differ(wells)
-    for compound, part in dosed.groupby("Metadata_Compound"):
-        single = part["Metadata_Concentration"].is_unique
+    dosed, rows = _dosed(wells), []
+    plates = wells["Metadata_Plate"].isin(wells.loc[dosed, "Metadata_Plate"])
+    used = wells[dosed | (wells["Metadata_control_type"] == "negcon") & plates]
+    differ = dosed.any() and controls_differ(wells, PLACE)
+    values = feature_matrix(centre(used)) if dosed.any() else np.empty((0, 0))
+    dose = used["Metadata_Concentration"].where(dosed, 0.0).to_numpy()
+    plate, compounds = (used[f"Metadata_{name}"].to_numpy() for name in ("Plate", "Compound"))
+    place = pd.Series(np.arange(len(used)))
+    untreated = dict(list(place[dose == 0].groupby(plate[dose == 0])))
+    for compound, own in place[dose > 0].groupby(compounds[dose > 0]):
+        single = len(set(dose[own])) == len(own)
         reasons = [CAUTIONS["single"]] * single + [CAUTIONS["place"]] * differ
-        found = fit(*effects(wells, str(compound)))
+        here = np.sort(np.concatenate([own, *(untreated[name] for name in set(plate[own]))]))
+        found = fit(dose[here], _along(values[here], dose[here]))
         rows.append({"compound": compound, **found, "caution": "; ".join(reasons)})
     columns = ["compound", *PARAMETERS[:3], "status", *PARAMETERS[3:], "caution"]
     return pd.DataFrame(rows, columns=columns)
