@@ -18,6 +18,7 @@ from mcnn_core.errors import InputError, MissingStageError
 
 Parser = argparse.ArgumentParser
 LAYOUTS = ("default", "tiny")
+PLACES = ("row", "column", "edge")
 NETWORKS = ("published", "published-gap", "default", "default-no-norm", "default-three-scales")
 RECIPES = ("published", "default")
 REFERENCES = ("plate-percentile", "dmso")
@@ -160,16 +161,22 @@ def _simulate(parser: Parser) -> Callable[[argparse.Namespace], None]:
     parser.add_argument(
         "--workers", type=whole(1), default=2, help="processes; the pixels do not depend on it"
     )
+    parser.add_argument(
+        "--place", choices=PLACES, default="", help="where the plates have dried; not of KiMorph"
+    )
 
     def run(args: argparse.Namespace) -> None:
         from mcnn_book.simulate import bbbc021, kimorph
 
+        if args.place and args.screen == "kimorph":
+            raise InputError("--place: only the simulated BBBC021 has plates that dry")
         screen, write = (
             (kimorph, kimorph.simulate_kimorph)
             if args.screen == "kimorph"
             else (bbbc021, bbbc021.simulate_screen)
         )
         layout = screen.LAYOUTS[args.layout]
+        layout = replace(layout, place=args.place) if args.place else layout
         write(args.out, args.seed, layout, args.height, args.width, args.workers)
 
     return run

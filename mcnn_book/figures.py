@@ -943,6 +943,62 @@ def activity_map(ax: Axes, table: pd.DataFrame, most: int = 8) -> Axes:
     return ax
 
 
+def beside_count(ax: Axes, table: pd.DataFrame, end: str = "") -> Axes:
+    """Set distances from the controls against nuclei as a share of theirs.
+
+    `table` is what `mcnn_book.results.beside_count` returned; `end` is "_left" for what is left
+    when the count is regressed out.
+    """
+    if table.empty:
+        return not_available(ax)
+    colours = {"told from controls": PALETTE[4], "not told": "0.6", "not tested": PALETTE[0]}
+    kind = table[f"told{end}"].map({True: "told from controls", False: "not told"})
+    kind = kind.fillna("not tested").to_numpy(object)
+    style = {"hue": kind, "palette": colours, "hue_order": [one for one in colours if one in kind]}
+    x, y = table["share_of_controls"], table[f"distance{end}"].clip(lower=0.1)
+    sns.scatterplot(x=x, y=y, s=14, linewidth=0, alpha=0.7, ax=ax, **style)
+    ax.axhline(1, color="0.6", lw=1, zorder=0)
+    ax.axvline(1, color="0.6", lw=1, zorder=0)
+    ax.set(xlabel="nuclei, as a share of the controls'", ylabel="distance, 1: a control's")
+    ax.set_yscale("log")
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.legend(**SMALL)
+    return ax
+
+
+def occlusion_heat(ax: Axes, means: pd.DataFrame, kind: str) -> Axes:
+    """Show the similarity that each mechanism loses with each "channel", or each "scale".
+
+    `means` are those of `mcnn_core.analysis.occlusion.occlusion` by mechanism; both kinds have the
+    same colours.
+    """
+    part = means.filter(regex=f"^{kind} ").rename(columns=lambda name: name.split(" ", 1)[1])
+    if part.empty:
+        return not_available(ax)
+    style: dict[str, Any] = {"annot": True, "fmt": ".2f", "annot_kws": SMALL}
+    ends = {"vmin": min(0.0, float(means.min(axis=None))), "vmax": float(means.max(axis=None))}
+    _heat(ax, part, "similarity lost", square=False, **ends, **style)
+    _name_cells(ax, part)
+    ax.set(xlabel=kind, ylabel="")
+    return ax
+
+
+def outline_squares(ax: Axes, found: np.ndarray, side: int, most: int = 5) -> Axes:
+    """Frame the `most` squares, `side` pixels wide, of the largest values on a field."""
+    for n in np.argsort(found, axis=None)[::-1][:most]:
+        row, column = np.unravel_index(n, found.shape)
+        corner = column * side - 0.5, row * side - 0.5
+        ax.add_patch(Rectangle(corner, side, side, fill=False, edgecolor="white", linewidth=1.2))
+    return ax
+
+
+def square_heat(ax: Axes, found: np.ndarray) -> Axes:
+    """Show how far the features of a field move when each of its squares is covered."""
+    _heat(ax, found, "features moved (cosine)")
+    return ax
+
+
 def place_map(ax: Axes, table: pd.DataFrame, title: str) -> Axes:
     """Draw one value per place of a plate: rows and columns of `table` count from 0."""
     _heat(ax, table, "distance from the middle")

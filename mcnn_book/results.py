@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mcnn_core.analysis import activity as precision
+from mcnn_core.analysis.counts import can_count_out, count_table, without_count
 from mcnn_core.analysis.distances import cosine_distances
 from mcnn_core.analysis.enrichment import Universe, count_enriched, enrich_clusters
 from mcnn_core.analysis.mechanisms import FLOORS, annotated
@@ -66,6 +67,67 @@ def strengths(wells: pd.DataFrame) -> pd.DataFrame:
         },
         index=wells.index,
     )
+
+
+FEW = 0.8  #: of the controls' nuclei, below which a treatment has fewer cells
+COUNTED = ["nuclei", "share_of_controls", "distance", "distance_left", "told", "told_left"]
+
+
+def beside_count(wells: pd.DataFrame) -> pd.DataFrame:
+    """Set how far each treatment lies from the controls beside its number of nuclei.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by treatment, without rows where nothing is counted: ``nuclei`` per field and
+        ``share_of_controls``; ``distance`` (median of `strengths`, 1 is a control's) and ``told``
+        (whether its wells can be told from the controls, NaN without replicates); both as ``_left``
+        when the count is regressed out.
+    """
+    if not can_count_out(wells):
+        return pd.DataFrame(columns=COUNTED)
+    names, table = wells["Metadata_Treatment"], count_table(wells)
+    for end, part in {"": wells, "_left": without_count(wells)}.items():
+        table[f"distance{end}"] = strengths(part)["strength"].groupby(names).median()
+        table[f"told{end}"] = precision.activity(part)["significant"]
+    tested = names[(wells["Metadata_control_type"] == "trt") & (names != "")]
+    return table.loc[table.index.isin(tested), COUNTED]
+
+
+def count_numbers(beside: pd.DataFrame) -> dict[str, Any]:
+    """Return what `beside_count` says in numbers.
+
+    Returns
+    -------
+    dict
+        ``n_treatments``; ``n_fewer`` of them with less than ``few`` of the controls' nuclei;
+        ``correlation`` of share and distance (Spearman); ``n_told`` from controls and
+        ``n_told_left``; ``kept``, the median share of their distance that is left.
+    """
+    told = beside["told"] == True  # noqa: E712
+    number = beside[["share_of_controls", "distance", "distance_left"]].astype(float)
+    return {
+        "n_treatments": len(beside),
+        "few": FEW,
+        "n_fewer": int((number["share_of_controls"] < FEW).sum()),
+        "correlation": number["share_of_controls"].corr(number["distance"], method="spearman"),
+        "n_told": int(told.sum()),
+        "n_told_left": int((beside["told_left"] == True).sum()),  # noqa: E712
+        "kept": (number["distance_left"] / number["distance"])[told].median(),
+    }
+
+
+def clearest_field(lost: pd.DataFrame) -> tuple[int, str]:
+    """Return an ordinary field of the mechanism that depends most on one channel, and its name.
+
+    `lost` is what `mcnn_core.analysis.occlusion.occlusion` returned; -1 and "" without fields.
+    """
+    if lost.empty:
+        return -1, ""
+    means = lost.groupby("Metadata_MoA").mean().filter(regex="^channel ")
+    mechanism, channel = means.stack().idxmax()
+    own = lost.loc[lost["Metadata_MoA"] == mechanism, channel]
+    return int((own - own.median()).abs().idxmin()), str(mechanism)
 
 
 def variance_shares(wells: pd.DataFrame) -> pd.DataFrame:

@@ -69,6 +69,8 @@ MODULES: dict[str, str] = {
     "sirna": "analysis.sirna",
     "activity": "analysis.activity",
     "position": "analysis.position",
+    "counts": "analysis.counts",
+    "occlusion": "analysis.occlusion",
     "enrichment": "analysis.enrichment",
     "files": "machine.files",
 }

@@ -1,5 +1,7 @@
 """Nuclei are counted against what the simulator drew, and against real fields counted by eye."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,13 +9,17 @@ import tifffile
 
 from mcnn_book.simulate import cells
 from mcnn_core.analysis.counts import (
+    NUCLEI,
+    can_count_out,
     count_nuclei,
     count_table,
     nuclear_channel,
     otsu,
+    with_nuclei,
     without_count,
 )
 from mcnn_core.errors import InputError
+from mcnn_core.profiles import feature_matrix
 
 
 def discs(*centres, radius=6, shape=(96, 128)):
@@ -79,24 +85,47 @@ def test_the_channel_of_nuclei_is_found_by_its_name():
         nuclear_channel(["GFP", "RFP"])
 
 
+def counted_wells(count, values, control):
+    n = len(count)
+    wells = pd.DataFrame(
+        {
+            "Metadata_Plate": "P",
+            "Metadata_Treatment": ["DMSO" if one else f"a{row}" for row, one in enumerate(control)],
+            "Metadata_control_type": np.where(control, "negcon", "trt"),
+            NUCLEI: np.asarray(count, float),
+        }
+    )
+    return wells.join(pd.DataFrame(values, columns=["MCNN_001", "MCNN_002"], index=range(n)))
+
+
 def test_what_density_does_to_controls_is_taken_off():
     rng = np.random.default_rng(2)
     count = rng.integers(50, 200, 60)
     control = np.arange(60) < 40
     values = np.log(count)[:, None] * [2.0, -1.0] + rng.normal(0, 0.01, (60, 2))
     values[50:] += 3
-    left = without_count(values, count, control)
+    wells = counted_wells(count, values, control)
+    assert can_count_out(wells) and not can_count_out(wells[~control])
+    assert not can_count_out(wells.drop(columns=NUCLEI))
+    left = feature_matrix(without_count(wells))
     assert left[:50].std(axis=0).max() < 0.05
     assert left[50:].mean() - left[:50].mean() == pytest.approx(3, abs=0.05)
 
 
 def test_counts_of_treatments_are_shares_of_their_plates_controls():
-    wells = pd.DataFrame(
-        {
-            "Metadata_Plate": ["P", "P", "Q", "Q"],
-            "Metadata_Treatment": ["DMSO", "a", "DMSO", "a"],
-            "Metadata_control_type": ["negcon", "trt", "negcon", "trt"],
-        }
-    )
-    table = count_table(wells, pd.Series([100, 50, 200, 100]))
-    assert table.loc["a", "share of controls"] == 0.5
+    wells = counted_wells([100, 50, 200, 100], np.zeros((4, 2)), np.array([1, 0, 1, 0], bool))
+    wells["Metadata_Plate"], wells["Metadata_Treatment"] = list("PPQQ"), ["DMSO", "a"] * 2
+    table = count_table(wells)
+    assert table.loc["a", "share_of_controls"] == 0.5 and table.loc["a", "nuclei"] == 75
+
+
+def test_a_well_has_the_mean_of_its_fields_and_a_screen_without_nuclei_none(capsys):
+    pixels = np.zeros((3, 96, 128, 2), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 9, (3, 96, 128))
+    for row, centres in enumerate([[(20, 20), (60, 40)], [(20, 60)], []]):
+        pixels[row, ..., 1] = (discs(*centres) if centres else 20) + noise[row]
+    table = pd.DataFrame({"Metadata_Plate": "P", "Metadata_Well": ["A01", "A01", "A02"]})
+    found = with_nuclei(table, SimpleNamespace(pixels=pixels, channels=("Actin", "DNA")))
+    assert found[NUCLEI].tolist() == [1.5, 1.5, 0.0]
+    blind = SimpleNamespace(pixels=pixels, channels=("GFP", "RFP"))
+    assert with_nuclei(table, blind) is table and "named like DAPI" in capsys.readouterr().out

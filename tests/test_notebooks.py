@@ -86,6 +86,7 @@ PARAMETERS = {
     "20_gene_summary": ["out", "data"],
     "21_features": ["out", "features", "screen"],
     "22_real_plates": ["out", "data"],
+    "23_behind": ["out"],
 }
 
 

@@ -1,16 +1,26 @@
 """Planted effects of plate, batch and place are found; made screens without any have none."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from mcnn_book.simulate.bbbc021 import LAYOUTS, simulate_screen
+from mcnn_core.analysis.baselines import handcrafted
 from mcnn_core.analysis.position import (
     batch_recognition,
     correct_position,
     places,
     position_effects,
     position_map,
+    position_shares,
 )
+from mcnn_core.preprocessing import Conversion, preprocess
+from mcnn_core.profiles import feature_frame, profile
+from mcnn_core.readers.bbbc021 import read_bbbc021
+from mcnn_core.store import Store
+from mcnn_core.surrogate import training_fields
 
 
 def wells(plate=0.0, batch=0.0, gradient=0.0, seed=0, plates=6):
@@ -83,3 +93,17 @@ def test_the_map_shows_where_wells_are_far():
     table = position_map(planted)
     assert table.shape == (8, 12)
     assert table.stack().idxmax() == (2, 4)
+
+
+def test_an_effect_of_place_that_was_drawn_is_found_and_taken_off(tmp_path):
+    layout = replace(LAYOUTS["tiny"], controls=6, place="row")
+    simulate_screen(tmp_path / "screen", 0, layout, 64, 96, workers=1, progress=False)
+    screen = read_bbbc021(tmp_path / "screen", simulated=True)
+    preprocess(screen, tmp_path / "store", Conversion(), progress=False)
+    store, training = Store.open(tmp_path / "store"), training_fields(screen.table)
+    features = feature_frame(screen.table, handcrafted(store, progress=False), training)
+    found, _ = profile(features, units_differ=True)
+    effects = position_effects(found).loc["negative controls"]
+    assert effects.loc["row", "p_value"] <= 0.001
+    left = position_shares(correct_position(found))["negative controls"]
+    assert left["row"] < effects.loc["row", "by chance"]

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -212,6 +213,17 @@ def test_a_field_does_not_depend_on_the_rest_of_the_screen(tiny):
                 tiny / row[f"Image_PathName_{channel}"] / row[f"Image_FileName_{channel}"]
             )
         ).all()
+
+
+def test_only_dry_wells_differ_from_a_screen_without_an_effect_of_place(tiny, tmp_path):
+    planted = replace(LAYOUTS["tiny"], place="row")
+    simulate_screen(tmp_path / "dry", 0, planted, workers=1, progress=False)
+    truth = pd.read_csv(tmp_path / "dry" / "truth.csv")
+    assert set(truth["drift"]) > {0.0, 1.0} and "drift" not in pd.read_csv(tiny / "truth.csv")
+    dry = truth.set_index(["plate", "well"])["drift"]
+    for path in tiny.rglob("*_w1*.tif"):
+        same = path.read_bytes() == (tmp_path / "dry" / path.relative_to(tiny)).read_bytes()
+        assert same == (dry[path.parent.name, path.name[:3]] == 0)
 
 
 def test_failure_leaves_nothing_behind(tmp_path, monkeypatch):

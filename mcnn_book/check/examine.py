@@ -81,7 +81,7 @@ ONE_VALUE = 0.998
 SATURATED, CEILINGS = 0.01, (255, 1_023, 4_095, 16_383, 65_535)
 
 
-#: What does not depend on the screen, measured on two cores: chapters 13 and 14 simulate and learn
+#: What does not depend on the screen, measured on two cores: two chapters simulate and learn
 #: a screen of siRNAs, programs start, pages are made.
 REST = {
     "stage": "the rest of the book",

@@ -30,6 +30,7 @@ from mcnn_book.simulate.cells import (
     hill_response,
     microscope,
 )
+from mcnn_core.analysis.position import places
 from mcnn_core.machine.files import atomic
 
 # --------------------------------------------------------------------------- layout
@@ -61,17 +62,22 @@ class Layout:
         Wells of DMSO per plate, and of taxol 0.3 uM.
     sites : int
         Fields of view per well.
+    place : str
+        Where the plates have dried, the same on all: ``"row"`` or ``"column"``, more and more from
+        the first to the last, or ``"edge"``; ``""``, nowhere.
     """
 
     compounds: pd.DataFrame
     columns: tuple[int, ...] = tuple(range(3, 11))
     controls: int = 6
     sites: int = 4
+    place: str = ""
 
     def wells(self) -> pd.DataFrame:
         """Return one row per well.
 
-        Columns: plate, week, replicate, well, compound, concentration (uM), moa, mechanism.
+        Columns: plate, week, replicate, well, compound, concentration (uM), mechanism; with a
+        `place` also drift, how dry the well is, 0 to 1.
         """
         rows = []
         for (week, number, replicates), group in self.compounds.groupby(
@@ -108,7 +114,11 @@ class Layout:
                     for one in group.itertuples()
                     for column in self.columns
                 ]
-        return pd.DataFrame(rows).sort_values(["plate", "well"], ignore_index=True)
+        wells = pd.DataFrame(rows).sort_values(["plate", "well"], ignore_index=True)
+        if self.place:
+            rank = places(wells.rename(columns={"well": "Metadata_Well"}))[self.place].astype(float)
+            wells["drift"] = (rank - rank.min()) / (rank.max() - rank.min())
+        return wells
 
     def annotation(self) -> pd.DataFrame:
         """Return the annotated treatments: compound, concentration (uM), moa.

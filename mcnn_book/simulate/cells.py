@@ -91,6 +91,30 @@ _INDEX = {name: i for i, name in enumerate(PARAMETERS)}
 _BIOLOGY = _INDEX["stain_dna"]  # parameters before this one can be moved by a compound
 
 
+#: What a dried-up place does to its fields, in units of the spread between fields: fewer, larger
+#: cells, stained more strongly and less in focus [ours].
+DRYING = {
+    "density": -2.0,
+    "radius": 2.0,
+    "stain_dna": 2.0,
+    "stain_actin": 2.0,
+    "stain_tubulin": 2.0,
+    "defocus": 1.5,
+}
+
+
+#: The parameters that change the light of a channel and no cell's outline; chromosomes and spindles
+#: stand in two channels. All others change the shape, number or place of whole cells, in all.
+PAINTED = {
+    "DAPI": {"nucleus", "nucleus_elongation", "nucleus_offset", "pieces", "scatter", "nucleoli"}
+    | {"chromatin", "dna", "monopolar", "multipolar", "scattered"},
+    "Actin": {"actin", "cortex", "junction", "stress", "puncta", "puncta_place", "ruffle"}
+    | {"vacuoles"},
+    "Tubulin": {"tubulin", "perinuclear", "fibre", "coarseness", "radial", "parallel", "circular"}
+    | {"rim", "cap", "vacuoles", "monopolar", "multipolar", "scattered"},
+}
+
+
 # What a mechanism moves at full response. Sources: BBBC021 and its annotation (Caie 2010, Ljosa
 # 2012/2013); monoasters under Eg5 inhibition (Mayer 1999), polyploid lobed nuclei under Aurora
 # inhibition (Ditchfield 2003), bundles, multipolar spindles and micronuclei under taxol (Jordan
@@ -714,15 +738,21 @@ def pixel_size(height: int) -> float:
 
 
 def conditions(seed: int, well: dict, site: int) -> np.ndarray:
-    """Return the shift of a field: a little of its week and plate, mostly its own."""
+    """Return the shift of a field: a little of its week and plate, mostly its own.
+
+    A well with a ``drift`` has that much of `DRYING` in addition.
+    """
     own = well["plate"], well["well"], site
-    return sum(
+    shift = sum(
         (
             weight * generator(seed, "conditions", *key).standard_normal(len(PARAMETERS))
             for weight, key in ((0.3, (well["week"],)), (0.3, (well["plate"],)), (0.9, own))
         ),
         np.zeros(len(PARAMETERS)),
     )
+    if drift := well.get("drift", 0.0):
+        shift += drift * np.array([DRYING.get(name, 0.0) for name in PARAMETERS])
+    return shift
 
 
 def field(

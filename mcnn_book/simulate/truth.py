@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.spatial.distance import cdist
 
-from mcnn_book.simulate.cells import lamp_of
+from mcnn_book.simulate.cells import MECHANISMS, PAINTED, lamp_of
 from mcnn_core.analysis.clusters import cut_tree, tree
 from mcnn_core.analysis.distances import cosine_distances
 from mcnn_core.analysis.novelty import known, treatment_names, unannotated
@@ -319,6 +319,34 @@ def choice_grades(
             for kind in ("acting", "mechanisms")
         }
     )
+
+
+def grade_occlusion(means: pd.DataFrame, truth: pd.DataFrame | None) -> pd.DataFrame:
+    """Compare the channel that occlusion names for a mechanism with those that it changes.
+
+    No rows without truth.
+
+    Parameters
+    ----------
+    means : DataFrame
+        The losses of `mcnn_core.analysis.occlusion.occlusion`, a row for each mechanism.
+    truth : DataFrame
+
+    Returns
+    -------
+    DataFrame
+        Indexed by mechanism: ``named``, the channel with the largest loss; ``changed``, the
+        channels whose light the mechanism changes (`mcnn_book.simulate.cells.PAINTED`); ``right``;
+        and ``chance``, how likely a channel picked at random is.
+    """
+    rows = {}
+    for name, losses in means.filter(regex="^channel ").iterrows() if truth is not None else ():
+        changed = [one for one, painted in PAINTED.items() if painted & MECHANISMS[name].keys()]
+        named = str(losses.idxmax()).removeprefix("channel ")
+        chance = len(changed) / len(PAINTED)
+        rows[name] = (named, ", ".join(changed), named in changed, chance)
+    columns = ["named", "changed", "right", "chance"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("mechanism")
 
 
 def _jaccard(one: set, other: set) -> float:

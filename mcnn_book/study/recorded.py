@@ -179,6 +179,42 @@ def choice_counts(records: dict[str, dict[str, Any]]) -> dict[str, str]:
     return {key: " to ".join(map(str, values)) for key, values in ends.items()}
 
 
+def recorded_places(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """Return the rows of the runs of `planted_place` as one table, NSC and NSCB in percent."""
+    columns = ["seed", "planted", "features", "corrected", "NSC", "NSCB", "share", "chance", "p"]
+    rows = [
+        {"seed": int(seed), **row}
+        for record in records.values()
+        for seed, run in record["runs"].items()
+        for row in run["places"]
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def place_numbers(places: pd.DataFrame) -> dict[str, float | str]:
+    """Say of the first features in `recorded_places` what a planted effect of place costs.
+
+    Returns
+    -------
+    dict
+        ``share``, ``chance`` and ``p`` of the effect among control wells; the ``cost`` of the
+        effect under NSC, what the correction ``restored``, and its ``harm`` where there is no
+        effect, in percentage points; "not available" where nothing is recorded.
+    """
+    keys = ["share", "chance", "p", "cost", "restored", "harm"]
+    if places.empty:
+        return dict.fromkeys(keys, NOT_AVAILABLE)
+    part = places[places["features"] == places["features"].iloc[0]]
+    plain, corrected = (part[part["corrected"] == kind] for kind in (False, True))
+    (none, planted), (none_after, after) = (
+        [one.loc[one["planted"] == kind, "NSC"].mean() for kind in (False, True)]
+        for one in (plain, corrected)
+    )
+    effect = plain[plain["planted"]].mean(numeric_only=True)
+    found = [*effect[keys[:3]], none - planted, after - planted, none_after - none]
+    return dict(zip(keys, map(float, found), strict=True))
+
+
 def margins(comparison: pd.DataFrame) -> dict[str, float | str]:
     """Return the trained network's mean accuracy and its lead over the best handcrafted row.
 

@@ -17,6 +17,7 @@ import pandas as pd
 from mcnn_book.placing import moved, movement
 from mcnn_book.results import control_grades, permuted
 from mcnn_book.screens import open_screen
+from mcnn_book.simulate.bbbc021 import LAYOUTS, simulate_screen
 from mcnn_book.simulate.kimorph import ARTEFACT, CONTROLS
 from mcnn_book.simulate.truth import (
     grade_choice,
@@ -28,6 +29,7 @@ from mcnn_book.simulate.truth import (
     read_truth,
 )
 from mcnn_book.study.choosing import Plan, compare_choices, graded
+from mcnn_core.analysis.baselines import handcrafted
 from mcnn_core.analysis.clusters import cluster_table
 from mcnn_core.analysis.enrichment import count_enriched, enrich_clusters, universe
 from mcnn_core.analysis.mechanisms import scores, suspects
@@ -39,6 +41,7 @@ from mcnn_core.analysis.methods import (
     method_profiles,
 )
 from mcnn_core.analysis.novelty import novelty
+from mcnn_core.analysis.position import correct_position, position_effects
 from mcnn_core.analysis.response import curves, potencies, similarities, similarity_table
 from mcnn_core.analysis.sirna import (
     compare_controls,
@@ -50,7 +53,8 @@ from mcnn_core.errors import InputError
 from mcnn_core.features import embed_screen
 from mcnn_core.model import CONFIGS, NetworkConfig, multiple_of, parameters
 from mcnn_core.preprocessing import Conversion, auto_bin, preprocess
-from mcnn_core.profiles import feature_frame, profile
+from mcnn_core.profiles import feature_frame, profile, treatment_profiles
+from mcnn_core.readers.bbbc021 import read_bbbc021
 from mcnn_core.readers.images import check_headers
 from mcnn_core.readers.ontology import load_go
 from mcnn_core.screen import Screen, field_names, load_screen, save_screen, summary
@@ -78,6 +82,9 @@ PLAN = Plan()
 
 
 FOLDS = 4
+
+
+PLACE = "row"  # where the plates of `planted_place` have dried
 
 
 OTHER_RECORDS = {
@@ -202,7 +209,7 @@ def kimorph(
 ) -> dict[str, Any]:
     """Train on the control wells of a simulated KiMorph, each value of `by` a class.
 
-    Grade controls, clusters and terms, as chapters 13 and 14 do.
+    Grade controls, clusters and terms, as the chapters on KiMorph do.
     """
     table, store = prepared("kimorph", folder, seed)
     classes = surrogate_classes(table, by, control_fields(table, CONTROLS))
@@ -372,6 +379,27 @@ def unseen_weeks(folder: Path, seed: int) -> dict[str, Any]:
     return {"folds": folds, **_accuracies(pd.concat(parts)), "old": movement(pd.concat(moves))}
 
 
+def planted_place(folder: Path, seed: int) -> dict[str, Any]:
+    """Judge handcrafted features without and with a planted effect of row, and its correction."""
+    rows = []
+    for planted in (False, True):
+        here = folder if not planted else folder / PLACE
+        if planted and not (here / "screen.json").exists():
+            simulate_screen(here / "screen", seed, replace(LAYOUTS["default"], place=PLACE))
+            save_screen(read_bbbc021(here / "screen", simulated=True), here)
+        table, store = prepared("simulated", here, seed)
+        frame = feature_frame(table, handcrafted(store), training_fields(table))
+        for features, wells, _ in method_profiles({"handcrafted": frame}, ("none", "whiten")):
+            for corrected, part in ((False, wells), (True, correct_position(wells))):
+                effect = position_effects(part).loc[("negative controls", PLACE)]
+                found = _accuracies(evaluate(treatment_profiles(part), features, seed))
+                row = {"planted": planted, "features": features, "corrected": corrected}
+                row |= {kind.upper(): 100 * found[kind]["overall"] for kind in found}
+                row |= {"share": effect["share"], "chance": effect["by chance"]}
+                rows.append(row | {"p": effect["p_value"]})
+    return {"place": PLACE, "places": rows}
+
+
 def _accuracies(predictions: pd.DataFrame) -> dict[str, Any]:
     return {protocol.lower(): scores(part) for protocol, part in predictions.groupby("protocol")}
 
@@ -419,6 +447,10 @@ def _own_studies(work: Path) -> dict[str, tuple[list[int], Study]]:
         "illumination": (
             (TUNED_SEED, *FRESH_SEEDS),
             lambda seed: illumination(work / f"seed-{seed}", seed),
+        ),
+        "place": (
+            (TUNED_SEED, *FRESH_SEEDS),
+            lambda seed: planted_place(work / f"seed-{seed}", seed),
         ),
     }
     named = {

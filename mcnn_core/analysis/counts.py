@@ -4,8 +4,10 @@ The first thing to ask of a strong phenotype is whether there are simply fewer c
 no training: a threshold and the peaks of the distance to it. [Beyond the paper, ours.]
 """
 
+import os
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,9 @@ import pandas as pd
 from scipy import ndimage
 
 from mcnn_core.errors import InputError
+from mcnn_core.profiles import feature_columns, feature_matrix, with_features
 
+NUCLEI = "Metadata_Nuclei_per_field"  #: the column of a table of fields or wells
 NUCLEAR = r"dapi|hoechst|dna|draq|nucle|nuc|h2b"  #: what channels of nuclei are called
 SMALLEST = 9  #: pixels of a nucleus
 CONTRAST = (
@@ -77,38 +81,56 @@ def count_nuclei(image: np.ndarray) -> int:
     return int(ndimage.label(peaks, np.ones((3, 3)))[1])
 
 
-def nuclei(store: Any, channel: int, rows: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
-    """Return the number of nuclei in each field of a store, (n,) int."""
-    rows = range(len(store.pixels)) if rows is None else rows
-    return np.array([count_nuclei(store.pixels[row][..., channel]) for row in rows], dtype=int)
+def with_nuclei(table: pd.DataFrame, store: Any) -> pd.DataFrame:
+    """Return the fields of a screen with `NUCLEI`: nuclei per field, the mean over a well's fields.
+
+    Row i of `table` is row i of the store. Without the column, and with a printed line that says
+    why, where the channel of nuclei cannot be told (`nuclear_channel`).
+    """
+    try:
+        channel = nuclear_channel(store.channels)
+    except InputError as error:
+        print(f"nuclei are not counted: {error}")
+        return table
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # SciPy's filters run side by side
+        rows = range(len(table))
+        found = threads.map(lambda row: count_nuclei(store.pixels[row][..., channel]), rows)
+        counted = pd.Series(list(found), table.index, dtype=float)
+    wells = [table["Metadata_Plate"], table["Metadata_Well"]]
+    return table.assign(**{NUCLEI: counted.groupby(wells).transform("mean")})
 
 
-def without_count(values: np.ndarray, count: np.ndarray, control: np.ndarray) -> np.ndarray:
+def can_count_out(wells: pd.DataFrame) -> bool:
+    """Whether profiles have counts, and negative controls that differ in theirs."""
+    if NUCLEI not in wells:
+        return False
+    return wells.loc[wells["Metadata_control_type"] == "negcon", NUCLEI].nunique() > 1
+
+
+def without_count(wells: pd.DataFrame) -> pd.DataFrame:
     """Return profiles less what a straight line from the number of nuclei predicts of them.
 
-    Parameters
-    ----------
-    values : (n, d) array
-    count : (n,) array
-        Nuclei per well; its logarithm is the predictor.
-    control : (n,) bool array
-        Negative controls: the line is fitted to them alone, so that it says what density does to
-        untreated cells.
+    The predictor is the logarithm of `NUCLEI`. The line is fitted to the negative controls alone,
+    so that it says what density does to untreated cells.
     """
-    x = np.log(np.maximum(count, 1.0))
-    if np.ptp(x[control]) == 0:
-        return values.copy()
+    values = feature_matrix(wells)
+    x = np.log(wells[NUCLEI].clip(lower=1)).to_numpy()
+    control = (wells["Metadata_control_type"] == "negcon").to_numpy()
     slope, _ = np.polyfit(x[control], values[control], 1)
-    return values - (x - x[control].mean())[:, None] * slope
+    rest = values - (x - x[control].mean())[:, None] * slope
+    return with_features(wells, rest, feature_columns(wells))
 
 
-def count_table(wells: pd.DataFrame, count: pd.Series) -> pd.DataFrame:
-    """Return per treatment the median number of nuclei, as a share of its plates' controls.
+def count_table(wells: pd.DataFrame) -> pd.DataFrame:
+    """Return per treatment the median number of nuclei, and as a share of its plates' controls.
 
-    ``nuclei``, ``share of controls``; `count` has the index of `wells`.
+    Columns ``nuclei`` and ``share_of_controls``, index the treatment; NaN without controls, and
+    without rows where nothing is counted.
     """
+    if NUCLEI not in wells:
+        return pd.DataFrame(columns=["nuclei", "share_of_controls"], dtype=float)
     control = wells["Metadata_control_type"] == "negcon"
-    usual = count[control].groupby(wells["Metadata_Plate"]).median()
-    share = count / wells["Metadata_Plate"].map(usual).replace(0, np.nan)
-    table = pd.DataFrame({"nuclei": count, "share of controls": share})
-    return table.groupby(wells["Metadata_Treatment"].to_numpy()).median().rename_axis("treatment")
+    usual = wells[NUCLEI][control].groupby(wells["Metadata_Plate"]).median()
+    share = wells[NUCLEI] / wells["Metadata_Plate"].map(usual).replace(0, np.nan)
+    table = pd.DataFrame({"nuclei": wells[NUCLEI], "share_of_controls": share})
+    return table.groupby(wells["Metadata_Treatment"]).median().rename_axis("treatment")

@@ -16,6 +16,8 @@ from mcnn_core.features import embed
 from mcnn_core.model import MCNN
 from mcnn_core.profiles import feature_frame, feature_matrix, fit_pca
 
+PIXELS = 6_000_000  #: of the fields that `asked_rows` returns: half a minute's work on two cores
+
 
 class Replaced:
     """The pixels of fields, one channel of each taken from another field.
@@ -69,10 +71,40 @@ def control_of_plate(table: pd.DataFrame, seed: int = 0) -> np.ndarray:
     return source
 
 
+def _spread(rows: np.ndarray, most: int) -> np.ndarray:
+    """Return at most so many of some rows, evenly spread over them."""
+    return rows[np.unique(np.linspace(0, len(rows) - 1, most).astype(int))] if len(rows) else rows
+
+
+def asked_rows(table: pd.DataFrame, size: int) -> np.ndarray:
+    """Return annotated fields to ask, as many of each mechanism, spread over its wells.
+
+    None where there are fewer than two negative controls.
+
+    Parameters
+    ----------
+    table : DataFrame
+    size : int
+        Pixels of a field; all fields together have `PIXELS`, or four of each mechanism.
+    """
+    kind = table["Metadata_control_type"]
+    rows = np.flatnonzero((table["Metadata_MoA"] != "") & (kind == "trt"))
+    mechanism = table["Metadata_MoA"].to_numpy()[rows]
+    if (kind == "negcon").sum() < 2 or not len(rows):
+        return rows[:0]
+    names = np.unique(mechanism)
+    each = max(4, PIXELS // (size * len(names)))
+    return np.sort(np.concatenate([_spread(rows[mechanism == name], each) for name in names]))
+
+
 def occlusion(
     model: MCNN, store: Any, table: pd.DataFrame, rows: np.ndarray, progress: bool = True
 ) -> pd.DataFrame:
     """Say how much of each field's similarity to its mechanism goes with a channel or a scale.
+
+    What is taken from a field is taken from some negative controls too, and every field is
+    described by its difference from their median: a channel that does not fit the others, or a
+    silent scale, is strange in itself, in a control no less.
 
     Parameters
     ----------
@@ -82,7 +114,7 @@ def occlusion(
     table : DataFrame
         The fields of the store, negative controls among them.
     rows : (k,) int array
-        Annotated fields to ask; the mechanism's profile is the median of theirs.
+        Annotated fields to ask (`asked_rows`); the mechanism's profile is the median of theirs.
 
     Returns
     -------
@@ -92,16 +124,23 @@ def occlusion(
         the channel is replaced by that of a negative control of the plate, or the scale's output
         by zero. 0 where nothing depends on it.
     """
-    part, marks = table.iloc[rows].reset_index(drop=True), np.ones(len(rows), dtype=bool)
+    if not len(rows):
+        return pd.DataFrame(columns=["Metadata_MoA"])
+    negative = np.flatnonzero(table["Metadata_control_type"] == "negcon")
+    asked = np.concatenate([rows, _spread(negative, max(16, len(rows) // 3))])
+    part, marks = table.iloc[asked].reset_index(drop=True), np.ones(len(asked), dtype=bool)
 
     def frame(pixels: Any) -> pd.DataFrame:
-        found = embed(model, SimpleNamespace(pixels=pixels), rows, progress=progress)
+        found = embed(model, SimpleNamespace(pixels=pixels), asked, progress=progress)
         return feature_frame(part, found, marks)
+
+    def relative(one: pd.DataFrame) -> np.ndarray:
+        values = feature_matrix(axes.transform(one))
+        return values[: len(rows)] - np.median(values[len(rows) :], axis=0)
 
     plain = frame(store.pixels)
     axes = fit_pca(plain)
-    x = feature_matrix(axes.transform(plain))
-    mechanism = part["Metadata_MoA"].to_numpy()
+    x, mechanism = relative(plain), part["Metadata_MoA"].to_numpy()[: len(rows)]
     profile = pd.DataFrame(x).groupby(mechanism).median().loc[mechanism].to_numpy()
 
     def cosine(values: np.ndarray) -> np.ndarray:
@@ -111,12 +150,11 @@ def occlusion(
     before, lost = cosine(x), {}
     source = control_of_plate(table)
     for channel, name in enumerate(store.channels):
-        values = feature_matrix(axes.transform(frame(Replaced(store.pixels, channel, source))))
+        values = relative(frame(Replaced(store.pixels, channel, source)))
         lost[f"channel {name}"] = before - cosine(values)
     for scale in range(len(model.scales)):
         with silenced(model, scale), torch.inference_mode():
-            values = feature_matrix(axes.transform(frame(store.pixels)))
-        lost[f"scale 1/{2**scale}"] = before - cosine(values)
+            lost[f"scale 1/{2**scale}"] = before - cosine(relative(frame(store.pixels)))
     return pd.DataFrame({"Metadata_MoA": mechanism, **lost}, index=rows)
 
 

@@ -176,25 +176,21 @@ def position_map(wells: pd.DataFrame) -> pd.DataFrame:
 
 
 def correct_position(wells: pd.DataFrame) -> pd.DataFrame:
-    """Take row and column effects off each plate, by a two-way median polish of every feature.
+    """Take off what rows and columns do on all plates alike, by a median polish of every feature.
 
     The row and column parts of the B score (Brideau et al. 2003, J Biomol Screen 8, 634), without
-    its scaling; the plate keeps its overall level. It reads no label, and rests on most wells of a
-    row or column being without a strong effect: where whole rows or columns hold active treatments,
-    it takes their effect off too.
+    its scaling; the wells of all plates are polished at once, less the level of their plate, which
+    they keep. It reads no label, and rests on most wells of a row or column, over all plates, being
+    without a strong effect: where plates repeat one design, or there is one alone, and whole rows
+    or columns hold active treatments, it takes their effect off too.
     """
-    corrected = feature_matrix(wells)
-    place = places(wells)
-    for plate in wells["Metadata_Plate"].unique():
-        here = (wells["Metadata_Plate"] == plate).to_numpy()
-        row, column = (place.loc[here, name].to_numpy() for name in ("row", "column"))
-        level = np.median(corrected[here], axis=0)
-        rest = corrected[here] - level
-        for _ in range(POLISHES):
-            before = rest
-            for groups in (row, column):
-                rest = rest - pd.DataFrame(rest).groupby(groups).transform("median").to_numpy()
-            if np.allclose(rest, before, atol=1e-9 * max(1, np.abs(before).max())):
-                break
-        corrected[here] = rest + level
-    return with_features(wells, corrected, feature_columns(wells))
+    values, place = feature_matrix(wells), places(wells)
+    level = pd.DataFrame(values).groupby(wells["Metadata_Plate"].to_numpy(str)).transform("median")
+    rest = values - level.to_numpy()
+    for _ in range(POLISHES):
+        before = rest
+        for groups in (place["row"].to_numpy(), place["column"].to_numpy()):
+            rest = rest - pd.DataFrame(rest).groupby(groups).transform("median").to_numpy()
+        if np.allclose(rest, before, atol=1e-9 * max(1, np.abs(before).max())):
+            break
+    return with_features(wells, rest + level.to_numpy(), feature_columns(wells))
