@@ -128,7 +128,6 @@ class Ours:
         config: str,
         recipe,
         resident: bool = True,
-        compiled: bool = False,
     ):
         torch.manual_seed(0)
         n, height, width, channels = pixels.shape
@@ -137,11 +136,9 @@ class Ours:
             .to(device())
             .train()
         )
-        network = torch.compile(self.model) if compiled else self.model
         self.fields = Fields(pixels, np.arange(n) if resident else None)
-        self.trainer = Trainer(
-            network, optimiser_for(self.model, recipe), self.fields, labels, recipe
-        )
+        optimiser = optimiser_for(self.model, recipe)
+        self.trainer = Trainer(self.model, optimiser, self.fields, labels, recipe)
         self.rng = np.random.default_rng(0)
 
     def steps(self, n: int) -> float:
@@ -265,16 +262,6 @@ def measure(sizes: Sizes) -> dict[str, object]:
                 ),
                 "fields/s",
             )
-            if device().type == "cuda":  # measured without gain on a CPU
-                say(
-                    f"{title}: compiled",
-                    rate(
-                        Ours(pixels, labels, sizes.network, recipe, compiled=True).steps,
-                        recipe.batch,
-                        sizes.seconds / 2,
-                    ),
-                    "fields/s",
-                )
             plain = Training(
                 MCNN(CONFIGS[sizes.network], classes, 3, sizes.height, sizes.width),
                 pixels,

@@ -236,11 +236,10 @@ def _preprocess(parser: Parser) -> Callable[[argparse.Namespace], None]:
 
 
 def _run_train(args: argparse.Namespace) -> None:
-    """Train here, or in the processes that it launches."""
+    """Train on the surrogate classes of a folder."""
     import pandas as pd
 
     from mcnn_core import training
-    from mcnn_core.machine import parallel
     from mcnn_core.model import CONFIGS
     from mcnn_core.screen import field_names
     from mcnn_core.store import Store
@@ -250,11 +249,6 @@ def _run_train(args: argparse.Namespace) -> None:
         raise MissingStageError(
             f"{args.out} holds no surrogate.parquet: run the notebooks 01 to 03 first"
         )
-    if args.processes != 1 and parallel.MEETING not in os.environ:
-        parallel.check_processes(args.processes)
-        command = [sys.executable, "-m", "mcnn_book", *args.arguments]
-        parallel.launch(command, args.processes)
-        return
     try:
         classes = pd.read_parquet(table)
     except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
@@ -278,10 +272,7 @@ def _run_train(args: argparse.Namespace) -> None:
 
 
 def _train(parser: Parser) -> Callable[[argparse.Namespace], None]:
-    """Train on the surrogate classes of an output folder, as chapter 5 does.
-
-    It trains alone, in several processes, or in each of those that torchrun started.
-    """
+    """Train on the surrogate classes of an output folder, as chapter 5 does."""
     parser.add_argument(
         "--out",
         type=Path,
@@ -295,15 +286,9 @@ def _train(parser: Parser) -> Callable[[argparse.Namespace], None]:
     parser.add_argument(
         "--batch",
         type=whole(1),
-        help="fields per step of all processes together; the recipe's where not given",
+        help="fields per step; the recipe's where not given",
     )
     parser.add_argument("--max-steps", type=whole(1), help="stop after so many steps")
-    parser.add_argument(
-        "--processes",
-        type=whole(1),
-        default=1,
-        help="of this machine, one per GPU, that train together",
-    )
 
     return _run_train
 

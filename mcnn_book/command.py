@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from mcnn_core.errors import InputError, LostProcessError, MissingStageError
+from mcnn_core.errors import InputError, MissingStageError
 
 #: A whole number as people write it in a command: digits alone, and such as 64 bits hold.
 WHOLE = "[0-9]{1,18}"
@@ -33,7 +33,7 @@ def reporting() -> Iterator[None]:
     """
     try:
         yield
-    except (InputError, MissingStageError, LostProcessError, OSError) as error:
+    except (InputError, MissingStageError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         print("stopped; the same command resumes", file=sys.stderr)

@@ -670,7 +670,7 @@ def response_curves(ax: Axes, points: pd.DataFrame, most: int = 3) -> Axes:
         part = points[points["mechanism"] == mechanism].sort_values("concentration")
         i = mechanisms.index(mechanism)
         control = mechanism == CONTROL
-        colour, marker = ("0.35", "s") if control else (PALETTE[i % 8], MARKERS[i % 6])
+        colour, marker = ("0.35", "x") if control else (PALETTE[i % 7], MARKERS[i % 6])
         style: dict[str, Any] = {"color": colour, "marker": marker, "label": short(mechanism)}
         x, y = part["concentration"], part["median"]
         ax.errorbar(x, y, part["mad"], markersize=4, capsize=2, linewidth=1, **style)
@@ -703,8 +703,9 @@ def dose_effect(ax: Axes, dose: np.ndarray, effect: np.ndarray, fitted: pd.Serie
         ax.axvline(fitted["ec50"], color=PALETTE[4], linestyle=":", label="EC50")
         ax.axvspan(fitted["low"], fitted["high"], color=PALETTE[4], alpha=0.15, linewidth=0)
     _log_axis(ax, "concentration (µM)").set(ylabel="effect")
-    reasons = "; ".join(filter(None, [fitted["status"], fitted["caution"]]))
-    ax.set_title(f"{short(fitted['compound'])}:\n{textwrap.fill(reasons, 34)}", fontsize=9)
+    reasons = [fitted[key] for key in ("status", "caution") if fitted[key] not in ("fit", "")]
+    title = [short(fitted["compound"]), textwrap.fill("; ".join(reasons), 34)]
+    ax.set_title("\n".join(filter(None, title)), fontsize=9)
     ax.legend(fontsize=7, borderpad=1)  # off the wells, as it has marks like theirs
     return ax
 

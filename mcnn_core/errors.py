@@ -82,7 +82,3 @@ class InputError(ValueError):
 
 class MissingStageError(RuntimeError):
     """The output of an earlier notebook is missing; the message names that notebook."""
-
-
-class LostProcessError(RuntimeError):
-    """Another of the processes that train one network together has ended."""

@@ -4,7 +4,9 @@ torch, NumPy and pandas are enough to import this module and for `activations`; 
 is imported where it is used.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
@@ -14,7 +16,7 @@ import numpy as np
 import torch
 
 from mcnn_core.errors import InputError
-from mcnn_core.machine.device import ahead, bfloat16, device, pinned
+from mcnn_core.machine.device import ahead, bfloat16, device, pinned, workers
 from mcnn_core.machine.files import atomic, claim, exclusive, read_json, write_json
 from mcnn_core.machine.parts import discard_parts, in_parts, refuse_foreign_parts, write_part
 from mcnn_core.model import MCNN, digest, read_yaml, write_yaml
@@ -23,7 +25,6 @@ PART = 256  #: fields that `embed_screen` keeps together: what a killed run lose
 PIXELS_AT_ONCE = 2**21  #: fields of 1024 x 1280 go through a CPU one by one: memory stays flat
 
 
-@torch.inference_mode()
 def activations(
     model: MCNN, pixels: Any, rows: Sequence[int] | np.ndarray, batch: int, precision: str
 ) -> Iterator[np.ndarray]:
@@ -32,8 +33,18 @@ def activations(
     at_once = PIXELS_AT_ONCE * (1 if device().type == "cpu" else 32)
     batch = max(1, min(batch, at_once // (pixels.shape[1] * pixels.shape[2])))
     parts = (rows[start : start + batch] for start in range(0, len(rows), batch))
-    for fields in ahead(pinned(np.stack([pixels[row] for row in part])) for part in parts):
-        yield model.embed(model.standardise(fields), bf16).float().cpu().numpy()
+
+    @torch.inference_mode()
+    def one(fields: torch.Tensor) -> np.ndarray:
+        return model.embed(model.standardise(fields), bf16).float().cpu().numpy()
+
+    with ThreadPoolExecutor(workers()) as pool:
+        waiting: deque[Future[np.ndarray]] = deque()
+        for fields in ahead(pinned(np.stack([pixels[row] for row in part])) for part in parts):
+            waiting.append(pool.submit(one, fields))
+            if len(waiting) > workers():
+                yield waiting.popleft().result()
+        yield from (future.result() for future in waiting)
 
 
 def embed(

@@ -130,11 +130,11 @@ class MCNN(nn.Module):
         by_rows(x).sub_(mean).div_(std)
         return x
 
-    def embed(self, x: torch.Tensor, bf16: bool = False) -> torch.Tensor:
-        """Return the features of standardised fields: (n, C, H, W) -> (n, hidden) float32.
+    def mixed(self, x: torch.Tensor, bf16: bool = False) -> torch.Tensor:
+        """Return the scales of standardised fields, joined and mixed: (n, C, H, W) -> (n, k).
 
-        They are the activations of the fully connected layer after its ReLU [ours: before or after
-        is open]. With `bf16` convolutions run in bfloat16; features and scores are float32.
+        They are averaged over positions or flattened, in float32. With `bf16` convolutions run in
+        bfloat16.
         """
         _, _, _, height, width = self.spec
         if not self.config.average and x.shape[2:] != (height, width):
@@ -147,11 +147,23 @@ class MCNN(nn.Module):
                 x = _halve(x) if n else x.to(torch.bfloat16 if bf16 else x.dtype)
                 outputs.append(scale(x))
             x = self.fusion(torch.cat(outputs, dim=1)).float()
-        return self.features(x.mean(dim=(2, 3)) if self.config.average else x.flatten(1))
+        return x.mean(dim=(2, 3)) if self.config.average else x.flatten(1)
+
+    def embed(self, x: torch.Tensor, bf16: bool = False) -> torch.Tensor:
+        """Return the features of standardised fields: (n, C, H, W) -> (n, hidden) float32.
+
+        They are the activations of the fully connected layer after its ReLU [ours: before or after
+        is open].
+        """
+        return self.features(self.mixed(x, bf16))
+
+    def scores(self, mixed: torch.Tensor) -> torch.Tensor:
+        """Return scores before soft-max from what `mixed` returns: (n, k) -> (n, n_classes)."""
+        return self.classifier(self.dropout(self.features(mixed)))
 
     def forward(self, x: torch.Tensor, bf16: bool = False) -> torch.Tensor:
         """Return scores before soft-max: standardised (n, C, H, W) -> (n, n_classes) float32."""
-        return self.classifier(self.dropout(self.embed(x, bf16)))
+        return self.scores(self.mixed(x, bf16))
 
 
 def _check(config: NetworkConfig, n_classes: int, channels: int, height: int, width: int) -> None:

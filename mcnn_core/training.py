@@ -1,22 +1,26 @@
 """Training: the recipe, random views of the fields, the step, and the loop that resumes.
 
-What is drawn at random is drawn on the CPU from one generator, so that every device, and every
-number of processes, sees the same views. What we had to choose is marked [ours].
+A batch is computed in groups of a few fields [ours], by as many threads as there are cores to use;
+they meet twice per step, at the scores and at the gradients. What is drawn at random is drawn on
+the CPU from one generator. So neither the device nor the number of threads changes what is
+computed, and a CPU gives the same bits with any number. What we had to choose is marked [ours].
 
 torch, NumPy and pandas are enough to import this module and to take steps: what else a whole
 training needs is imported where it is used.
 """
 
+import copy
 import hashlib
 import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
+from dataclasses import asdict, dataclass, replace
+from itertools import islice, repeat
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,10 +30,9 @@ from torch.nn import functional as F
 
 from mcnn_core.errors import InputError
 from mcnn_core.machine import checkpoint
-from mcnn_core.machine.device import ahead, bfloat16, device, reproducible
+from mcnn_core.machine.device import ahead, bfloat16, device, reproducible, workers
 from mcnn_core.machine.fields import Fields
 from mcnn_core.machine.files import claim, exclusive, in_build, write_table
-from mcnn_core.machine.parallel import Team, team
 from mcnn_core.model import (
     MCNN,
     NetworkConfig,
@@ -42,6 +45,9 @@ from mcnn_core.model import (
 from mcnn_core.surrogate import BalancedBatches, training_fields
 
 KIND = "trained network"  #: what the marker of the folder says (`mcnn_core.machine.files.claim`)
+#: Pixels of all views, about, and fewest fields, that one thread computes together and that batch
+#: normalisation of the convolutions sees [ours]; smaller groups cost more time per field.
+GROUP = (16 * 64 * 80, 8)
 CHECK_EVERY = 32  #: steps between looks at a GPU's numbers: each look waits for it
 
 
@@ -50,7 +56,7 @@ class Recipe:
     """How to train."""
 
     epochs: int  #: each draws about as many fields as there are training fields
-    batch: int  #: fields per step, of all processes together
+    batch: int  #: fields per step
     optimiser: str  #: "sgd" or "adamw"
     learning_rate: float  #: the highest rate
     #: "steps": a tenth after every 9 epochs; "one-cycle": cosine up over 20 % of all steps, and
@@ -212,17 +218,11 @@ def optimiser_for(model: MCNN, recipe: Recipe) -> torch.optim.Optimizer:
 class Trainer:
     """What all steps of a training share."""
 
-    network: nn.Module  #: an `MCNN` in training on the device, as it is or spread over a team
+    model: MCNN  #: in training, on the device
     optimiser: torch.optim.Optimizer
     fields: Fields
     labels: np.ndarray  #: (n,) int
     recipe: Recipe
-    us: Team = field(default_factory=Team)  #: the processes that share each batch
-
-    @property
-    def model(self) -> MCNN:
-        """The network itself."""
-        return cast(MCNN, getattr(self.network, "module", self.network))
 
     def steps(
         self, batches: Iterable[np.ndarray], rates: Sequence[float], rng: np.random.Generator
@@ -230,50 +230,90 @@ class Trainer:
         """Take one step of the optimiser per batch of rows, at its learning rate.
 
         `rng` is that of the augmentation. Yields the steps since the last yield, one on a CPU and
-        up to `CHECK_EVERY` on a GPU, and summed loss, right answers and fields of this process so
-        far, a (3,) float64 array. FloatingPointError if a loss or a gradient is not finite; its
-        argument is the rows of that batch.
+        up to `CHECK_EVERY` on a GPU, and summed loss, right answers and fields so far, a (3,)
+        float64 array. FloatingPointError if a loss or a gradient is not finite; its argument is
+        the rows of that batch.
         """
-        bf16, sums = bfloat16(self.recipe.precision), np.zeros(3)
-        every = 1 if device().type == "cpu" else CHECK_EVERY
+        every, sums = 1 if device().type == "cpu" else CHECK_EVERY, np.zeros(3)
         waiting: list[tuple[np.ndarray, torch.Tensor]] = []
+        twins: list[MCNN] = []  # one per group: the same weights, running statistics of its own
         made = ahead(self._views(batches, rng))
-        for step, ((rows, part, views, drawn), rate) in enumerate(zip(made, rates, strict=True), 1):
-            self.optimiser.param_groups[0]["lr"] = rate
-            x = augment(self.model, views, self.recipe, drawn)
-            y = torch.from_numpy(self.labels[part]).to(device())
-            self.optimiser.zero_grad(set_to_none=True)
-            scores = self.network(x, bf16)
-            loss = F.cross_entropy(scores, y, reduction="sum")
-            # Processes average their gradients: this is the mean over the whole batch whatever the
-            # sizes of the parts.
-            (loss * (self.us.size / len(rows))).backward()
-            norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
-            right = (scores.argmax(1) == y).sum()
-            waiting.append((rows, torch.stack([loss.detach(), right, norm])))
-            sums[2] += len(part)
-            if look := len(waiting) == every or step == len(rates):
-                for rows, numbers in waiting:
-                    loss, right, norm = numbers.tolist()
-                    if not math.isfinite(loss + norm):
-                        raise FloatingPointError(rows)
-                    sums[:2] += loss, right
-            self.optimiser.step()
-            if look:
-                yield len(waiting), sums
-                waiting.clear()
+        with ThreadPoolExecutor(workers()) as pool:
+            for step, ((rows, groups), rate) in enumerate(zip(made, rates, strict=True), 1):
+                self.optimiser.param_groups[0]["lr"] = rate
+                twins += [_twin(self.model) for _ in groups[len(twins) :]]
+                loss, right = self._gradients(pool, twins, rows, groups)
+                norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+                waiting.append((rows, torch.stack([loss, right, norm])))
+                sums[2] += len(rows)
+                if look := len(waiting) == every or step == len(rates):
+                    for rows, numbers in waiting:
+                        loss, right, norm = numbers.tolist()
+                        if not math.isfinite(loss + norm):
+                            raise FloatingPointError(rows)
+                        sums[:2] += loss, right
+                self.optimiser.step()
+                if step == len(rates):
+                    _average_statistics(self.model, twins)
+                if look:
+                    yield len(waiting), sums
+                    waiting.clear()
+
+    def _gradients(
+        self, pool: ThreadPoolExecutor, twins: list[MCNN], rows: np.ndarray, groups: list[tuple]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Leave the gradient of a batch's mean loss; return its summed loss and right answers."""
+        bf16 = bfloat16(self.recipe.precision)
+
+        def mixed(twin: MCNN, group: tuple[torch.Tensor, Draw]) -> torch.Tensor:
+            return twin.mixed(augment(twin, group[0], self.recipe, group[1]), bf16)
+
+        parts = list(pool.map(mixed, twins, groups))
+        model, y = self.model, torch.from_numpy(self.labels[rows]).to(device())
+        joined = torch.cat(parts).detach().requires_grad_()
+        loss = F.cross_entropy(scores := model.scores(joined), y)
+        head = [*model.features.parameters(), *model.classifier.parameters()]
+        slope, *slopes = torch.autograd.grad(loss, [joined, *head])
+        for weight, weight_slope in zip(head, slopes, strict=True):
+            weight.grad = weight_slope
+        rest = [*model.scales.parameters(), *model.fusion.parameters()]
+        each = slope.split([len(part) for part in parts])
+        found = pool.map(torch.autograd.grad, parts, repeat(rest), each)
+        for weight, first, *others in zip(rest, *found, strict=True):
+            for other in others:  # always in this order, so that rounding is the same
+                first.add_(other)
+            weight.grad = first
+        return loss.detach() * len(rows), (scores.argmax(1) == y).sum()
 
     def _views(self, batches: Iterable[np.ndarray], rng: np.random.Generator) -> Iterator[tuple]:
-        """Yield a batch's rows, and of this process's part rows, views and what was drawn.
-
-        Every process draws for the whole batch.
-        """
+        """Yield a batch's rows, and of each group of them the views and what was drawn."""
         size, shape = crop_size(self.model, self.recipe), self.fields.pixels.shape[1:]
-        part = slice(self.us.rank, None, self.us.size)
+        least = max(GROUP[1], GROUP[0] // math.prod(size))
         for rows in batches:
-            drawn = draw(rng, len(rows), shape, size, self.recipe.flips)[part]
-            views = self.fields.views(rows[part], size, drawn.corners, drawn.turns)
-            yield rows, rows[part], views, drawn
+            drawn, groups = draw(rng, len(rows), shape, size, self.recipe.flips), []
+            for part in np.array_split(np.arange(len(rows)), max(1, round(len(rows) / least))):
+                own = drawn[part[0] : part[-1] + 1]
+                views = self.fields.views(rows[part], size, own.corners, own.turns)
+                groups.append((views, own))
+            yield rows, groups
+
+
+def _twin(model: MCNN) -> MCNN:
+    """Copy a network but for its weights, which stay the same tensors."""
+    return copy.deepcopy(model, {id(weight): weight for weight in model.parameters()})
+
+
+def _average_statistics(model: MCNN, twins: Sequence[MCNN]) -> None:
+    """Give a network the mean running statistics of its twins' normalisations.
+
+    They are what the mean statistics of all groups of each batch would have made of them. The head
+    of the network sees whole batches itself.
+    """
+    for part in ("scales", "fusion"):
+        others = [dict(getattr(twin, part).named_buffers()) for twin in twins]
+        for name, buffer in getattr(model, part).named_buffers():
+            same = torch.stack([other[name] for other in others])
+            buffer.copy_(same.mean(0) if buffer.is_floating_point() else same.amax(0))
 
 
 # The loop ------------------------------------------------------------------
@@ -331,33 +371,25 @@ def train(
             "from one table"
         )
     names = [f"row {row}" for row in range(len(labels))] if names is None else names
-    with team() as us, ExitStack() as stack:
-        first = us.rank == 0  # it alone writes
-        if first:
-            claim(folder, KIND)
-            stack.enter_context(exclusive(folder))
+    with ExitStack() as stack:
+        claim(folder, KIND)
+        stack.enter_context(exclusive(folder))
         model, optimiser, state = _begun(store, labels, network, recipe, folder)
         recipe = replace(recipe, precision=state["precision"])
         sampler = BalancedBatches(labels, recipe.batch, recipe.seed)
         total = total_steps(recipe, len(sampler))
-        us.wait()  # all have read the folder before one writes to it
-        if first:
-            write_yaml(folder / "network.yml", model, asdict(recipe))
+        write_yaml(folder / "network.yml", model, asdict(recipe))
         if state["step"] < total:
             rows = np.flatnonzero(labels >= 0)
-            if first:
-                store.verify(rows)
-            fields = Fields(store.pixels, rows)
-            trainer = Trainer(us.spread(model), optimiser, fields, labels, recipe, us)
-            bar = tqdm(total=total, desc="training", unit="batch", disable=not (progress and first))
+            store.verify(rows)
+            trainer = Trainer(model, optimiser, Fields(store.pixels, rows), labels, recipe)
+            bar = tqdm(total=total, desc="training", unit="batch", disable=not progress)
             stack.enter_context(bar).update(state["step"])
             while state["step"] < total:
                 _epoch(trainer, sampler, state, names, bar)
-                if first:
-                    write_table(folder / "history.csv", pd.DataFrame(state["history"]))
-                    checkpoint.save(folder, state, model, optimiser)
-                us.wait()
-        elif first:  # it may have been lost since
+                write_table(folder / "history.csv", pd.DataFrame(state["history"]))
+                checkpoint.save(folder, state, model, optimiser)
+        else:  # it may have been lost since
             write_table(folder / "history.csv", pd.DataFrame(state["history"]))
         return pd.DataFrame(state["history"])
 
@@ -389,13 +421,13 @@ def _epoch(
     bar: Any,
 ) -> None:
     """Train for one epoch, or what is left of the last, and add it to the state."""
-    recipe, us, total = trainer.recipe, trainer.us, total_steps(trainer.recipe, len(sampler))
+    recipe, total = trainer.recipe, total_steps(trainer.recipe, len(sampler))
     epoch, step, began = len(state["history"]), state["step"], time.perf_counter()
     steps = range(step, min(step + len(sampler), total))
     rates = [learning_rate(recipe, step, len(sampler)) for step in steps]
     batches = islice(sampler.batches(epoch), len(rates))
     try:
-        with reproducible(recipe.seed, epoch, us.rank) as rng:
+        with reproducible(recipe.seed, epoch) as rng:
             for done, sums in trainer.steps(batches, rates, rng):
                 loss, accuracy = sums[:2] / sums[2]
                 bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}", refresh=False)
@@ -406,7 +438,6 @@ def _epoch(
             "Look at these fields, or lower the learning rate",
             [names[row] for row in error.args[0]],
         ) from None
-    sums = us.total(sums)
     loss, accuracy = (sums[:2] / sums[2]).tolist()
     state["step"], state["finished"] = steps.stop, steps.stop >= total
     state["history"].append(
@@ -482,6 +513,7 @@ def identity(store: Any, labels: np.ndarray, model: MCNN, recipe: Recipe) -> dic
     return {
         "network": repr(model.spec),
         "recipe": repr(recipe),
+        "group": repr(GROUP),
         "surrogate classes": hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest(),
         "store": store.manifest["sha256"],
     }

@@ -83,8 +83,17 @@ def test_what_acts_is_told_from_what_does_not():
     assert found["p_value"].between(1 / (1 + DRAWS), 1).all()
 
 
-def test_controls_of_the_own_plate_are_the_candidates():
-    """A control of another plate counts only where the own plate has none."""
+def test_wells_on_several_plates_meet_the_controls_of_all_of_them():
+    """Three wells and six controls of one plate could not be significant."""
+    table = wells(n_treatments=40, replicates=3, controls=18, effect=6.0)
+    plates = [f"P{n % 3}" for n in range(3)] * 40 + [f"P{n % 3}" for n in range(18)]
+    found = activity(table.assign(Metadata_Plate=plates))["significant"]
+    acting = [f"t{number}" for number in range(20)]
+    assert found[acting].all() and found.drop(acting).sum() <= 2
+
+
+def test_controls_of_the_own_plates_are_the_candidates():
+    """A control of another plate counts only where the own plates have none."""
     table = wells()
     moved = table.copy()
     other = (table["Metadata_control_type"] == "negcon") & (table["Metadata_Plate"] == "P1")

@@ -169,7 +169,7 @@ def test_devices_agree(tmp_path, monkeypatch):
     store, labels = toy(48, size=32)
     recipe = replace(RECIPE, epochs=4, batch=12, precision="float32")
     losses = [train(store, labels, TINY, recipe, tmp_path / "gpu", progress=False)["loss"]]
-    for module in ("mcnn_core.training", "mcnn_core.machine.device", "mcnn_core.machine.parallel"):
+    for module in ("mcnn_core.training", "mcnn_core.machine.device"):
         monkeypatch.setattr(f"{module}.device", lambda: torch.device("cpu"))
     losses.append(train(store, labels, TINY, recipe, tmp_path / "cpu", progress=False)["loss"])
     np.testing.assert_allclose(*losses, rtol=LOSS_TOLERANCE)

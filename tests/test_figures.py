@@ -345,7 +345,7 @@ def test_dose_effect_draws_a_curve_where_there_is_one(ax, status):
         "concentration (µM)",
         "effect",
         "log",
-        f"drug:\n{status}",
+        "drug" if status == "fit" else f"drug\n{status}",
     )
     controls, wells = marks(ax)
     assert wells == [[0.1, 2], [1, 3], [1, 4], [10, 5]]

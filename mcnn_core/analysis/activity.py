@@ -113,7 +113,8 @@ def activity(wells: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     ----------
     wells : DataFrame
         Well profiles. Positives of a well are the other wells of its treatment, candidates these
-        and the negative controls of its plate, or of all plates where its own has none.
+        and the negative controls of the plates of its treatment, or of all plates where those have
+        none. [ours] Six controls of one plate could make no treatment of three wells significant.
     seed : int
         Of the random rankings.
 
@@ -130,8 +131,11 @@ def activity(wells: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     )
     groups = wells["Metadata_Treatment"].mask(control, "")
 
+    homes = np.zeros((treatment.max() + 1, plate.max() + 1), bool)  # plates of each treatment
+    homes[treatment, plate] = True
+
     def pairs(asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        near = control & (plate[asked, None] == plate)
+        near = control & homes[treatment[asked]][:, plate]
         reference = np.where(near.any(axis=1, keepdims=True), near, control)
         same = treatment[asked, None] == treatment
         same[np.arange(len(asked)), asked] = False

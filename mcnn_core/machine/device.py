@@ -15,15 +15,30 @@ import torch
 
 @lru_cache(maxsize=1)
 def device() -> torch.device:
-    """Return this process's device: its GPU, as torchrun numbers them, where there is one.
+    """Return the device that computes: the GPU where there is one, else the CPU.
 
-    Without one it is the CPU.
+    On a CPU torch then computes each operation in the thread that asks for it: threads of its own
+    wait for each other after every layer, for long where other programs are running. Whoever has
+    work for several gives each a part of its own (`workers`).
     """
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
         return torch.device("cuda", torch.cuda.current_device())
+    torch.set_num_threads(1)
     _keep_memory()
     return torch.device("cpu")
+
+
+@lru_cache(maxsize=1)
+def workers() -> int:
+    """Return how many threads share what a network computes.
+
+    One for a GPU, else one per core that this process may use, or `OMP_NUM_THREADS`.
+    """
+    if device().type == "cuda":
+        return 1
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return int(limit) if limit.isdecimal() and int(limit) else usable or 1
 
 
 def _keep_memory() -> None:
@@ -78,18 +93,15 @@ def ahead(items: Iterator[Any]) -> Iterator[Any]:
 
 
 @contextmanager
-def reproducible(seed: int, epoch: int, rank: int = 0) -> Iterator[np.random.Generator]:
+def reproducible(seed: int, epoch: int) -> Iterator[np.random.Generator]:
     """Derive all randomness of an epoch from seed and epoch.
 
-    Yield NumPy's generator, the same in every process. torch's serves dropout, which each process
-    draws for its own part of a batch.
+    Yield NumPy's generator; torch's serves dropout.
     """
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with (
         torch.random.fork_rng(devices),
         torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
     ):
-        torch.manual_seed(
-            int(np.random.SeedSequence([seed, 2, epoch, *[rank] * (rank > 0)]).generate_state(1)[0])
-        )
+        torch.manual_seed(int(np.random.SeedSequence([seed, 2, epoch]).generate_state(1)[0]))
         yield np.random.default_rng([seed, 3, epoch])
