@@ -37,6 +37,11 @@ LONG = (
     "test_preprocess.py",
     "test_fuzz.py",
     "test_gpu_command.py",
+    "test_install.py",
+    "test_kimorph.py",
+    "test_simulate.py",
+    "test_workspace.py",
+    "test_makefile.py",
 )
 #: Processes at most: each takes about 1 GB.
 PROCESSES = 8
