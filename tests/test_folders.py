@@ -260,6 +260,7 @@ def test_names_as_programs_write_them(tmp_path, name):
         (["P1/B02_C01.tif"], [("P1", "B02", "C01")]),
         (["P01_s1_DAPI.tif"], [("screen", "P01", "DAPI")]),
         (["DAPI_B02.tif"], [("screen", "B02", "DAPI")]),
+        (["P1/B02_DAPI.tif", "P1/figure_B02.png"], [("P1", "B02", "DAPI")]),
     ],
 )
 def test_what_looks_like_a_well_and_is_none(tmp_path, names, expected):
@@ -309,7 +310,7 @@ def test_plates_of_one_name_are_called_by_their_folders(tmp_path):
 def test_a_pattern_of_ones_own(tmp_path):
     folder = laid_out(tmp_path / "screen", "exp/plate-1/DNA/B_02+3.png", "exp/plate-1/x.png")
     pattern = r"(?P<plate>[^/]+)/(?P<channel>\w+)/(?P<well>[A-P]_\d\d)\+(?P<site>\d+)\.png"
-    table, said = table_of(folder, pattern)
+    table, said = table_of(folder, f"^{pattern}")
     assert table.iloc[0].tolist()[:3] == ["plate-1", "B02", "3"]
     assert "taken from PATTERN=" in said and "no known layout has: 1" in said
     for wrong, what in (("(", "no regular expression"), (r"\w+\.png", "named groups")):

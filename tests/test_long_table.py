@@ -50,10 +50,11 @@ def test_a_row_per_image_is_read_as_a_row_per_field(tmp_path, wide, names):
 
 
 def test_pages_and_planes_of_a_row_per_image(tmp_path, wide):
-    long = per_image(wide).assign(FileName="stack.tif", PathName="")
+    fields = wide["Metadata_Plate"] + wide["Metadata_Well"] + wide["Metadata_Site"] + ".tif"
+    long = per_image(wide).assign(FileName=fields, PathName="")
     long["Page"] = long["Channel"].map({"DNA": "1", "Actin": "0"})
     screen, _, _ = examine_loaddata(_written(tmp_path, long))
-    assert set(screen.table.get("Frame_DNA", ["1"])) <= {"1"}
+    assert len(screen.table) == len(wide) and set(screen.table["Frame_DNA"]) == {"1"}
     planes = pd.concat([per_image(wide).assign(Z=str(z)) for z in (1, 2)])
     planes["FileName"] = planes["Z"] + planes["FileName"]
     _, problems, _ = examine_loaddata(_written(tmp_path, planes))

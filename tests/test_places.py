@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from mcnn_core.readers.loaddata import examine_loaddata, read_loaddata
 from mcnn_core.readers.places import split
 from mcnn_core.readers.reading import Reading
 from mcnn_core.screen import load_screen, save_screen
+from tools import book
 
 
 def rewritten(folder, change, rows=None):
@@ -367,3 +369,15 @@ def test_plates_of_a_map_may_be_written_otherwise(tmp_path):
 def test_a_well_of_one_row_needs_no_site(tmp_path):
     table = write_screen(tmp_path, tiny_rows(sites=1).drop(columns="Metadata_Site"))
     assert set(read_loaddata(table).table["Metadata_Site"]) == {1}
+
+
+def test_the_book_depends_on_the_images_of_the_time_point_and_planes_that_are_read(tmp_path):
+    rows = tiny_rows(plates=1, channels=("DNA",))
+    second = rows.assign(FileName_DNA="later_" + rows["FileName_DNA"])
+    table = pd.concat([rows.assign(Timepoint="1"), second.assign(Timepoint="2")])
+    path = write_screen(tmp_path, table)
+    kinds = {"screen": str(path), "platemap": "", "data": "", "channels": ""}
+    for params, later in (("time=2", True), ('time=1 x="a b"', False)):
+        files = book.list_screen(SimpleNamespace(**kinds, params=params))
+        names = [os.path.basename(one) for one in files if one.endswith("DNA.tif")]
+        assert [name.startswith("later_") for name in names] == [later] * len(rows)

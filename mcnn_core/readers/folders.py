@@ -62,6 +62,11 @@ _DYE = (
     r"DIC|ch(?:annel)?[ _-]?\d{1,2}|w\d{1,2}|\d{3} ?nm))"
 )
 
+#: What is an image where no other name of a folder says more, and a figure elsewhere.
+WELL_ALONE = "names of well"
+
+NO_LAYOUT = "images whose names no known layout has"
+
 #: What writes such names, and a path that ends in one: "/" stands before it.
 LAYOUTS = {
     "Harmony file names": (
@@ -116,7 +121,7 @@ LAYOUTS = {
     "a folder per well, names of site and channel": (
         rf"(?:/(?P<plate>[^/]+))?/(?:Well[_ -]?)?{_WELL}/(?:{_SITE}[_. -])?{_CHANNEL}{_TAIL}"
     ),
-    "names of well": rf"/{_PLATE}{_WELL}{_TAIL}",
+    WELL_ALONE: rf"/{_PLATE}{_WELL}{_TAIL}",
 }
 
 
@@ -335,7 +340,8 @@ def _image(folder: Path, path: str, found: re.Match) -> Image | None:
     named = {key: text for key, text in found.groupdict().items() if text}
     place = well(named.get("well") or f"R{named.get('row')}C{named.get('column')}")
     channel = named.get("channel", "").strip()
-    if re.fullmatch(r"P\d+", named.get("well", "")) and re.match(rf"{_WELL}([_. -]|$)", channel):
+    inside = re.search(rf"(?:^|[_. -]){_WELL}(?:[_. -]|$)", channel)
+    if re.fullmatch(r"P\d+", named.get("well", "")) and inside:
         return None
     if re.fullmatch(r"[A-O]\d{1,2}", named.get("plate", "")) and not channel:
         return None
@@ -355,12 +361,21 @@ def _image(folder: Path, path: str, found: re.Match) -> Image | None:
     return image if place else None
 
 
+def _by_name(folder: Path, path: str, patterns: dict[str, re.Pattern]) -> tuple[str, Image | None]:
+    """Return the first layout whose name a path has, and its image; None where none has."""
+    for what, layout in patterns.items():
+        matched = layout.fullmatch(f"/{path}")
+        if matched and (image := _image(folder, path, matched)):
+            return what, image
+    return "", None
+
+
 def _patterns(pattern: str) -> dict[str, re.Pattern]:
     """Return the layouts to try in turn, or the user's own alone."""
     if not pattern:
         return {name: re.compile(f".*?{text}", re.I) for name, text in LAYOUTS.items()}
     try:
-        own = re.compile(f"(?:.*?/)?(?:{pattern})", re.IGNORECASE)
+        own = re.compile(f"/(?:.*?/)?(?:{pattern.removeprefix('^')})", re.IGNORECASE)
     except re.error as error:
         raise InputError(f"PATTERN={pattern} is no regular expression: {error}") from error
     names = set(own.groupindex)
@@ -444,7 +459,7 @@ def find_images(folder: str | os.PathLike, pattern: str = "") -> Found:
     paths, patterns = _files(folder), _patterns(pattern)
     spoken = set() if pattern else _indexed(folder, paths, found)
     listed = {image.path for image in found.images}
-    waves = _wavelengths(folder, paths)
+    waves, alone = _wavelengths(folder, paths), Found()
     for path in paths:
         ending = PurePosixPath(path).suffix.lower()
         if path in listed:
@@ -460,18 +475,21 @@ def find_images(folder: str | os.PathLike, pattern: str = "") -> Found:
         elif str(PurePosixPath(path).parent) in spoken:
             found.left["images that the index does not list"] += 1
         else:
-            for what, layout in patterns.items():
-                matched = layout.fullmatch(path if pattern else f"/{path}")
-                image = _image(folder, path, matched) if matched else None
-                if image:
-                    name = waves.get((image.home, image.channel.lower()), image.channel)
-                    whole = replace(image, channel=name)
-                    pages = [] if name else _each_plane(image, *tiff_pages(folder / path))
-                    found.images += pages or [whole]
-                    found.sources[what] += 1
-                    break
+            what, image = _by_name(folder, path, patterns)
+            if image is None:
+                found.left[NO_LAYOUT] += 1
+                continue
+            name = waves.get((image.home, image.channel.lower()), image.channel)
+            into = alone if what == WELL_ALONE else found
+            into.sources[what] += 1
+            if name:
+                into.images.append(replace(image, channel=name))
             else:
-                found.left["images whose names no known layout has"] += 1
+                into.images += _each_plane(image, *tiff_pages(folder / path))
+    if not found.images:
+        alone.left = found.left
+        return alone
+    found.left[NO_LAYOUT] += alone.sources[WELL_ALONE]
     return found
 
 

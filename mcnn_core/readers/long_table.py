@@ -13,7 +13,7 @@ from mcnn_core.screen import REQUIRED
 #: What a column of channels is called, as `key` returns it, the one to be taken first.
 _CHANNEL = (
     "channelname channellabel channel chname ch imagechannel stain dye fluorophore fluorochrome "
-    "marker channelid channelnumber channelindex wavelength wave wavename filter"
+    "marker kanal channelid channelnumber channelindex wavelength wave wavename filter"
 )
 CHANNEL = tuple(_CHANNEL.split())
 
