@@ -20,6 +20,7 @@ from mcnn_core.profiles import (
     profile,
     treatment_profiles,
 )
+from mcnn_core.readers.features import read_features
 from mcnn_core.readers.loaddata import read_loaddata
 from mcnn_core.training import RECIPES, load_model, train
 
@@ -64,6 +65,8 @@ def test_new_plates_lie_on_the_old_axes(report, tmp_path, capsys):
     columns = feature_columns(before)
     np.testing.assert_allclose(old[columns], before[columns], rtol=0, atol=1e-9)
     assert pd.read_csv(out / "similarity.csv")["plate"].unique().tolist() == ["P3", "P4"]
+    features, _ = read_features(out / "features.parquet")  # as FEATURES= does
+    assert len(features) == 16 and len(feature_columns(features)) == 128
     found = pd.read_csv(out / "moved.csv", keep_default_na=False)
     assert len(found) == 3 and (found["moved"] > 0).all()  # on the new plates too
     assert "3 old treatments, 3 of them also on the new plates" in capsys.readouterr().out
