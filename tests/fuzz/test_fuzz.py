@@ -66,8 +66,11 @@ def test_damaged_files_are_read_or_refused(target, tmp_path):
 
 
 def test_good_files_are_read(tmp_path):
-    for name in ("table", "conf", "checkpoint"):
+    first = ("table", "text", "parquet", "map", "features", "ontology", "conf", "checkpoint")
+    for name in first:
         TARGETS[name].read(emptied(tmp_path / "in"), TARGETS[name].seeds()[0])
+    for name in ("workbook", "folder"):
+        TARGETS[name].read(emptied(tmp_path / "in"), TARGETS[name].seeds()[-1])
     for name in ("tiff", "jpeg", "png"):
         (tmp_path / name).write_bytes(TARGETS[name].seeds()[0])
         assert read_image(tmp_path / name).max() > 70
