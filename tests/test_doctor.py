@@ -524,6 +524,17 @@ PLANTS = {
         2,
         "Metadata_control_type",
     ),
+    "control-type-not-taken": (
+        with_rows(
+            lambda rows: rows.assign(
+                Role=rows["Metadata_Compound"].map(
+                    lambda name: "dmso" if name == "DMSO" else "blank"
+                )
+            )
+        ),
+        1,
+        "Role",
+    ),
     "batches-unknown": (set_cell("Metadata_Batch", "", 5), 7, "Metadata_Batch"),
     "check-not-made": (with_rows(lambda rows: rows.drop(columns="Metadata_Plate")), None, ""),
 }
