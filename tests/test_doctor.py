@@ -552,7 +552,7 @@ ELSEWHERE = {
     *("channel-unknown", "channels-left", "planes-open", "planes-taken", "planes-apart"),
     *("time-points", "time-taken", "file-ambiguous", "file-remote", "paths-moved"),
     *("field-incomplete", "field-left-out"),
-    "gene-without-id",  # test_imagehts.py
+    *("gene-without-id", "gene-like-date"),  # test_imagehts.py
     *("map-unreadable", "map-contradicts", "well-not-in-map", "well-without-image"),
 }
 

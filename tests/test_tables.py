@@ -56,6 +56,12 @@ def test_a_table_is_read_as_its_content_says(tmp_path, content, said):
     assert len(notes) == bool(said) and said in "".join(notes)
 
 
+def test_spaces_in_cells_separate_nothing(tmp_path):
+    lines = ["Plate,Well,Compound", *["P1,B02,taxol 0.3 uM for 24 h"] * 15]
+    rows, notes = read(tmp_path, "\n".join(lines).encode())
+    assert list(rows) == ["Plate", "Well", "Compound"] and not notes
+
+
 def test_the_first_sheet_that_holds_anything_is_read(tmp_path):
     openpyxl = pytest.importorskip("openpyxl")
     book = openpyxl.Workbook()

@@ -10,10 +10,13 @@ from mcnn_core.errors import InputError, Problem
 from mcnn_core.readers.drawn import drawn_plates
 from mcnn_core.readers.spelling import (
     A_DOSE,
+    COLUMN,
+    ROW,
     SPELLINGS,
     canonical,
     control_type,
     is_dose,
+    key,
     micromolar,
     note,
     vehicle,
@@ -129,7 +132,8 @@ def _once(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
 
 def _different(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows that say something different, whatever the spelling."""
-    alike = {name: mapped(rows[name].str.strip(), ALIKE.get(name, str)) for name in rows}
+    names = [name for name in rows if key(name) not in map(key, (*ROW, *COLUMN))]
+    alike = {name: mapped(rows[name].str.strip(), ALIKE.get(name, str)) for name in names}
     return rows[~pd.DataFrame(alike, rows.index).duplicated()]
 
 

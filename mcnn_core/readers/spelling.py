@@ -183,7 +183,8 @@ A_CONTROL = ("control", "ctrl", "ctl", "con", "true", "yes")
 _LIKE_A_CONTROL = (
     "vehicle vehiclecontrol solvent solventcontrol untreated notreatment nocompound nodrug mock "
     "control controls ctrl negativecontrol negcontrol negctrl negcon neg nc water h2o pbs medium "
-    "media mediaonly cellsonly empty emptywell blank nontargeting scrambled scramble"
+    "media mediaonly cellsonly empty emptywell blank nontargeting scrambled scramble "
+    "nontargetingcontrol scramblecontrol scrambledcontrol sint sineg sicontrol sictrl ntc allstars"
 )
 LIKE_A_CONTROL = frozenset(_LIKE_A_CONTROL.split())
 

@@ -293,7 +293,7 @@ def _text(content: bytes) -> tuple[Iterator[list[str]], list[str]]:
     # Decoded bit by bit: io.StringIO would hold four bytes for each character.
     text = io.TextIOWrapper(io.BytesIO(content), encoding, newline="")
     stated = re.fullmatch(r'"?sep=(.)"?[\r\n]*', text.readline(), re.IGNORECASE)
-    separator = stated[1] if stated else max(SEPARATORS, key=lambda one: _fit(text, one))
+    separator = stated[1] if stated else _separator(text)
     if separator != ",":
         taken.append(f"separated by {SEPARATORS.get(separator, repr(separator))}")
     text.seek(0)
@@ -317,15 +317,27 @@ def _encoding(content: bytes) -> tuple[str, list[str]]:
         return "cp1252", ["Windows-1252"]
 
 
-def _fit(text: io.TextIOWrapper, separator: str) -> int:
-    """Return how many cells the first lines have that are as wide as the header, so separated."""
+def _separator(text: io.TextIOWrapper) -> str:
+    """Return what separates the cells of a text: spaces only where they divide more lines."""
+    best = max((one for one in SEPARATORS if one != " "), key=lambda one: _fit(text, one))
+    spaces = all(one > other for one, other in zip(_fit(text, " "), _fit(text, best), strict=True))
+    return " " if spaces else best
+
+
+def _fit(text: io.TextIOWrapper, separator: str) -> tuple[int, int, int]:
+    """Return what a separator makes of the first lines.
+
+    That is how many cells the lines have that are most alike, how many such lines there are, and
+    how many lines it divides.
+    """
     text.seek(0)
     try:
         records = list(islice(csv.reader(text, delimiter=separator), HEAD))
     except csv.Error:  # too long a cell: not this separator, or no table at all
-        return 0
+        return 0, 0, 0
     widths = [len(cells) for cells in records if sum(bool(cell.strip()) for cell in cells) > 1]
-    return max((width * n for width, n in Counter(widths).items()), default=0)
+    alike = ((width * n, n) for width, n in Counter(widths).items())
+    return *max(alike, default=(0, 0)), len(widths)
 
 
 def _parquet(content: bytes, numeric: Callable[[str], bool]) -> tuple[pd.DataFrame, list[str]]:
