@@ -526,7 +526,7 @@ PLANTS = {
     ),
     "control-type-not-taken": (
         with_rows(
-            lambda rows: rows.assign(
+            lambda rows: rows.drop(columns="Metadata_control_type").assign(
                 Role=rows["Metadata_Compound"].map(
                     lambda name: "dmso" if name == "DMSO" else "blank"
                 )
