@@ -438,7 +438,7 @@ def _with_doses(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Prob
         "Metadata_Concentration": parts[1].where(found, ""),
         "Metadata_Compound as written": cells,
     }
-    text = f"doses are taken from the names of {found.sum():,} compounds, as in "
+    text = f"doses are taken from {cells[found].nunique():,} names of compounds, as in "
     text += f"{cells[found].iloc[0]!r}"
     return rows.assign(**made), [note(path, text, "column-taken", "Metadata_Compound")]
 
