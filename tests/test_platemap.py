@@ -3,6 +3,7 @@
 import openpyxl
 import pytest
 
+from mcnn_core.errors import InputError
 from mcnn_core.readers.platemap import read_platemap
 from mcnn_core.readers.spelling import micromolar
 
@@ -90,11 +91,23 @@ def test_merged_cells_of_a_drawn_plate_all_hold_the_same(tmp_path):
         (",2,3", "B,DMSO,taxol", "C,taxol,"),
         ("Plate 7,02,03", "b,DMSO,taxol", "c,taxol,"),
         ("<>,1.0,2.0,3.0,sum", "A,,,,0", "B,,DMSO,taxol,2", "C,,taxol,,1"),
-        ("Plate map of June", "", "Row,1,2,3", "B,,DMSO,taxol", "C,,taxol,"),
+        ("Plate map of June", "", "Row,1,2,3", "B,,DMSO,taxol", ",,,", "C,,taxol,"),
     ],
 )
 def test_drawn_plates(tmp_path, lines):
     assert held(text(tmp_path, *lines)) == WITHOUT_DOSES
+
+
+def test_drawn_plates_may_stand_side_by_side_and_name_their_plates(tmp_path):
+    lines = ("Compound,2,3,,Dose uM,2,3", "B,DMSO,taxol,,B,,0.3", "C,taxol,,,C,1,")
+    assert held(text(tmp_path, *lines)) == EXPECTED
+    lines = ("Plate: P1", ",2,3", "B,DMSO,taxol", "", "Plate: P2", ",2,3", "B,DMSO,b")
+    assert held(text(tmp_path, *lines))["P2 B03"] == ("b", "")
+
+
+def test_a_formula_without_a_value_is_no_empty_cell(tmp_path):
+    with pytest.raises(InputError, match="sheet 'map' has formulas without their values"):
+        read_platemap(workbook(tmp_path, map=[*LIST, ["C03", "=B3"]]))
 
 
 def test_a_drawn_plate_of_384_wells_may_name_doses_in_its_cells(tmp_path):

@@ -8,13 +8,17 @@ from typing import NamedTuple
 import pandas as pd
 
 from mcnn_core.errors import Problem
-from mcnn_core.readers.spelling import PLATE_ROW, known_column, most_known, note
+from mcnn_core.readers.spelling import HEAD, PLATE_ROW, known_column, most_known, note
 
 #: The number of a column of a plate.
 NUMBER = re.compile(r"0*([1-9]|[1-3]\d|4[0-8])(\.0*)?")
 
 #: What stands in the corner of a drawing and says nothing.
 CORNER = re.compile(r"\W*|rows?|col(umn)?s?|wells?|rows?\W*col(umn)?s?", re.IGNORECASE)
+
+
+#: What stands before the name of a plate.
+OF_PLATE = re.compile(r"^(plate|barcode)([ _](id|name))?\s*[:=]\s*", re.IGNORECASE)
 
 
 class Drawing(NamedTuple):
@@ -44,6 +48,13 @@ def _runs(cells: Sequence[str]) -> Iterator[tuple[int, list[int]]]:
         start = stop
 
 
+def _heads_a_list(cells: Sequence[str]) -> bool:
+    """Whether a row names columns of a list: two, or one where others are numbers."""
+    corners = {start - 1 for start, _ in _runs(cells)}
+    names = [cell for place, cell in enumerate(cells) if place not in corners]
+    return most_known([names]) >= (1 if corners else 2)
+
+
 def _drawings(sheet: str, rows: Sequence[Sequence[str]]) -> Iterator[Drawing]:
     """Yield every plate that is drawn in a sheet."""
     above = ""
@@ -51,6 +62,8 @@ def _drawings(sheet: str, rows: Sequence[Sequence[str]]) -> Iterator[Drawing]:
         for start, numbers in _runs(cells):
             wells: dict[str, tuple[int, str]] = {}
             for place in range(line + 1, len(rows)):
+                if not any(rows[place]):
+                    continue
                 letters = "".join(rows[place][start - 1 : start]).strip().upper()
                 if not PLATE_ROW.fullmatch(letters) or f"{letters}{numbers[0]:02d}" in wells:
                     break
@@ -60,7 +73,7 @@ def _drawings(sheet: str, rows: Sequence[Sequence[str]]) -> Iterator[Drawing]:
             if wells:
                 corner = cells[start - 1].strip()
                 label = above if CORNER.fullmatch(corner) else corner
-                yield Drawing(label or sheet, sheet, line, wells)
+                yield Drawing(OF_PLATE.sub("", label) or sheet, sheet, line, wells)
         filled = [cell.strip() for cell in cells if cell.strip()]
         if filled:
             alone = len(filled) == 1 and not PLATE_ROW.fullmatch(filled[0])
@@ -96,7 +109,7 @@ def drawn_plates(
     found = [
         drawing
         for sheet, rows in sheets.items()
-        if most_known(rows) < 2  # else it is a list
+        if not any(map(_heads_a_list, rows[:HEAD]))
         for drawing in _drawings(sheet, rows)
     ]
     if not found:

@@ -43,7 +43,13 @@ PARQUET, ZIP = b"PAR1", b"PK\x03\x04"
 
 #: A range of merged cells in the XML of a sheet.
 MERGED = re.compile(
-    rb"<(?:\w+:)?mergeCell\s[^>]*?ref=\"([A-Z]{1,3}[0-9]{1,7}:[A-Z]{1,3}[0-9]{1,7})\""
+    rb"<(?:\w+:)?mergeCell\s[^<>]*?ref=\"([A-Z]{1,3}[0-9]{1,7}:[A-Z]{1,3}[0-9]{1,7})\""
+)
+
+
+#: A cell that has a formula and no value; that of an empty text is a text.
+UNCOMPUTED = re.compile(
+    rb'<c\s(?![^<>]*\bt="str")[^<>]*>\s*<f(?:\s[^<>]*)?(?:/>|>[^<]*</f>)\s*(?:<v\s*/>|<v></v>)?\s*</c>'
 )
 
 
@@ -396,9 +402,12 @@ def _sheets(content: bytes) -> dict[str, list[list[str]]]:
             sheets = {}
             for one in book:
                 rows = _sheet(one.iter_rows(values_only=True), content)
-                # Read as a stream, a sheet does not say what is merged.
-                merged = MERGED.findall(archive.read(one._worksheet_path))
-                sheets[one.title] = _unmerged(rows, merged, content)
+                # Read as a stream, a sheet does not say what is merged, and what has no value.
+                xml = archive.read(one._worksheet_path)
+                if UNCOMPUTED.search(xml):
+                    what = "has formulas without their values: open it in a spreadsheet program"
+                    raise ValueError(f"the sheet {one.title!r} {what}, and save it again")
+                sheets[one.title] = _unmerged(rows, MERGED.findall(xml), content)
     except ValueError:
         raise
     except Exception as error:  # what a damaged workbook can raise, openpyxl does not say
