@@ -337,24 +337,27 @@ def canonical(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Proble
     return rows, problems + _doses_left(path, rows) + _control_types_left(path, rows)
 
 
+#: The known column of each spelling, and the spellings of doses, as `key` returns them.
+_COLUMN_OF = {
+    key(name): column
+    for column, spellings in reversed(SPELLINGS.items())
+    for name in (column, *spellings)
+}
+_DOSES = [key(name) for name in ("Concentration", *SPELLINGS["Metadata_Concentration"])]
+_PLACES = {key(name) for name in (*ROW, *COLUMN)}
+
+
 def known_column(name: str) -> str:
     """Return the known column that a name is a spelling of, "" if it is none."""
     plain = key(name)
-    for column, spellings in SPELLINGS.items():
-        order = [key(one) for one in (column, *spellings)]
-        if plain in order or (
-            column == "Metadata_Concentration" and "%" not in name and without_unit(plain) in order
-        ):
-            return column
-    return ""
+    return _COLUMN_OF.get(plain) or _COLUMN_OF.get(without_unit(plain), "")
 
 
 def most_known(rows: Sequence[Sequence[str]]) -> int:
     """Return how many cells of a header, one of the first rows, are names of known columns."""
-    places = {key(name) for name in (*ROW, *COLUMN)}
 
     def known(name: str) -> bool:
-        return bool(known_column(name)) or _names_images(name) or key(name) in places
+        return bool(known_column(name)) or _names_images(name) or key(name) in _PLACES
 
     return max((sum(map(known, filter(None, cells))) for cells in rows[:HEAD]), default=0)
 
@@ -520,10 +523,9 @@ def _fits(cells: pd.Series, column: str) -> bool:
 
 def without_unit(plain: str) -> str:
     """Return a key without the unit behind it: "dose" for "dosenm"."""
-    order = [key(name) for name in ("Concentration", *SPELLINGS["Metadata_Concentration"])]
-    if plain in order:
+    if plain in _DOSES:
         return plain
-    for start in order:
+    for start in _DOSES:
         if plain.startswith(start) and plain[len(start) :].removeprefix("in") in UNITS:
             return start
     return plain
