@@ -66,9 +66,10 @@ def test_a_workbook_is_read_as_a_reader_sees_it(tmp_path, merged, sheets):
     assert held(workbook(tmp_path, merged, **sheets)) == EXPECTED
 
 
-@pytest.mark.parametrize("rows", [LIST, DRAWN])
+@pytest.mark.parametrize("rows", [LIST, DRAWN, [["Plate P1"], *LIST]])
 def test_a_sheet_may_be_that_of_a_plate(tmp_path, rows):
-    other = [["vinblastine" if cell == "taxol" else cell for cell in row] for row in rows]
+    names = {"taxol": "vinblastine", "Plate P1": "Plate P2"}
+    other = [[names.get(cell, cell) for cell in row] for row in rows]
     found = held(workbook(tmp_path, P1=rows, P2=other))
     assert set(found) == {f"{p} {w}" for p in ("P1", "P2") for w in EXPECTED}
     assert found["P1 B03"][0] == "taxol" and found["P2 B03"][0] == "vinblastine"

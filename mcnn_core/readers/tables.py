@@ -122,7 +122,7 @@ def read_cells(
     Kinds are text with cells separated by commas, semicolons, tabs, vertical bars or spaces (a
     ``sep=`` line may say which), in UTF-8, UTF-16 or Windows-1252, with any line ends; Parquet; the
     sheet of an Excel workbook that has most known columns, or else is the largest, with those that
-    begin with the same row (``Metadata_Sheet`` names them). Each may be packed by gzip. Lines above
+    have the same header (``Metadata_Sheet`` names them). Each may be packed by gzip. Lines above
     the header with few cells, empty lines, and columns without name are left out. Where semicolons
     separate, commas in numbers become points; merged cells all say what the first does.
 
@@ -418,21 +418,27 @@ def _sheets(content: bytes) -> dict[str, list[list[str]]]:
 def _largest(sheets: dict[str, list[list[str]]]) -> tuple[Iterator[list[str]], list[str]]:
     """Return the rows of the sheet with most known columns, or else the largest, and its name.
 
-    Those with the same first row follow, and a column says which is which.
+    Those with the same header follow, and a column says which is which.
     """
     filled = {title: rows for title, rows in sheets.items() if rows}
     if not filled:
         raise ValueError("it has no header: every sheet is empty")
     main = max(filled, key=lambda title: (most_known(filled[title]), sum(map(len, filled[title]))))
-    head = filled[main][0]
-    alike = [title for title, rows in filled.items() if rows[0] == head]
-    rows = chain([head], *(filled[title][1:] for title in alike))
+    starts = {title: _most_known_row(rows) for title, rows in filled.items()}
+    head = filled[main][starts[main]]
+    alike = [title for title, rows in filled.items() if rows[starts[title]] == head]
+    rows = iter(filled[main])
     if len(alike) > 1:
-        below = ([*cells, title] for title in alike for cells in filled[title][1:])
-        rows = chain([[*head, "Metadata_Sheet"]], below)
+        below = ([*row, title] for title in alike for row in filled[title][starts[title] + 1 :])
+        rows = chain(filled[main][: starts[main]], [[*head, "Metadata_Sheet"]], below)
     names = " and ".join(map(repr, alike))
     n = len(sheets)
     return rows, [f"the Excel sheet{'s' * (len(alike) > 1)} {names}" + f" of {n}" * (n > 1)]
+
+
+def _most_known_row(rows: list[list[str]]) -> int:
+    """Return the place of the first row with most known columns: the header, or else the first."""
+    return max(range(min(HEAD, len(rows))), key=lambda place: most_known([rows[place]]))
 
 
 def _unmerged(rows: list[list[str]], merged: list[bytes], content: bytes) -> list[list[str]]:
