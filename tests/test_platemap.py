@@ -100,7 +100,7 @@ def test_drawn_plates(tmp_path, lines):
 
 
 def test_drawn_plates_may_stand_side_by_side_and_name_their_plates(tmp_path):
-    lines = ("Compound,2,3,,Dose uM,2,3", "B,DMSO,taxol,,B,,0.3", "C,taxol,,,C,1,")
+    lines = ("Compound,2,3,,Dose uM,1,2,3", "B,DMSO,taxol,,B,,,0.3", "C,taxol,,,C,,1,")
     assert held(text(tmp_path, *lines)) == EXPECTED
     lines = ("Plate: P1", ",2,3", "B,DMSO,taxol", "", "Plate: P2", ",2,3", "B,DMSO,b")
     assert held(text(tmp_path, *lines))["P2 B03"] == ("b", "")

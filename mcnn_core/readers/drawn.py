@@ -37,13 +37,9 @@ def _runs(cells: Sequence[str]) -> Iterator[tuple[int, list[int]]]:
     start = 1
     while start < len(numbers):
         stop = start + 1
-        while stop < len(numbers) and numbers[stop] == numbers[stop - 1] + 1:
+        while numbers[start] and stop < len(numbers) and numbers[stop] == numbers[stop - 1] + 1:
             stop += 1
-        if (
-            numbers[start]
-            and stop - start > 1
-            and not PLATE_ROW.fullmatch(cells[start - 1].strip())
-        ):
+        if stop - start > 1 and not PLATE_ROW.fullmatch(cells[start - 1].strip()):
             yield start, numbers[start:stop]
         start = stop
 
