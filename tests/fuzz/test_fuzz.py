@@ -114,6 +114,10 @@ FINDINGS = {
     "a table of 12,000 columns": ("table", b",".join(b"c%d" % n for n in range(12_000))),
     "a packed ontology that unpacks to 60 MB": ("ontology", gzip.compress(b"\n" * 2**26)[:LONGEST]),
     "a packed ontology of short lines": ("ontology", gzip.compress(b"a:b\n" * 2**20)),
+    "planes in two folders, of which one is not there": (
+        "text",
+        b"Plate,Well,Site,Plane,FileName_A,PathName_A\nP,B02,1,1,a.tif,\nP,B02,1,2,z.tif,x/y\n",
+    ),
     "a PNG that claims 2 GB": ("png", claiming_png()),
     "an image of 500,000 strips of which one is there": ("tiff", lacking_strips()),
     "a wildcard of many stars": (
