@@ -128,3 +128,26 @@ def test_blank_and_equal_channels(tmp_path, plant, code, stop):
     assert code in {one.code for one in check(str(table)).problems}
     said = agreed(str(table), "", tmp_path / "out")
     assert stop in said and bool(stop) == bool(said)
+
+
+#: Plate maps as they come, and by what the book stops.
+MAPS = {
+    "Compound\n,2,3\nB,DMSO,a\nC,a,b\n\nDose (nM)\n,2,3\nB,0,300\nC,1000,1000": "",
+    "Well,Compound,Conc,Unit\nB02,DMSO,0,uM\nB03,a,300,nM\nC02,a,1,uM\nC03,b,1,mM": "",
+    "Well,Compound,Dose\nb2,DMSO,0.1 %\nB-3,a,1e-6 M\nC:02,a,n.d.\n(C 3),b,0.3uM": "",
+    "Well,Compound,Well type\nB02,DMSO,NC\nB03,a,sample\nC02,b,sample\nC03,c,PC": "",
+    "Well,Compound,Dose\nB02,DMSO,\nB03,a,10 ug/ml\nC02,a,1\nC03,b,1": "line 3, Metadata_Conc",
+    "Well,Cells\nB02,1\nB03,2\nC02,3\nC03,4": "expected a column of compounds",
+    "Well,Compound\nB02,DMSO\nB03,a\nC02,b\nC03,c\nc3,d": "well C03 is named twice",
+    "Well,Compound\nB02,DMSO\nB03,a": "Metadata_Compound is empty",
+    "Plate,Well,Compound\nX1,B02,DMSO\nX1,B03,a": "no well of 'P1' is in",
+}
+
+
+@pytest.mark.parametrize("text", MAPS)
+def test_plate_maps_as_they_come(tmp_path, text):
+    rows = tiny_rows(wells=("B02", "B03", "C02", "C03"))
+    table = write_screen(tmp_path, rows.filter(regex="Plate|Well|Site|Name_"))
+    (tmp_path / "map.csv").write_text(text, encoding="utf-8")
+    stop = agreed(str(table), "", tmp_path / "out", Reading(platemap=tmp_path / "map.csv"))
+    assert MAPS[text] in stop and bool(MAPS[text]) == bool(stop)

@@ -524,6 +524,17 @@ PLANTS = {
         2,
         "Metadata_control_type",
     ),
+    "control-type-not-taken": (
+        with_rows(
+            lambda rows: rows.drop(columns="Metadata_control_type").assign(
+                Role=rows["Metadata_Compound"].map(
+                    lambda name: "dmso" if name == "DMSO" else "blank"
+                )
+            )
+        ),
+        1,
+        "Role",
+    ),
     "batches-unknown": (set_cell("Metadata_Batch", "", 5), 7, "Metadata_Batch"),
     "check-not-made": (with_rows(lambda rows: rows.drop(columns="Metadata_Plate")), None, ""),
 }
@@ -541,7 +552,7 @@ ELSEWHERE = {
     *("channel-unknown", "channels-left", "planes-open", "planes-taken", "planes-apart"),
     *("time-points", "time-taken", "file-ambiguous", "file-remote", "paths-moved"),
     *("field-incomplete", "field-left-out"),
-    "gene-without-id",  # test_imagehts.py
+    *("gene-without-id", "gene-like-date"),  # test_imagehts.py
     *("map-unreadable", "map-contradicts", "well-not-in-map", "well-without-image"),
 }
 

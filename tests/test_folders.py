@@ -1,5 +1,7 @@
 """Tables of folders, laid out as microscopes and their programs leave them."""
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -357,3 +359,13 @@ def test_an_index_names_nothing_outside_its_folder(tmp_path):
     folder = laid_out(tmp_path / "a/screen", **{"Index.xml": harmony("x", "", images)})
     (image,) = find_images(folder).images
     assert image.path == "secret.tif" and not (folder / image.path).exists()
+
+
+def test_names_that_no_table_can_hold_are_left_out_and_counted(tmp_path):
+    folder = laid_out(tmp_path / "screen", "P/B02_1_DNA.png", "P/B03_1_D\rNA.png")
+    (folder / "P" / os.fsdecode(b"B04_1_D\xffNA.png")).touch()
+    table, said = table_of(folder)
+    assert table["Metadata_Well"].tolist() == ["B02"] and "not UTF-8: 2" in said
+    os.rename(folder, wrong := tmp_path / os.fsdecode(b"\xff"))
+    with pytest.raises(InputError, match="UTF-8 text: rename it"):
+        write_folder_table(wrong, tmp_path / "other.csv")

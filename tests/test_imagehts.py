@@ -341,6 +341,7 @@ def test_conf_files_in_any_encoding(folder, name, encoding):
         ("annotation", "GeneID\tLocusID", "Gene Symbol\tEntrez Gene ID"),
         ("annotation", "1\tA01", "01\tR1C1"),
         ("annotation", "AAK1\t22848", "AAK1\t22848.0"),
+        ("annotation", "AAK1\t22848", "AAK1\tLOC22848"),
         ("annotation", "P1\t1\tA03\tNA", "P1\t1\tA03\tempty"),
     ],
 )
@@ -357,7 +358,7 @@ def test_other_spellings_of_the_conf_files(folder, name, old, new):
     ("locus", "entrez", "counted"),
     [
         (text, "", "without Entrez id: 1, with several: 0 ('AAK1')")
-        for text in ("NA", "", "withdrawn")
+        for text in ("NA", "", "withdrawn", "0")
     ]
     + [(f"1{sep}7", "1;7", "with several: 1 ('AAK1')") for sep in (";", "/", " /// ", ", ", "|")],
 )
@@ -366,6 +367,11 @@ def test_genes_without_one_entrez_id_keep_their_wells(folder, capsys, locus, ent
     ids = table.set_index("Metadata_Compound")["Metadata_Entrez"]
     assert set(ids["AAK1"]) == {entrez} and set(ids["AXL"]) == {"558"}
     assert counted in capsys.readouterr().out
+
+
+def test_symbols_that_a_spreadsheet_made_dates_of_are_named(folder, capsys):
+    read_imagehts(edited(folder, "annotation", "AAK1\t22848", "1-Mar\t22848"))
+    assert "look like dates that a spreadsheet has made of them: '1-Mar'" in capsys.readouterr().out
 
 
 def test_spots_are_sites(folder):

@@ -121,7 +121,10 @@ def test_what_looks_like_a_control_is_known():
     assert not spelling.like_a_control("taxol") and spelling.vehicle("DMSO2") != "taxol"
 
 
-@pytest.mark.parametrize("text", ["NA", "n/a", "#N/A", "NaN", "nan", "None", "NULL", "-", "\\N"])
+@pytest.mark.parametrize(
+    "text",
+    ["NA", "n/a", "#N/A", "NaN", "nan", "None", "NULL", "-", "\\N", "n.d.", "not determined"],
+)
 def test_missing_in_every_column_but_the_file_names(text):
     rows, codes = taken(
         Metadata_MoA=[text, "a"], Metadata_Batch=[text, text], FileName_A=[text] * 2
@@ -160,6 +163,33 @@ def test_columns_are_known_by_any_spelling(name, column):
 )
 def test_a_column_of_doses_names_its_unit(name, dose):
     assert taken(**{name: ["300", ""]})[0]["Metadata_Concentration"].tolist() == [dose, ""]
+
+
+@pytest.mark.parametrize(
+    ("columns", "doses"),
+    [
+        ({"Conc": ["300", "1"], "Unit": ["nM", "uM"]}, ["300 nM", "1 uM"]),
+        ({"Dose": ["3", "1"], "Dose_Units": ["nM", ""]}, ["3 nM", "1"]),
+        ({"Conc": ["3", "1"], "Unit": ["ug/ml", "uM"]}, ["3 ug/ml", "1 uM"]),
+        ({"Conc": ["3", "1"], "Unit": ["north", "uM"]}, ["3", "1"]),
+        ({"Compound": ["taxol 0.3 uM", "DMSO"]}, ["0.3 uM", ""]),
+        ({"Compound": ["taxol (3nM)", "vinblastine_1 \u00b5M"]}, ["3nM", "1 \u00b5M"]),
+    ],
+)
+def test_doses_have_the_unit_beside_them(columns, doses):
+    assert taken(**columns)[0]["Metadata_Concentration"].tolist() == doses
+
+
+@pytest.mark.parametrize("name", ["Concentration (%)", "\u00b5g/ml", "nM", "log10 M", "% v/v"])
+def test_what_is_no_molar_dose_is_not_taken_for_one(name):
+    rows, codes = taken(Metadata_Compound=["a", "a"], **{name: ["0.1", "0.2"]})
+    assert "Metadata_Concentration" not in rows and codes == ["dose-not-taken"]
+
+
+def test_control_types_that_are_not_all_known_are_named():
+    assert taken(Well_Type=["poscon", "blank"])[1] == ["control-type-not-taken"]
+    assert taken(Well_Type=["neutral control", "sample"])[1] == ["column-taken"]
+    assert taken(Content=["taxol", "aspirin"])[1] == []
 
 
 def test_of_two_columns_the_known_name_or_the_earlier_spelling_is_taken():

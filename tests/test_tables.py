@@ -62,6 +62,12 @@ def test_spaces_in_cells_separate_nothing_and_digits_stay_text(tmp_path):
     assert rows.to_numpy().tolist() == [["007", "a b c d e"], ["008", "f g h i j"]] and not notes
 
 
+def test_spaces_in_cells_separate_nothing(tmp_path):
+    lines = ["Plate,Well,Compound", *["P1,B02,taxol 0.3 uM for 24 h"] * 15]
+    rows, notes = read(tmp_path, "\n".join(lines).encode())
+    assert list(rows) == ["Plate", "Well", "Compound"] and not notes
+
+
 def test_the_first_sheet_that_holds_anything_is_read(tmp_path):
     openpyxl = pytest.importorskip("openpyxl")
     book = openpyxl.Workbook()

@@ -7,17 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from mcnn_core.errors import InputError, Problem
-from mcnn_core.readers.cells import (
-    A_DOSE,
-    is_dose,
-    read_strictly,
-    refuse,
-    treatments_of,
-    wrong_cells,
-)
+from mcnn_core.readers.cells import read_strictly, refuse, treatments_of, wrong_cells
 from mcnn_core.readers.loaddata import channels_of, field_table
 from mcnn_core.readers.places import finder_of
-from mcnn_core.readers.spelling import well
+from mcnn_core.readers.spelling import A_DOSE, is_dose, well
 from mcnn_core.screen import Screen
 
 #: BBBC021's channels in our order, each with the filter wheel's number in its file names.

@@ -3,7 +3,6 @@
 Every reader of such a table takes these steps, whether its rows name images or features.
 """
 
-import math
 import os
 import re
 from collections.abc import Callable
@@ -15,8 +14,10 @@ import pandas as pd
 from mcnn_core.columns import is_dmso, joint_codes, mapped
 from mcnn_core.errors import SHOWN, InputError, Problem, count
 from mcnn_core.readers.spelling import (
+    A_DOSE,
     control_type,
     is_control,
+    is_dose,
     like_a_control,
     micromolar,
     note,
@@ -48,7 +49,6 @@ Rules = dict[tuple[str, str], tuple[pd.Series, pd.Series, str | pd.Series]]
 FIELD = "plate, well and site"
 
 A_COUNT = "is not a whole number, 0 or more"
-A_DOSE = "is not a number of micromolar, 0 or more"
 
 #: What begins the names of columns, in any case, with or without ``Image_`` before it.
 PREFIX = re.compile(r"^(?:Image_)?(FileName|PathName|URL|Frame|Metadata)_", re.IGNORECASE)
@@ -58,12 +58,6 @@ PREFIXES = {name.lower(): name for name in ("FileName", "PathName", "URL", "Fram
 def is_count(text: pd.Series) -> pd.Series:
     """Whether each text is a whole number, 0 or more."""
     return text.str.fullmatch(r"\s*[0-9]{1,15}(\.0*)?\s*")
-
-
-def is_dose(text: pd.Series) -> pd.Series:
-    """Whether each text is empty or a finite number, 0 or more."""
-    number = pd.to_numeric(text.str.strip(), errors="coerce")
-    return (text.str.strip() == "") | ((number >= 0) & (number < math.inf))
 
 
 def treatments_of(compounds: pd.Series, doses: pd.Series) -> pd.Series:

@@ -127,6 +127,9 @@ LAYOUTS = {
 
 #: What the metadata of Zarr are called.
 METADATA = r"zarr\.json|\.zattrs|\.zarray"
+#: What no table can hold: control characters, and bytes that are no UTF-8.
+UNWRITABLE = re.compile("[\0-\x1f\x7f\ud800-\udfff]")
+
 
 #: What a pattern of the user's own may and must name.
 GROUPS = ("plate", "well", "row", "column", "site", "channel", "plane", "time")
@@ -457,6 +460,9 @@ def find_images(folder: str | os.PathLike, pattern: str = "") -> Found:
     if not folder.is_dir():
         raise InputError(f"SCREEN={folder} is not a folder")
     paths, patterns = _files(folder), _patterns(pattern)
+    unwritable = {path for path in paths if UNWRITABLE.search(path)}
+    found.left["files whose names have control characters or are not UTF-8"] += len(unwritable)
+    paths = [path for path in paths if path not in unwritable]
     spoken = set() if pattern else _indexed(folder, paths, found)
     listed = {image.path for image in found.images}
     waves, alone = _wavelengths(folder, paths), Found()
@@ -540,6 +546,8 @@ def folder_table(
         As `find_images`; if the folder holds no image that can be placed, or two for one place.
     """
     folder = Path(os.path.realpath(folder))
+    if UNWRITABLE.search(str(folder)):
+        raise InputError(f"{str(folder)!r}: expected a folder whose name is UTF-8 text: rename it")
     found = find_images(folder, pattern)
     left = [f"{kind}: {n:,}" for kind, n in found.left.most_common() if n]
     if not found.images:

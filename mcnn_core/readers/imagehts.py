@@ -21,7 +21,15 @@ from mcnn_core.errors import InputError, Problem
 from mcnn_core.machine.files import first_few
 from mcnn_core.readers.images import image_shape
 from mcnn_core.readers.loaddata import MAX_CHANNELS
-from mcnn_core.readers.spelling import SPELLINGS, control_type, is_missing, key, number, well
+from mcnn_core.readers.spelling import (
+    SPELLINGS,
+    control_type,
+    is_missing,
+    key,
+    like_a_control,
+    number,
+    well,
+)
 from mcnn_core.readers.tables import decoded_text, read_cells
 from mcnn_core.screen import Screen, repeated, treatment_key
 
@@ -53,6 +61,13 @@ MAX_WILDCARD, MAX_REPEATS = 64, 4
 
 #: Text that stands for nothing in an annotation, next to what `is_missing` knows.
 NOTHING = ("", "empty", "withdrawn", "discontinued")
+
+
+#: What spreadsheets make of symbols such as MARCH1, SEPT2 and DEC1.
+DATE = re.compile(
+    r"\d{1,2}-(mar|sep|sept|dec|oct|nov)|(mar|sep|sept|dec|oct|nov)-\d{2}|\d{4}-\d\d-\d\d.*",
+    re.IGNORECASE,
+)
 
 
 #: Columns of the conf files, with their other spellings, in the order of preference.
@@ -271,7 +286,9 @@ def _contents(
         for plate, place in np.argwhere(row_of >= 0)
     }
     if len(rows) and not any(_is_negative(content, negative) for content in found.values()):
-        others = sorted({*found.values()} - {SAMPLE, EMPTY})
+        others = sorted(
+            {*found.values()} - {SAMPLE, EMPTY}, key=lambda name: (not like_a_control(name), name)
+        )
         advice = "".join(
             f"; it has {', '.join(others)}: name the negative control, as in "
             f'PARAMS="negative={first}"'
@@ -344,7 +361,7 @@ def _annotation(path: Path) -> tuple[pd.DataFrame, list[str]]:
     if problems:
         columns = ["plate", "well", "content", "sirna", "gene", "entrez"]
         return pd.DataFrame(columns=columns), problems
-    rows = rows.apply(
+    rows = rows.drop_duplicates().apply(
         lambda cells: cells.mask(cells.str.lower().isin(NOTHING) | cells.map(is_missing), "")
     )
     kind = rows["Content"].str.lower()
@@ -373,8 +390,10 @@ def _annotation(path: Path) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _entrez(text: str) -> str:
-    """Return the Entrez ids of a cell joined by ";": "1001" for 1001.0, "1;2" for "1 /// 2"."""
-    return ";".join(re.sub(r"\.0+$", "", one) for one in re.split(r"[\s;,/|]+", text) if one)
+    """Return the Entrez ids of a cell joined by ";": "7" for 7.0 or LOC7, "1;2" for "1 /// 2"."""
+    parts = re.split(r"[\s;,/|]+", text)
+    ids = [re.sub(r"^(GeneID|LOC|Entrez):?(?=\d)|\.0+$", "", one, flags=re.I) for one in parts]
+    return ";".join(one for one in ids if one not in ("", "0"))
 
 
 def _annotation_faults(table: pd.DataFrame) -> dict[str, pd.Series]:
@@ -720,7 +739,7 @@ def examine_imagehts(
         table = table.merge(pd.DataFrame({"Metadata_Tile": tiles}), how="cross")
         tile = np.arange(len(table)) % len(tiles)
         table["Metadata_Site"] = (table["Metadata_Site"] - 1) * len(tiles) + tile + 1
-    problems += _without_id(folder, wells)
+    problems += _without_id(folder, wells) + _dates(folder, wells)
     name = "simulated KiMorph" if simulated else "KiMorph"
     return Screen(name, table, channels, Path(os.path.realpath(folder)), simulated), problems
 
@@ -749,6 +768,16 @@ def _without_id(folder: Path, wells: pd.DataFrame) -> list[Problem]:
         f"({first_few([*without])}); their wells are read, and no enrichment counts them"
     )
     return [Problem(f"{folder}: {what}", "gene-without-id", str(folder), severity="note")]
+
+
+def _dates(folder: Path, wells: pd.DataFrame) -> list[Problem]:
+    """Warn of symbols that a spreadsheet has turned into dates, as MARCH1 into 1-Mar."""
+    dates = sorted({gene for gene in wells["gene"] if DATE.fullmatch(gene)})
+    if not dates:
+        return []
+    what = f"{len(dates):,} symbols look like dates that a spreadsheet has made of them: "
+    text = f"{folder}: {what}{first_few(dates)}"
+    return [Problem(text, "gene-like-date", str(folder), severity="warning")]
 
 
 def _screen_table(

@@ -262,7 +262,9 @@ def _with_planes(
         table[column] = parts[2].groupby(first).agg("/".join)[table.index]
         apart = parts[0].groupby(first).nunique() > 1
         problems += listed(path, "planes-apart", apart.index[apart], lambda _: APART, column)
-    return table.drop(index={problem.row - 1 for problem in problems if problem.row}), problems
+    # A field may be gone already, for another reason.
+    apart_rows = [problem.row - 1 for problem in problems if problem.row]
+    return table.drop(index=apart_rows, errors="ignore"), problems
 
 
 def _with_functions(

@@ -7,8 +7,22 @@ import pandas as pd
 
 from mcnn_core.columns import mapped
 from mcnn_core.errors import InputError, Problem
-from mcnn_core.readers.spelling import canonical, control_type, key, micromolar, note, vehicle, well
-from mcnn_core.readers.tables import read_cells
+from mcnn_core.readers.drawn import drawn_plates
+from mcnn_core.readers.spelling import (
+    A_DOSE,
+    COLUMN,
+    ROW,
+    SPELLINGS,
+    canonical,
+    control_type,
+    is_dose,
+    key,
+    micromolar,
+    note,
+    vehicle,
+    well,
+)
+from mcnn_core.readers.tables import read_cells, read_sheets
 from mcnn_core.screen import concentration_key
 
 PLATE, WELL = "Metadata_Plate", "Metadata_Well"
@@ -77,10 +91,8 @@ def with_platemap(
 
 def read_platemap(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
     """Read a plate map: a row per well, known columns under our names; and what is said of it."""
-    rows, problems = read_cells(path)
-    rows, grid = _of_grid(path, rows.loc[:, ~rows.columns.duplicated()])
-    problems += grid
-    rows, taken = canonical(path, rows)
+    rows, problems = drawn_plates(path, read_sheets(path)) or read_cells(path)
+    rows, taken = canonical(path, rows.loc[:, ~rows.columns.duplicated()])
     problems += taken
     if WELL not in rows:
         text = f"{path}, line 1: expected a column of wells, got {', '.join(rows.columns[:8])}"
@@ -95,27 +107,64 @@ def read_platemap(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
         rows[PLATE] = rows[PLATE].str.strip()
     names = {one: one if one.startswith("Metadata_") else f"Metadata_{one.strip()}" for one in rows}
     rows = rows.rename(columns=names).drop(columns="Metadata_Site", errors="ignore")
-    rows = rows.drop_duplicates()
+    rows, more = _once(path, rows)
+    return rows, problems + more + _nothing_known(path, rows) + _wrong_doses(path, rows)
+
+
+def _once(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
+    """Keep one row of each well, by the sheets of plates if need be; two contents are an error."""
+    problems = []
+    if "Metadata_Sheet" in rows:
+        sheets = rows["Metadata_Sheet"].str.strip()
+        rows = rows.drop(columns="Metadata_Sheet")
+        if PLATE not in rows and _different(rows)[WELL].duplicated().any():
+            rows = rows.assign(**{PLATE: sheets})
+            text = "its sheets are those of plates, as their names say"
+            problems.append(note(path, text, "table-read-as"))
+    rows = _different(rows)
     by = [name for name in (PLATE, WELL) if name in rows]
     twice = rows.duplicated(by, keep=False) & (rows[WELL] != "")
-    for line in rows.index[twice]:
-        place = " ".join(rows.loc[line, by])
-        what = f"{path}, line {line + 1}: well {place} is named twice, with different contents"
-        problems.append(Problem(what, "map-contradicts", str(path), int(line) + 1))
+    for line, *place in rows.loc[twice, by].itertuples():
+        what = f"{path}, line {line + 1}: well {' '.join(place)} is named twice, with different "
+        problems.append(Problem(f"{what}contents", "map-contradicts", str(path), int(line) + 1))
     return rows, problems
 
 
-def _of_grid(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
-    """Return a row per filled well of a map that is drawn as the plate is."""
-    row = next((name for name in rows if key(name) in ("row", "rows")), "")
-    columns = [name for name in rows if name.isdigit()]
-    if not row or len(columns) < 2 or len(columns) < len(rows.columns) - 1:
-        return rows, []
-    wells = rows.melt(row, columns, "column", "Metadata_Compound", ignore_index=False)
-    wells = wells[wells["Metadata_Compound"].str.strip() != ""]
-    wells["Metadata_Well"] = wells[row].str.strip() + wells["column"]
-    text = f"a grid of {len(columns)} columns is read as a compound per well"
-    return wells[["Metadata_Well", "Metadata_Compound"]], [note(path, text, "table-read-as")]
+def _different(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that say something different, whatever the spelling."""
+    names = [name for name in rows if key(name) not in map(key, (*ROW, *COLUMN))]
+    alike = {name: mapped(rows[name].str.strip(), ALIKE.get(name, str)) for name in names}
+    return rows[~pd.DataFrame(alike, rows.index).duplicated()]
+
+
+def _nothing_known(path: Path, rows: pd.DataFrame) -> list[Problem]:
+    """Return an error if no column says what the wells hold."""
+    known = {name for name in SPELLINGS if name in rows} - {PLATE, WELL}
+    if known:
+        return []
+    names = ", ".join(rows.columns.difference([PLATE, WELL], sort=False)[:8])
+    text = f"{path}, line 1: expected a column of compounds, got {names or 'wells alone'}"
+    return [Problem(text, "map-unreadable", str(path), 1)]
+
+
+def _wrong_doses(path: Path, rows: pd.DataFrame) -> list[Problem]:
+    """Return an error for each cell that is no dose, but for a share of the vehicle."""
+    if (column := "Metadata_Concentration") not in rows:
+        return []
+    wrong = ~is_dose(mapped(rows[column], micromolar))
+    if "Metadata_Compound" in rows:
+        share = rows[column].str.contains("%", regex=False)
+        wrong &= ~(share & (mapped(rows["Metadata_Compound"], vehicle) == "DMSO"))
+    return [
+        Problem(
+            f"{path}, line {line + 1}, {column}: {text!r} {A_DOSE}",
+            "not-a-dose",
+            str(path),
+            int(line) + 1,
+            column,
+        )
+        for line, text in rows.loc[wrong, column].items()
+    ]
 
 
 def _plates_alike(table: pd.Series, named: pd.Series) -> pd.Series:

@@ -1,8 +1,9 @@
 """How programs and people spell what a table says: the columns, and what stands in their cells."""
 
+import math
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -74,17 +75,18 @@ ROW, COLUMN = (
 )
 
 
+#: A row of a plate, where it stands before what is drawn in it.
+PLATE_ROW = re.compile("[A-P]|A[A-F]", re.IGNORECASE)
+
+
+#: Lines of a table among which the header is looked for.
+HEAD = 20
+
+
 #: The unit of the doses, where it stands in a column of its own.
 UNIT = [
     f"{name}_{unit}"
-    for name in (
-        "Concentration",
-        "Conc",
-        "Dose",
-        "pert_dose",
-        "Compound_Concentration",
-        "Drug_Dose",
-    )
+    for name in ("Concentration", *SPELLINGS["Metadata_Concentration"])
     for unit in ("Unit", "Units")
 ]
 
@@ -102,13 +104,18 @@ _MISSING = (
     "na, n/a, n.a., n.a, #n/a, #na, #nv, <na>, nan, -nan, none, null, nil, nat, \\n, ., .., -, --, "
     "---, \u2013, \u2014, ?, #null!, #num!, #value!, #ref!, #div/0!, #name?, 1.#qnan, -1.#ind, "
     "1.#ind, na_character_, na_real_, (empty), (blank), (null), [null], (none), <none>, <null>, "
-    "undefined, missing, not available, not applicable, not known, not_available, not_applicable"
+    "undefined, missing, not available, not applicable, not known, not_available, not_applicable, "
+    "n.d., n.d, not determined, #n/a n/a, #spill!, #calc!"
 )
 MISSING = frozenset(_MISSING.split(", "))
 
 
 #: What also says that a mechanism is missing.
-UNKNOWN = frozenset(("unknown", "unannotated", "not annotated", "unknown moa", "unclear", "tbd"))
+_UNKNOWN = (
+    "unknown, unannotated, not annotated, unknown moa, unclear, tbd, nd, undetermined, unassigned, "
+    "unspecified, not specified, uncharacterized, uncharacterised, no moa, no annotation"
+)
+UNKNOWN = frozenset(_UNKNOWN.split(", "))
 
 
 #: Micromolar per unit, by its spelling as `key` returns it.
@@ -134,10 +141,25 @@ UNITS = {
 
 #: What a column of doses is called that is not among the spellings.
 LIKE_A_DOSE = re.compile(
-    r"conc(?!lu)|dose|dosage|titrat|dilut|molar|"
-    r"[\s_(\[-][pnum\u00b5\u03bc]M[)\]]?$|[pnum]g[\W_]?(per_)?m?l",
+    r"conc(?!lu)|dose|dosage|titrat|dilut|molar|log(10)?\W?M\b|%\s*\(?v/v|^(%|percent)$|"
+    r"(^|[\s_(\[-])[pnum\u00b5\u03bc]M[)\]]?$|[pnum\u00b5\u03bc]g[\W_]?(per_)?m?l|"
+    r"transfer\w*\W?vol|vol(ume)?\W*[nu\u00b5\u03bc]l",
     re.ASCII,
 )
+
+
+#: A compound with its dose behind it.
+WITH_DOSE = re.compile(
+    r"^\s*(.+?)[\s_@|,;(\[-]+([0-9.,]+(?:[eE]-?\d+)?\s*[fpnum\u00b5\u03bc]?M)\s*[)\]]?\s*$"
+)
+
+
+#: Units of doses that are none of micromolar, as `key` returns them; of a percent nothing is left.
+_OTHER_UNIT = re.compile("|[pnum]?g(per)?[mun]?l|[pnum]?gkg|x|vv|percent|percentvv")
+
+
+#: What is said of a cell that is no dose.
+A_DOSE = "is not a number of micromolar, 0 or more"
 
 
 #: What control types are called, as `key` returns it.
@@ -147,11 +169,11 @@ CONTROL_TYPES = {
         "negcon": (
             "negcon nc negativecontrol negative neg negctrl negctl negcontrol ctlneg "
             "controlnegative vehicle vehiclecontrol solvent solventcontrol dmso dmsocontrol "
-            "ctlvehicle ctluntrt untreated untreatedcontrol mock ctlvector"
+            "ctlvehicle ctluntrt untreated untreatedcontrol mock ctlvector neutralcontrol"
         ),
         "poscon": (
             "poscon pc positivecontrol positive pos posctrl posctl poscontrol ctlpos "
-            "controlpositive"
+            "controlpositive inhibitorcontrol stimulatorcontrol"
         ),
         "trt": (
             "trt treatment treated trtcp trtsh trtoe trtxpr sample test testcompound compound "
@@ -169,7 +191,8 @@ A_CONTROL = ("control", "ctrl", "ctl", "con", "true", "yes")
 _LIKE_A_CONTROL = (
     "vehicle vehiclecontrol solvent solventcontrol untreated notreatment nocompound nodrug mock "
     "control controls ctrl negativecontrol negcontrol negctrl negcon neg nc water h2o pbs medium "
-    "media mediaonly cellsonly empty emptywell blank nontargeting scrambled scramble"
+    "media mediaonly cellsonly empty emptywell blank nontargeting scrambled scramble "
+    "nontargetingcontrol scramblecontrol scrambledcontrol sint sineg sicontrol sictrl ntc allstars"
 )
 LIKE_A_CONTROL = frozenset(_LIKE_A_CONTROL.split())
 
@@ -243,6 +266,12 @@ def micromolar(text: str) -> str:
     return digits if factor == 1 else f"{float(digits) * factor:.6g}"
 
 
+def is_dose(text: pd.Series) -> pd.Series:
+    """Whether each text is empty or a finite number, 0 or more."""
+    number = pd.to_numeric(text.str.strip(), errors="coerce")
+    return (text.str.strip() == "") | ((number >= 0) & (number < math.inf))
+
+
 def control_type(text: str) -> str:
     """Return negcon, poscon or trt for what means it in any case ("Negative control", poscon_cp).
 
@@ -306,14 +335,39 @@ def canonical(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Proble
         and a ``PathName_`` each.
     problems : list of Problem
         Notes (``values-missing``, ``column-taken``, ``column-left``); a warning for each column
-        that looks like a dose and is not taken (``dose-not-taken``); two columns of one name that
-        differ (``column-twice``).
+        that looks like one of doses or of control types and is not taken (``dose-not-taken``,
+        ``control-type-not-taken``); two columns of one name that differ (``column-twice``).
     """
     rows, problems = _without_missing(path, rows)
-    for step in (_channels, _both, _known, _wells):
+    for step in (_channels, _both, _known, _with_doses, _wells):
         rows, more = step(path, rows)
         problems += more
-    return rows, problems + _doses_left(path, rows)
+    return rows, problems + _doses_left(path, rows) + _control_types_left(path, rows)
+
+
+#: The known column of each spelling, and the spellings of doses, as `key` returns them.
+_COLUMN_OF = {
+    key(name): column
+    for column, spellings in reversed(SPELLINGS.items())
+    for name in (column, *spellings)
+}
+_DOSES = [key(name) for name in ("Concentration", *SPELLINGS["Metadata_Concentration"])]
+_PLACES = {key(name) for name in (*ROW, *COLUMN)}
+
+
+def known_column(name: str) -> str:
+    """Return the known column that a name is a spelling of, "" if it is none."""
+    plain = key(name)
+    return _COLUMN_OF.get(plain) or _COLUMN_OF.get(without_unit(plain), "")
+
+
+def most_known(rows: Sequence[Sequence[str]]) -> int:
+    """Return how many cells of a header, one of the first rows, are names of known columns."""
+
+    def known(name: str) -> bool:
+        return bool(known_column(name)) or _names_images(name) or key(name) in _PLACES
+
+    return max((sum(map(known, filter(None, cells))) for cells in rows[:HEAD]), default=0)
 
 
 def _names_images(column: str) -> bool:
@@ -384,6 +438,26 @@ def _both(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
     return rows, []
 
 
+def _with_doses(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
+    """Take doses out of the names of compounds ("taxol 0.3 uM") where most of them have one."""
+    if "Metadata_Concentration" in rows or "Metadata_Compound" not in rows:
+        return rows, []
+    cells = rows["Metadata_Compound"]
+    parts = cells.str.extract(WITH_DOSE)
+    treated = cells.map(vehicle).ne("DMSO") & (cells.str.strip() != "")
+    found = parts[1].notna() & treated
+    if not found.any() or found.sum() * 2 < treated.sum():
+        return rows, []
+    made = {
+        "Metadata_Compound": parts[0].where(found, cells),
+        "Metadata_Concentration": parts[1].where(found, ""),
+        "Metadata_Compound as written": cells,
+    }
+    text = f"doses are taken from {cells[found].nunique():,} names of compounds, as in "
+    text += f"{cells[found].iloc[0]!r}"
+    return rows.assign(**made), [note(path, text, "column-taken", "Metadata_Compound")]
+
+
 def _is_number(text: str) -> bool:
     return bool(re.fullmatch(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text))
 
@@ -391,7 +465,7 @@ def _is_number(text: str) -> bool:
 def _known(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
     """Give each known column its name; another that means the same is only copied."""
     problems: list[Problem] = []
-    units = _first(rows, UNIT)
+    units = _first(rows, UNIT) or _plain_units(rows)
     for column in SPELLINGS:
         names = _spelt(rows, column)
         if not names:
@@ -415,6 +489,15 @@ def _known(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]
     return rows, problems
 
 
+def _plain_units(rows: pd.DataFrame) -> str:
+    """Return the column "Unit" whose cells are units of doses, "" if there is none."""
+    for name in [name for name in rows if key(name) in ("unit", "units")]:
+        kinds = [key(text) for text in rows[name].unique() if text.strip()]
+        if kinds and all(kind in UNITS or _OTHER_UNIT.fullmatch(kind) for kind in kinds):
+            return str(name)
+    return ""
+
+
 def _spelt(rows: pd.DataFrame, column: str) -> list[str]:
     """Return the columns that are spellings of `column`, the one to be taken first.
 
@@ -423,7 +506,9 @@ def _spelt(rows: pd.DataFrame, column: str) -> list[str]:
     order = [key(name) for name in (column, *SPELLINGS[column])]
     places = {}
     for name in rows:
-        plain = without_unit(key(name)) if column == "Metadata_Concentration" else key(name)
+        plain = key(name)
+        if column == "Metadata_Concentration":
+            plain = "" if "%" in name else without_unit(plain)
         if plain in order and (plain == order[0] or _fits(rows[name], column)):
             places[name] = ((rows[name] == "").all(), name != column, order.index(plain))
     names = sorted(places, key=lambda name: places[name])
@@ -450,10 +535,9 @@ def _fits(cells: pd.Series, column: str) -> bool:
 
 def without_unit(plain: str) -> str:
     """Return a key without the unit behind it: "dose" for "dosenm"."""
-    order = [key(name) for name in ("Concentration", *SPELLINGS["Metadata_Concentration"])]
-    if plain in order:
+    if plain in _DOSES:
         return plain
-    for start in order:
+    for start in _DOSES:
         if plain.startswith(start) and plain[len(start) :].removeprefix("in") in UNITS:
             return start
     return plain
@@ -521,6 +605,24 @@ def _doses_left(path: Path, rows: pd.DataFrame) -> list[Problem]:
                 "micromolar in Metadata_Concentration"
             )
             problems.append(note(path, text, "dose-not-taken", name, "warning"))
+    return problems
+
+
+def _control_types_left(path: Path, rows: pd.DataFrame) -> list[Problem]:
+    """Name every column of control types that is not taken, since some of its cells are none."""
+    problems = []
+    for name in [name for name in rows if _meaning(name, "Metadata_control_type")]:
+        kinds = [text for text in rows[name].unique() if text.strip()]
+        known = [control_type(text) in CONTROL_TYPES for text in kinds]
+        controls = {control_type(text) for text in kinds} & {"negcon", "poscon"}
+        if "Metadata_control_type" in rows or not controls or sum(known) * 2 < len(kinds):
+            continue
+        others = [text for text, is_known in zip(kinds, known, strict=True) if not is_known]
+        text = (
+            f"{name} looks like control types and is not taken: {', '.join(map(repr, others[:5]))} "
+            "is not one of negcon, poscon, trt"
+        )
+        problems.append(note(path, text, "control-type-not-taken", name, "warning"))
     return problems
 
 

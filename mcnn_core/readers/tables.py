@@ -8,6 +8,7 @@ import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from itertools import chain, islice
 from pathlib import Path
@@ -17,6 +18,7 @@ import pandas as pd
 
 from mcnn_core.errors import KEPT, InputError, Problem
 from mcnn_core.machine.files import FREE, RATIO, read_bytes
+from mcnn_core.readers.spelling import HEAD, PLATE_ROW, most_known
 
 #: Endings of table files, each also with .gz after it.
 ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".xlsx")
@@ -35,8 +37,24 @@ OTHERS = {
 }
 
 
-#: Columns at most, rows of a sheet at most, and lines among which the header is looked for.
-MAX_COLUMNS, MAX_ROWS, HEAD = 5_000, 2**20, 20
+#: How Parquet files and workbooks begin.
+PARQUET, ZIP = b"PAR1", b"PK\x03\x04"
+
+
+#: A range of merged cells in the XML of a sheet.
+MERGED = re.compile(
+    rb"<(?:\w+:)?mergeCell\s[^<>]*?ref=\"([A-Z]{1,3}[0-9]{1,7}:[A-Z]{1,3}[0-9]{1,7})\""
+)
+
+
+#: A cell that has a formula and no value; that of an empty text is a text.
+UNCOMPUTED = re.compile(
+    rb'<c\s(?![^<>]*\bt="str")[^<>]*>\s*<f(?:\s[^<>]*)?(?:/>|>[^<]*</f>)\s*(?:<v\s*/>|<v></v>)?\s*</c>'
+)
+
+
+#: Columns at most, and rows of a sheet at most.
+MAX_COLUMNS, MAX_ROWS = 5_000, 2**20
 
 
 #: Rows of a table that are parsed at a time: while they are, every cell is an object of its own.
@@ -103,9 +121,10 @@ def read_cells(
 
     Kinds are text with cells separated by commas, semicolons, tabs, vertical bars or spaces (a
     ``sep=`` line may say which), in UTF-8, UTF-16 or Windows-1252, with any line ends; Parquet; the
-    largest sheet of an Excel workbook with those that begin with the same row. Each may be packed
-    by gzip. Lines above the header with few cells, empty lines, and columns without name are left
-    out. Where semicolons separate, commas in numbers become points.
+    sheet of an Excel workbook that has most known columns, or else is the largest, with those that
+    have the same header (``Metadata_Sheet`` names them). Each may be packed by gzip. Lines above
+    the header with few cells, empty lines, and columns without name are left out. Where semicolons
+    separate, commas in numbers become points; merged cells all say what the first does.
 
     Parameters
     ----------
@@ -129,6 +148,33 @@ def read_cells(
         `mcnn_core.machine.files` allow.
     """
     path = Path(path)
+    with _readable(path) as content:
+        if content.startswith(PARQUET):
+            return _named(path, *_parquet(content, numeric), [], ["Parquet"])
+        if content.startswith(ZIP):
+            records, taken = _largest(_sheets(content))
+        else:
+            records, taken = _text(content)
+        return _named(path, *_below_header(path, records, taken), taken)
+
+
+def read_sheets(path: str | os.PathLike) -> dict[str, list[list[str]]]:
+    """Return the rows of every sheet of a workbook by its name, of a text by ""; none of Parquet.
+
+    Raises
+    ------
+    InputError
+        As `read_cells`.
+    """
+    with _readable(Path(path)) as content:
+        if content.startswith(PARQUET):
+            return {}
+        return _sheets(content) if content.startswith(ZIP) else {"": list(_text(content)[0])}
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[bytes]:
+    """Yield what a file holds; what shows that it is no table becomes one error."""
     try:
         content = read_bytes(path)
     except InputError as error:
@@ -139,13 +185,9 @@ def read_cells(
         for begin, what in OTHERS.items():
             if content.startswith(begin):
                 raise ValueError(what)
-        if content.startswith(b"PAR1"):
-            return _named(path, *_parquet(content, numeric), [], ["Parquet"])
-        if content.startswith(b"PK\x03\x04"):
-            records, taken = _workbook(content)
-        else:
-            records, taken = _text(content)
-        return _named(path, *_below_header(path, records, taken), taken)
+        yield content
+    except InputError:
+        raise
     except (ValueError, csv.Error) as error:
         what = f"{path} is not a readable table: {error}"
         raise InputError(what, [Problem(str(error), "table-unreadable", str(path))]) from error
@@ -155,8 +197,6 @@ def _named(
     path: Path, rows: pd.DataFrame, names: list[str], problems: list[Problem], taken: list[str]
 ) -> tuple[pd.DataFrame, list[Problem]]:
     """Return the columns that have a name, under it; and what is wrong or worth saying."""
-    if names and not names[0] and _is_grid(rows, names[1:]):
-        names = ["Row", *names[1:]]
     unnamed = [
         str(place + 1)
         for place, name in enumerate(names)
@@ -169,19 +209,6 @@ def _named(
         problems = [Problem(text, "table-read-as", str(path), severity="note"), *problems]
     rows = rows.set_axis(names, axis=1).loc[:, [bool(name) for name in names]]
     return rows, problems
-
-
-def _is_grid(rows: pd.DataFrame, names: list[str]) -> bool:
-    """Whether rows are those of a plate, with letters before them, and columns its columns."""
-    letters = rows.iloc[:, 0].str.strip()
-    numbered = [name for name in names if name]
-    filled = letters[letters != ""]
-    return (
-        numbered == [str(place + 1) for place in range(len(numbered))]
-        and len(numbered) > 0
-        and len(filled) > 0
-        and bool(filled.str.fullmatch("[A-P]|A[A-F]").all())
-    )
 
 
 def _below_header(
@@ -300,24 +327,26 @@ def _encoding(content: bytes) -> tuple[str, list[str]]:
 
 
 def _separator(text: io.TextIOWrapper) -> str:
-    """Return what separates cells: spaces, which names hold as well, where nothing else does."""
-    text.seek(0)
-    lines = len(list(islice(text, HEAD)))
-    fits = {one: _fit(text, one) for one in SEPARATORS}
-    best = max(fits, key=lambda one: fits[one])
-    other = max(set(fits) - {" "}, key=lambda one: fits[one])
-    return other if fits[other] >= lines else best
+    """Return what separates the cells of a text: spaces only where they divide more lines."""
+    best = max((one for one in SEPARATORS if one != " "), key=lambda one: _fit(text, one))
+    spaces = all(one > other for one, other in zip(_fit(text, " "), _fit(text, best), strict=True))
+    return " " if spaces else best
 
 
-def _fit(text: io.TextIOWrapper, separator: str) -> int:
-    """Return how many cells the first lines have that are as wide as the header, so separated."""
+def _fit(text: io.TextIOWrapper, separator: str) -> tuple[int, int, int]:
+    """Return what a separator makes of the first lines.
+
+    That is how many cells the lines have that are most alike, how many such lines there are, and
+    how many lines it divides.
+    """
     text.seek(0)
     try:
         records = list(islice(csv.reader(text, delimiter=separator), HEAD))
     except csv.Error:  # too long a cell: not this separator, or no table at all
-        return 0
+        return 0, 0, 0
     widths = [len(cells) for cells in records if sum(bool(cell.strip()) for cell in cells) > 1]
-    return max((width * n for width, n in Counter(widths).items()), default=0)
+    alike = ((width * n, n) for width, n in Counter(widths).items())
+    return *max(alike, default=(0, 0)), len(widths)
 
 
 def _parquet(content: bytes, numeric: Callable[[str], bool]) -> tuple[pd.DataFrame, list[str]]:
@@ -358,40 +387,83 @@ def _refuse_bomb(size: int, content: bytes) -> None:
         raise ValueError(f"unpacks to more than {most:,} bytes or cells; no table is so long")
 
 
-def _workbook(content: bytes) -> tuple[Iterator[list[str]], list[str]]:
-    """Return the rows of the first sheet that holds anything, all of one width, and its name."""
+def _sheets(content: bytes) -> dict[str, list[list[str]]]:
+    """Return the rows of each sheet of a workbook, all of one width; empty sheets have none."""
     try:
         import openpyxl
     except ImportError as error:
         what = "reading an Excel workbook needs the package openpyxl: install it, or save as CSV"
         raise ValueError(what) from error
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive, warnings.catch_warnings():
             parts = {part.filename: part.file_size for part in archive.infolist()}
-        if "xl/workbook.xml" not in parts:
-            raise ValueError("a ZIP archive that is no Excel workbook (.xlsx): save it as CSV")
-        _refuse_bomb(sum(parts.values()), content)
-        with warnings.catch_warnings():  # of styles and validations, which no table needs
-            warnings.simplefilter("ignore")
+            if "xl/workbook.xml" not in parts:
+                raise ValueError("a ZIP archive that is no Excel workbook (.xlsx): save it as CSV")
+            _refuse_bomb(sum(parts.values()), content)
+            warnings.simplefilter("ignore")  # of styles and validations, which no table needs
             book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
-            sheets = {one.title: _sheet(one.iter_rows(values_only=True), content) for one in book}
+            sheets = {}
+            for one in book:
+                rows = _sheet(one.iter_rows(values_only=True), content)
+                # Read as a stream, a sheet does not say what is merged, and what has no value.
+                xml = archive.read(one._worksheet_path)
+                if UNCOMPUTED.search(xml):
+                    what = "has formulas without their values: open it in a spreadsheet program"
+                    raise ValueError(f"the sheet {one.title!r} {what}, and save it again")
+                sheets[one.title] = _unmerged(rows, MERGED.findall(xml), content)
     except ValueError:
         raise
     except Exception as error:  # what a damaged workbook can raise, openpyxl does not say
         raise ValueError(f"damaged Excel workbook: {error!r}") from error
-    return _largest({title: rows for title, rows in sheets.items() if rows}, len(sheets))
+    return sheets
 
 
-def _largest(sheets: dict[str, list[list[str]]], n: int) -> tuple[Iterator[list[str]], list[str]]:
-    """Return the rows of the largest of `n` sheets, those with the same first row below it."""
-    if not sheets:
+def _largest(sheets: dict[str, list[list[str]]]) -> tuple[Iterator[list[str]], list[str]]:
+    """Return the rows of the sheet with most known columns, or else the largest, and its name.
+
+    Those with the same header follow, and a column says which is which.
+    """
+    filled = {title: rows for title, rows in sheets.items() if rows}
+    if not filled:
         raise ValueError("it has no header: every sheet is empty")
-    main = max(sheets, key=lambda title: sum(map(len, sheets[title])))
-    head = sheets[main][0]
-    alike = [title for title, rows in sheets.items() if rows[0] == head]
-    rows = chain([head], *(sheets[title][1:] for title in alike))
+    main = max(filled, key=lambda title: (most_known(filled[title]), sum(map(len, filled[title]))))
+    starts = {title: _most_known_row(rows) for title, rows in filled.items()}
+    head = filled[main][starts[main]]
+    alike = [title for title, rows in filled.items() if rows[starts[title]] == head]
+    rows = iter(filled[main])
+    if len(alike) > 1:
+        below = ([*row, title] for title in alike for row in filled[title][starts[title] + 1 :])
+        rows = chain(filled[main][: starts[main]], [[*head, "Metadata_Sheet"]], below)
     names = " and ".join(map(repr, alike))
+    n = len(sheets)
     return rows, [f"the Excel sheet{'s' * (len(alike) > 1)} {names}" + f" of {n}" * (n > 1)]
+
+
+def _most_known_row(rows: list[list[str]]) -> int:
+    """Return the place of the first row with most known columns: the header, or else the first."""
+    return max(range(min(HEAD, len(rows))), key=lambda place: most_known([rows[place]]))
+
+
+def _unmerged(rows: list[list[str]], merged: list[bytes], content: bytes) -> list[list[str]]:
+    """Return rows in which all merged cells say what the first of them says.
+
+    To the right that holds within a drawn plate only: elsewhere it is a title.
+    """
+    from openpyxl.utils import range_boundaries
+
+    boxes = [range_boundaries(text.decode()) for text in merged]
+    height, width = len(rows), len(rows[0]) if rows else 0
+    boxes = [(x0, y0, min(x1, width), min(y1, height)) for x0, y0, x1, y1 in boxes]
+    _refuse_bomb(
+        sum(max(0, x1 - x0 + 1) * max(0, y1 - y0 + 1) for x0, y0, x1, y1 in boxes), content
+    )
+    for left, top, right, bottom in boxes:
+        for cells in rows[top - 1 : bottom] if left <= width else []:
+            before = next((cell for cell in cells[: left - 1] if cell), "")
+            last = right if PLATE_ROW.fullmatch(before.strip()) else left
+            for place in range(left - 1, last):
+                cells[place] = cells[place] or rows[top - 1][left - 1]
+    return rows
 
 
 def _sheet(values: Iterable[Sequence[Any]], content: bytes) -> list[list[str]]:

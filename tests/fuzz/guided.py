@@ -20,6 +20,7 @@ LIBRARIES = {
     "tiff": ["tifffile"],
     "jpeg": ["PIL"],
     "png": ["PIL"],
+    "workbook": ["openpyxl"],
     "checkpoint": ["yaml"],
 }  # instrumented beside our own modules
 with atheris.instrument_imports(

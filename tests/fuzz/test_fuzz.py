@@ -65,8 +65,11 @@ def test_damaged_files_are_read_or_refused(target, tmp_path):
 
 
 def test_good_files_are_read(tmp_path):
-    for name in ("table", "conf", "checkpoint"):
+    first = ("table", "text", "parquet", "map", "features", "ontology", "conf", "checkpoint")
+    for name in first:
         TARGETS[name].read(emptied(tmp_path / "in"), TARGETS[name].seeds()[0])
+    for name in ("workbook", "folder"):
+        TARGETS[name].read(emptied(tmp_path / "in"), TARGETS[name].seeds()[-1])
     for name in ("tiff", "jpeg", "png"):
         (tmp_path / name).write_bytes(TARGETS[name].seeds()[0])
         assert read_image(tmp_path / name).max() > 70
@@ -110,6 +113,10 @@ FINDINGS = {
     "a table of 12,000 columns": ("table", b",".join(b"c%d" % n for n in range(12_000))),
     "a packed ontology that unpacks to 60 MB": ("ontology", gzip.compress(b"\n" * 2**26)[:LONGEST]),
     "a packed ontology of short lines": ("ontology", gzip.compress(b"a:b\n" * 2**20)),
+    "planes in two folders, of which one is not there": (
+        "text",
+        b"Plate,Well,Site,Plane,FileName_A,PathName_A\nP,B02,1,1,a.tif,\nP,B02,1,2,z.tif,x/y\n",
+    ),
     "a PNG that claims 2 GB": ("png", claiming_png()),
     "an image of 500,000 strips of which one is there": ("tiff", lacking_strips()),
     "a wildcard of many stars": (
