@@ -952,19 +952,23 @@ def beside_count(ax: Axes, table: pd.DataFrame, end: str = "") -> Axes:
     """
     if table.empty:
         return not_available(ax)
-    colours = {"told from controls": PALETTE[4], "not told": "0.6", "not tested": PALETTE[0]}
-    kind = table[f"told{end}"].map({True: "told from controls", False: "not told"})
-    kind = kind.fillna("not tested").to_numpy(object)
-    style = {"hue": kind, "palette": colours, "hue_order": [one for one in colours if one in kind]}
+    colours = {"agree": PALETTE[4], "do not agree": "0.6", "not tested": PALETTE[0]}
+    kind = table[f"replicates{end}"]
+    style = {
+        "hue": kind,
+        "palette": colours,
+        "hue_order": [one for one in colours if one in set(kind)],
+    }
     x, y = table["share_of_controls"], table[f"distance{end}"].clip(lower=0.1)
     sns.scatterplot(x=x, y=y, s=14, linewidth=0, alpha=0.7, ax=ax, **style)
+    ax.legend(title="replicates", title_fontsize=8, **SMALL)
     ax.axhline(1, color="0.6", lw=1, zorder=0)
     ax.axvline(1, color="0.6", lw=1, zorder=0)
     ax.set(xlabel="nuclei, as a share of the controls'", ylabel="distance, 1: a control's")
     ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_minor_formatter(NullFormatter())
-    ax.legend(**SMALL)
     return ax
 
 

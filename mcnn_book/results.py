@@ -70,7 +70,8 @@ def strengths(wells: pd.DataFrame) -> pd.DataFrame:
 
 
 FEW = 0.8  #: of the controls' nuclei, below which a treatment has fewer cells
-COUNTED = ["nuclei", "share_of_controls", "distance", "distance_left", "told", "told_left"]
+COUNTED = ["nuclei", "share_of_controls"]
+COUNTED += ["distance", "distance_left", "replicates", "replicates_left"]
 
 
 def beside_count(wells: pd.DataFrame) -> pd.DataFrame:
@@ -80,16 +81,16 @@ def beside_count(wells: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         Indexed by treatment, without rows where nothing is counted: ``nuclei`` per field and
-        ``share_of_controls``; ``distance`` (median of `strengths`, 1 is a control's) and ``told``
-        (whether its wells can be told from the controls, NaN without replicates); both as ``_left``
-        when the count is regressed out.
+        ``share_of_controls``; ``distance`` (its median `strengths`, 1 is a control's) and what
+        ``replicates`` do (as there); both as ``_left`` when the count is regressed out.
     """
     if not can_count_out(wells):
         return pd.DataFrame(columns=COUNTED)
     names, table = wells["Metadata_Treatment"], count_table(wells)
     for end, part in {"": wells, "_left": without_count(wells)}.items():
-        table[f"distance{end}"] = strengths(part)["strength"].groupby(names).median()
-        table[f"told{end}"] = precision.activity(part)["significant"]
+        found = strengths(part).groupby(names)
+        table[f"distance{end}"] = found["strength"].median()
+        table[f"replicates{end}"] = found["replicates"].first()
     tested = names[(wells["Metadata_control_type"] == "trt") & (names != "")]
     return table.loc[table.index.isin(tested), COUNTED]
 
@@ -101,19 +102,19 @@ def count_numbers(beside: pd.DataFrame) -> dict[str, Any]:
     -------
     dict
         ``n_treatments``; ``n_fewer`` of them with less than ``few`` of the controls' nuclei;
-        ``correlation`` of share and distance (Spearman); ``n_told`` from controls and
-        ``n_told_left``; ``kept``, the median share of their distance that is left.
+        ``correlation`` of share and distance (Spearman); ``n_agree`` whose replicates agree, and
+        ``n_agree_left``; ``kept``, the median share of their distance that is left.
     """
-    told = beside["told"] == True  # noqa: E712
+    agree = beside["replicates"] == "agree"
     number = beside[["share_of_controls", "distance", "distance_left"]].astype(float)
     return {
         "n_treatments": len(beside),
         "few": FEW,
         "n_fewer": int((number["share_of_controls"] < FEW).sum()),
         "correlation": number["share_of_controls"].corr(number["distance"], method="spearman"),
-        "n_told": int(told.sum()),
-        "n_told_left": int((beside["told_left"] == True).sum()),  # noqa: E712
-        "kept": (number["distance_left"] / number["distance"])[told].median(),
+        "n_agree": int(agree.sum()),
+        "n_agree_left": int((beside["replicates_left"] == "agree").sum()),
+        "kept": (number["distance_left"] / number["distance"])[agree].median(),
     }
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import tifffile
 
+from mcnn_book.results import FEW, beside_count, clearest_field, count_numbers
 from mcnn_book.simulate import cells
 from mcnn_core.analysis.counts import (
     NUCLEI,
@@ -129,3 +130,31 @@ def test_a_well_has_the_mean_of_its_fields_and_a_screen_without_nuclei_none(caps
     assert found[NUCLEI].tolist() == [1.5, 1.5, 0.0]
     blind = SimpleNamespace(pixels=pixels, channels=("GFP", "RFP"))
     assert with_nuclei(table, blind) is table and "named like DAPI" in capsys.readouterr().out
+
+
+def test_a_distance_that_is_density_alone_goes_and_another_stays():
+    rng = np.random.default_rng(3)
+    control, count = np.arange(80) < 60, rng.integers(80, 125, 80)
+    count[60:70] = 25
+    values = np.log(count / 100)[:, None] * [2.0, -1.0] + rng.normal(0, 0.1, (80, 2))
+    values[70:] += 5
+    wells = counted_wells(count, values, control)
+    wells.loc[60:69, "Metadata_Treatment"], wells.loc[70:, "Metadata_Treatment"] = "few", "other"
+    wells["Metadata_Well"] = [f"A{row:02d}" for row in range(1, 81)]
+    table = beside_count(wells)
+    assert list(table.index) == ["few", "other"]
+    assert table.loc["few", "distance"] > 5 > 3 > table.loc["few", "distance_left"]
+    assert table.loc["other", "distance_left"] > 10
+    assert table.loc["few", "share_of_controls"] < FEW < table.loc["other", "share_of_controls"]
+    found = count_numbers(table)
+    assert (found["n_treatments"], found["n_fewer"]) == (2, 1)
+    assert beside_count(wells.drop(columns=NUCLEI)).empty
+
+
+def test_the_clearest_field_is_an_ordinary_one_of_the_clearest_mechanism():
+    lost = pd.DataFrame(
+        {"Metadata_MoA": list("aabbb"), "channel X": [0.1, 0.2, 0.9, 0.5, 0.4], "scale 1/1": 2.0},
+        index=[3, 5, 7, 9, 11],
+    )
+    assert clearest_field(lost) == (9, "b")
+    assert clearest_field(lost.head(0)) == (-1, "")

@@ -596,3 +596,36 @@ def test_a_large_matrix_is_an_image_on_the_same_axes(monkeypatch):
         assert bool(ax.images) == (most == 3)
         plt.close(figure)
     assert limits[0] == limits[1] == ((0, 6), (6, 0), 2, 2)
+
+
+def test_distances_beside_counts_are_marked_by_what_replicates_do(ax):
+    table = pd.DataFrame(
+        {
+            "share_of_controls": [0.5, 1.0, 1.1],
+            "distance": [9.0, 1.0, 2.0],
+            "distance_left": [1.0, 1.0, 2.0],
+            "replicates": ["agree", "do not agree", "not tested"],
+            "replicates_left": "not tested",
+        }
+    )
+    figures.beside_count(ax, table)
+    words = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert words == ["agree", "do not agree", "not tested"]
+    assert ax.get_yscale() == "log"
+
+
+def test_losses_of_channels_and_of_scales_share_their_colours():
+    means = pd.DataFrame({"channel A": [0.2, -0.1], "scale 1/1": [0.9, 0.1]}, index=["a", "b"])
+    figure, axes = figures.panels(2)
+    for ax, kind in zip(axes, ("channel", "scale"), strict=True):
+        figures.occlusion_heat(ax, means, kind)
+    assert [text.get_text() for text in axes[1].get_xticklabels()] == ["1/1"]
+    assert len({one.collections[0].get_clim() for one in axes}) == 1
+    plt.close(figure)
+
+
+def test_squares_that_matter_are_framed(ax):
+    found = np.zeros((4, 5))
+    found[2, 3] = 1
+    figures.outline_squares(ax, found, 16, most=1)
+    assert ax.patches[0].get_xy() == (47.5, 31.5)

@@ -10,11 +10,14 @@ from helpers import well_table
 from scipy.spatial.distance import cdist
 
 import mcnn_core
+from mcnn_book.simulate.bbbc021 import CHANNELS
+from mcnn_book.simulate.cells import PAINTED, PARAMETERS
 from mcnn_book.simulate.truth import (
     choice_grades,
     grade_choice,
     grade_clusters,
     grade_novelty,
+    grade_occlusion,
     grade_potency,
     grades,
     novelty_grades,
@@ -377,3 +380,22 @@ def test_only_grading_reads_the_truth_and_only_the_study_grades():
     assert {name for name, text in sources.items() if imports.search(text)} == {
         "mcnn_book/study/study.py"
     }
+
+
+def test_a_channel_is_right_if_the_mechanism_is_drawn_in_it(folder):
+    losses = {"channel DAPI": [0.5, 0.4], "channel Actin": [0.1, 0.2], "channel Tubulin": [0.3, 0]}
+    means = pd.DataFrame(losses, index=["Eg5 inhibitors", "Actin disruptors"])
+    graded = grade_occlusion(means.assign(**{"scale 1/1": 9.0}), pd.DataFrame({"well": []}))
+    assert graded["named"].tolist() == ["DAPI", "DAPI"] and graded["right"].tolist() == [
+        True,
+        False,
+    ]
+    assert graded["changed"].tolist() == ["DAPI, Tubulin", "Actin"]
+    assert graded["chance"].tolist() == pytest.approx([2 / 3, 1 / 3])
+    assert grade_occlusion(means, None).empty
+
+
+def test_every_parameter_that_paints_a_channel_is_one_of_biology():
+    biology = list(PARAMETERS)[: list(PARAMETERS).index("stain_dna")]
+    assert set.union(*PAINTED.values()) < set(biology)
+    assert list(PAINTED) == list(CHANNELS)

@@ -6,9 +6,11 @@ import pytest
 
 from mcnn_book.study.recorded import (
     COLUMNS,
+    place_numbers,
     recorded_choices,
     recorded_comparison,
     recorded_grades,
+    recorded_places,
     records,
 )
 from mcnn_book.study.study import CHOICE_SEEDS, FRESH_SEEDS, PLAN
@@ -180,3 +182,13 @@ def test_the_page_of_results_repeats_the_choices():
             table.loc[way, (part, seed)] for part in ("all", "set aside") for seed in CHOICE_SEEDS
         ]
         assert [cell.strip() for cell in cells] == [f"{value:.1%}" for value in expected], way
+
+
+def test_what_a_planted_effect_of_place_costs_and_what_its_correction_restores():
+    kinds = [(False, False, 60), (False, True, 58), (True, False, 30), (True, True, 50)]
+    effect = {"features": "handcrafted", "NSCB": 9, "share": 0.4, "chance": 0.1, "p": 0.001}
+    rows = [{"planted": one, "corrected": two, "NSC": nsc, **effect} for one, two, nsc in kinds]
+    table = recorded_places({"place-0": {"runs": {"0": {"places": rows}}}})
+    found = place_numbers(table)
+    assert (found["cost"], found["restored"], found["harm"], found["share"]) == (30, 20, -2, 0.4)
+    assert set(place_numbers(recorded_places({})).values()) == {"not available"}

@@ -94,12 +94,12 @@ _BIOLOGY = _INDEX["stain_dna"]  # parameters before this one can be moved by a c
 #: What a dried-up place does to its fields, in units of the spread between fields: fewer, larger
 #: cells, stained more strongly and less in focus [ours].
 DRYING = {
-    "density": -2.0,
-    "radius": 2.0,
-    "stain_dna": 2.0,
-    "stain_actin": 2.0,
-    "stain_tubulin": 2.0,
-    "defocus": 1.5,
+    "density": -4.0,
+    "radius": 4.0,
+    "stain_dna": 4.0,
+    "stain_actin": 4.0,
+    "stain_tubulin": 4.0,
+    "defocus": 3.0,
 }
 
 
@@ -313,7 +313,8 @@ def _place(
     )[[_INDEX["density"], _INDEX["islands"], _INDEX["radius"]]]
     margin, closest = 20.0, radius * np.clip(1.25 - 0.15 * islands, 0.8, 1.3)
     sides = np.array([height + 2 * margin, width + 2 * margin])
-    wanted = int(np.clip(0.7 * np.exp(density), 0.1, 1.3) * sides.prod() / (np.pi * radius**2))
+    share = np.clip(0.7 * np.exp(density), 0.1, 1.3)
+    wanted = max(1, int(share * sides.prod() / (np.pi * radius**2)))
     candidates = rng.random((12 * wanted, 2)) * sides - margin
     phase = rng.random(2) * _ATLAS
     crowd = _sample("smooth", candidates[:, 0] / 12 + phase[0], candidates[:, 1] / 12 + phase[1])

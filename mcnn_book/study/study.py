@@ -29,7 +29,6 @@ from mcnn_book.simulate.truth import (
     read_truth,
 )
 from mcnn_book.study.choosing import Plan, compare_choices, graded
-from mcnn_core.analysis.baselines import handcrafted
 from mcnn_core.analysis.clusters import cluster_table
 from mcnn_core.analysis.enrichment import count_enriched, enrich_clusters, universe
 from mcnn_core.analysis.mechanisms import scores, suspects
@@ -380,24 +379,39 @@ def unseen_weeks(folder: Path, seed: int) -> dict[str, Any]:
 
 
 def planted_place(folder: Path, seed: int) -> dict[str, Any]:
-    """Judge handcrafted features without and with a planted effect of row, and its correction."""
+    """Judge a network without and with a planted effect of row, and the correction by place.
+
+    It is trained on the screen without the effect, and describes both.
+    """
+    config, recipe = CONFIGS["default"], replace(RECIPES["default"], seed=seed)
+    table, store = prepared("simulated", folder, seed)
+    place, dry = folder / f"model-{seed}", folder / PLACE
+    frames = {False: features_of(table, store, labelled(table), config, recipe, place)}
+    if not (dry / "screen.json").exists():
+        simulate_screen(dry / "screen", seed, replace(LAYOUTS["default"], place=PLACE))
+        save_screen(read_bbbc021(dry / "screen", simulated=True), dry)
+    table, store = prepared("simulated", dry, seed)
+    found = embed_screen(load_model(place), store, dry / "activations")
+    frames[True] = feature_frame(table, found, labelled(table) >= 0)
     rows = []
-    for planted in (False, True):
-        here = folder if not planted else folder / PLACE
-        if planted and not (here / "screen.json").exists():
-            simulate_screen(here / "screen", seed, replace(LAYOUTS["default"], place=PLACE))
-            save_screen(read_bbbc021(here / "screen", simulated=True), here)
-        table, store = prepared("simulated", here, seed)
-        frame = feature_frame(table, handcrafted(store), training_fields(table))
-        for features, wells, _ in method_profiles({"handcrafted": frame}, ("none", "whiten")):
+    for planted, frame in frames.items():
+        for features, wells, _ in method_profiles({"trained": frame}, ("none", "whiten")):
             for corrected, part in ((False, wells), (True, correct_position(wells))):
-                effect = position_effects(part).loc[("negative controls", PLACE)]
-                found = _accuracies(evaluate(treatment_profiles(part), features, seed))
                 row = {"planted": planted, "features": features, "corrected": corrected}
-                row |= {kind.upper(): 100 * found[kind]["overall"] for kind in found}
-                row |= {"share": effect["share"], "chance": effect["by chance"]}
-                rows.append(row | {"p": effect["p_value"]})
-    return {"place": PLACE, "places": rows}
+                rows.append(row | _placed(part, seed))
+    return {"recipe": asdict(recipe), "place": PLACE, "places": rows}
+
+
+def _placed(wells: pd.DataFrame, seed: int) -> dict[str, Any]:
+    """Return NSC and NSCB (%) of well profiles, and what of their controls goes with `PLACE`."""
+    effect = position_effects(wells).loc[("negative controls", PLACE)]
+    found = _accuracies(evaluate(treatment_profiles(wells), "trained", seed))
+    right = {kind.upper(): 100 * one["overall"] for kind, one in found.items()}
+    return right | {
+        "share": float(effect["share"]),
+        "chance": float(effect["by chance"]),
+        "p": float(effect["p_value"]),
+    }
 
 
 def _accuracies(predictions: pd.DataFrame) -> dict[str, Any]:
