@@ -553,6 +553,7 @@ ELSEWHERE = {
     *("time-points", "time-taken", "file-ambiguous", "file-remote", "paths-moved"),
     *("field-incomplete", "field-left-out"),
     *("gene-without-id", "gene-like-date"),  # test_imagehts.py
+    "row-twice",  # test_long_table.py
     *("map-unreadable", "map-contradicts", "well-not-in-map", "well-without-image"),
 }
 

@@ -432,7 +432,7 @@ def open_image(path: str, pages: Pages, decode: bool) -> Raw | Header:
     try:
         # A pipe would wait for someone to write into it.
         if os.path.isdir(path):
-            what = "a folder: of an array of Zarr name the file zarr.json or .zarray in it"
+            what = "not a regular file: of an array of Zarr name its zarr.json or .zarray"
             raise InputError(f"{path}: {what}")
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise InputError(f"{path}: not a regular file")
