@@ -406,10 +406,11 @@ def _wavelengths(folder: Path, paths: Sequence[str]) -> dict[tuple[str, str], st
 # ------------------------------------------------------------------------------- a folder
 
 
-def _files(folder: Path) -> list[str]:
+def _files(folder: Path, left: Counter[str]) -> list[str]:
     """Return every file below a folder, relative to it, in order; hidden ones are left out.
 
-    Of a plate, an image or an array of Zarr only its metadata are returned.
+    Of a plate, an image or an array of Zarr only its metadata are returned. Names that no table
+    can hold are counted in `left`.
     """
     found = []
     for place, folders, names in os.walk(folder):
@@ -419,7 +420,9 @@ def _files(folder: Path) -> list[str]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         shown = [metadata] if metadata else sorted(name for name in names if name[0] != ".")
         found += [f"{inner}/{name}".removeprefix("./") for name in shown]
-    return found
+    writable = [path for path in found if not UNWRITABLE.search(path)]
+    left["files whose names have control characters or are not UTF-8"] += len(found) - len(writable)
+    return writable
 
 
 def _indexed(folder: Path, paths: Sequence[str], found: Found) -> set[str]:
@@ -459,10 +462,7 @@ def find_images(folder: str | os.PathLike, pattern: str = "") -> Found:
     folder, found = Path(folder), Found()
     if not folder.is_dir():
         raise InputError(f"SCREEN={folder} is not a folder")
-    paths, patterns = _files(folder), _patterns(pattern)
-    unwritable = {path for path in paths if UNWRITABLE.search(path)}
-    found.left["files whose names have control characters or are not UTF-8"] += len(unwritable)
-    paths = [path for path in paths if path not in unwritable]
+    paths, patterns = _files(folder, found.left), _patterns(pattern)
     spoken = set() if pattern else _indexed(folder, paths, found)
     listed = {image.path for image in found.images}
     waves, alone = _wavelengths(folder, paths), Found()
