@@ -212,6 +212,7 @@ def small_repository(root: Path, first: str, second: str, intro: str, profiles: 
         "mcnn_core/screen",
         "mcnn_core/readers/__init__",
         "mcnn_core/readers/reading",
+        "mcnn_core/readers/spelling",
         "mcnn_core/readers/tables",
         "mcnn_book/__init__",
         "mcnn_book/__main__",

@@ -243,7 +243,7 @@ def test_a_bad_page_is_seen(driver, tmp_path):
 def first_page(book: Path) -> str:
     """Return the page that a book or a report opens with."""
     intro = "book/intro.html"
-    return intro if (book / intro).exists() else "notebooks/19_summary.html"
+    return intro if (book / intro).exists() else "notebooks/24_summary.html"
 
 
 def test_pages_have_figures(visits, book):

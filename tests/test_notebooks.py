@@ -82,7 +82,7 @@ PARAMETERS = {
     "16_choosing": ["out", "n"],
     "17_own_plates": ["out", "fields"],
     "18_scale": ["out", "cores", "core_hour", "gb_month", "months", "memory", "training_epochs"],
-    "19_summary": ["out", "screen", "data"],
+    "24_summary": ["out", "screen", "data"],
     "20_gene_summary": ["out", "data"],
     "21_features": ["out", "features", "screen"],
     "22_real_plates": ["out", "data"],

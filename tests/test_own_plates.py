@@ -246,7 +246,7 @@ def test_names_reach_pages_as_text(own_report):
 
 def test_the_summary_says_what_a_screen_cannot_answer_and_why(own_report):
     name, pages, _ = own_report
-    said = " ".join(cell["said"][0] for cell in pages["19_summary"].cells)
+    said = " ".join(cell["said"][0] for cell in pages["24_summary"].cells)
     missing = {
         "bare": (
             "Not answered: no mechanism has two compounds (Metadata_MoA, Metadata_Compound).",
