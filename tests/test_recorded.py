@@ -186,9 +186,12 @@ def test_the_page_of_results_repeats_the_choices():
 
 def test_what_a_planted_effect_of_place_costs_and_what_its_correction_restores():
     kinds = [(False, False, 60), (False, True, 58), (True, False, 30), (True, True, 50)]
-    effect = {"features": "handcrafted", "NSCB": 9, "share": 0.4, "chance": 0.1, "p": 0.001}
+    effect = {"features": "trained", "NSCB": 9, "share": 0.4, "chance": 0.1, "p": 0.001}
     rows = [{"planted": one, "corrected": two, "NSC": nsc, **effect} for one, two, nsc in kinds]
+    white = {"planted": True, "corrected": False, "NSC": 65, "features": "trained_whitened"}
+    rows.append(effect | white)
     table = recorded_places({"place-0": {"runs": {"0": {"places": rows}}}})
     found = place_numbers(table)
     assert (found["cost"], found["restored"], found["harm"], found["share"]) == (30, 20, -2, 0.4)
+    assert found["whitening"] == 65 - 30
     assert set(place_numbers(recorded_places({})).values()) == {"not available"}

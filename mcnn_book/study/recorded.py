@@ -198,10 +198,11 @@ def place_numbers(places: pd.DataFrame) -> dict[str, float | str]:
     -------
     dict
         ``share``, ``chance`` and ``p`` of the effect among control wells; the ``cost`` of the
-        effect under NSC, what the correction ``restored``, and its ``harm`` where there is no
-        effect, in percentage points; "not available" where nothing is recorded.
+        effect under NSC, what the correction ``restored``, its ``harm`` where there is no effect,
+        and what whitening restored instead, in percentage points; "not available" where nothing is
+        recorded.
     """
-    keys = ["share", "chance", "p", "cost", "restored", "harm"]
+    keys = ["share", "chance", "p", "cost", "restored", "harm", "whitening"]
     if places.empty:
         return dict.fromkeys(keys, NOT_AVAILABLE)
     part = places[places["features"] == places["features"].iloc[0]]
@@ -211,7 +212,10 @@ def place_numbers(places: pd.DataFrame) -> dict[str, float | str]:
         for one in (plain, corrected)
     )
     effect = plain[plain["planted"]].mean(numeric_only=True)
+    white = places[(places["features"] == "trained_whitened") & places["planted"]]
+    whitened = white.loc[~white["corrected"].astype(bool), "NSC"].mean()
     found = [*effect[keys[:3]], none - planted, after - planted, none_after - none]
+    found.append(whitened - planted)
     return dict(zip(keys, map(float, found), strict=True))
 
 
