@@ -260,6 +260,12 @@ def table(bench: dict[str, Any]) -> str:
                 )
                 + f"; textbook with {one['textbook']['facts']['workers']} workers"
             )
+        if "busy" in one:
+            ratios = np.divide(one["busy"]["seconds"], one["ours"]["seconds"])
+            lines.append(
+                f"train, {one['case']}, beside {one['busy']['facts']['busy']} busy processes: "
+                f"{np.median(ratios):.1f} ({ratios.min():.1f} to {ratios.max():.1f}) times as long"
+            )
         if one["stage"] == "preprocess":
             alone = np.array(one["one_core"]["seconds"])
             ratios = one["textbook"]["seconds"] / alone
