@@ -29,7 +29,7 @@ from scipy.spatial.distance import squareform
 from scipy.special import expit
 from seaborn.matrix import dendrogram
 
-from mcnn_core.screen import CONTROL, in_words, row_names
+from mcnn_core.screen import CONTROL, row_names
 
 CHANNEL_COLOURS = np.array(
     [(0.2, 0.45, 1), (0.95, 0, 0.85), (0.1, 0.9, 0.2), (1, 0.75, 0), (0, 0.8, 0.9), (0.7, 0.7, 0.7)]
@@ -913,11 +913,8 @@ def growth_curves(
     return ax
 
 
-def activity_map(ax: Axes, table: pd.DataFrame, most: int = 8) -> Axes:
-    """Set the p-value of each group of `mcnn_core.analysis.activity` against its mean precision.
-
-    The `most` of highest precision are named.
-    """
+def activity_map(ax: Axes, table: pd.DataFrame) -> Axes:
+    """Set the p-value of each group of `mcnn_core.analysis.activity` against its mean precision."""
     if table.empty:
         return not_available(ax)
     words = {True: "told apart (q < 0.05)", False: "not told apart"}
@@ -926,16 +923,6 @@ def activity_map(ax: Axes, table: pd.DataFrame, most: int = 8) -> Axes:
     palette = {name: PALETTE[4] if name.startswith("told") else "0.6" for name in kind.unique()}
     x, y = table["mean_average_precision"].astype(float), table["p_value"].astype(float)
     sns.scatterplot(x=x, y=y, hue=kind, palette=palette, s=24, ax=ax)
-    for name in x.nlargest(most).index[kind[x.nlargest(most).index].str.startswith("told")]:
-        ax.annotate(
-            short(in_words(str(name))),
-            (x[name], y[name]),
-            xytext=(-5, 0),
-            textcoords="offset points",
-            ha="right",
-            va="center",
-            fontsize=6,
-        )
     ax.set(yscale="log", ylim=(1.5, min(y.min() / 1.5, 0.05)))  # with two ticks or more
     ax.yaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_minor_formatter(NullFormatter())
