@@ -421,7 +421,7 @@ def test_the_command_line(store, tmp_path, capsys, in_fours):
         Recipe(
             epochs=1,
             batch=4,
-            optimiser="adamw",
+            optimiser="muon",
             learning_rate=1e-3,
             schedule="one-cycle",
             max_steps=1,

@@ -143,7 +143,7 @@ def test_published_recipe_runs_and_is_capped(tmp_path):
     assert (state["step"], state["finished"], len(history)) == (3, True, 2)
 
 
-@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimiser", ["muon", "sgd"])
 def test_same_seed_same_weights(tmp_path, optimiser):
     store, labels = toy()
     recipe = replace(RECIPE, optimiser=optimiser)
@@ -183,7 +183,7 @@ train(store, labels, TINY, recipe, Path(sys.argv[1]), progress=False)
 """
 
 
-@pytest.mark.parametrize("optimiser, schedule", [("adamw", "one-cycle"), ("sgd", "steps")])
+@pytest.mark.parametrize("optimiser, schedule", [("muon", "one-cycle"), ("sgd", "steps")])
 def test_a_run_killed_in_an_epoch_ends_with_the_same_weights(tmp_path, optimiser, schedule):
     def run(folder, fields):
         code = KILLED.format(tests=os.path.dirname(__file__))
