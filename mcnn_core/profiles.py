@@ -206,6 +206,21 @@ def centre(frame: pd.DataFrame) -> pd.DataFrame:
     return with_features(frame, values - medians.loc[plates].to_numpy(), feature_columns(frame))
 
 
+def centre_cautiously(frame: pd.DataFrame) -> pd.DataFrame:
+    """Subtract from each row its plate's negative control, as far as the plate's wells assure it.
+
+    What is subtracted is (s + 3 m) / (n + 3) [ours]: n control wells of the plate, s the sum of
+    their means, m the mean over all plates. A plate without controls gets m.
+    """
+    values, controls = feature_matrix(frame), _controls(frame)
+    part = frame.loc[controls, ["Metadata_Plate", "Metadata_Well"]]
+    wells = pd.DataFrame(values[controls]).groupby([part[name].to_numpy() for name in part]).mean()
+    plates, overall = wells.groupby(level=0), wells.mean()
+    means = (plates.sum() + 3 * overall).div(plates.size() + 3, axis=0)
+    means = means.reindex(frame["Metadata_Plate"]).fillna(overall)
+    return with_features(frame, values - means.to_numpy(), feature_columns(frame))
+
+
 def whiten(frame: pd.DataFrame, regularisation: float = 0.01) -> pd.DataFrame:
     """Rotate and scale so that the negative controls have mean 0 and about unit covariance (ZCA).
 
@@ -263,7 +278,8 @@ def profile(
     fields : DataFrame
         ``Metadata_*`` columns with ``Metadata_Training``, and the features.
     normalisation : {"none", "centre", "whiten"}
-        Nothing, `centre` on the wells or `whiten` on the fields.
+        Nothing, `centre` on the wells, or `centre_cautiously` and `whiten` on the fields: with a
+        regularisation of 0.01, or 1 for the activations of a layer [ours].
     units_differ : bool
         Standardise first; for handcrafted features.
 
@@ -281,7 +297,7 @@ def profile(
         fields = standardise(fields)
     feature_matrix(fields)  # names every field with a missing value before scikit-learn meets it
     if normalisation == "whiten":
-        fields = whiten(fields)
+        fields = whiten(centre_cautiously(fields), 0.01 if units_differ else 1.0)
     wells = well_profiles(fit_pca(fields[training]).transform(fields))
     if normalisation == "centre":
         wells = centre(wells)

@@ -12,6 +12,7 @@ from mcnn_core.machine.files import write_table
 from mcnn_core.profiles import (
     aggregate,
     centre,
+    centre_cautiously,
     feature_columns,
     feature_matrix,
     treatment_profiles,
@@ -178,6 +179,17 @@ def test_centring_subtracts_the_plates_control_median(fields):
         whiten(wells.assign(Metadata_control_type="trt"))
 
 
+def test_cautious_centring_trusts_a_plate_by_its_control_wells(fields):
+    fields = fields[(fields.Metadata_Plate != "P2") | (fields.Metadata_control_type != "negcon")]
+    controls = fields[fields.Metadata_control_type == "negcon"]
+    means = controls.groupby(["Metadata_Plate", "Metadata_Well"])[FEATURES].mean()
+    shift = fields[FEATURES] - centre_cautiously(fields)[FEATURES]
+    for plate, part in shift.groupby(fields["Metadata_Plate"]):
+        own = means.loc[plate] if plate != "P2" else means[:0]
+        expected = (own.sum() + 3 * means.mean()) / (len(own) + 3)
+        np.testing.assert_allclose(part, np.tile(expected, (len(part), 1)))
+
+
 def test_whitening_gives_controls_unit_covariance():
     generator = np.random.default_rng(0)
     mixed = generator.normal(size=(400, 4)) @ generator.normal(size=(4, 4)) + 7
@@ -192,7 +204,7 @@ def test_whitening_gives_controls_unit_covariance():
         whiten(frame.assign(a=1, b=1, c=1, d=1))
 
 
-@pytest.mark.parametrize("normalise", [centre, whiten])
+@pytest.mark.parametrize("normalise", [centre, centre_cautiously, whiten])
 def test_normalisations_are_label_free_and_never_mutate(fields, normalise):
     wells = well_profiles(fields)
     before = wells.copy()

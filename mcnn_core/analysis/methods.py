@@ -5,7 +5,7 @@ its features: activations of a network, handcrafted features, intensity statisti
 all go the same way, and each step may look at no more than this:
 
 1. standardisation, for features of different units: the training fields, not their labels;
-2. ``whiten``, if asked for: the fields of negative controls;
+2. ``whiten``, if asked for: the fields of negative controls, and which plate they are on;
 3. PCA at 99 % of the variance: the training fields, not their labels;
 4. medians of fields to wells;
 5. ``centre``, if asked for: the negative controls of each plate;
