@@ -1,6 +1,6 @@
 """The network, its training and its features as a careful reader of tutorials would write them.
 
-torch and NumPy alone; float32 in NCHW order, one sample at a time in a `Dataset`, the fastest of 0,
+torch and NumPy alone, but for the optimiser, which is the recipe's; float32 in NCHW order, one sample at a time in a `Dataset`, the fastest of 0,
 1 and 2 workers of a `DataLoader`.
 """
 
@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
+
+from mcnn_core.training import optimiser_for
 
 WORKERS = (0, 1, 2)  #: of a DataLoader; the fastest counts
 CPU = torch.device("cpu")
@@ -119,18 +121,8 @@ class Training:
             recipe,
             device,
         )
-        kinds = {
-            "sgd": lambda: torch.optim.SGD(
-                self.model.parameters(),
-                lr=recipe.learning_rate,
-                momentum=recipe.momentum,
-                weight_decay=recipe.weight_decay,
-            ),
-            "adamw": lambda: torch.optim.AdamW(
-                self.model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-            ),
-        }
-        self.optimiser = kinds[recipe.optimiser]()
+        self.optimiser = optimiser_for(self.model, recipe)
+        self.optimiser.param_groups[0]["lr"] = recipe.learning_rate
         self.data = _dataset(pixels, labels, model.grey_mean.cpu(), model.grey_std.cpu(), recipe)
         self.batches = self._batches(0)
         self.take(1)  # the first step of a process is slow
