@@ -1,7 +1,7 @@
 """The network, its training and its features as a careful reader of tutorials would write them.
 
-torch and NumPy alone, but for the optimiser, which is the recipe's; float32 in NCHW order, one sample at a time in a `Dataset`, the fastest of 0,
-1 and 2 workers of a `DataLoader`.
+torch and NumPy alone, but for the optimiser, which is the recipe's; float32 in NCHW order, one
+sample at a time in a `Dataset`, the fastest of 0, 1 and 2 workers of a `DataLoader`.
 """
 
 import time
