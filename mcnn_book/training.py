@@ -50,7 +50,7 @@ def augmented(
 def make_way(
     store: Any,
     labels: np.ndarray,
-    network: NetworkConfig,
+    network: NetworkConfig | MCNN,
     recipe: Recipe,
     folder: str | Path,
     hint: bool = True,
@@ -68,8 +68,9 @@ def make_way(
     found = checkpoint.checkpoints(folder)
     if not found:
         return
-    state, model = checkpoint.read(found[-1])[1], untrained_model(store, labels, network)
-    saved, wanted = state["identity"], identity(store, np.asarray(labels), model, recipe)
+    config = network.config if isinstance(network, MCNN) else network
+    state, model = checkpoint.read(found[-1])[1], untrained_model(store, labels, config)
+    saved, wanted = state["identity"], identity(store, np.asarray(labels), model, recipe, network)
     other = checkpoint.differences(saved, wanted)
     if other and state["by"] != "book":
         use = _parameters(saved, wanted, model, recipe) if hint else ""

@@ -42,7 +42,7 @@ from mcnn_core.model import (
     scale_weights,
     write_yaml,
 )
-from mcnn_core.surrogate import BalancedBatches, training_fields
+from mcnn_core.surrogate import BalancedBatches
 
 KIND = "trained network"  #: what the marker of the folder says (`mcnn_core.machine.files.claim`)
 #: Pixels of all views, about, and fewest fields, that one thread computes together and that batch
@@ -118,7 +118,7 @@ RECIPES = {
         warm_up=300,
     ),
     "default": Recipe(
-        epochs=120,
+        epochs=80,
         batch=32,
         optimiser="muon",
         learning_rate=4e-3,
@@ -447,10 +447,9 @@ def _begun(
     """Return network, optimiser and state as the newest checkpoint left them, or at the start."""
     config = network.config if isinstance(network, MCNN) else network
     model = untrained_model(store, labels, config, recipe.seed, recipe.initialisation)
-    wanted = identity(store, labels, model, recipe)
+    wanted = identity(store, labels, model, recipe, network)
     if isinstance(network, MCNN):
         _begin_with(model, network)
-        wanted["start"] = digest(network)
     model = model.to(device()).train()
     optimiser = optimiser_for(model, recipe)
     state = checkpoint.resume(folder, wanted, model, optimiser) | {"identity": wanted}
@@ -555,9 +554,15 @@ def load_model(folder: str | Path) -> MCNN:
     return model.eval()
 
 
-def identity(store: Any, labels: np.ndarray, model: MCNN, recipe: Recipe) -> dict[str, str]:
-    """Return what a checkpoint must share with a training that resumes from it."""
-    return {
+def identity(
+    store: Any, labels: np.ndarray, model: MCNN, recipe: Recipe, network: NetworkConfig | MCNN
+) -> dict[str, str]:
+    """Return what a checkpoint must share with a training that resumes from it.
+
+    `network` is what the training begins with, as in `train`, and `model` what it trains.
+    """
+    start = {"start": digest(network)} if isinstance(network, MCNN) else {}
+    return start | {
         "network": repr(model.spec),
         "recipe": repr(recipe),
         "group": repr(GROUP),
@@ -566,11 +571,36 @@ def identity(store: Any, labels: np.ndarray, model: MCNN, recipe: Recipe) -> dic
     }
 
 
-def with_controls(recipe: Recipe, table: pd.DataFrame) -> Recipe:
-    """Return a recipe for training with the negative controls as one more class.
+def shortened(recipe: Recipe, share: float) -> Recipe:
+    """Return a recipe with a share of the epochs, at least one."""
+    return replace(recipe, epochs=max(1, round(recipe.epochs * share)))
+
+
+def with_controls(
+    labels: np.ndarray, recipe: Recipe, table: pd.DataFrame
+) -> tuple[np.ndarray, Recipe]:
+    """Make the negative controls one more class, for a network to go on with.
 
     An epoch draws as many fields as there are training fields, so the many controls lengthen it;
-    the epochs are cut in proportion, and every class is seen about as often as without controls.
+    the epochs are cut in proportion, and to a quarter [ours], since the network begins with what it
+    has learned (`train`).
+
+    Parameters
+    ----------
+    labels : (n,) int array
+        Surrogate class of each field that the network was trained on, -1 for the rest.
+    recipe : Recipe
+        By which it was trained.
+    table : DataFrame
+        The n fields.
+
+    Returns
+    -------
+    labels : (n,) int array
+        Earlier classes keep their numbers; the controls have the next.
+    recipe : Recipe
     """
-    share = training_fields(table).sum() / training_fields(table, controls=True).sum()
-    return replace(recipe, epochs=max(1, round(recipe.epochs * share)))
+    labels = np.asarray(labels)
+    controls = (table["Metadata_control_type"] == "negcon").to_numpy()
+    more = np.where(controls & (labels < 0), labels.max() + 1, labels)
+    return more, shortened(recipe, (labels >= 0).sum() / (more >= 0).sum() / 4)

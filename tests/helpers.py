@@ -144,10 +144,9 @@ def stopped(name: str, data: str, out: Path, reading: Reading = PLAIN) -> str:
         screen = open_screen(name, data, out, reading=reading)
         size = auto_bin(check_headers(screen), len(screen.table))
         preprocess(screen, out / "store", Conversion(bin=size), progress=False)
-        for controls in (False, True):  # chapters 3 and 9
-            surrogate_classes(
-                screen.table, default_columns(screen.table), training_fields(screen.table, controls)
-            )
+        surrogate_classes(
+            screen.table, default_columns(screen.table), training_fields(screen.table)
+        )
     except InputError as error:
         return str(error)
     return ""

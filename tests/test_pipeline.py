@@ -39,7 +39,7 @@ from mcnn_core.readers.images import check_headers
 from mcnn_core.readers.loaddata import read_loaddata
 from mcnn_core.screen import in_words
 from mcnn_core.store import Store
-from mcnn_core.surrogate import BalancedBatches, default_columns, surrogate_classes
+from mcnn_core.surrogate import default_columns, surrogate_classes
 from mcnn_core.training import RECIPES, load_model, train
 from tools import book
 
@@ -185,46 +185,20 @@ def test_negative_controls_train_only_where_asked(screen):
     )
 
 
-def test_controls_are_one_class_of_all_plates(screen):
-    table = screen.table
-    labels = surrogate_classes(
-        table, default_columns(table), surrogate.training_fields(table, controls=True)
-    )["label"]
-    plain = surrogate_classes(table, default_columns(table), surrogate.training_fields(table))[
-        "label"
-    ]
-    control = table["Metadata_control_type"] == "negcon"
-    assert (
-        labels[control].nunique() == 1
-        and labels[control].iloc[0] not in set(labels[~control])
-        and labels.max() == plain.max() + 1
-    )
-
-
-def test_controls_make_epochs_longer_and_fewer(screen):
-    """Each class is then seen about as often: epochs times fields over classes."""
-    table = screen.table
-    labels = {
-        controls: surrogate_classes(
-            table, default_columns(table), surrogate.training_fields(table, controls)
-        )["label"].to_numpy()
-        for controls in (False, True)
-    }
-    plain = dataclasses.replace(RECIPES["default"], epochs=100)
-    recipe = training.with_controls(plain, table)
-    fields = {controls: (found >= 0).sum() for controls, found in labels.items()}
-    assert fields[True] > fields[False] and recipe.epochs == round(
-        100 * fields[False] / fields[True]
-    )
+def test_controls_are_one_more_class_and_shorten_the_recipe(screen):
+    table, plain = screen.table, dataclasses.replace(RECIPES["default"], epochs=100)
+    control = (table["Metadata_control_type"] == "negcon").to_numpy()
+    first = surrogate_classes(table, default_columns(table), surrogate.training_fields(table))
+    first = first["label"].to_numpy()
+    labels, recipe = training.with_controls(first, plain, table)
+    assert set(labels[control]) == {first.max() + 1}
+    np.testing.assert_array_equal(labels[~control], first[~control])
+    assert recipe.epochs == round(25 * (first >= 0).sum() / (labels >= 0).sum()) < 25
     assert dataclasses.replace(recipe, epochs=100) == plain
-    seen = {
-        controls: epochs * BalancedBatches(labels[controls], 16, 0).per_class
-        for controls, epochs in ((False, 100), (True, recipe.epochs))
-    }
-    classes = {controls: found.max() + 1 for controls, found in labels.items()}
-    assert seen[True] == pytest.approx(seen[False] * classes[False] / classes[True], rel=0.15)
-    assert training.with_controls(dataclasses.replace(plain, epochs=1), table).epochs == 1
-    assert training.with_controls(plain, table[table["Metadata_control_type"] != "negcon"]) == plain
+    assert training.with_controls(first, training.shortened(plain, 0), table)[1].epochs == 1
+    labels, recipe = training.with_controls(first[~control], plain, table[~control])
+    np.testing.assert_array_equal(labels, first[~control])
+    assert recipe.epochs == 25
 
 
 def test_examples_show_each_mechanism_once_and_a_control(screen):

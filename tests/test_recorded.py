@@ -13,7 +13,7 @@ from mcnn_book.study.recorded import (
     recorded_places,
     records,
 )
-from mcnn_book.study.study import CHOICE_SEEDS, FRESH_SEEDS, PLAN
+from mcnn_book.study.study import CHOICE_SEEDS, COMPARED_SEEDS, FRESH_SEEDS, PLAN
 from mcnn_book.workspace import find_root
 from mcnn_core.analysis import methods
 
@@ -44,7 +44,7 @@ def test_every_record_says_where_it_comes_from():
 
 
 def test_the_fresh_seeds_were_run_at_one_frozen_commit_with_one_recipe():
-    assert set(FRESH) == {f"simulated-{seed}" for seed in FRESH_SEEDS}
+    assert set(FRESH) == {f"simulated-{seed}" for seed in COMPARED_SEEDS}
     assert len({record["commit"] for record in FRESH.values()}) == 1
     recipes = [
         {**run["recipe"], "seed": 0} for record in FRESH.values() for run in record["runs"].values()

@@ -225,8 +225,8 @@ def test_the_whole_screen_is_analysed_and_graded(root, monkeypatch):
     )
     assert (root / "work" / "seed-102" / "whole-102" / "activations" / "part_00000000.npy").exists()
 
-    table, given = labels[0]
-    np.testing.assert_array_equal(given >= 0, training_fields(table, controls=True))
+    table, classes = labels[0]
+    np.testing.assert_array_equal(classes >= 0, training_fields(table, controls=True))
 
     truth = root / "work" / "seed-102" / "screen" / "truth.csv"
     truth.unlink()
@@ -432,16 +432,21 @@ def test_nothing_recorded_is_an_empty_table(root):
 def test_margins_compare_with_the_best_handcrafted_row_of_each_seed():
     rows = [
         ("trained", 1, 0.8),
+        ("trained_whitened", 1, 0.9),
         ("handcrafted", 1, 0.3),
         ("handcrafted_whitened", 1, 0.7),
         ("trained", 2, 0.6),
+        ("trained_whitened", 2, 0.6),
         ("handcrafted", 2, 0.62),
         ("handcrafted_whitened", 2, 0.5),
     ]
     table = pd.DataFrame(rows, columns=["method", "seed", "overall"]).assign(protocol="NSC")
     found = recorded.margins(pd.concat([table, table.assign(protocol="NSCB", overall=0.1)]))
-    assert found == pytest.approx({"trained": 0.7, "lead_smallest": -0.02, "lead_largest": 0.1})
-    assert set(recorded.margins(table.head(0)).values()) == {"not available"}
+    half = 12.7062 * 0.11  # Student's t of one degree of freedom, and the standard error
+    expected = {"trained": 0.7, "trained_whitened": 0.75, "lead_smallest": -0.02}
+    expected |= {"lead_largest": 0.2, "lead": 0.09, "lead_low": 0.09 - half}
+    assert found == pytest.approx(expected | {"lead_high": 0.09 + half}, abs=1e-4)
+    assert set(recorded.margins(table.head(4)).values()) == {"not available"}
 
 
 GRADES = {

@@ -119,7 +119,7 @@ class Workload:
     width: int
     channels: int
     n_classes: int  #: surrogate classes
-    epochs: int = 120
+    epochs: int = 80
     cores: int = 2  #: they share the fields in stages not in `ALONE`, without loss (assumed)
     training: int | None = None  #: fields that are trained on; all of them by default
     sites: int = 4  #: fields per well: as many fewer profiles are compared
@@ -279,7 +279,7 @@ def estimate(
     width: int,
     channels: int,
     n_classes: int,
-    epochs: int = 120,
+    epochs: int = 80,
     cores: int = 2,
 ) -> pd.DataFrame:
     """Return `predict` for a screen that exists already.

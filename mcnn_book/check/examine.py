@@ -1031,13 +1031,10 @@ def _classes(report: Report, screen: Screen, whole: bool) -> str:
 
 def _members(report: Report, table: pd.DataFrame, by: list[str]) -> None:
     """Name the fields that are alone in their class by these columns, or in none."""
-    lone: dict[int, str] = {}
-    empty: dict[int, None] = {}
-    for controls in (False, True):  # the chapter on the whole screen trains with them, too
-        training = table.loc[training_fields(table, controls), by]
-        names = class_names(training, by)
-        lone |= dict(names[~names.duplicated(keep=False)])
-        empty |= dict.fromkeys(training.index[unnamed(training, by)])
+    training = table.loc[training_fields(table), by]
+    names = class_names(training, by)
+    lone = dict(names[~names.duplicated(keep=False)])
+    empty = training.index[unnamed(training, by)].tolist()
     columns = ", ".join(by)
     for index in sorted(lone):
         text = f"class {lone[index]!r} by {columns}"

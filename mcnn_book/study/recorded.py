@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from scipy import stats
 
 from mcnn_book.workspace import find_root
 from mcnn_core.machine.files import read_json
@@ -11,6 +12,8 @@ from mcnn_core.screen import NOT_AVAILABLE
 
 #: The columns of a recorded comparison, those of `mcnn_core.analysis.methods.comparison`.
 COLUMNS = ["method", "protocol", "seed", "overall", "class_median", "n", "low", "high", "left_out"]
+
+CLAIMED = "trained_whitened"  #: the row of a comparison that a claim is made about
 
 RANGES = [
     "potency.median_error",
@@ -220,19 +223,23 @@ def place_numbers(places: pd.DataFrame) -> dict[str, float | str]:
 
 
 def margins(comparison: pd.DataFrame) -> dict[str, float | str]:
-    """Return the trained network's mean accuracy and its lead over the best handcrafted row.
+    """Return mean accuracies under NSC and the lead over the best handcrafted row, over all seeds.
 
-    They are over all seeds, under NSC. Keys ``trained``, ``lead_smallest`` and ``lead_largest``;
-    fractions, or "not available" where nothing is recorded.
+    Returns
+    -------
+    dict
+        ``trained`` and ``trained_whitened``, the mean accuracies; of the lead of the whitened
+        network, the row that was declared beforehand, ``lead_smallest``, ``lead_largest``,
+        ``lead`` (the mean) and its 95 % interval over seeds by Student's t, ``lead_low`` and
+        ``lead_high``. Fractions, or "not available" where fewer than two seeds are recorded.
     """
     wide = comparison[comparison["protocol"] == "NSC"].pivot_table("overall", "seed", "method")
-    if "trained" not in wide:
-        return dict.fromkeys(("trained", "lead_smallest", "lead_largest"), NOT_AVAILABLE)
-    lead = wide["trained"] - wide[[name for name in wide if name.startswith("handcrafted")]].max(
-        axis=1
-    )
-    return {
-        "trained": float(wide["trained"].mean()),
-        "lead_smallest": float(lead.min()),
-        "lead_largest": float(lead.max()),
-    }
+    rows = ["trained", CLAIMED]
+    keys = ["lead_smallest", "lead_largest", "lead", "lead_low", "lead_high"]
+    if not {*rows} <= {*wide} or len(wide) < 2:
+        return dict.fromkeys([*rows, *keys], NOT_AVAILABLE)
+    best = wide[[name for name in wide if name.startswith("handcrafted")]].max(axis=1)
+    lead = wide[CLAIMED] - best
+    ends = stats.t.interval(0.95, len(lead) - 1, lead.mean(), stats.sem(lead))
+    found = [*wide[rows].mean(), lead.min(), lead.max(), lead.mean(), *ends]
+    return dict(zip([*rows, *keys], map(float, found), strict=True))

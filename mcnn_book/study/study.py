@@ -2,8 +2,9 @@
 
 Seeds, variants and baselines. Each study writes one file in ``book/recorded`` and is skipped where
 that file exists, so a stopped run resumes; delete a file to measure anew. Training
-resumes from its own checkpoints. Seeds 101 to 103 are those on which the frozen simulator and
-recipe are judged; seeds 104 to 106 those on which ways of choosing surrogate classes are.
+resumes from its own checkpoints. Seeds 101 to 103, for the comparison of methods 101 to 108, are
+those on which the frozen simulator and recipe are judged; seeds 104 to 106 those on which ways of
+choosing surrogate classes, and the published network, are.
 """
 
 from collections.abc import Callable
@@ -50,7 +51,7 @@ from mcnn_core.analysis.sirna import (
 )
 from mcnn_core.errors import InputError
 from mcnn_core.features import embed_screen
-from mcnn_core.model import CONFIGS, NetworkConfig, multiple_of, parameters
+from mcnn_core.model import CONFIGS, MCNN, NetworkConfig, multiple_of, parameters
 from mcnn_core.preprocessing import Conversion, auto_bin, preprocess
 from mcnn_core.profiles import feature_frame, profile, treatment_profiles
 from mcnn_core.readers.bbbc021 import read_bbbc021
@@ -63,12 +64,16 @@ from mcnn_core.training import (
     RECIPES,
     Recipe,
     load_model,
+    shortened,
     train,
     untrained_model,
     with_controls,
 )
 
 FRESH_SEEDS = (101, 102, 103)
+
+
+COMPARED_SEEDS = tuple(range(101, 109))  # of the comparison of methods: three would say little
 
 
 CHOICE_SEEDS = (104, 105, 106)
@@ -127,14 +132,12 @@ def prepared(
     return screen.table, Store.open(place)
 
 
-def labelled(
-    table: pd.DataFrame, left_out: np.ndarray | bool = False, controls: bool = False
-) -> np.ndarray:
+def labelled(table: pd.DataFrame, left_out: np.ndarray | bool = False) -> np.ndarray:
     """Return the surrogate class of each field by the default columns.
 
-    `controls` are one class too; -1 where not trained on or `left_out`.
+    It is -1 where not trained on or `left_out`.
     """
-    training = training_fields(table, controls) & np.logical_not(left_out)
+    training = training_fields(table) & np.logical_not(left_out)
     return surrogate_classes(table, default_columns(table), training)["label"].to_numpy()
 
 
@@ -142,7 +145,7 @@ def features_of(
     table: pd.DataFrame,
     store: Store,
     labels: np.ndarray,
-    network: NetworkConfig,
+    network: NetworkConfig | MCNN,
     recipe: Recipe,
     folder: Path,
 ) -> pd.DataFrame:
@@ -161,7 +164,12 @@ def full_comparison(name: str, folder: Path, seed: int, recipe: Recipe) -> dict[
         table, store, labels, CONFIGS["default"], recipe, folder / f"model-{seed}"
     )
     predictions = compare_methods(
-        features, labels, store, CONFIGS["default"], recipe, folder / f"supervised-{seed}"
+        features,
+        labels,
+        store,
+        CONFIGS["default"],
+        shortened(recipe, 1 / 3),
+        folder / f"supervised-{seed}",
     )
     compared = comparison(predictions, profile(features)[1])
     rows = compared.astype(object).where(compared.notna(), None).to_dict("records")
@@ -169,17 +177,17 @@ def full_comparison(name: str, folder: Path, seed: int, recipe: Recipe) -> dict[
 
 
 def whole_screen(folder: Path, seed: int) -> dict[str, Any]:
-    """Train with DMSO as a class, apply to every field and grade what follows.
+    """Train with DMSO as one more class, apply to every field and grade what follows.
 
-    These are potency, clusters, novelty and suspects, as in chapters 9 to 12.
+    These are potency, clusters, novelty and suspects, as in chapters 9 to 12. As there, training
+    goes on from the network without that class.
     """
     table, store = prepared("simulated", folder, seed)
-    recipe, labels = (
-        with_controls(replace(RECIPES["default"], seed=seed), table),
-        labelled(table, controls=True),
-    )
+    recipe, place = replace(RECIPES["default"], seed=seed), folder / f"model-{seed}"
+    train(store, labelled(table), CONFIGS["default"], recipe, place, field_names(table))
+    labels, recipe = with_controls(labelled(table), recipe, table)
     features = features_of(
-        table, store, labels, CONFIGS["default"], recipe, folder / f"whole-{seed}"
+        table, store, labels, load_model(place), recipe, folder / f"whole-{seed}"
     )
     wells, treatments = profile(features)
     tables, truth = discover(wells, treatments), read_truth(load_screen(folder))
@@ -212,8 +220,8 @@ def kimorph(
     """
     table, store = prepared("kimorph", folder, seed)
     classes = surrogate_classes(table, by, control_fields(table, CONTROLS))
-    labels, recipe = classes["label"].to_numpy(), replace(RECIPES["default"], seed=seed)
-    network = CONFIGS["default"]
+    labels = classes["label"].to_numpy()
+    network, recipe = CONFIGS["default"], shortened(replace(RECIPES["default"], seed=seed), 1 / 2)
     place = folder / f"model-{'-'.join(by).replace('Metadata_', '').lower()}"
     features = features_of(table, store, labels, network, recipe, place)
     networks = {"untrained": untrained_model(store, labels, network, seed)}
@@ -298,6 +306,21 @@ def variant(folder: Path, network: str, recipe: str) -> dict[str, Any]:
         "training_seconds": history["seconds"].sum(),
         **_accuracies(predictions),
     }
+
+
+def published(folder: Path, seed: int) -> dict[str, Any]:
+    """Train the published network by the published recipe, and the default one by its own."""
+    found: dict[str, Any] = {}
+    for name in ("published", "default"):
+        config, recipe = CONFIGS[name], replace(RECIPES[name], seed=seed)
+        place = folder / f"screen-{multiple_of(config)}"
+        table, store = prepared("simulated", place, seed, config)
+        features = features_of(table, store, labelled(table), config, recipe, place / "model")
+        found[name] = {"recipe": asdict(recipe)} | {
+            normalisation: _accuracies(evaluate(profile(features, normalisation)[1], name, seed))
+            for normalisation in ("none", "whiten")
+        }
+    return found
 
 
 def illumination(folder: Path, seed: int) -> dict[str, Any]:
@@ -442,7 +465,7 @@ def _own_studies(work: Path) -> dict[str, tuple[list[int], Study]]:
 
     per_seed: dict[str, tuple[tuple[int, ...], Study]] = {
         "simulated": (
-            FRESH_SEEDS,
+            COMPARED_SEEDS,
             lambda seed: full_comparison(
                 "simulated", work / f"seed-{seed}", seed, RECIPES["default"]
             ),
@@ -452,6 +475,10 @@ def _own_studies(work: Path) -> dict[str, tuple[list[int], Study]]:
         "kimorph96": (
             FRESH_SEEDS,
             lambda seed: kimorph(work / f"kimorph-{seed}", seed, WELLS),
+        ),
+        "published": (
+            CHOICE_SEEDS,
+            lambda seed: published(work / f"published-{seed}", seed),
         ),
         "choosing": (CHOICE_SEEDS, lambda seed: choosing(work / f"seed-{seed}", seed)),
         "unseen-weeks": (
