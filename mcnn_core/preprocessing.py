@@ -114,8 +114,8 @@ def auto_bin(shape: tuple[int, int], n_fields: int) -> int:
     """Return the smallest bin that keeps a field within a budget of pixels.
 
     The rule is ours, not the paper's. 40,960 pixels (two of 128 x 160) up to 2,000 fields: two
-    cores train 120 epochs on such a screen in some 8 minutes, twice in one book, so that all ends
-    within 30. Beyond 2,000 fields the budget falls with their number, down to 20,480 (128 x 160).
+    cores train 80 epochs on such a screen in some 6 minutes, so that a report ends within 30.
+    Beyond 2,000 fields the budget falls with their number, down to 20,480 (128 x 160).
     """
     budget = max(FEWEST_PIXELS, PIXELS * min(1.0, MANY_FIELDS / n_fields))
     return next(b for b in count(1) if (shape[0] // b) * (shape[1] // b) <= budget)

@@ -53,11 +53,10 @@ def record(root, name):
 
 def test_names_and_seeds_of_the_studies(tmp_path):
     planned = study.studies(tmp_path, "")
-    assert [seeds for name, (seeds, _) in planned.items() if name.startswith("simulated-")] == [
-        [101],
-        [102],
-        [103],
-    ]
+    compared = [seeds for name, (seeds, _) in planned.items() if name.startswith("simulated-")]
+    assert compared == [[seed] for seed in range(101, 109)]
+    both = [seeds for name, (seeds, _) in planned.items() if name.startswith("published-")]
+    assert both == [[104], [105], [106]]
     assert [(name, seeds) for name, (seeds, _) in planned.items() if name.startswith("whole-")] == [
         ("whole-101", [101]),
         ("whole-102", [102]),
