@@ -417,16 +417,14 @@ def test_overview_shows_classes_and_treatments(run):
 
 def test_samples_show_each_compound_once(run):
     trained = run["treatments"][run["treatments"]["Metadata_Training"]]
-    rows, titles = sheets.samples(run["features"], run["labels"], trained)
-    shown = run["features"].iloc[rows]
-    assert (
-        list(shown["Metadata_Compound"]) == list(dict.fromkeys(trained["Metadata_Compound"]))
-        and (run["labels"][rows] >= 0).all()
-    )
-    assert (
-        titles[0]
-        == f"{in_words(shown['Metadata_Treatment'].iloc[0])}\n{shown['Metadata_MoA'].iloc[0]}"
-    )
+    groups, titles = sheets.samples(run["features"], run["labels"], trained)
+    *shown, control = (run["features"].iloc[rows] for rows in groups)
+    compounds = [part["Metadata_Compound"].iloc[0] for part in shown]
+    assert compounds == list(dict.fromkeys(trained["Metadata_Compound"]))
+    assert all((run["labels"][rows] >= 0).all() for rows in groups[:-1])
+    assert (control["Metadata_control_type"] == "negcon").all()
+    first = shown[0].iloc[0]
+    assert titles[0] == f"{in_words(first['Metadata_Treatment'])}\n{first['Metadata_MoA']}"
 
 
 def test_replicate_distances_part_all_pairs(run):
