@@ -133,8 +133,10 @@ def composite(field: np.ndarray) -> np.ndarray:
 def listing(table: pd.DataFrame, index: bool = False, **form) -> Styler:
     """Return a table for a page, in which every name is text: no markup, no mathematics.
 
-    `form` goes to ``Styler.format``.
+    `form` goes to ``Styler.format``. A concentration keeps all its digits.
     """
+    if "concentration" in table:
+        form["formatter"] = {"concentration": "{:g}"} | form.get("formatter", {})
     shown = (
         table.style.format(escape="html", **form)
         .format_index(escape="html")
