@@ -432,7 +432,9 @@ def test_a_compound_named_like_markup_travels_as_it_is(tmp_path):
     groups, titles = novel_sheet(fields(wells), tables["novel"])
     assert any(EVIL in title for title in titles)
     figure = Figure()
-    figures.contact_sheet(figure.add_subplot(), [np.zeros((8, 8, 1), np.uint8)] * len(groups), titles)
+    figures.contact_sheet(
+        figure.add_subplot(), [np.zeros((8, 8, 1), np.uint8)] * len(groups), titles
+    )
     figures.response_curves(figure.add_subplot(), tables["curves"].query("compound == @EVIL"))
     figure.savefig(tmp_path / "sheet.png")
 

@@ -1,5 +1,7 @@
 """What declared runs have recorded, as the tables of the book."""
 
+import operator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,105 @@ KIMORPH_RANGES = [
     "permuted.elim.share",
     "permuted.elim.limit",
 ]
+
+
+#: How an aim compares with a grade.
+SIGNS: dict[str, Callable[[Any, Any], Any]] = {
+    "at most": operator.le,
+    "at least": operator.ge,
+    "under": operator.lt,
+    "above": operator.gt,
+    "all of": operator.ge,
+}
+#: What a grade is in words, how it is written, and perhaps its aim: a sign, and a number or the key
+#: of another grade.
+Measure = tuple[str, str] | tuple[str, str, str, float | str]
+
+WHOLE_SCREEN: dict[str, Measure] = {
+    "potency.median_error": ("median error of the EC50, log10 units", ".2f", "at most", 0.35),
+    "potency.coverage": ("true EC50s inside their 95 % intervals", ".0%", "at least", 0.85),
+    "potency.no_fit": ("compounds with a mechanism but no fit", ".0%", "under", 0.2),
+    "potency.median_width": ("median width of an interval, log10 units", ".2f", "at most", 1.5),
+    "clusters.recovered": ("hidden mechanisms recovered", ".0f", "all of", "clusters.hidden"),
+    "clusters.hidden": ("hidden mechanisms", ".0f"),
+    "suspects.rank": ("place of the planted wrong label", ".0f", "at most", 3),
+    "clusters.called": ("treatments called novel", ".0f"),
+} | {
+    f"novel.{kind}.{detector}": (f"{words}: {by}", form)
+    for kind, words, form in (
+        ("precision", "truly novel among those called", ".0%"),
+        ("recall", "called among the truly novel", ".0%"),
+        ("average_precision", "average precision of the ranking", ".2f"),
+    )
+    for detector, by in (
+        ("clusters", "clusters"),
+        ("nearest_neighbour", "nearest neighbour"),
+        ("isolation_forest", "isolation forest"),
+        ("chance", "chance"),
+    )
+}
+
+KIMORPH: dict[str, Measure] = {
+    "random.trained": ("controls named right, trained network", ".1%", "at least", 0.97),
+    "random.trained.low": ("its 95 % interval, from", ".1%"),
+    "random.trained.high": ("its 95 % interval, to", ".1%"),
+    "random.lead": ("lead over the better handcrafted row", ".1%", "above", 0),
+    "random.handcrafted": ("handcrafted features", ".1%"),
+    "random.handcrafted_whitened": ("handcrafted features, whitened", ".1%"),
+    "random.untrained": ("untrained network", ".1%"),
+    "apart.trained": ("without the other replicate: trained network", ".1%"),
+    "apart.handcrafted": ("without it: handcrafted features", ".1%"),
+    "apart.handcrafted_whitened": ("without it: handcrafted features, whitened", ".1%"),
+    "apart.lead": ("without it: lead over the better of these", ".1%"),
+    "groups.groups": ("planted groups of genes", ".0f"),
+    "groups.recovered": ("groups recovered by a cluster", ".0f"),
+    "groups.possible": ("groups that the planted effects set apart", ".0f"),
+    "groups.possible_recovered": ("of these recovered", ".0f", "all of", "groups.possible"),
+    "groups.rand": ("adjusted Rand index", ".2f"),
+    "groups.terms_planted": ("planted terms", ".0f"),
+    "groups.terms_found": ("planted terms found", ".0f", "all of", "groups.terms_planted"),
+    "clusters.n": ("clusters", ".0f"),
+    "clusters.of_artefact": ("size of the cluster with the artefact", ".0f"),
+    "clusters.multi_gene": ("clusters of more than one gene", ".0f"),
+    "clusters.multi_gene_two_terms": ("of these with two terms or more", ".0f"),
+    "permuted.classic.share": (
+        "clusters with a term by chance, classic",
+        ".1%",
+        "at most",
+        "permuted.classic.limit",
+    ),
+    "permuted.elim.share": (
+        "clusters with a term by chance, elim",
+        ".1%",
+        "at most",
+        "permuted.elim.limit",
+    ),
+    "permuted.classic.limit": ("limit of chance, classic", ".1%"),
+    "permuted.elim.limit": ("limit of chance, elim", ".1%"),
+}
+
+
+def verdicts(found: pd.DataFrame, measures: Mapping[str, Measure]) -> pd.DataFrame:
+    """Return the grades of `recorded_grades` in words, with aim and verdict.
+
+    The rows are those of `measures`, none without a seed; the columns one per seed, ``aim`` and
+    ``verdict``, all text.
+    """
+    numbers = found.apply(pd.to_numeric, errors="coerce").reindex(list(measures))
+    rows = {}
+    for key, (words, form, *aim) in measures.items() if len(found.columns) else ():
+        values = numbers.loc[key]
+        row = {f"seed {seed}": format(x, form) if x == x else "" for seed, x in values.items()}
+        rows[words] = row | {"aim": "", "verdict": ""}
+        if aim:
+            sign, limit = aim
+            named = isinstance(limit, str)
+            met = SIGNS[sign](values, numbers.loc[limit] if named else limit)[values.notna()]
+            said = f"the {measures[limit][0]}" if named else format(limit, form)
+            some = "missed" if not met.any() else f"met on {met.sum()} of {len(met)}"
+            verdict = NOT_AVAILABLE if met.empty else "met" if met.all() else some
+            rows[words] |= {"aim": f"{sign} {said}", "verdict": verdict}
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def records(prefix: str, folder: Path | None = None) -> dict[str, dict[str, Any]]:
