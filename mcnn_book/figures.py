@@ -103,6 +103,11 @@ def short(name: object, most: int = LONGEST) -> str:
     return (" " if lines[0].startswith("_") else "") + "\n".join(lines)
 
 
+def by_number(name: str) -> str:
+    """Return a key for sorting by which Week2 comes before Week10, and no two names are equal."""
+    return re.sub(r"\d+", lambda digits: digits[0].zfill(12), name) + "\n" + name
+
+
 def colour_words(channels: Sequence[str]) -> str:
     """Say in which colours `composite` shows the channels: "DNA blue, actin magenta"."""
     if len(channels) == 1:
@@ -261,7 +266,7 @@ def _classes(values: Sequence, unnamed: str) -> tuple[list[str], dict[str, tuple
     control's alone. `unnamed` stands for "".
     """
     names: dict[str, str] = {}
-    for value in sorted(set(values)):
+    for value in sorted(set(values), key=by_number):
         name = short(value or unnamed)
         while name in names.values():  # values that differ in the middle stay different classes
             name += " "
