@@ -11,6 +11,7 @@ import pandas as pd
 import tifffile
 
 from mcnn_book.figures import composite
+from mcnn_book.pictures import clear_rows
 from mcnn_core.analysis.distances import cosine_distances
 from mcnn_core.machine.files import atomic
 from mcnn_core.profiles import feature_matrix
@@ -290,14 +291,14 @@ def overview(
 ) -> tuple[dict[str, list[np.ndarray]], np.ndarray, np.ndarray, list[str]]:
     """Return what `mcnn_book.figures.method_overview` draws.
 
-    That is three classes of two fields, and up to 16 treatments.
+    That is three classes of two sharp fields, and up to 16 treatments.
     """
     spread = treatments.iloc[np.unique(np.linspace(0, len(treatments) - 1, 16).astype(int))]
     names, profiles = row_names(spread), feature_matrix(spread)
-    groups = {
-        names[i]: [store.pixels[row] for row in training_rows(table, labels, spread.iloc[i], 2)]
-        for i in (0, len(spread) // 2, -1)
-    }
+    groups = {}
+    for i in (0, len(spread) // 2, -1):
+        rows = training_rows(table, labels, spread.iloc[i], len(table))
+        groups[names[i]] = [store.pixels[row] for row in clear_rows(store.pixels, rows)[:2]]
     return groups, profiles, cosine_distances(profiles), names
 
 
