@@ -8,6 +8,7 @@ import pytest
 from mcnn_book.study.recorded import (
     COLUMNS,
     WHOLE_SCREEN,
+    Measure,
     beside_whitened,
     place_numbers,
     recorded_choices,
@@ -39,20 +40,20 @@ def nsc(records, method, protocol="NSC"):
 
 def test_aims_have_verdicts_in_words():
     measures = {
-        "found": ("found", ".0f", "all of", "all"),
-        "all": ("those planted", ".0f"),
-        "error": ("error", ".2f", "at most", 0.35),
-        "share": ("share", ".0%", "above", 0.5),
+        "found": Measure("found", ".0f", "all of", "all"),
+        "all": Measure("planted ones", ".0f"),
+        "error": Measure("error", ".2f", "at most", 0.35),
+        "share": Measure("share", ".0%", "above", 0.5),
     }
     found = pd.DataFrame(
         {"101": {"found": 2, "all": 3, "error": 0.3, "share": 0.5, "more": 1}, "102": {"found": 3}}
     )
     found.loc["all", "102"] = 3
     said = verdicts(found, measures)
-    assert said.loc["found"].tolist() == ["2", "3", "all of the those planted", "met on 1 of 2"]
+    assert said.loc["found"].tolist() == ["2", "3", "all of the planted ones", "met on 1 of 2"]
     assert said.loc["error"].tolist() == ["0.30", "", "at most 0.35", "met"]
     assert said.loc["share"].tolist() == ["50%", "", "above 50%", "missed"]
-    assert said.loc["those planted", ["aim", "verdict"]].tolist() == ["", ""]
+    assert said.loc["planted ones", ["aim", "verdict"]].tolist() == ["", ""]
     assert verdicts(found[[]], measures).empty
 
 

@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -59,21 +59,37 @@ SIGNS: dict[str, Callable[[Any, Any], Any]] = {
     "above": operator.gt,
     "all of": operator.ge,
 }
-#: What a grade is in words, how it is written, and perhaps its aim: a sign, and a number or the key
-#: of another grade.
-Measure = tuple[str, str] | tuple[str, str, str, float | str]
+
+
+class Measure(NamedTuple):
+    """What a grade is in words, how it is written, and perhaps its aim.
+
+    That is a sign of `SIGNS`, and a number or the key of another grade.
+    """
+
+    words: str
+    form: str
+    sign: str = ""
+    limit: float | str = 0
+
 
 WHOLE_SCREEN: dict[str, Measure] = {
-    "potency.median_error": ("median error of the EC50, log10 units", ".2f", "at most", 0.35),
-    "potency.coverage": ("true EC50s inside their 95 % intervals", ".0%", "at least", 0.85),
-    "potency.no_fit": ("compounds with a mechanism but no fit", ".0%", "under", 0.2),
-    "potency.median_width": ("median width of an interval, log10 units", ".2f", "at most", 1.5),
-    "clusters.recovered": ("hidden mechanisms recovered", ".0f", "all of", "clusters.hidden"),
-    "clusters.hidden": ("hidden mechanisms", ".0f"),
-    "suspects.rank": ("place of the planted wrong label", ".0f", "at most", 3),
-    "clusters.called": ("treatments called novel", ".0f"),
+    "potency.median_error": Measure(
+        "median error of the EC50, log10 units", ".2f", "at most", 0.35
+    ),
+    "potency.coverage": Measure("true EC50s inside their 95 % intervals", ".0%", "at least", 0.85),
+    "potency.no_fit": Measure("compounds with a mechanism but no fit", ".0%", "under", 0.2),
+    "potency.median_width": Measure(
+        "median width of an interval, log10 units", ".2f", "at most", 1.5
+    ),
+    "clusters.recovered": Measure(
+        "hidden mechanisms recovered", ".0f", "all of", "clusters.hidden"
+    ),
+    "clusters.hidden": Measure("hidden mechanisms", ".0f"),
+    "suspects.rank": Measure("place of the planted wrong label", ".0f", "at most", 3),
+    "clusters.called": Measure("treatments called novel", ".0f"),
 } | {
-    f"novel.{kind}.{detector}": (f"{words}: {by}", form)
+    f"novel.{kind}.{detector}": Measure(f"{words}: {by}", form)
     for kind, words, form in (
         ("precision", "truly novel among those called", ".0%"),
         ("recall", "called among the truly novel", ".0%"),
@@ -88,42 +104,42 @@ WHOLE_SCREEN: dict[str, Measure] = {
 }
 
 KIMORPH: dict[str, Measure] = {
-    "random.trained": ("controls named right, trained network", ".1%", "at least", 0.97),
-    "random.trained.low": ("its 95 % interval, from", ".1%"),
-    "random.trained.high": ("its 95 % interval, to", ".1%"),
-    "random.lead": ("lead over the better handcrafted row", ".1%", "above", 0),
-    "random.handcrafted": ("handcrafted features", ".1%"),
-    "random.handcrafted_whitened": ("handcrafted features, whitened", ".1%"),
-    "random.untrained": ("untrained network", ".1%"),
-    "apart.trained": ("without the other replicate: trained network", ".1%"),
-    "apart.handcrafted": ("without it: handcrafted features", ".1%"),
-    "apart.handcrafted_whitened": ("without it: handcrafted features, whitened", ".1%"),
-    "apart.lead": ("without it: lead over the better of these", ".1%"),
-    "groups.groups": ("planted groups of genes", ".0f"),
-    "groups.recovered": ("groups recovered by a cluster", ".0f"),
-    "groups.possible": ("groups that the planted effects set apart", ".0f"),
-    "groups.possible_recovered": ("of these recovered", ".0f", "all of", "groups.possible"),
-    "groups.rand": ("adjusted Rand index", ".2f"),
-    "groups.terms_planted": ("planted terms", ".0f"),
-    "groups.terms_found": ("planted terms found", ".0f", "all of", "groups.terms_planted"),
-    "clusters.n": ("clusters", ".0f"),
-    "clusters.of_artefact": ("size of the cluster with the artefact", ".0f"),
-    "clusters.multi_gene": ("clusters of more than one gene", ".0f"),
-    "clusters.multi_gene_two_terms": ("of these with two terms or more", ".0f"),
-    "permuted.classic.share": (
+    "random.trained": Measure("controls named right, trained network", ".1%", "at least", 0.97),
+    "random.trained.low": Measure("its 95 % interval, from", ".1%"),
+    "random.trained.high": Measure("its 95 % interval, to", ".1%"),
+    "random.lead": Measure("lead over the better handcrafted row", ".1%", "above", 0),
+    "random.handcrafted": Measure("handcrafted features", ".1%"),
+    "random.handcrafted_whitened": Measure("handcrafted features, whitened", ".1%"),
+    "random.untrained": Measure("untrained network", ".1%"),
+    "apart.trained": Measure("without the other replicate: trained network", ".1%"),
+    "apart.handcrafted": Measure("without it: handcrafted features", ".1%"),
+    "apart.handcrafted_whitened": Measure("without it: handcrafted features, whitened", ".1%"),
+    "apart.lead": Measure("without it: lead over the better of these", ".1%"),
+    "groups.groups": Measure("planted groups of genes", ".0f"),
+    "groups.recovered": Measure("groups recovered by a cluster", ".0f"),
+    "groups.possible": Measure("groups that the planted effects set apart", ".0f"),
+    "groups.possible_recovered": Measure("of these recovered", ".0f", "all of", "groups.possible"),
+    "groups.rand": Measure("adjusted Rand index", ".2f"),
+    "groups.terms_planted": Measure("planted terms", ".0f"),
+    "groups.terms_found": Measure("planted terms found", ".0f", "all of", "groups.terms_planted"),
+    "clusters.n": Measure("clusters", ".0f"),
+    "clusters.of_artefact": Measure("size of the cluster with the artefact", ".0f"),
+    "clusters.multi_gene": Measure("clusters of more than one gene", ".0f"),
+    "clusters.multi_gene_two_terms": Measure("of these with two terms or more", ".0f"),
+    "permuted.classic.share": Measure(
         "clusters with a term by chance, classic",
         ".1%",
         "at most",
         "permuted.classic.limit",
     ),
-    "permuted.elim.share": (
+    "permuted.elim.share": Measure(
         "clusters with a term by chance, elim",
         ".1%",
         "at most",
         "permuted.elim.limit",
     ),
-    "permuted.classic.limit": ("limit of chance, classic", ".1%"),
-    "permuted.elim.limit": ("limit of chance, elim", ".1%"),
+    "permuted.classic.limit": Measure("limit of chance, classic", ".1%"),
+    "permuted.elim.limit": Measure("limit of chance, elim", ".1%"),
 }
 
 
@@ -135,16 +151,15 @@ def verdicts(found: pd.DataFrame, measures: Mapping[str, Measure]) -> pd.DataFra
     """
     numbers = found.apply(pd.to_numeric, errors="coerce").reindex(list(measures))
     rows = {}
-    for key, (words, form, *aim) in measures.items() if len(found.columns) else ():
+    for key, (words, form, sign, limit) in measures.items() if len(found.columns) else ():
         values = numbers.loc[key]
         row = {f"seed {seed}": format(x, form) if x == x else "" for seed, x in values.items()}
         rows[words] = row | {"aim": "", "verdict": ""}
-        if aim:
-            sign, limit = aim
+        if sign:
             named = isinstance(limit, str)
             met = SIGNS[sign](values, numbers.loc[limit] if named else limit)[values.notna()]
-            said = f"the {measures[limit][0]}" if named else format(limit, form)
-            some = "missed" if not met.any() else f"met on {met.sum()} of {len(met)}"
+            some = f"met on {met.sum()} of {len(met)}" if met.any() else "missed"
+            said = f"the {measures[str(limit)].words}" if named else format(limit, form)
             verdict = NOT_AVAILABLE if met.empty else "met" if met.all() else some
             rows[words] |= {"aim": f"{sign} {said}", "verdict": verdict}
     return pd.DataFrame.from_dict(rows, orient="index")
