@@ -220,7 +220,8 @@ def style(handle):
     """Return what tells an entry of a legend from others: colours, marker, kind of line."""
     one = handle[0] if isinstance(handle, tuple) else handle
     if isinstance(one, Line2D):
-        filled = to_hex(one.get_markerfacecolor()) if one.get_markerfacecolor() != "none" else ""
+        inner = one.get_markerfacecolor()
+        filled = inner if isinstance(inner, str) and inner == "none" else to_hex(inner)
         return to_hex(one.get_color()), one.get_marker(), filled, one.get_linestyle()
     if isinstance(one, PathCollection):
         shape = one.get_paths()[0].vertices.round(3).tobytes()
@@ -235,8 +236,12 @@ def entries(ax):
 
 
 KINDS = [f"m{n:02d}" for n in range(12)] + [CONTROL]
-DOSES = pd.DataFrame(
-    [(dose, name, 1 + n / 20) for dose in (0.1, 1.0) for n, name in enumerate(KINDS)],
+DOSES = pd.DataFrame(  # each mechanism is the most similar at one dose
+    [
+        (10.0**dose, name, 2.0 if n == dose else 1.0)
+        for dose in range(13)
+        for n, name in enumerate(KINDS)
+    ],
     columns=["concentration", "mechanism", "median"],
 ).assign(compound="drug", mad=0.1, n=3, annotated=False)
 ACCURACIES = pd.DataFrame(
