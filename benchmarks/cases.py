@@ -424,7 +424,7 @@ def discovery_ours(folder: Path, case: Case):
     """Make every table and figure of chapters 9 to 12 from features."""
     import matplotlib.pyplot as plt
 
-    from mcnn_book import figures, interactive
+    from mcnn_book import figures, interactive, pictures
     from mcnn_book.results import cluster_names, unannotated_tops
     from mcnn_book.sheets import novel_sheet, suspect_sheet, thumbnails
     from mcnn_book.study.study import discover
@@ -474,19 +474,14 @@ def discovery_ours(folder: Path, case: Case):
                 ),
                 lambda ax, name=name: figures.dose_effect(ax, *effects(wells, name), rows[name]),
             ]
-        for sheet, titles in (
+        for groups, titles in (
             novel_sheet(table, tables["novel"]),
             suspect_sheet(table, tables["suspects"]),
         ):
-            drawn += (
-                [
-                    lambda ax, sheet=sheet, titles=titles: figures.contact_sheet(
-                        ax, pixels[sheet], titles
-                    )
-                ]
-                if sheet
-                else []
-            )
+            shown = pictures.in_grey(pictures.of(pixels, groups))
+            drawn += [
+                lambda ax, shown=shown, titles=titles: figures.contact_sheet(ax, shown, titles)
+            ] * (len(shown) > 0)
         for number, draw in enumerate(drawn):
             figure, ax = plt.subplots(figsize=(7.2, 6), layout="constrained")
             draw(ax)

@@ -25,6 +25,7 @@ MODULES: dict[str, str] = {
     "interactive": "interactive",
     "explore": "explore",
     "sheets": "sheets",
+    "pictures": "pictures",
     "screens": "screens",
     "words": "words",
     "truth": "simulate.truth",

@@ -67,7 +67,7 @@ RING: dict[str, Any] = {"marker": "o", "markerfacecolor": "none", "linestyle": "
 
 
 MOST_CELLS = 1500  #: rows of a matrix that are drawn cell by cell
-CELLS: dict[str, Any] = {"cmap": "cividis", "xticklabels": False, "yticklabels": False}
+CELLS: dict[str, Any] = {"xticklabels": False, "yticklabels": False}
 
 
 TITLE_LINE = 0.16
@@ -103,6 +103,11 @@ def short(name: object, most: int = LONGEST) -> str:
     return (" " if lines[0].startswith("_") else "") + "\n".join(lines)
 
 
+def by_number(name: str) -> str:
+    """Return a key for sorting by which Week2 comes before Week10, and no two names are equal."""
+    return re.sub(r"\d+", lambda digits: digits[0].zfill(12), name) + "\n" + name
+
+
 def colour_words(channels: Sequence[str]) -> str:
     """Say in which colours `composite` shows the channels: "DNA blue, actin magenta"."""
     if len(channels) == 1:
@@ -133,8 +138,10 @@ def composite(field: np.ndarray) -> np.ndarray:
 def listing(table: pd.DataFrame, index: bool = False, **form) -> Styler:
     """Return a table for a page, in which every name is text: no markup, no mathematics.
 
-    `form` goes to ``Styler.format``.
+    `form` goes to ``Styler.format``. A concentration keeps all its digits.
     """
+    if "concentration" in table:
+        form["formatter"] = {"concentration": "{:g}"} | form.get("formatter", {})
     shown = (
         table.style.format(escape="html", **form)
         .format_index(escape="html")
@@ -173,9 +180,9 @@ def show_field(
     ax.set_title(short(title), fontsize=8, pad=3)
     height, width = field.shape[:2]
     if pixel_size:
-        length, left, bottom = bar / pixel_size, 0.04 * width, 0.94 * height
-        ax.add_patch(Rectangle((left, bottom), length, 0.02 * height, color="white"))
-        ax.text(left, bottom - 0.02 * height, f"{bar:g} µm", color="white", va="bottom", **SMALL)
+        length, left, bottom = bar / pixel_size, 0.04 * width, height - 0.048 * width
+        ax.add_patch(Rectangle((left, bottom), length, 0.016 * width, color="white"))
+        ax.text(left, bottom - 0.016 * width, f"{bar:g} µm", color="white", va="bottom", **SMALL)
     below: dict[str, Any] = {"ha": "center", "va": "top", "transform": ax.transAxes, **SMALL}
     for c, name in enumerate(channels):
         colour = CHANNEL_COLOURS[c] * 0.75 if len(channels) > 1 else "black"
@@ -255,15 +262,18 @@ def plate_map(ax: Axes, table: pd.DataFrame, column: str, label: str = "") -> Ax
 def _classes(values: Sequence, unnamed: str) -> tuple[list[str], dict[str, tuple[str, str]]]:
     """Return the name of each value in a figure, and a colour and a marker for each name.
 
-    These pairs are unique for the 24 values that a legend can hold. `unnamed` stands for "".
+    These pairs are unique for the 24 values that a legend can hold, and grey is the negative
+    control's alone. `unnamed` stands for "".
     """
     names: dict[str, str] = {}
-    for value in sorted(set(values)):
+    for value in sorted(set(values), key=by_number):
         name = short(value or unnamed)
         while name in names.values():  # values that differ in the middle stay different classes
             name += " "
         names[value] = name
-    styles = {name: (PALETTE[i % 8], MARKERS[i % 6]) for i, name in enumerate(names.values())}
+    styles = {name: (PALETTE[i % 7], MARKERS[i % 6]) for i, name in enumerate(names.values())}
+    if CONTROL in styles:
+        styles[CONTROL] = (PALETTE[7], "X")
     return [names[value] for value in values], styles
 
 
@@ -366,17 +376,17 @@ def scree(ax: Axes, explained: np.ndarray) -> Axes:
     return ax
 
 
-def _heat(ax: Axes, values: Any, label: str, square: bool = True, **style: Any) -> None:
+def _heat(
+    ax: Axes, values: Any, label: str, square: bool = True, cmap: str = "cividis", **style: Any
+) -> None:
     """Draw a matrix with its colour bar; the middle of a cell is at whole numbers + 0.5."""
     bar: dict[str, Any] = {"label": label, "shrink": 0.8}
     if len(values) > MOST_CELLS:  # as an image: no page shows so many cells one by one
-        shown = ax.imshow(
-            values, extent=(0, len(values), len(values), 0), cmap=CELLS["cmap"], **style
-        )
+        shown = ax.imshow(values, extent=(0, len(values), len(values), 0), cmap=cmap, **style)
         ax.figure.colorbar(shown, ax=ax, **bar)
         ax.set(xticks=[], yticks=[])
         return
-    sns.heatmap(values, square=square, cbar_kws=bar, ax=ax, **CELLS, **style)
+    sns.heatmap(values, square=square, cmap=cmap, cbar_kws=bar, ax=ax, **CELLS, **style)
 
 
 def _name_cells(ax: Axes, table: pd.DataFrame) -> None:
@@ -465,12 +475,23 @@ def _intervals(ax: Axes, y: pd.Series | np.ndarray, rows: pd.DataFrame, **style:
     ax.errorbar(value, y, xerr=error, **style)
 
 
-def accuracy_bars(ax: Axes, table: pd.DataFrame) -> Axes:
+def _range_bands(ax: Axes, methods: Sequence[str], fresh: pd.DataFrame) -> None:
+    """Draw a band from the least to the largest accuracy of each method."""
+    drawn = fresh.dropna(subset="low").groupby("method")["overall"].agg(["min", "max"]) * 100
+    drawn = drawn.reindex(methods).dropna()
+    y = [methods.index(name) for name in drawn.index]
+    wide = drawn["max"] - drawn["min"]
+    if y:
+        ax.barh(y, wide, 0.7, drawn["min"], color="0.85", zorder=0, label="range of fresh screens")
+
+
+def accuracy_bars(ax: Axes, table: pd.DataFrame, fresh: pd.DataFrame | None = None) -> Axes:
     """Compare methods: one line each, a mark per seed with its Wilson interval.
 
     A dashed line is an exact floor. `table` is what `mcnn_core.analysis.methods.comparison`
     returns, of one protocol; a boolean column ``recorded`` tells results of ``make study`` (open
-    marks) from those of this run (filled).
+    marks) from those of this run (filled). A grey band is the range of a method in `fresh`, a
+    table of the same kind from other screens.
     """
     if table.empty:
         return not_available(ax)
@@ -492,6 +513,8 @@ def accuracy_bars(ax: Axes, table: pd.DataFrame) -> Axes:
     expected = percent.loc[floor, "overall"]
     line = ax.hlines(y[floor], 0, expected, color="0.5", linestyle="--", label="expected, no image")
     ax.plot(expected, y[floor], "|", color="0.5", markersize=10)
+    if fresh is not None:
+        _range_bands(ax, methods, fresh)
     ax.legend(handles=[*ax.containers, line], **ABOVE)
     ax.set(
         xlabel="right mechanism\n(% of treatments, 95 % interval)",
@@ -598,9 +621,10 @@ def method_overview(
     order = _tree(_bare(ax.inset_axes((0.855, 0.1, 0.06, 0.74))), distances)
     rows = ax.inset_axes((0.51, 0.1, 0.15, 0.74))
     largest = float(np.percentile(np.abs(features), 95))
-    sns.heatmap(features[order], vmin=-largest, vmax=largest, cbar=False, ax=rows, **CELLS)
+    style: dict[str, Any] = {"cmap": "cividis", "cbar": False, **CELLS}
+    sns.heatmap(features[order], vmin=-largest, vmax=largest, ax=rows, **style)
     matrix = ax.inset_axes((0.7, 0.1, 0.15, 0.74))
-    sns.heatmap(distances[np.ix_(order, order)], cbar=False, ax=matrix, **CELLS)
+    sns.heatmap(distances[np.ix_(order, order)], ax=matrix, **style)
     for line, row in enumerate(order):
         y = 0.84 - (line + 0.5) * 0.74 / len(order)
         ax.text(0.92, y, short(labels[row]), va="center", **SMALL)
@@ -610,15 +634,15 @@ def method_overview(
 def similarity_heat(ax: Axes, table: pd.DataFrame) -> Axes:
     """Show similarities, 0 to 2, of named rows to mechanisms (columns).
 
-    The largest of each row is marked.
+    Blue is near, as in matrices of distances. The largest of each row is marked.
     """
     if table.empty:
         return not_available(ax)
     least = min(1.0, float(np.nanmin(table)))
-    _heat(ax, table, "similarity (2 - cosine distance)", square=False, vmin=least, vmax=2)
+    _heat(ax, table, "similarity (2 - cosine distance)", False, "cividis_r", vmin=least, vmax=2)
     largest = np.nanargmax(table.to_numpy(), axis=1)
     rows = np.arange(len(table))
-    ax.plot(largest + 0.5, rows + 0.5, color="black", markersize=5, **RING)
+    ax.plot(largest + 0.5, rows + 0.5, color="white", markersize=5, **RING)
     ax.set(xlabel="", ylabel="")
     _name_cells(ax, table)
     return ax
@@ -799,9 +823,9 @@ def novelty_map(ax: Axes, novel: pd.DataFrame) -> Axes:
     return ax
 
 
-def _free_places(ax: Axes, marks: np.ndarray) -> list[np.ndarray]:
-    """Return for each mark, in parts of the axes, a shift in points to a place off all others."""
-    taken = list(marks * ax.figure.figure.get_size_inches() * 72 * 0.75)
+def _free_places(ax: Axes, marks: np.ndarray, others: np.ndarray) -> list[np.ndarray]:
+    """Return for each mark, in parts of the axes, a shift in points to a place off all the rest."""
+    taken = list(np.vstack([marks, others]) * ax.figure.figure.get_size_inches() * 72 * 0.75)
     shifts = []
     angles = np.deg2rad([30, 150, -30, -150, 90, -90, 0, 180])
     tried = [d * np.array([np.cos(a), np.sin(a)]) for d in (8, 16, 24, 32) for a in angles]
@@ -829,8 +853,9 @@ def distinctness_map(ax: Axes, scored: pd.DataFrame, chosen: pd.DataFrame) -> Ax
     _scatter(ax, scored["own"], scored["other"], kinds, styles, 20)
     here = scored.set_index("treatment").loc[chosen["treatment"]]
     places = here[["own", "other"]].to_numpy()
+    around = scored.loc[[kind == others for kind in kinds], ["own", "other"]].to_numpy()
     for number, (place, shift) in enumerate(
-        zip(places, _free_places(ax, places / end), strict=True)
+        zip(places, _free_places(ax, places / end, around / end), strict=True)
     ):
         style: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "center"}
         line = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2}

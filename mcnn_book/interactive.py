@@ -542,7 +542,7 @@ def _columns(
             searched.append(field)
             longest = max(longest, min(28, max(map(len, data[field]), default=0)))
         # The grid takes a title as HTML, and a cell as text.
-        width = 20 + 7 * longest
+        width = 14 + 6 * longest
         columns.append(
             TableColumn(field=field, title=html.escape(title), formatter=shown, width=width)
         )

@@ -11,6 +11,7 @@ import pandas as pd
 import tifffile
 
 from mcnn_book.figures import composite
+from mcnn_book.pictures import clear_rows
 from mcnn_core.analysis.distances import cosine_distances
 from mcnn_core.machine.files import atomic
 from mcnn_core.profiles import feature_matrix
@@ -43,22 +44,29 @@ def far_clusters(
     )
 
 
+def _controls(table: pd.DataFrame, rows: Sequence[int]) -> list[int]:
+    """Return the rows of the negative control on the plates of some rows."""
+    plates = table["Metadata_Plate"].iloc[list(rows)]
+    here = table["Metadata_Plate"].isin(plates) & (table["Metadata_control_type"] == "negcon")
+    return np.flatnonzero(here).tolist()
+
+
 def replicate_sheet(
     table: pd.DataFrame, treatments: Sequence[str], most: int = 4
-) -> tuple[list[int], list[str]]:
-    """Return rows and titles of a contact sheet.
+) -> tuple[list[list[int]], list[str]]:
+    """Return groups of rows, and their titles, for `mcnn_book.pictures.of`.
 
-    It shows the first replicate of up to `most` siRNAs in a line, the second below.
+    They are the first two replicates of up to `most` siRNAs, one after the other.
     """
-    rows, titles = [], []
-    for replicate in sorted(table["Metadata_Replicate"].unique())[:2]:
-        for name in list(treatments)[:most]:
+    groups, titles = [], []
+    for name in list(treatments)[:most]:
+        for replicate in sorted(table["Metadata_Replicate"].unique())[:2]:
             here = np.flatnonzero(
                 (table["Metadata_Treatment"] == name) & (table["Metadata_Replicate"] == replicate)
             )
-            rows += here[:1].tolist()
-            titles += [f"{name}, replicate {replicate}"] * len(here[:1])
-    return rows, titles
+            groups += [here.tolist()] * (len(here) > 0)
+            titles += [f"{name}, replicate {replicate}"] * (len(here) > 0)
+    return groups, titles
 
 
 THUMBNAIL = 64  #: rows of a thumbnail, pixels
@@ -107,69 +115,52 @@ def thumbnails(store, table: pd.DataFrame, clusters: pd.DataFrame) -> list[np.nd
 
 
 def novel_sheet(
-    table: pd.DataFrame, novel: pd.DataFrame, most: int = 3, columns: int = 4
-) -> tuple[list[int], list[str]]:
-    """Return rows and titles of a contact sheet of the first novel clusters (Fig. 4b).
+    table: pd.DataFrame, novel: pd.DataFrame, most: int = 3
+) -> tuple[list[list[int]], list[str]]:
+    """Return groups of rows, and their titles, for `mcnn_book.pictures.of`.
 
-    Each cluster has two lines: fields of its treatments, highest score first, and under each one
-    field of the negative control of the same plate.
+    Of each of the first novel clusters they are the treatment of the highest score (Fig. 4b), and
+    beside it the negative control of its plates.
     """
-    rows, titles = [], []
-    found = novel[novel["novel"]]
-    for cluster in found["cluster"].unique()[:most]:
-        names = found.loc[found["cluster"] == cluster, "treatment"].tolist()
-        shown = [
-            (name, row)
-            for nth in range(columns)
-            for name in names
-            for row in fields_of(table, name, most=columns)[nth : nth + 1]
-        ][:columns]
-        shown += [shown[-1]] * (columns - len(shown))
-        controls = table["Metadata_control_type"] == "negcon"
-        beside = [
-            np.flatnonzero(
-                controls & (table["Metadata_Plate"] == table["Metadata_Plate"].iloc[row])
-            )
-            for _, row in shown
-        ]
-        under = [int(fields[place % len(fields)]) for place, fields in enumerate(beside)]
-        rows += [row for _, row in shown] + under
-        titles += [f"cluster {cluster}:\n{in_words(name)}" for name, _ in shown] + [
-            "control, same plate"
-        ] * columns
-    return rows, titles
+    groups, titles = [], []
+    for one in novel[novel["novel"]].drop_duplicates("cluster").head(most).itertuples():
+        rows = fields_of(table, one.treatment, most=len(table))
+        groups += [rows, _controls(table, rows)]
+        titles += [f"{in_words(one.treatment)}\ncluster {one.cluster}", "control,\nsame plates"]
+    return groups, titles
 
 
 def suspect_sheet(
     table: pd.DataFrame, suspects: pd.DataFrame, columns: int = 4
-) -> tuple[list[int], list[str]]:
-    """Return rows and titles of a contact sheet of the first suspect.
+) -> tuple[list[list[int]], list[str]]:
+    """Return groups of rows, and their titles, for `mcnn_book.pictures.of`.
 
-    Its compound at each dose (Supplementary Fig. 2), then both mechanisms. Of its own and of the
-    nearest other mechanism `columns` fields of other compounds follow, of as many compounds as
-    there are. Empty without suspects.
+    Of the first suspect: a line of up to `columns` doses of its compound (Supplementary Fig. 2),
+    the suspected one among them; then another compound of its mechanism, two of the nearest other
+    mechanism as far as there are, and the negative control of the suspect's plates. Empty without
+    suspects.
     """
     if suspects.empty:
         return [], []
-    suspect = suspects.iloc[0]
-    here = table[
-        (table["Metadata_Compound"] == suspect["compound"])
-        & (table["Metadata_control_type"] == "trt")
+    suspect, tested = suspects.iloc[0], table[table["Metadata_control_type"] == "trt"]
+    own = tested["Metadata_Compound"] == suspect["compound"]
+    doses = tested[own].drop_duplicates("Metadata_Treatment").sort_values("Metadata_Concentration")
+    names = doses["Metadata_Treatment"].tolist()
+    spread = {names[i] for i in np.linspace(0, len(names) - 1, columns - 1).astype(int)}
+    names = [name for name in names if name in spread | {suspect["treatment"]}]
+    titles = [
+        in_words(name) + "\n" + "suspected" * (name == suspect["treatment"]) for name in names
     ]
-    doses = here.drop_duplicates("Metadata_Treatment").sort_values("Metadata_Concentration")
-    rows = [fields_of(table, name)[0] for name in doses["Metadata_Treatment"]]
-    titles = [f"{in_words(name)}\n" for name in doses["Metadata_Treatment"]]
-    for mechanism in (suspect["MoA"], suspect["nearest_other"]):
-        others = table[
-            (table["Metadata_MoA"] == mechanism)
-            & (table["Metadata_Compound"] != suspect["compound"])
-            & (table["Metadata_control_type"] == "trt")
-        ]
-        nth = others.groupby("Metadata_Compound").cumcount()
-        others = others.loc[nth.sort_values(kind="stable").index[:columns]]
-        rows += others.index.tolist()
+    for mechanism, most in ((suspect["MoA"], 1), (suspect["nearest_other"], 2)):
+        others = tested[(tested["Metadata_MoA"] == mechanism) & ~own]
+        others = others.sort_values("Metadata_Concentration", kind="stable")
+        others = others.drop_duplicates("Metadata_Compound", keep="last").head(most)
+        names += others["Metadata_Treatment"].tolist()
         titles += [f"{in_words(name)}\n{mechanism}" for name in others["Metadata_Treatment"]]
-    return rows, titles
+    groups = [fields_of(table, name, most=len(table)) for name in names]
+    if controls := _controls(table, fields_of(table, suspect["treatment"], most=len(table))):
+        groups, titles = [*groups, controls], [*titles, "control,\nsame plates"]
+    return groups, titles
 
 
 #: What a contact sheet of `examples` shows one field of, by the column that decides.
@@ -193,6 +184,27 @@ def examples(table: pd.DataFrame, most: int = 13) -> pd.DataFrame:
     )
     control = table[table["Metadata_control_type"] == "negcon"].head(1)
     return pd.concat([chosen.head(most - len(control)), control])
+
+
+def example_groups(
+    table: pd.DataFrame, most: int = 13, each: int = 12
+) -> tuple[list[list[int]], list[str]]:
+    """Return groups of rows, and their titles, for `mcnn_book.pictures.of`.
+
+    They are up to `each` fields of every treatment, else well, in `examples`.
+    """
+    shown = examples(table, most)
+    titles = shown[["Metadata_MoA", "Metadata_Treatment", "Metadata_Well"]].replace("", None)
+    groups = []
+    for _, one in shown.iterrows():
+        same = table["Metadata_Treatment"] == one["Metadata_Treatment"]
+        if not one["Metadata_Treatment"]:
+            same &= (
+                table[["Metadata_Plate", "Metadata_Well"]]
+                == one[["Metadata_Plate", "Metadata_Well"]]
+            ).all(axis=1)
+        groups.append(np.flatnonzero(same)[:each].tolist())
+    return groups, titles.bfill(axis="columns").iloc[:, 0].tolist()
 
 
 def example_rows(table: pd.DataFrame, most: int = 20, each: int = 4) -> list[int]:
@@ -255,10 +267,11 @@ def training_rows(
 
 def samples(
     table: pd.DataFrame, labels: np.ndarray, treatments: pd.DataFrame
-) -> tuple[list[int], list[str]]:
-    """Return one training field, and its title, of each compound in some profiles.
+) -> tuple[list[list[int]], list[str]]:
+    """Return groups of rows, and their titles, for `mcnn_book.pictures.of`.
 
-    It is at the dose that comes last.
+    Of some profiles they are the training fields of each compound at the dose that comes last, then
+    the negative control of their plates, if it is on them.
     """
     compound = treatments["Metadata_Compound"]
     chosen = treatments[~compound.duplicated(keep="last") | (compound == "")]
@@ -267,7 +280,10 @@ def samples(
         f"{in_words(name) if dose else name}\n{moa}".strip()
         for name, dose, moa in zip(row_names(chosen), dosed, chosen["Metadata_MoA"], strict=True)
     ]
-    return [training_rows(table, labels, profile, 1)[0] for _, profile in chosen.iterrows()], titles
+    groups = [training_rows(table, labels, profile, len(table)) for _, profile in chosen.iterrows()]
+    if controls := _controls(table, [row for rows in groups for row in rows]):
+        groups, titles = [*groups, controls], [*titles, "control,\nsame plates"]
+    return groups, titles
 
 
 def overview(
@@ -275,14 +291,14 @@ def overview(
 ) -> tuple[dict[str, list[np.ndarray]], np.ndarray, np.ndarray, list[str]]:
     """Return what `mcnn_book.figures.method_overview` draws.
 
-    That is three classes of two fields, and up to 16 treatments.
+    That is three classes of two sharp fields, and up to 16 treatments.
     """
     spread = treatments.iloc[np.unique(np.linspace(0, len(treatments) - 1, 16).astype(int))]
     names, profiles = row_names(spread), feature_matrix(spread)
-    groups = {
-        names[i]: [store.pixels[row] for row in training_rows(table, labels, spread.iloc[i], 2)]
-        for i in (0, len(spread) // 2, -1)
-    }
+    groups = {}
+    for i in (0, len(spread) // 2, -1):
+        rows = training_rows(table, labels, spread.iloc[i], len(table))
+        groups[names[i]] = [store.pixels[row] for row in clear_rows(store.pixels, rows)[:2]]
     return groups, profiles, cosine_distances(profiles), names
 
 

@@ -304,18 +304,14 @@ def test_names_are_shown_and_never_run(sirnas):
     assert "<script>alert" not in text and "alert(1)" in text
 
 
-def test_sheets_hold_the_replicates_below_each_other():
+def test_sheets_hold_the_replicates_beside_each_other():
     table = pd.DataFrame(
         [(name, replicate) for replicate in (2, 1) for name in ("A", "B", "C") for _ in range(2)],
         columns=["Metadata_Treatment", "Metadata_Replicate"],
     )
-    rows, titles = replicate_sheet(table, ["B", "A"])
-    assert titles == [
-        "B, replicate 1",
-        "A, replicate 1",
-        "B, replicate 2",
-        "A, replicate 2",
-    ] and rows == [8, 6, 2, 0]
+    groups, titles = replicate_sheet(table, ["B", "A"])
+    assert groups == [[8, 9], [2, 3], [6, 7], [0, 1]]
+    assert titles == [f"{name}, replicate {n}" for name in "BA" for n in (1, 2)]
     assert replicate_sheet(table, ["A", "B", "C"], most=1)[1] == [
         "A, replicate 1",
         "A, replicate 2",

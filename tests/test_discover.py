@@ -35,7 +35,7 @@ from mcnn_core.analysis.response import (
 from mcnn_core.errors import InputError
 from mcnn_core.machine.files import write_table
 from mcnn_core.profiles import feature_columns, feature_matrix, has_controls, treatment_profiles
-from mcnn_core.screen import CONTROL
+from mcnn_core.screen import CONTROL, in_words
 
 EVIL = "<script>alert('a' + \"b\")</script>"
 MECHANISM = {"a1": "A", "a2": "A", "b1": "B", "b2": "B"}
@@ -329,59 +329,34 @@ def fields(wells, sites=2):
 
 
 def test_sheet_of_novel_clusters(screen):
-    wells, _, tables = screen
-    table = fields(wells)
-    rows, titles = novel_sheet(table, tables["novel"], columns=3)
-    novel = tables["novel"][tables["novel"]["novel"]]
-    lines = 2 * min(3, novel["cluster"].nunique())
-    assert len(rows) == len(titles) == 3 * lines and set(rows) <= set(range(len(table)))
-    shown = table.iloc[rows].reset_index(drop=True)
-    for line in range(0, 3 * lines, 6):
-        cluster = novel["cluster"].unique()[line // 6]
-        members = novel.loc[novel["cluster"] == cluster, "treatment"].tolist()
-        assert (
-            set(shown["Metadata_Treatment"][line : line + 3]) <= set(members)
-            and shown["Metadata_Treatment"][line] == members[0]
-        )
-        assert titles[line] == f"cluster {cluster}:\n{members[0]} µM".replace(" | ", " ")
-        assert (shown["Metadata_control_type"][line + 3 : line + 6] == "negcon").all() and titles[
-            line + 3
-        ] == "control, same plate"
-        assert (
-            shown["Metadata_Plate"][line : line + 3].tolist()
-            == shown["Metadata_Plate"][line + 3 : line + 6].tolist()
-        )
-    assert len(novel_sheet(table, tables["novel"], most=1)[0]) == 8  # two lines of four
-
-
-def test_sheet_of_a_cluster_with_few_fields_repeats_them(screen):
-    table = fields(screen[0].query("Metadata_Plate == 'P1'").reset_index(drop=True), sites=1)
-    novel = screen[2]["novel"].query("treatment == 'new | 3'")
-    rows, titles = novel_sheet(table, novel)
-    assert len(set(rows[:4])) == 1 and len(set(rows[4:])) == 4 and len(set(titles[:4])) == 1
+    """The first treatment of each cluster, beside the controls of its plates."""
+    table, novel = fields(screen[0]), screen[2]["novel"]
+    groups, titles = novel_sheet(table, novel)
+    first = novel[novel["novel"]].drop_duplicates("cluster").head(3)
+    assert len(groups) == len(titles) == 2 * len(first)
+    for n, one in enumerate(first.itertuples()):
+        treated, control = table.iloc[groups[2 * n]], table.iloc[groups[2 * n + 1]]
+        assert (treated["Metadata_Treatment"] == one.treatment).all() and len(treated) == 6
+        assert titles[2 * n] == f"{in_words(one.treatment)}\ncluster {one.cluster}"
+        assert (control["Metadata_control_type"] == "negcon").all()
+        assert set(control["Metadata_Plate"]) == set(treated["Metadata_Plate"])
+    assert len(novel_sheet(table, novel, most=1)[0]) == 2
 
 
 def test_sheet_of_the_first_suspect(screen):
-    wells, _, tables = screen
-    table = fields(wells)
-    suspects = tables["suspects"]
+    table, suspects = fields(screen[0]), screen[2]["suspects"]
     suspect = suspects.iloc[0]
-    rows, titles = suspect_sheet(table, suspects)
-    assert len(rows) == len(titles) and set(rows) <= set(range(len(table)))
-    shown = table.iloc[rows]
-    assert shown["Metadata_Treatment"][:5].tolist() == [
-        f"{suspect['compound']} | {dose}" for dose in ("0.03", "0.1", "0.3", "1", "3")
-    ]
-    assert titles[0].split("\n")[0] == f"{suspect['compound']} 0.03 µM"
-    others = shown.iloc[5:]
-    assert others["Metadata_MoA"].tolist() == [suspect["MoA"]] * 4 + [suspect["nearest_other"]] * 4
-    assert (
-        suspect["compound"] not in set(others["Metadata_Compound"])
-        and others["Metadata_Compound"][4:6].is_unique
-    )
-    assert len(set(rows)) == len(rows)
-    assert [title.split("\n")[1] for title in titles[5:]] == others["Metadata_MoA"].tolist()
-    assert len(suspect_sheet(table, suspects, columns=1)[0]) == 7
+    groups, titles = suspect_sheet(table, suspects)
+    shown = [table.iloc[group] for group in groups]
+    names = [part["Metadata_Treatment"].iloc[0] for part in shown]
+    doses = [name for name in names if name.startswith(f"{suspect['compound']} | ")]
+    assert suspect["treatment"] in doses and 3 <= len(doses) <= 4 and doses == names[: len(doses)]
+    assert doses[0].endswith("| 0.03") and doses[-1].endswith("| 3")
+    assert titles[doses.index(suspect["treatment"])].endswith("suspected")
+    others = [part["Metadata_MoA"].iloc[0] for part in shown[len(doses) : -1]]
+    assert others == [suspect["MoA"]] + [suspect["nearest_other"]] * 2
+    assert [title.split("\n")[1] for title in titles[len(doses) : -1]] == others
+    assert (shown[-1]["Metadata_control_type"] == "negcon").all()
 
 
 def test_positive_controls_are_shown_last(screen):
@@ -454,10 +429,12 @@ def test_a_compound_named_like_markup_travels_as_it_is(tmp_path):
     assert f"{EVIL} | 3" in set(tables["novel"]["treatment"]) and f"{EVIL} 3 µM" in set(
         cluster_names(tables["clusters"])["name"]
     )
-    rows, titles = novel_sheet(fields(wells), tables["novel"])
+    groups, titles = novel_sheet(fields(wells), tables["novel"])
     assert any(EVIL in title for title in titles)
     figure = Figure()
-    figures.contact_sheet(figure.add_subplot(), [np.zeros((8, 8, 1), np.uint8)] * len(rows), titles)
+    figures.contact_sheet(
+        figure.add_subplot(), [np.zeros((8, 8, 1), np.uint8)] * len(groups), titles
+    )
     figures.response_curves(figure.add_subplot(), tables["curves"].query("compound == @EVIL"))
     figure.savefig(tmp_path / "sheet.png")
 

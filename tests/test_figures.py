@@ -8,6 +8,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import PathCollection
+from matplotlib.colors import to_hex
+from matplotlib.lines import Line2D
 
 from mcnn_book import figures
 from mcnn_core.analysis.distances import cosine_distances
@@ -187,8 +190,13 @@ def test_accuracy_bars_tell_live_from_recorded_and_floors(ax):
     ]
     assert "95 %" in ax.get_xlabel()
     plain, axes = plt.subplots()
-    figures.accuracy_bars(axes, table.drop(columns="recorded"))
-    assert "recorded" not in [text.get_text() for text in axes.get_legend().get_texts()]
+    fresh = table.assign(method="handcrafted", overall=[0.5, 0.7, 0.6, 0.06])
+    figures.accuracy_bars(axes, table.drop(columns="recorded"), fresh)
+    said = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert "recorded" not in said and "range of fresh screens" in said
+    (band,) = axes.patches
+    assert (band.get_x(), band.get_width()) == pytest.approx((50, 20))
+    assert band.get_y() < 1 < band.get_y() + band.get_height()  # at the method's line
     plt.close(plain)
 
 
@@ -206,6 +214,75 @@ def test_embedding_gives_every_label_its_own_mark(ax):
         ax, points, pd.Series(range(30)).map("m{:02d}".format), "component 1", "component 2"
     )
     assert ax.get_legend() is None and ax.get_title("right") == "30 different values, marks repeat"
+
+
+def style(handle):
+    """Return what tells an entry of a legend from others: colours, marker, kind of line."""
+    one = handle[0] if isinstance(handle, tuple) else handle
+    if isinstance(one, Line2D):
+        inner = one.get_markerfacecolor()
+        filled = inner if isinstance(inner, str) and inner == "none" else to_hex(inner)
+        return to_hex(one.get_color()), one.get_marker(), filled, one.get_linestyle()
+    if isinstance(one, PathCollection):
+        shape = one.get_paths()[0].vertices.round(3).tobytes()
+        return to_hex(one.get_facecolor()[0], True), shape
+    return type(one).__name__, to_hex(one.get_facecolor(), True)
+
+
+def entries(ax):
+    """Return the style of each entry of a legend by its name."""
+    handles, names = ax.get_legend_handles_labels()
+    return {name: style(handle) for handle, name in zip(handles, names, strict=True)}
+
+
+KINDS = [f"m{n:02d}" for n in range(12)] + [CONTROL]
+DOSES = pd.DataFrame(  # each mechanism is the most similar at one dose
+    [
+        (10.0**dose, name, 2.0 if n == dose else 1.0)
+        for dose in range(13)
+        for n, name in enumerate(KINDS)
+    ],
+    columns=["concentration", "mechanism", "median"],
+).assign(compound="drug", mad=0.1, n=3, annotated=False)
+ACCURACIES = pd.DataFrame(
+    {
+        "method": ["a", "a", "chance"],
+        "overall": [0.9, 0.8, 0.1],
+        "low": [0.8, 0.7, np.nan],
+        "high": [0.95, 0.9, np.nan],
+        "recorded": [False, True, False],
+    }
+)
+GROWTH = pd.DataFrame(
+    [(n, stage, n) for n in (10, 100) for stage in "abcdef"], columns=["n_fields", "stage", "h"]
+)
+
+
+@pytest.mark.parametrize(
+    ("draw", "n"),
+    [
+        (lambda ax: figures.response_curves(ax, DOSES, 13), 13),
+        (lambda ax: figures.embedding(ax, np.ones((13, 2)), pd.Series(KINDS), "", ""), 13),
+        (lambda ax: figures.histograms(ax, dict.fromkeys("abcdefgh", FIELD), np.arange(9), ""), 8),
+        (
+            lambda ax: figures.simulated_and_real(
+                ax, np.arange(1, 4), np.ones((6, 3)), np.ones((6, 3)), list("abcdef"), "", ""
+            ),
+            12,
+        ),
+        (lambda ax: figures.accuracy_bars(ax, ACCURACIES, ACCURACIES), 4),
+        (lambda ax: figures.growth_curves(ax, GROWTH, "h", "", {}), 6),
+    ],
+    ids=["response", "embedding", "histograms", "spectra", "accuracy", "growth"],
+)
+def test_no_two_drawn_styles_of_a_figure_agree(ax, draw, n):
+    """And grey is the negative control's alone, where there is one."""
+    draw(ax)
+    drawn = entries(ax)
+    assert len(drawn) == n and len(set(drawn.values())) == n
+    if CONTROL in drawn:
+        grey = [name for name, (c, *_) in drawn.items() if c[1:3] == c[3:5] == c[5:7]]
+        assert grey == [CONTROL]
 
 
 def test_simulated_and_real(ax):
@@ -265,6 +342,7 @@ def test_similarity_heat_marks_the_largest_of_each_row(ax):
     )
     figures.similarity_heat(ax, table)
     assert bars(ax) == ["similarity (2 - cosine distance)"]
+    assert ax.collections[0].get_cmap().name == "cividis_r"  # near is blue, as in distances
     assert ax.collections[0].get_clim() == (0.4, 2)
     assert ax.get_lines()[0].get_xydata().tolist() == [[0.5, 0.5], [2.5, 1.5]]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["Aur", "Eg5", CONTROL]
@@ -531,6 +609,18 @@ def test_growth_has_a_curve_per_stage_and_a_line_per_mark(ax):
     assert ax.get_xscale() == ax.get_yscale() == "log" and ax.get_ylabel() == "hours"
 
 
+def test_weeks_stand_in_the_order_of_their_numbers():
+    weeks = ["Week10", "Week2", "Week1", "Week02"]
+    assert sorted(weeks, key=figures.by_number)[-1] == "Week10"
+    assert list(figures._classes(weeks, "")[1]) == ["Week1", "Week02", "Week2", "Week10"]
+
+
+def test_a_listed_concentration_keeps_its_digits():
+    table = pd.DataFrame({"concentration": [0.001, 30.0], "score": [0.1234, 1.0]})
+    shown = figures.listing(table, precision=2).to_html()
+    assert "0.001" in shown and ">30<" in shown and "0.12" in shown and "0.1234" not in shown
+
+
 def test_names_are_shown_as_text_and_cut_in_the_middle(ax):
     assert figures.short("taxol | 0.3") == "taxol | 0.3" and figures.short("_a\nb") == " _a\nb"
     cut = figures.short("x" * 300 + " | 10")
@@ -569,7 +659,7 @@ def test_an_axis_of_any_width_has_numbers(ax, limits):
 
 def test_numbers_of_marks_that_touch_do_not(ax):
     marks = np.array([(0.4, 0.95), (0.405, 0.955), (0.41, 0.95), (0.4, 0.945)])
-    shifts = figures._free_places(ax, marks)
+    shifts = figures._free_places(ax, marks, np.empty((0, 2)))
     places = marks * ax.figure.get_size_inches() * 72 * 0.75 + shifts
     apart = np.linalg.norm(places[:, None] - places, axis=2)[np.triu_indices(4, 1)]
     assert apart.min() > 7

@@ -19,6 +19,7 @@ from mcnn_book.simulate.truth import (
     grade_novelty,
     grade_occlusion,
     grade_potency,
+    grade_tops,
     grades,
     novelty_grades,
     outliers,
@@ -30,7 +31,7 @@ from mcnn_core.analysis.novelty import COLUMNS
 from mcnn_core.analysis.response import NO_FIT
 from mcnn_core.machine.files import read_json, write_json
 from mcnn_core.profiles import treatment_profiles
-from mcnn_core.screen import Screen
+from mcnn_core.screen import CONTROL, Screen
 
 MODULES = Path(mcnn_core.__file__).parent
 HIDDEN, WRONG = "hidden mechanism", "wrong label"
@@ -399,3 +400,15 @@ def test_every_parameter_that_paints_a_channel_is_one_of_biology():
     biology = list(PARAMETERS)[: list(PARAMETERS).index("stain_dna")]
     assert set.union(*PAINTED.values()) < set(biology)
     assert list(PAINTED) == list(CHANNELS)
+
+
+def test_compounds_without_annotation_are_graded_by_the_nearest_reference():
+    tops = pd.DataFrame(
+        {"A": [1.9, 1.0, 1.8], "B": [1.0, 1.2, 1.9], CONTROL: [1.1, 1.5, 1.0]},
+        index=["x 1 µM", "y 1 µM", "z 1 µM"],
+    )
+    truth = pd.DataFrame(
+        {"treatment": ["x | 1", "y | 1", "z | 1"], "mechanism": ["A", "Hidden", "A"]}
+    )
+    assert grade_tops(tops, truth) == {"tops_known": 2, "tops_right": 1}
+    assert set(grade_tops(tops, None).values()) == {"not available"}

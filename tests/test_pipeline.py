@@ -16,6 +16,7 @@ import pytest
 from helpers import SMALL, tiny_rows, well_table, write_screen
 
 from mcnn_book import results, screens, sheets, words
+from mcnn_book.pictures import clear_rows
 from mcnn_book.results import mechanism_results
 from mcnn_book.simulate import bbbc021 as simulated
 from mcnn_book.simulate import cells
@@ -383,24 +384,23 @@ def test_overview_shows_classes_and_treatments(run):
     for name, fields in groups.items():
         rows = np.flatnonzero(
             (run["features"]["Metadata_Treatment"] == name) & (run["labels"] >= 0)
-        )[:2]
-        np.testing.assert_array_equal(fields, run["store"].pixels[rows])
+        )
+        shown = clear_rows(run["store"].pixels, rows)[:2]
+        np.testing.assert_array_equal(fields, run["store"].pixels[shown])
     assert len(groups) == 3 and names[0] in groups and names[-1] in groups
     np.testing.assert_array_equal(profiles[0], feature_matrix(trained.iloc[:1])[0])
 
 
 def test_samples_show_each_compound_once(run):
     trained = run["treatments"][run["treatments"]["Metadata_Training"]]
-    rows, titles = sheets.samples(run["features"], run["labels"], trained)
-    shown = run["features"].iloc[rows]
-    assert (
-        list(shown["Metadata_Compound"]) == list(dict.fromkeys(trained["Metadata_Compound"]))
-        and (run["labels"][rows] >= 0).all()
-    )
-    assert (
-        titles[0]
-        == f"{in_words(shown['Metadata_Treatment'].iloc[0])}\n{shown['Metadata_MoA'].iloc[0]}"
-    )
+    groups, titles = sheets.samples(run["features"], run["labels"], trained)
+    *shown, control = (run["features"].iloc[rows] for rows in groups)
+    compounds = [part["Metadata_Compound"].iloc[0] for part in shown]
+    assert compounds == list(dict.fromkeys(trained["Metadata_Compound"]))
+    assert all((run["labels"][rows] >= 0).all() for rows in groups[:-1])
+    assert (control["Metadata_control_type"] == "negcon").all()
+    first = shown[0].iloc[0]
+    assert titles[0] == f"{in_words(first['Metadata_Treatment'])}\n{first['Metadata_MoA']}"
 
 
 def test_replicate_distances_part_all_pairs(run):

@@ -2,16 +2,24 @@
 
 import re
 
+import pandas as pd
 import pytest
 
 from mcnn_book.study.recorded import (
     COLUMNS,
+    WHOLE_SCREEN,
+    Measure,
+    beside_whitened,
     place_numbers,
     recorded_choices,
     recorded_comparison,
     recorded_grades,
     recorded_places,
     records,
+    verdicts,
+)
+from mcnn_book.study.recorded import (
+    KIMORPH as KIMORPH_MEASURES,
 )
 from mcnn_book.study.study import CHOICE_SEEDS, COMPARED_SEEDS, FRESH_SEEDS, PLAN
 from mcnn_book.workspace import find_root
@@ -28,6 +36,41 @@ def nsc(records, method, protocol="NSC"):
     return table[(table["method"] == method) & (table["protocol"] == protocol)].set_index("seed")[
         "overall"
     ]
+
+
+def test_aims_have_verdicts_in_words():
+    measures = {
+        "found": Measure("found", ".0f", "all of", "all"),
+        "all": Measure("planted ones", ".0f"),
+        "error": Measure("error", ".2f", "at most", 0.35),
+        "share": Measure("share", ".0%", "above", 0.5),
+    }
+    found = pd.DataFrame(
+        {"101": {"found": 2, "all": 3, "error": 0.3, "share": 0.5, "more": 1}, "102": {"found": 3}}
+    )
+    found.loc["all", "102"] = 3
+    said = verdicts(found, measures)
+    assert said.loc["found"].tolist() == ["2", "3", "all of the planted ones", "met on 1 of 2"]
+    assert said.loc["error"].tolist() == ["0.30", "", "at most 0.35", "met"]
+    assert said.loc["share"].tolist() == ["50%", "", "above 50%", "missed"]
+    assert said.loc["planted ones", ["aim", "verdict"]].tolist() == ["", ""]
+    assert verdicts(found[[]], measures).empty
+
+
+@pytest.mark.parametrize(("measures", "runs"), [(WHOLE_SCREEN, WHOLE), (KIMORPH_MEASURES, KIMORPH)])
+def test_every_measure_was_recorded_and_has_words_of_its_own(measures, runs):
+    found = recorded_grades(runs)
+    assert set(measures) <= set(found.index)
+    assert len(verdicts(found, measures)) == len(measures)
+
+
+def test_the_network_is_set_beside_whitened_features():
+    said = beside_whitened(recorded_comparison(FRESH))
+    trained, whitened = nsc(FRESH, "trained"), nsc(FRESH, "handcrafted_whitened")
+    assert said["seeds"] == str(len(trained))
+    assert said["trained"] == f"{trained.min() * 100:.0f} to {trained.max() * 100:.0f} %"
+    assert said["whitened"].startswith(f"{whitened.min() * 100:.0f}")
+    assert set(beside_whitened(recorded_comparison({})).values()) == {"not available"}
 
 
 def test_recorded_comparisons_have_the_columns_of_new_ones():

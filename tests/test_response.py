@@ -427,6 +427,19 @@ def test_two_doses_are_too_few(screen):
     assert set(potency(few)["status"]) == {NO_FIT["few"]}
 
 
+@pytest.mark.parametrize("falls", [False, True])
+def test_an_effect_that_falls_again_has_no_plateau(falls):
+    doses = np.repeat(DOSES, 3)
+    rows = [("P1", "DMSO", 0.0, "", "negcon")] * 16 + [("P1", "a", d, "", "trt") for d in doses]
+    rng = np.random.default_rng(0)
+    wells = well_table(rows, rng.normal(scale=0.3, size=(len(rows), 5)))
+    wells["Metadata_Well"] = [f"{'ABCD'[i % 4]}{i // 4 + 1:02d}" for i in range(len(wells))]
+    effect = 8 * hill(doses, 0, 1, -1.5, 3) - falls * np.log10(doses / DOSES[0]).clip(1.5) * 2
+    wells.loc[16:, feature_columns(wells)[0]] += effect
+    (found,) = potency(wells).itertuples()
+    assert found.status == "fit" and found.caution == CAUTIONS["falls"] * falls
+
+
 @pytest.mark.parametrize(("gradient", "single"), [(0, False), (0, True), (3, True), (3, False)])
 def test_a_caution_where_an_interval_cannot_be_trusted(gradient, single):
     doses = np.repeat(DOSES[:6], 1 if single else 2)

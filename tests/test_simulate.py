@@ -18,7 +18,7 @@ from mcnn_book.simulate import bbbc021 as simulated
 from mcnn_book.simulate import cells
 from mcnn_book.simulate.bbbc021 import LAYOUTS, Layout, simulate_screen
 from mcnn_book.simulate.cells import hill_response
-from mcnn_book.simulate.field_statistics import field_statistics
+from mcnn_book.simulate.field_statistics import field_statistics, noise
 from mcnn_core.machine.files import read_json
 from mcnn_core.readers.bbbc021 import read_bbbc021
 
@@ -302,3 +302,13 @@ def test_a_folder_that_holds_something_else_is_refused_before_anything_is_drawn(
         f"error: {tmp_path} holds 'notes.txt' and was not made by this program"
     )
     assert os.listdir(tmp_path) == ["notes.txt"] and (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_noise_is_found_at_every_brightness():
+    """On a slope of light whose counts are drawn as photons are."""
+    light = np.linspace(20, 2000, 400) * np.ones((2, 100, 1))
+    counts = np.random.default_rng(0).poisson(light)
+    brightness, found = noise(counts, light, 4)
+    np.testing.assert_allclose(found, np.sqrt(brightness), rtol=0.1)
+    _, after = noise(2 * np.sqrt(counts + 0.375), light, 4)
+    np.testing.assert_allclose(after, 1, atol=0.05)

@@ -321,6 +321,20 @@ def choice_grades(
     )
 
 
+def grade_tops(tops: pd.DataFrame, truth: pd.DataFrame | None) -> dict[str, int | str]:
+    """Count the compounds of `mcnn_book.results.unannotated_tops` whose nearest reference is right.
+
+    ``tops_known`` are those that act by one of its mechanisms, ``tops_right`` those of them that
+    are most like it; "not available" without truth.
+    """
+    if truth is None:
+        return dict.fromkeys(("tops_known", "tops_right"), NOT_AVAILABLE)
+    acts = dict(zip(truth["treatment"].map(in_words), truth["mechanism"], strict=True))
+    known = tops[[acts.get(name) in tops.columns for name in tops.index]]
+    right = [row.idxmax() == acts[name] for name, row in known.iterrows()]
+    return {"tops_known": len(known), "tops_right": sum(right)}
+
+
 def grade_occlusion(means: pd.DataFrame, truth: pd.DataFrame | None) -> pd.DataFrame:
     """Compare the channel that occlusion names for a mechanism with those that it changes.
 

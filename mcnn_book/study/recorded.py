@@ -1,7 +1,9 @@
 """What declared runs have recorded, as the tables of the book."""
 
+import operator
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from scipy import stats
@@ -50,6 +52,120 @@ KIMORPH_RANGES = [
     "permuted.elim.share",
     "permuted.elim.limit",
 ]
+
+
+#: How an aim compares with a grade.
+SIGNS: dict[str, Callable[[Any, Any], Any]] = {
+    "at most": operator.le,
+    "at least": operator.ge,
+    "under": operator.lt,
+    "above": operator.gt,
+    "all of": operator.ge,
+}
+
+
+class Measure(NamedTuple):
+    """What a grade is in words, how it is written, and perhaps its aim.
+
+    That is a sign of `SIGNS`, and a number or the key of another grade.
+    """
+
+    words: str
+    form: str
+    sign: str = ""
+    limit: float | str = 0
+
+
+WHOLE_SCREEN: dict[str, Measure] = {
+    "potency.median_error": Measure(
+        "median error of the EC50, log10 units", ".2f", "at most", 0.35
+    ),
+    "potency.coverage": Measure("true EC50s inside their 95 % intervals", ".0%", "at least", 0.85),
+    "potency.no_fit": Measure("compounds with a mechanism but no fit", ".0%", "under", 0.2),
+    "potency.median_width": Measure(
+        "median width of an interval, log10 units", ".2f", "at most", 1.5
+    ),
+    "clusters.recovered": Measure(
+        "hidden mechanisms recovered", ".0f", "all of", "clusters.hidden"
+    ),
+    "clusters.hidden": Measure("hidden mechanisms", ".0f"),
+    "suspects.rank": Measure("place of the planted wrong label", ".0f", "at most", 3),
+    "clusters.called": Measure("treatments called novel", ".0f"),
+} | {
+    f"novel.{kind}.{detector}": Measure(f"{words}: {by}", form)
+    for kind, words, form in (
+        ("precision", "truly novel among those called", ".0%"),
+        ("recall", "called among the truly novel", ".0%"),
+        ("average_precision", "average precision of the ranking", ".2f"),
+    )
+    for detector, by in (
+        ("clusters", "clusters"),
+        ("nearest_neighbour", "nearest neighbour"),
+        ("isolation_forest", "isolation forest"),
+        ("chance", "chance"),
+    )
+}
+
+KIMORPH: dict[str, Measure] = {
+    "random.trained": Measure("controls named right, trained network", ".1%", "at least", 0.97),
+    "random.trained.low": Measure("its 95 % interval, from", ".1%"),
+    "random.trained.high": Measure("its 95 % interval, to", ".1%"),
+    "random.lead": Measure("lead over the better handcrafted row", ".1%", "above", 0),
+    "random.handcrafted": Measure("handcrafted features", ".1%"),
+    "random.handcrafted_whitened": Measure("handcrafted features, whitened", ".1%"),
+    "random.untrained": Measure("untrained network", ".1%"),
+    "apart.trained": Measure("without the other replicate: trained network", ".1%"),
+    "apart.handcrafted": Measure("without it: handcrafted features", ".1%"),
+    "apart.handcrafted_whitened": Measure("without it: handcrafted features, whitened", ".1%"),
+    "apart.lead": Measure("without it: lead over the better of these", ".1%"),
+    "groups.groups": Measure("planted groups of genes", ".0f"),
+    "groups.recovered": Measure("groups recovered by a cluster", ".0f"),
+    "groups.possible": Measure("groups that the planted effects set apart", ".0f"),
+    "groups.possible_recovered": Measure("of these recovered", ".0f", "all of", "groups.possible"),
+    "groups.rand": Measure("adjusted Rand index", ".2f"),
+    "groups.terms_planted": Measure("planted terms", ".0f"),
+    "groups.terms_found": Measure("planted terms found", ".0f", "all of", "groups.terms_planted"),
+    "clusters.n": Measure("clusters", ".0f"),
+    "clusters.of_artefact": Measure("size of the cluster with the artefact", ".0f"),
+    "clusters.multi_gene": Measure("clusters of more than one gene", ".0f"),
+    "clusters.multi_gene_two_terms": Measure("of these with two terms or more", ".0f"),
+    "permuted.classic.share": Measure(
+        "clusters with a term by chance, classic",
+        ".1%",
+        "at most",
+        "permuted.classic.limit",
+    ),
+    "permuted.elim.share": Measure(
+        "clusters with a term by chance, elim",
+        ".1%",
+        "at most",
+        "permuted.elim.limit",
+    ),
+    "permuted.classic.limit": Measure("limit of chance, classic", ".1%"),
+    "permuted.elim.limit": Measure("limit of chance, elim", ".1%"),
+}
+
+
+def verdicts(found: pd.DataFrame, measures: Mapping[str, Measure]) -> pd.DataFrame:
+    """Return the grades of `recorded_grades` in words, with aim and verdict.
+
+    The rows are those of `measures`, none without a seed; the columns one per seed, ``aim`` and
+    ``verdict``, all text.
+    """
+    numbers = found.apply(pd.to_numeric, errors="coerce").reindex(list(measures))
+    rows = {}
+    for key, (words, form, sign, limit) in measures.items() if len(found.columns) else ():
+        values = numbers.loc[key]
+        row = {f"seed {seed}": format(x, form) if x == x else "" for seed, x in values.items()}
+        rows[words] = row | {"aim": "", "verdict": ""}
+        if sign:
+            named = isinstance(limit, str)
+            met = SIGNS[sign](values, numbers.loc[limit] if named else limit)[values.notna()]
+            some = f"met on {met.sum()} of {len(met)}" if met.any() else "missed"
+            said = f"the {measures[str(limit)].words}" if named else format(limit, form)
+            verdict = NOT_AVAILABLE if met.empty else "met" if met.all() else some
+            rows[words] |= {"aim": f"{sign} {said}", "verdict": verdict}
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def records(prefix: str, folder: Path | None = None) -> dict[str, dict[str, Any]]:
@@ -220,6 +336,27 @@ def place_numbers(places: pd.DataFrame) -> dict[str, float | str]:
     found = [*effect[keys[:3]], none - planted, after - planted, none_after - none]
     found.append(whitened - planted)
     return dict(zip(keys, map(float, found), strict=True))
+
+
+def beside_whitened(comparison: pd.DataFrame) -> dict[str, str]:
+    """Say what the network and whitened handcrafted features reach under NSC, over all seeds.
+
+    Keys ``trained``, ``whitened`` and ``lead`` (the network's, in points), each as "64 %" or "76 to
+    83 %", and the number of ``seeds``; "not available" where nothing is recorded.
+    """
+    wide = comparison[comparison["protocol"] == "NSC"].pivot_table("overall", "seed", "method")
+    if not {"trained", "handcrafted_whitened"} <= set(wide):
+        return dict.fromkeys(("trained", "whitened", "lead", "seeds"), NOT_AVAILABLE)
+    trained, whitened = wide["trained"] * 100, wide["handcrafted_whitened"] * 100
+    found = {"trained": trained, "whitened": whitened, "lead": trained - whitened}
+    ends = {key: [f"{end:.0f}" for end in (v.min(), v.max())] for key, v in found.items()}
+    said = {key: " to ".join(dict.fromkeys(both)) for key, both in ends.items()}
+    return {
+        "trained": said["trained"] + " %",
+        "whitened": said["whitened"] + " %",
+        "lead": said["lead"],
+        "seeds": str(len(wide)),
+    }
 
 
 def margins(comparison: pd.DataFrame) -> dict[str, float | str]:

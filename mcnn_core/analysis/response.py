@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import curve_fit
 from scipy.stats import f as f_distribution
+from scipy.stats import linregress
 
 from mcnn_core.analysis.clusters import described
 from mcnn_core.analysis.distances import cosine_distances, similarity
@@ -30,6 +31,7 @@ MARGIN = 1.0  #: how far beyond the tested doses an EC50 is looked for, log10 un
 LEVEL = 0.95  #: of the interval
 SIGNIFICANCE = 0.001  #: of the test whether there is a response at all
 PLACE = 0.01  #: significance of the test whether negative controls differ with their place
+FALLS = 0.01  #: significance of the test whether an effect falls again at higher doses
 
 NO_FIT = {
     "flat": "no fit: no response",
@@ -39,7 +41,11 @@ NO_FIT = {
     "open": "no fit: EC50 may lie anywhere",
 }
 #: Why neither an EC50 nor its interval can be trusted.
-CAUTIONS = {"single": "one well per dose", "place": "controls differ with their place"}
+CAUTIONS = {
+    "single": "one well per dose",
+    "place": "controls differ with their place",
+    "falls": "effect falls at high doses, so there is no plateau",
+}
 PARAMETERS = ["ec50", "low", "high", "hill", "bottom", "top"]
 
 
@@ -203,6 +209,15 @@ def fit(concentration: np.ndarray, response: np.ndarray) -> dict[str, float | st
     return {**dict(zip(PARAMETERS, found, strict=True)), "status": "fit"}
 
 
+def _falls(dose: np.ndarray, response: np.ndarray, high: float) -> bool:
+    """Whether wells beyond the upper end of the EC50's interval do less, the higher their dose."""
+    beyond = dose > high
+    if beyond.sum() < 3 or len(np.unique(dose[beyond])) < 2:
+        return False
+    line = linregress(np.log10(dose[beyond]), response[beyond], alternative="less")
+    return bool(line.pvalue < FALLS)
+
+
 def effects(wells: pd.DataFrame, compound: str) -> tuple[np.ndarray, np.ndarray]:
     """Return concentration (uM, 0 for controls) and effect of a compound's wells and its controls.
 
@@ -244,7 +259,8 @@ def potency(wells: pd.DataFrame) -> pd.DataFrame:
         wells of one dose differ, and on untreated wells being alike: where every dose has one well,
         or where the screen's negative controls differ with their row or column
         (`mcnn_core.analysis.position.controls_differ`, p below `PLACE`), a difference of place
-        passes for a response.
+        passes for a response. And the curve ends in a plateau, which an effect that falls again at
+        higher doses (p below `FALLS`) does not have.
     """
     dosed, rows = _dosed(wells), []
     plates = wells["Metadata_Plate"].isin(wells.loc[dosed, "Metadata_Plate"])
@@ -259,7 +275,9 @@ def potency(wells: pd.DataFrame) -> pd.DataFrame:
         single = len(set(dose[own])) == len(own)
         reasons = [CAUTIONS["single"]] * single + [CAUTIONS["place"]] * differ
         here = np.sort(np.concatenate([own, *(untreated[name] for name in set(plate[own]))]))
-        found = fit(dose[here], _along(values[here], dose[here]))
+        response = _along(values[here], dose[here])
+        found = fit(dose[here], response)
+        reasons += [CAUTIONS["falls"]] * _falls(dose[here], response, float(found["high"]))
         rows.append({"compound": compound, **found, "caution": "; ".join(reasons)})
     columns = ["compound", *PARAMETERS[:3], "status", *PARAMETERS[3:], "caution"]
     return pd.DataFrame(rows, columns=columns)
