@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FIRST = NOTEBOOK.format(
     title="First",
     parameters='screen = ""',
-    prose="It kept {glue:text}`first.n` and {result}`first.n:.1f`.",
+    prose="It kept {result}`first.n` and {result}`first.n:.1f`.",
     code="from mcnn_core.machine.files import atomic\nfrom mcnn_book.workspace import Workspace\n\n"
     'space = Workspace(out, "01_first")\n'
     'space.record(n=seed + 1)\nwith atomic(space.path("kept.txt")) as temporary:\n'
@@ -1021,7 +1021,7 @@ def test_a_report_runs_the_chapters_that_apply():
         screen: [name[:2] for name in book.chapters(book.Build(screen=screen))]
         for screen in ("simulated", "bbbc021", "kimorph", "/x/plates.csv")
     }
-    assert numbers["simulated"] == [*(f"{n:02d}" for n in range(1, 19)), "22", "23"]
+    assert numbers["simulated"] == [*(f"{n:02d}" for n in range(19)), "22", "23"]
     assert numbers["bbbc021"] == [*(f"{n:02d}" for n in range(1, 13)), "23", "24"]
     assert numbers["/x/plates.csv"] == numbers["bbbc021"]
     assert numbers["kimorph"] == ["13", "14", "20"]
@@ -1100,6 +1100,15 @@ def test_a_small_book_from_end_to_end(small, tmp_path):
         if path.is_file() and str(out).encode() in path.read_bytes()
     ]
     assert not told, told
+
+    given = (out / "notebooks/01_first.ipynb").read_text()
+    assert "It kept 1 and 1.0." in given and "{result}" not in given
+    assert (
+        "[First](../html/notebooks/01_first.html)"
+        in (out / "notebooks/02_second.ipynb").read_text()
+    )
+    assert "It kept 1 and 1.0." in (out / "html/_sources/notebooks/01_first.ipynb").read_text()
+    assert "mybinder" not in page  # no public address is set
 
     assert doit(small, out).stdout == ""  # nothing to do
 
