@@ -50,9 +50,7 @@ PARAMETERS = {
     ],
     "09_whole_screen": [
         "out",
-        "surrogate",
         "seed",
-        "network",
         "recipe",
         "epochs",
         "batch",

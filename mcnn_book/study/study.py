@@ -463,36 +463,23 @@ def _own_studies(work: Path) -> dict[str, tuple[list[int], Study]]:
     def one_variant(network: str, recipe: str) -> Study:
         return lambda _: variant(work / "tuned", network, recipe)
 
+    def on_screen(function: Callable[[Path, int], dict[str, Any]]) -> Study:
+        return lambda seed: function(work / f"seed-{seed}", seed)
+
+    def compared(folder: Path, seed: int) -> dict[str, Any]:
+        return full_comparison("simulated", folder, seed, RECIPES["default"])
+
+    with_tuned = (TUNED_SEED, *FRESH_SEEDS)
     per_seed: dict[str, tuple[tuple[int, ...], Study]] = {
-        "simulated": (
-            COMPARED_SEEDS,
-            lambda seed: full_comparison(
-                "simulated", work / f"seed-{seed}", seed, RECIPES["default"]
-            ),
-        ),
-        "whole": (FRESH_SEEDS, lambda seed: whole_screen(work / f"seed-{seed}", seed)),
+        "simulated": (COMPARED_SEEDS, on_screen(compared)),
+        "whole": (FRESH_SEEDS, on_screen(whole_screen)),
         "kimorph": (FRESH_SEEDS, lambda seed: kimorph(work / f"kimorph-{seed}", seed)),
-        "kimorph96": (
-            FRESH_SEEDS,
-            lambda seed: kimorph(work / f"kimorph-{seed}", seed, WELLS),
-        ),
-        "published": (
-            CHOICE_SEEDS,
-            lambda seed: published(work / f"published-{seed}", seed),
-        ),
-        "choosing": (CHOICE_SEEDS, lambda seed: choosing(work / f"seed-{seed}", seed)),
-        "unseen-weeks": (
-            FRESH_SEEDS,
-            lambda seed: unseen_weeks(work / f"seed-{seed}", seed),
-        ),
-        "illumination": (
-            (TUNED_SEED, *FRESH_SEEDS),
-            lambda seed: illumination(work / f"seed-{seed}", seed),
-        ),
-        "place": (
-            (TUNED_SEED, *FRESH_SEEDS),
-            lambda seed: planted_place(work / f"seed-{seed}", seed),
-        ),
+        "kimorph96": (FRESH_SEEDS, lambda seed: kimorph(work / f"kimorph-{seed}", seed, WELLS)),
+        "published": (CHOICE_SEEDS, lambda seed: published(work / f"published-{seed}", seed)),
+        "choosing": (CHOICE_SEEDS, on_screen(choosing)),
+        "unseen-weeks": (FRESH_SEEDS, on_screen(unseen_weeks)),
+        "illumination": (with_tuned, on_screen(illumination)),
+        "place": (with_tuned, on_screen(planted_place)),
     }
     named = {
         f"{name}-{seed}": ([seed], study)
