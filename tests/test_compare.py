@@ -113,6 +113,7 @@ def test_predictions_and_the_table(fields):
         "neighbour",
         "distance",
         "protocol",
+        "average_precision",
         "method",
         "seed",
     ]

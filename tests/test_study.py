@@ -159,6 +159,11 @@ def test_simulated_comparison(root):
         "week only",
     } <= set(table["method"])
     assert table["recorded"].all() and set(table["seed"].dropna()) == {101}
+    for row in table[table["method"].isin(study.WATCHED)].itertuples():
+        parts = [one for one in run["mechanisms"] if one["method"] == row.method]
+        parts = [one for one in parts if one["protocol"] == row.protocol]
+        assert sum(one["asked"] for one in parts) == row.n
+        assert sum(one["right"] for one in parts) == round(row.overall * row.n)
     learned = table[table["method"] == "trained"]
     assert (learned["low"] <= learned["overall"]).all() and (
         learned["overall"] <= learned["high"]

@@ -88,6 +88,9 @@ PLAN = Plan()
 FOLDS = 4
 
 
+WATCHED = ("trained", "trained_whitened", "handcrafted_whitened")  # mechanism by mechanism
+
+
 PLACE = "row"  # where the plates of `planted_place` have dried
 
 
@@ -173,7 +176,21 @@ def full_comparison(name: str, folder: Path, seed: int, recipe: Recipe) -> dict[
     )
     compared = comparison(predictions, profile(features)[1])
     rows = compared.astype(object).where(compared.notna(), None).to_dict("records")
-    return {"screen": summary(table), "recipe": asdict(recipe), "comparison": rows}
+    found = {"screen": summary(table), "recipe": asdict(recipe), "comparison": rows}
+    return found | {"mechanisms": by_mechanism(predictions)}
+
+
+def by_mechanism(predictions: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return what `WATCHED` methods know of each mechanism.
+
+    Rows of ``method, protocol, MoA, right`` and ``asked`` (treatments), and the mean
+    ``average_precision``.
+    """
+    part = predictions[predictions["method"].isin(WATCHED)]
+    part = part.assign(right=part["MoA"] == part["predicted"], asked=1)
+    counted = {"right": "sum", "asked": "sum", "average_precision": "mean"}
+    groups = part.groupby(["method", "protocol", "MoA"], as_index=False)
+    return groups.agg(counted).to_dict("records")
 
 
 def whole_screen(folder: Path, seed: int) -> dict[str, Any]:

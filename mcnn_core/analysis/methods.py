@@ -27,6 +27,7 @@ from mcnn_core.analysis.baselines import INTENSITY, handcrafted
 from mcnn_core.analysis.mechanisms import (
     FLOORS,
     answerable,
+    average_precisions,
     floors,
     nearest_neighbours,
     protocols,
@@ -87,7 +88,12 @@ def method_profiles(
 
 def evaluate(treatments: pd.DataFrame, method: str, seed: int) -> pd.DataFrame:
     """Return one method's rows of ``predictions.csv``, under each possible protocol."""
-    parts = [nearest_neighbours(treatments, protocol) for protocol in protocols(treatments)]
+    parts = [
+        nearest_neighbours(treatments, protocol).assign(
+            average_precision=average_precisions(treatments, protocol).to_numpy()
+        )
+        for protocol in protocols(treatments)
+    ]
     if not parts:
         raise InputError("nothing to predict: no two compounds share a Metadata_MoA")
     return pd.concat(parts, ignore_index=True).assign(method=method, seed=seed)
