@@ -17,6 +17,8 @@ COLUMNS = ["method", "protocol", "seed", "overall", "class_median", "n", "low", 
 
 CLAIMED = "trained_whitened"  #: the row of a comparison that a claim is made about
 
+HARD = ["DNA damage", "DNA replication", "Protein degradation"]  #: mechanisms of real cells
+
 RANGES = [
     "potency.median_error",
     "potency.coverage",
@@ -190,6 +192,34 @@ def recorded_comparison(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
         .astype({"seed": "Int64", "low": float, "high": float})
         .assign(recorded=True)
     )
+
+
+def recorded_mechanisms(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """Return what the runs in `records` know of each mechanism, on average over their seeds.
+
+    One row per protocol and mechanism: ``asked``, the treatments, and for each method those that
+    were ``right`` and the mean ``average_precision``, as columns of two levels.
+    """
+    columns = ["method", "protocol", "MoA", "right", "asked", "average_precision"]
+    runs = [run for record in records.values() for run in record["runs"].values()]
+    rows = pd.DataFrame([row for run in runs for row in run.get("mechanisms", [])], columns=columns)
+    rows = rows.astype(dict.fromkeys(columns[3:], float))
+    means = rows.groupby(["protocol", "MoA", "asked", "method"])[columns[3::2]].mean()
+    return means.unstack("method").swaplevel(axis=1).sort_index(axis=1)
+
+
+def hard_counts(mechanisms: pd.DataFrame) -> dict[str, float]:
+    """Count what `recorded_mechanisms` knows of `HARD` under NSCB: ``asked``, and right by method.
+
+    NaN where nothing is recorded.
+    """
+    names = ["asked", "trained", "trained_whitened", "handcrafted_whitened"]
+    part = mechanisms[mechanisms.index.isin(HARD, level="MoA")]
+    part = part[part.index.isin(["NSCB"], level="protocol")]
+    if part.empty:
+        return dict.fromkeys(names, float("nan"))
+    right = part.xs("right", axis=1, level=1).reset_index("asked").sum()
+    return right[names].to_dict()
 
 
 def recorded_grades(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
