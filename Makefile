@@ -14,11 +14,12 @@ PARAMS ?=
 ONLY ?=
 PATTERN ?=
 QUICK ?=
+COVERAGE ?=
 LARGE ?=
 
 # What a user gives is text. Make would run a $(shell ...) in it, and the shell what follows a semicolon: it is kept as it
 # was typed, and reaches a program through the environment alone. In a recipe write "$$OUT", and $(OUT) only to decide.
-$(foreach name,PROFILE SCREEN FEATURES DATA PLATEMAP CHANNELS OUT SEED SURROGATE PARAMS ONLY PATTERN QUICK LARGE,$(eval override $(name) := $$(value $(name))))
+$(foreach name,PROFILE SCREEN FEATURES DATA PLATEMAP CHANNELS OUT SEED SURROGATE PARAMS ONLY PATTERN QUICK COVERAGE LARGE,$(eval override $(name) := $$(value $(name))))
 export PROFILE SCREEN FEATURES DATA PLATEMAP CHANNELS OUT SEED SURROGATE PARAMS ONLY PATTERN
 
 override BIN := .venv/bin
@@ -46,8 +47,8 @@ help:
 	@echo '                or the tables of the chapter on real plates: SCREEN=ljosa|jumpmoa|lincs DATA=DIR'
 	@echo 'make table      write the table of a folder as a microscope left it: SCREEN=FOLDER OUT=FILE.csv'
 	@echo '                PATTERN=REGEX for names of your own, with groups such as (?P<well>[A-P]\d+)'
-	@echo 'make test       run the test suite, with coverage, the reason of every skip and the slowest 20'
-	@echo '                QUICK=1: without the files that take longest, and without coverage'
+	@echo 'make test       run the test suite; prints the reason of every skip and the slowest 20'
+	@echo '                QUICK=1: without the files that take longest  COVERAGE=1: and which lines no test runs'
 	@echo 'make lint       look at the code: formatter, linter, types'
 	@echo 'make study      run seeds, variants and baselines; writes book/recorded (SCREEN=PATH.csv: on that screen)'
 	@echo 'make bench      measure every stage beside a textbook version and the limit; writes book/recorded/bench.json'
@@ -93,7 +94,7 @@ table: $(INSTALLED)
 
 test: $(TESTED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations 20 \
-	    $(if $(QUICK),-m 'not slow',--cov --cov-report=term-missing:skip-covered)
+	    $(if $(COVERAGE),--cov --cov-report=term-missing:skip-covered) $(if $(QUICK),-m 'not slow')
 
 lint: $(TESTED)
 	$(BIN)/python -m ruff check

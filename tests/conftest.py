@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mcnn_core.readers.bbbc021 import read_bbbc021
+from mcnn_core.readers.ontology import GeneOntology, load_go
 
 ROOT = Path(__file__).resolve().parents[1]
 #: The files that take longest, longest first: they are begun first, so that no process is left
@@ -66,6 +67,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def bbbc021(shared_data) -> Callable:
     """Return `read_bbbc021` of the real tables, 13,200 rows, which are read once."""
     return lru_cache(partial(read_bbbc021, shared_data / "bbbc021" / "metadata"))
+
+
+@pytest.fixture(scope="session")
+def gene_ontology(shared_data, tmp_path_factory) -> GeneOntology:
+    """Return the real Gene Ontology and its human annotation, parsed once for all processes."""
+    base, folder = tmp_path_factory.getbasetemp(), shared_data / "go"
+    cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "ontology"
+    return load_go(folder / "go-2022-07-01.obo.gz", folder / "goa_human_entrez.gaf.gz", cache)
 
 
 @pytest.fixture(scope="session")

@@ -78,8 +78,11 @@ GIVEN = {
     "11_url_columns/load_data.csv": {},
     "12_missing_and_corrupt/plates.csv": {"incomplete": "leave-out"},
     "14_z_planes_as_rows/load_data.csv": {"planes": "max"},
+    "15_z_stack_tiff/plates.csv": {"planes": "middle"},
+    "16_stk_second_plane_dropped/plates.csv": {"planes": "2"},
     "18_eight_channels/load_data.csv": {"channels": "OrigDNA,OrigER"},
     "20_no_pathname/plates.csv": {},
+    "28_sizes_differ/plates.csv": {"sizes": "crop"},
 }
 
 

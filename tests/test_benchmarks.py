@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from mcnn_core.readers.bbbc021 import read_bbbc021
 from mcnn_core.readers.images import read_field
 from mcnn_core.store import Store
 from mcnn_core.training import RECIPES, untrained_model
+from tests.children import Module
 from tools import book
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -162,14 +164,15 @@ def test_every_case_has_a_name_of_its_own_and_a_stage_that_is_predicted():
     } == {(128, 160), (512, 640), (1024, 1280)}
 
 
-def test_a_quick_run_keeps_what_is_promised(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--quick", "--out", tmp_path / "bench.json"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert not done.returncode, done.stderr
+@pytest.fixture
+def forked(monkeypatch):
+    """Start the 70 processes of a run in a tenth of a second each."""
+    monkeypatch.setattr(suite, "subprocess", SimpleNamespace(Popen=Module, PIPE=subprocess.PIPE))
+
+
+def test_a_quick_run_keeps_what_is_promised(tmp_path, forked, capsys):
+    suite.main(["--quick", "--out", str(tmp_path / "bench.json")])
+    said = capsys.readouterr().out
     bench = json.loads((tmp_path / "bench.json").read_text())
     assert {
         "command",
@@ -217,26 +220,12 @@ def test_a_quick_run_keeps_what_is_promised(tmp_path):
     assert [one["stage"] for one in bench["flat"]] == [
         stage for stage in ("profiles", "preprocess", "embed") for _ in range(2)
     ]
-    assert "float32 against float32" in done.stdout and "of the limit" in done.stdout
+    assert "float32 against float32" in said and "of the limit" in said
     assert cost.predict(bench, cost.Workload(100, 64, 96, 3, 5))["seconds"].gt(0).all()
 
 
-def test_a_large_run_stands_beside_its_prediction(tmp_path):
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "benchmarks",
-            "--large",
-            "--quick",
-            "--out",
-            tmp_path / "large.json",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert not done.returncode, done.stderr
+def test_a_large_run_stands_beside_its_prediction(tmp_path, forked):
+    suite.main(["--large", "--quick", "--out", str(tmp_path / "large.json")])
     large = json.loads((tmp_path / "large.json").read_text())
     assert [one["stage"] for one in large["stages"]] == list(cost.STAGES)
     assert large["screen"]["n_fields"] == 128 and large["table_bytes"] > 0
@@ -268,6 +257,13 @@ def test_a_file_that_is_there_is_not_measured_for(command, option, tmp_path):
         "move it, or name a new file\n"
     )
     assert (tmp_path / "mine.json").read_text() == "mine" and not done.stdout
+
+
+def test_a_contestant_is_a_process_of_its_own(tmp_path):
+    _, base = cases.machine_cases(quick=True)
+    found = suite.measure(tmp_path, base, quick=True)
+    assert list(found) == ["ours"] and len(found["ours"]["seconds"]) == 1
+    assert 2**25 < found["ours"]["anonymous_bytes"] <= found["ours"]["peak_bytes"] < 2**33
 
 
 def test_a_contestant_that_fails_is_named(tmp_path):

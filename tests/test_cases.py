@@ -8,16 +8,12 @@ import pytest
 from conftest import ROOT
 
 from mcnn_book.check.examine import Report, check
-from mcnn_book.screens import open_screen
 from mcnn_core.analysis.enrichment import universe
 from mcnn_core.errors import InputError
-from mcnn_core.preprocessing import preprocess
 from mcnn_core.readers.imagehts import NEGATIVE, examine_imagehts
-from mcnn_core.readers.images import check_headers
 from mcnn_core.readers.loaddata import examine_loaddata
 from mcnn_core.readers.ontology import load_go
 from mcnn_core.readers.reading import PLAIN, Reading
-from mcnn_core.readers.tables import is_table
 
 
 @pytest.fixture(scope="session")
@@ -43,8 +39,6 @@ def ready(path: Path, report: Report) -> bool:
     return report.counts()["error"] == 0 and len(table_of(path)) > 0
 
 
-#: How the names of the cases' tables end.
-ENDS = ("csv", ".gz", "uet")
 THREE = {"DMSO", "cpd A", "cpd B", "cpd C"}
 TABLES: dict[str, Callable[[Path, Report], bool]] = {
     "03_na_from_r/plates.csv": lambda path, report: (
@@ -90,52 +84,6 @@ def test_a_table_is_read_as_it_means(cases, name):
     path = cases / name
     report = check(str(path))
     assert ready(path, report) and TABLES[name](path, report), report.frame()["message"].tolist()
-
-
-#: What is said to the book and to the check alike, where a case needs a choice.
-CHOICES = [
-    ("04_images_beside_workspace", "data"),
-    ("12_missing_and_corrupt", "incomplete=leave-out"),
-    ("14_z_planes_as_rows", "planes=max"),
-    ("15_z_stack_tiff", "planes=middle"),
-    ("16_stk_second_plane_dropped", "planes=2"),
-    ("18_eight_channels", "channels=OrigDNA,OrigER"),
-    ("28_sizes_differ", "sizes=crop"),
-]
-
-
-def screen_tables(case: Path) -> list[Path]:
-    """Return the table of a case; none where it is no table of a screen."""
-    found = sorted(one for one in case.rglob("*") if is_table(one) and one.name[-3:] in ENDS)
-    outside = {"images", "illum", "conf"}
-    return [one for one in found if not outside & {*one.relative_to(case).parts[:-1]}][:1]
-
-
-def stops(table: Path, out: Path, reading: Reading) -> str:
-    """Return what stops the first stages of the book, "" if nothing does."""
-    try:
-        screen = open_screen(str(table), "", out, reading=reading)
-        check_headers(screen)
-        preprocess(screen, out / "store")
-    except InputError as error:
-        return str(error)
-    return ""
-
-
-def test_what_check_calls_an_error_stops_the_book_and_nothing_else_does(cases, tmp_path):
-    wanted = [(case.name, "") for case in sorted(cases.iterdir())] + CHOICES
-    differ, n = [], 0
-    for number, (name, choice) in enumerate(wanted):
-        for table in screen_tables(cases / name):
-            key, _, value = choice.partition("=")
-            given = {key: value or cases / name} if choice else {}
-            reading = Reading.from_text(**given)
-            errors = check(str(table), reading=reading).counts()["error"]
-            stopped = stops(table, tmp_path / str(number), reading)
-            n += 1
-            if bool(errors) != bool(stopped) or (choice and errors):
-                differ.append(f"{name} {choice}: {errors} errors, book: {stopped or 'goes on'}")
-    assert not differ and n >= 33, differ
 
 
 def test_one_fault_is_one_error(cases):

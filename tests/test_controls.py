@@ -29,7 +29,6 @@ from mcnn_core.analysis.sirna import (
     sirna_summary,
 )
 from mcnn_core.errors import InputError
-from mcnn_core.readers.ontology import load_go
 from mcnn_core.readers.phenodist import read_plate
 from mcnn_core.screen import Screen
 
@@ -474,7 +473,7 @@ def test_a_plate_needs_its_names(tmp_path):
     assert raised.value.problems == ["well P24"]
 
 
-def test_the_real_plate_goes_through_clusters_and_ontology(shared_data, tmp_path):
+def test_the_real_plate_goes_through_clusters_and_ontology(shared_data, gene_ontology):
     """Replicates averaged: a gene must count once in a cluster.
 
     The 704 wells by themselves go through the tree too.
@@ -502,12 +501,7 @@ def test_the_real_plate_goes_through_clusters_and_ontology(shared_data, tmp_path
         and not homes["ubc"] & homes["trappc3"]
     )
 
-    go = load_go(
-        shared_data / "go" / "go-2022-07-01.obo.gz",
-        shared_data / "go" / "goa_human_entrez.gaf.gz",
-        tmp_path,
-    )
-    space = universe(go, sirnas.set_index("treatment")["entrez"])
+    space = universe(gene_ontology, sirnas.set_index("treatment")["entrez"])
     assert len(space.genes) == 317 and space.unmapped.to_dict() == {
         "FLJ35107": "348825",
         "CDC2L2": "985",

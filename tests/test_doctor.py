@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -41,6 +40,7 @@ from mcnn_book.workspace import find_root
 from mcnn_core.errors import InputError, MissingStageError
 from mcnn_core.readers import tables
 from mcnn_core.readers.loaddata import read_loaddata
+from tests.children import child
 
 CHANNELS = ("DNA", "Actin")
 SHAPE = (48, 64)
@@ -981,24 +981,10 @@ def test_the_command_survives_a_shell_and_make(tmp_path, clean):
 
 
 def test_exit_status_and_files(clean, copy):
-    command = [
-        sys.executable,
-        "-m",
-        "mcnn_book",
-        "check",
-        "--out",
-        str(copy / "out"),
-        "--screen",
-    ]
-
     def run(folder):
-        return subprocess.run(
-            [*command, str(folder / "screen.csv")],
-            capture_output=True,
-            text=True,
-            env=os.environ,
-            check=False,
-        )
+        code = "import sys; from mcnn_book.__main__ import main; main(sys.argv[1:])"
+        screen, out = folder / "screen.csv", copy / "out"
+        return child(code, "check", "--screen", screen, "--out", out)
 
     good = run(clean)
     assert (

@@ -672,16 +672,10 @@ def test_equals_topgo(topgo, algorithm):
 
 
 @pytest.fixture(scope="module")
-def human(shared_data, tmp_path_factory):
+def human(shared_data, gene_ontology):
     """Real GO with human annotation, and the Entrez ids of KiMorph's siRNAs by their symbols."""
-    folder = shared_data / "go"
-    go = load_go(
-        folder / "go-2022-07-01.obo.gz",
-        folder / "goa_human_entrez.gaf.gz",
-        tmp_path_factory.mktemp("cache"),
-    )
     plate = pd.read_csv(shared_data / "kimorph" / "kimorph_featureData.csv")
-    return go, plate[plate.controlStatus == "sample"].set_index("GeneID").LocusID
+    return gene_ontology, plate[plate.controlStatus == "sample"].set_index("GeneID").LocusID
 
 
 def test_kimorph_by_entrez_id(human):

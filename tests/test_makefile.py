@@ -28,6 +28,7 @@ VARIABLES = (
     "ONLY",
     "PATTERN",
     "QUICK",
+    "COVERAGE",
     "LARGE",
 )
 HOSTILE = (
@@ -130,9 +131,10 @@ def test_a_value_arrives_as_it_was_given(make):
     )
 
 
-def test_all_tests_run_with_coverage_and_quick_ones_without(make):
-    whole, quick = (make("test", *given)[0] for given in ((), ("QUICK=1",)))
-    assert "--cov" in whole and "-m" not in whole[2:]
+def test_all_tests_run_or_quick_ones_and_coverage_where_it_is_asked_for(make):
+    whole, quick, covered = (make("test", *one)[0] for one in ((), ("QUICK=1",), ("COVERAGE=1",)))
+    assert "--cov" in covered and "-m" not in covered[2:]
+    assert "--cov" not in whole and "-m" not in whole[2:]
     assert "--cov" not in quick and quick[-2:] == ["-m", "not slow"]
     assert {path.name for path in (ROOT / "tests").rglob("test_*.py")} >= set(conftest.LONG)
 

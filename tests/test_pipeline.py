@@ -497,7 +497,7 @@ def run_notebooks(build, names):
 def test_paper_profile_runs_the_published_network_on_full_fields(tmp_path, monkeypatch):
     """Profile `paper` as it stands, through every notebook, on little.
 
-    But with eight fields, of two treatments and two controls, and two steps.
+    But with eight fields, of two treatments and two controls, and one step.
     """
     facts = simulated.LAYOUTS["default"].compounds.set_index("compound", drop=False)
     two = facts.loc[["taxol", "epothilone B"]].assign(
@@ -511,14 +511,14 @@ def test_paper_profile_runs_the_published_network_on_full_fields(tmp_path, monke
     build = book.Build(
         profile="paper",
         out=tmp_path,
-        params="layout=tiny max_steps=2 batch=2 inside=1 supervised=False",
+        params="layout=tiny max_steps=1 batch=2 inside=1 supervised=False",
     )
     left = run_notebooks(build, [name for name in book.notebook_names() if name < "09"])
     model, recipe = load_model(tmp_path / "model"), left["05_training"]["chosen"]
     assert model.config == CONFIGS["published"] and model.spec[-2:] == (1024, 1280)
-    assert recipe == dataclasses.replace(RECIPES["published"], epochs=27, batch=2, max_steps=2)
+    assert recipe == dataclasses.replace(RECIPES["published"], epochs=27, batch=2, max_steps=1)
     assert Store.open(tmp_path / "store").shape == (8, 1024, 1280, 3)
-    # Two batches of two, all four training fields.
+    # A batch of two, of four training fields.
     assert read_json(tmp_path / "results" / "05_training.json")["training.epochs"] == 1
     assert read_json(tmp_path / "results" / "08_mechanisms.json")["mechanisms.nsc.n.untrained"] == 2
 
@@ -541,7 +541,7 @@ def test_unusual_screens_reach_the_end(tmp_path, kind):
     build = book.Build(
         screen=str(write_screen(tmp_path, rows, shape=(40, 50))),
         out=tmp_path / "out",
-        params="epochs=1",
+        params="epochs=1 inside=2",
     )
     run_notebooks(build, [name for name in book.notebook_names() if name < "09"])
     results = {
