@@ -489,7 +489,7 @@ def run_notebooks(build, names):
                 if "parameters" in book.tags(cell):
                     left[name] |= given[name]
             for number in plt.get_fignums():
-                plt.figure(number).savefig(build.out / f"{name}-{number}.png")
+                plt.figure(number).draw_without_rendering()
             plt.close("all")
     return left
 
