@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,9 @@ def measure(folder: Path, case: cases.Case, quick: bool = False) -> dict[str, di
                 raise RuntimeError(f"{case.name}: the inputs could not be made; see above")
         players, found = {}, {}
         for who in case.contestants:  # one after another: preparing may time something itself
+            if who in cases.PEERS and find_spec(who) is None:
+                print(f"{case.name}: {who} is not installed and left out", file=sys.stderr)
+                continue
             players[who] = Process(folder, case, who, quick)
             started.append(players[who])
             found[who] = {"facts": players[who].answer(), "seconds": []}
@@ -265,6 +269,12 @@ def table(bench: dict[str, Any]) -> str:
             lines.append(
                 f"train, {one['case']}, beside {one['busy']['facts']['busy']} busy processes: "
                 f"{np.median(ratios):.1f} ({ratios.min():.1f} to {ratios.max():.1f}) times as long"
+            )
+        for who in one.keys() & cases.PEERS:
+            ratios = np.divide(one[who]["seconds"], one["ours"]["seconds"])
+            lines.append(
+                f"{one['stage']}, {one['case']}: {who} takes {np.median(ratios):.2f} "
+                f"({ratios.min():.2f} to {ratios.max():.2f}) times our time"
             )
         if one["stage"] == "preprocess":
             alone = np.array(one["one_core"]["seconds"])

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ import numpy as np
 from benchmarks import made, textbook
 
 CORES = len(os.sched_getaffinity(0))
+#: Contestants that are packages of others, named like them and left out where they are absent.
+PEERS = ("pycytominer",)
+WELL = ["Metadata_Plate", "Metadata_Well"]
 Contestant = Callable[[Path, "Case"], tuple[Callable[[], Any], dict[str, Any]]]
 
 
@@ -37,7 +41,8 @@ class Case:
     prepare : function
         Writes what the contestants read into the folder of inputs, if it is not there.
     contestants : dict of str to function
-        "ours"; "textbook" and others next to it; "raw" moves the same bytes and does nothing else.
+        "ours"; "textbook" and others next to it, some of them `PEERS`; "raw" moves the same bytes
+        and does nothing else.
     work : float
         Of one unit, in what the time of this stage follows (`mcnn_book.check.cost`); 0: the
         contestant says ("macs").
@@ -335,6 +340,25 @@ def profiles_ours(folder: Path, case: Case):
 
     features = made.random_features(case.more["plates"])
     return lambda: profile(features), {}
+
+
+def medians_ours(folder: Path, case: Case):
+    """Take the medians of wells alone."""
+    from mcnn_core.profiles import aggregate
+
+    features = made.random_features(case.more["plates"])
+    return lambda: aggregate(features, WELL), {}
+
+
+def medians_pycytominer(folder: Path, case: Case):
+    """Do the same with pycytominer."""
+    import pycytominer
+
+    from mcnn_core.profiles import feature_columns
+
+    features = made.random_features(case.more["plates"])
+    given = {"strata": WELL, "features": feature_columns(features), "operation": "median"}
+    return lambda: pycytominer.aggregate(features, **given), {"version": version("pycytominer")}
 
 
 def _profiles(case: Case) -> np.ndarray:
@@ -675,6 +699,19 @@ def all_cases(quick: bool = False) -> list[Case]:
                 **once,
             )
         )
+    plates = 2 if quick else 56
+    cases.append(
+        Case(
+            "medians",
+            f"{240 * plates:,} fields",
+            "run",
+            1,
+            prepare_nothing,
+            {"ours": medians_ours, "pycytominer": medians_pycytominer},
+            more={"plates": plates},
+            **once,
+        )
+    )
     for n in (50, 100) if quick else (825, 1650, 3300):
         contestants = {"ours": distances_ours, "textbook": distances_textbook}
         cases.append(

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.spatial.distance import squareform
@@ -197,6 +198,7 @@ def test_a_quick_run_keeps_what_is_promised(tmp_path, forked, capsys):
         "train",
         "embed",
         "profiles",
+        "medians",
         "distances",
         "enrichment",
         "discovery",
@@ -220,6 +222,7 @@ def test_a_quick_run_keeps_what_is_promised(tmp_path, forked, capsys):
     assert [one["stage"] for one in bench["flat"]] == [
         stage for stage in ("profiles", "preprocess", "embed") for _ in range(2)
     ]
+    assert "medians, 480 fields: pycytominer takes" in said
     assert "float32 against float32" in said and "of the limit" in said
     assert cost.predict(bench, cost.Workload(100, 64, 96, 3, 5))["seconds"].gt(0).all()
 
@@ -264,6 +267,21 @@ def test_a_contestant_is_a_process_of_its_own(tmp_path):
     found = suite.measure(tmp_path, base, quick=True)
     assert list(found) == ["ours"] and len(found["ours"]["seconds"]) == 1
     assert 2**25 < found["ours"]["anonymous_bytes"] <= found["ours"]["peak_bytes"] < 2**33
+
+
+@pytest.mark.filterwarnings("ignore:The 'mode.copy_on_write'")  # as it is imported
+def test_medians_are_those_of_pycytominer(tmp_path):
+    case = next(case for case in cases.all_cases(quick=True) if case.stage == "medians")
+    ours, theirs = (make(tmp_path, case)[0]() for make in case.contestants.values())
+    pd.testing.assert_frame_equal(ours[theirs.columns], theirs, check_dtype=False, rtol=1e-6)
+
+
+def test_a_package_of_others_that_is_absent_is_left_out(tmp_path, forked, monkeypatch, capsys):
+    _, base = cases.machine_cases(quick=True)
+    monkeypatch.setattr(cases, "PEERS", ("nobodys",))
+    both = replace(base, contestants=base.contestants | {"nobodys": None})
+    assert list(suite.measure(tmp_path, both, quick=True)) == ["ours"]
+    assert "machine, base: nobodys is not installed and left out" in capsys.readouterr().err
 
 
 def test_a_contestant_that_fails_is_named(tmp_path):

@@ -139,7 +139,7 @@ def outputs_of(cell, space: dict) -> list:
         )
     for number in plt.get_fignums():
         figure = plt.figure(number)
-        figure.savefig(io.BytesIO())  # draws it: what cannot be laid out warns
+        figure.draw_without_rendering()  # what cannot be laid out warns
         words = "\n".join(text.get_text() for text in figure.findobj(Text))
         shown.append(nbformat.v4.new_output("display_data", {"image/png": words}))
     plt.close("all")
