@@ -271,9 +271,10 @@ GROWTH = pd.DataFrame(
             12,
         ),
         (lambda ax: figures.accuracy_bars(ax, ACCURACIES, ACCURACIES), 4),
+        (lambda ax: figures.noise_curves(ax, dict.fromkeys("abcdef", ([1, 10], [1, 2])), ""), 6),
         (lambda ax: figures.growth_curves(ax, GROWTH, "h", "", {}), 6),
     ],
-    ids=["response", "embedding", "histograms", "spectra", "accuracy", "growth"],
+    ids=["response", "embedding", "histograms", "spectra", "accuracy", "noise", "growth"],
 )
 def test_no_two_drawn_styles_of_a_figure_agree(ax, draw, n):
     """And grey is the negative control's alone, where there is one."""
