@@ -677,6 +677,20 @@ def _power_of_ten(value: float) -> str:
     return "10" + str(round(np.log10(value))).translate(raised)
 
 
+def noise_curves(ax: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> Axes:
+    """Draw noise against brightness, a line per channel.
+
+    `curves` are pairs of `mcnn_book.simulate.field_statistics.noise`, the noise relative.
+    """
+    for c, (channel, (brightness, noise)) in enumerate(curves.items()):
+        style = {"color": PALETTE[c], "marker": MARKERS[c], "label": short(channel)}
+        ax.plot(brightness, noise, markersize=4, **style)
+    _log_axis(ax, "brightness (camera counts)")
+    ax.set(title=title, ylabel="noise, relative", ylim=(0, None))
+    ax.legend(**SMALL)
+    return ax
+
+
 def response_curves(ax: Axes, points: pd.DataFrame, most: int = 3) -> Axes:
     """Draw similarity against concentration for one compound (Fig. 4a).
 

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.collections import PathCollection
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 
@@ -226,7 +226,8 @@ def style(handle):
     if isinstance(one, PathCollection):
         shape = one.get_paths()[0].vertices.round(3).tobytes()
         return to_hex(one.get_facecolor()[0], True), shape
-    return type(one).__name__, to_hex(one.get_facecolor(), True)
+    colour = one.get_edgecolor()[0] if isinstance(one, LineCollection) else one.get_facecolor()
+    return to_hex(colour, True), type(one).__name__
 
 
 def entries(ax):
@@ -271,9 +272,10 @@ GROWTH = pd.DataFrame(
             12,
         ),
         (lambda ax: figures.accuracy_bars(ax, ACCURACIES, ACCURACIES), 4),
+        (lambda ax: figures.noise_curves(ax, dict.fromkeys("abcdef", ([1, 10], [1, 2])), ""), 6),
         (lambda ax: figures.growth_curves(ax, GROWTH, "h", "", {}), 6),
     ],
-    ids=["response", "embedding", "histograms", "spectra", "accuracy", "growth"],
+    ids=["response", "embedding", "histograms", "spectra", "accuracy", "noise", "growth"],
 )
 def test_no_two_drawn_styles_of_a_figure_agree(ax, draw, n):
     """And grey is the negative control's alone, where there is one."""
