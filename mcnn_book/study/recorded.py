@@ -176,6 +176,24 @@ def records(prefix: str, folder: Path | None = None) -> dict[str, dict[str, Any]
     return {path.stem: read_json(path) for path in sorted(folder.glob(f"{prefix}*.json"))}
 
 
+def of_first_recipe(records: dict[str, dict[str, Any]]) -> str:
+    """Name the studies whose networks were trained by AdamW, as all were at first; "none" if none.
+
+    The seed at the end of a record's name is left out.
+    """
+
+    def recipe(run: dict[str, Any]) -> dict[str, Any]:
+        return run.get("recipe") or run.get("default", {}).get("recipe") or {"optimiser": "adamw"}
+
+    names = {
+        name.rstrip("0123456789").rstrip("-")
+        for name, record in records.items()
+        for run in record["runs"].values()
+        if recipe(run)["optimiser"] == "adamw"
+    }
+    return ", ".join(sorted(names)) or "none"
+
+
 def recorded_comparison(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
     """Return the comparison tables of all runs in `records` as one.
 

@@ -382,7 +382,8 @@ def held_out_compounds(folder: Path, seed: int) -> dict[str, Any]:
         )
         predictions = evaluate(profile(features)[1], "held out", seed)
         parts.append(predictions[predictions["compound"].map(fold_of) == fold])
-    return {"folds": FOLDS, **_accuracies(pd.concat(parts))}
+    recipe = asdict(replace(RECIPES["default"], seed=seed))
+    return {"folds": FOLDS, "recipe": recipe, **_accuracies(pd.concat(parts))}
 
 
 def unseen_weeks(folder: Path, seed: int) -> dict[str, Any]:
@@ -415,7 +416,9 @@ def unseen_weeks(folder: Path, seed: int) -> dict[str, Any]:
         pairs = pd.MultiIndex.from_frame(predictions[["compound", "concentration"]])
         parts.append(predictions[pairs.isin(pd.MultiIndex.from_frame(asked))])
         moves.append(moved(profile(features[~new])[1], treatments))
-    return {"folds": folds, **_accuracies(pd.concat(parts)), "old": movement(pd.concat(moves))}
+    recipe = asdict(replace(RECIPES["default"], seed=seed))
+    found = {"folds": folds, "recipe": recipe, **_accuracies(pd.concat(parts))}
+    return found | {"old": movement(pd.concat(moves))}
 
 
 def planted_place(folder: Path, seed: int) -> dict[str, Any]:
