@@ -278,8 +278,8 @@ def profile(
     fields : DataFrame
         ``Metadata_*`` columns with ``Metadata_Training``, and the features.
     normalisation : {"none", "centre", "whiten"}
-        Nothing, `centre` on the wells, or `centre_cautiously` and `whiten` on the fields: with a
-        regularisation of 0.01, or 1 for the activations of a layer [ours].
+        Nothing, `centre` on the wells, or `whiten` on the fields: the activations of a layer after
+        `centre_cautiously` and with a regularisation of 1 [ours].
     units_differ : bool
         Standardise first; for handcrafted features.
 
@@ -297,7 +297,7 @@ def profile(
         fields = standardise(fields)
     feature_matrix(fields)  # names every field with a missing value before scikit-learn meets it
     if normalisation == "whiten":
-        fields = whiten(centre_cautiously(fields), 0.01 if units_differ else 1.0)
+        fields = whiten(fields) if units_differ else whiten(centre_cautiously(fields), 1.0)
     wells = well_profiles(fit_pca(fields[training]).transform(fields))
     if normalisation == "centre":
         wells = centre(wells)
