@@ -86,7 +86,7 @@ def test_costs_grow_as_the_work_does(bench):
     assert cores.to_dict() == pytest.approx(
         {stage: 1 if stage in cost.ALONE else 4 for stage in cost.STAGES}
     )
-    assert predict(bench, epochs=240).loc["train", "seconds"] == pytest.approx(
+    assert predict(bench, epochs=160).loc["train", "seconds"] == pytest.approx(
         2 * one.loc["train", "seconds"]
     )
     assert predict(bench, training=100).loc["train", "seconds"] == pytest.approx(

@@ -249,18 +249,12 @@ def test_the_whole_screen_is_analysed_and_graded(root, monkeypatch):
     )
 
 
-def test_controls_are_a_class_of_the_whole_screen(root):
+def test_fields_that_are_left_out_are_in_no_class(root):
     table, store = study.prepared("simulated", root / "work", 3)
-    labels = {controls: study.labelled(table, controls=controls) for controls in (False, True)}
     control = (table["Metadata_control_type"] == "negcon").to_numpy()
-    assert (
-        (labels[False][control] == -1).all()
-        and len(set(labels[True][control])) == 1
-        and labels[True][control][0] >= 0
-    )
-    np.testing.assert_array_equal(labels[True] >= 0, control | (labels[False] >= 0))
+    assert (study.labelled(table)[control] == -1).all()
     left_out = (table["Metadata_Plate"] == table["Metadata_Plate"].iloc[0]).to_numpy()
-    assert (study.labelled(table, left_out, controls=True)[left_out] == -1).all()
+    assert (study.labelled(table, left_out)[left_out] == -1).all()
     assert store.shape[0] == len(table)
 
 
