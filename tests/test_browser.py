@@ -75,7 +75,7 @@ def build_hostile(folder: Path) -> Path:
         "PROFILE": "tiny",
         "SCREEN": str(table),
         "OUT": str(out),
-        "PARAMS": "max_steps=2 inside=2",
+        "PARAMS": "max_steps=2",
         "PYTHONPATH": str(ROOT),
     }
     ended = subprocess.run(

@@ -515,7 +515,7 @@ def test_unusual_screens_reach_the_end(tmp_path, kind):
     build = book.Build(
         screen=str(write_screen(tmp_path, rows, shape=(40, 50))),
         out=tmp_path / "out",
-        params="epochs=1 inside=2",
+        params="epochs=1",
     )
     run_notebooks(build, [name for name in book.notebook_names() if name < "09"])
     results = {
