@@ -44,6 +44,8 @@ def clear_rows(
     -------
     (n,) int array
     """
+    if not len(rows):
+        return np.array([], dtype=int)
     seen = np.asarray(rows)[np.unique(np.linspace(0, len(rows) - 1, LOOKED_AT).astype(int))]
     fields = pixels[seen]
     if features is None:
