@@ -683,8 +683,8 @@ def noise_curves(ax: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], 
     `curves` are pairs of `mcnn_book.simulate.field_statistics.noise`, the noise relative.
     """
     for c, (channel, (brightness, noise)) in enumerate(curves.items()):
-        style = {"color": PALETTE[c], "marker": MARKERS[c], "label": short(channel)}
-        ax.plot(brightness, noise, markersize=4, **style)
+        style: dict[str, Any] = {"color": PALETTE[c], "marker": MARKERS[c], "markersize": 4}
+        ax.plot(brightness, noise, label=short(channel), **style)
     _log_axis(ax, "brightness (camera counts)")
     ax.set(title=title, ylabel="noise, relative", ylim=(0, None))
     ax.legend(**SMALL)
@@ -1008,7 +1008,10 @@ def occlusion_heat(ax: Axes, means: pd.DataFrame, kind: str) -> Axes:
     if part.empty:
         return not_available(ax)
     style: dict[str, Any] = {"annot": True, "fmt": ".2f", "annot_kws": SMALL}
-    ends = {"vmin": min(0.0, float(means.min(axis=None))), "vmax": float(means.max(axis=None))}
+    ends: dict[str, Any] = {
+        "vmin": min(0.0, float(means.min(axis=None))),
+        "vmax": float(means.max(axis=None)),
+    }
     _heat(ax, part, "similarity lost", square=False, **ends, **style)
     _name_cells(ax, part)
     ax.set(xlabel=kind, ylabel="")

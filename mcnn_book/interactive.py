@@ -252,7 +252,7 @@ A click in the legend hides a line.</p>{plot}"""
 
 HEADER = (
     ".slick-header-columns .slick-header-column "
-    "{ height: 2.6em; line-height: 1.2; white-space: normal; }"
+    "{ height: 3.8em; line-height: 1.2; white-space: normal; }"
 )
 
 
@@ -540,9 +540,9 @@ def _columns(
             data[field] = values.astype(object).where(values.notna(), "").map(str).tolist()
             shown = StringFormatter()
             searched.append(field)
-            longest = max(longest, min(28, max(map(len, data[field]), default=0)))
+            longest = max(longest, min(20, max(map(len, data[field]), default=0)))
         # The grid takes a title as HTML, and a cell as text.
-        width = 14 + 6 * longest
+        width = 22 + 6 * longest
         columns.append(
             TableColumn(field=field, title=html.escape(title), formatter=shown, width=width)
         )

@@ -44,15 +44,17 @@ def clear_rows(
     -------
     (n,) int array
     """
-    rows = np.asarray(rows)[np.unique(np.linspace(0, len(rows) - 1, LOOKED_AT).astype(int))]
-    fields = pixels[rows]
+    if not len(rows):
+        return np.array([], dtype=int)
+    seen = np.asarray(rows)[np.unique(np.linspace(0, len(rows) - 1, LOOKED_AT).astype(int))]
+    fields = pixels[seen]
     if features is None:
         places = np.hstack([fields.mean(axis=(1, 2)), fields.std(axis=(1, 2))])
     else:
-        places = features[rows]
+        places = features[seen]
     sharp = np.array([sharpness(field) for field in fields])
     away = np.linalg.norm(places - np.median(places, axis=0), axis=1)
-    return rows[np.lexsort((away, sharp < np.median(sharp)))]
+    return seen[np.lexsort((away, sharp < np.median(sharp)))]
 
 
 def picture(fields: np.ndarray) -> np.ndarray:

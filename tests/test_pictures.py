@@ -24,6 +24,7 @@ def test_sharp_fields_come_first_and_among_them_the_usual():
     order = pictures.clear_rows(PIXELS, range(8), features)
     assert set(order[:4]) == {4, 5, 6, 7} and order[0] == 6
     assert set(pictures.clear_rows(PIXELS, [1, 5])) == {1, 5}
+    assert not len(pictures.clear_rows(PIXELS, []))
     many = pictures.clear_rows(PIXELS[RNG.integers(0, 8, 200)], range(200))
     assert len(many) == len(set(many)) == pictures.LOOKED_AT
 

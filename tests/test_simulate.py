@@ -306,7 +306,7 @@ def test_a_folder_that_holds_something_else_is_refused_before_anything_is_drawn(
 
 def test_noise_is_found_at_every_brightness():
     """On a slope of light whose counts are drawn as photons are."""
-    light = np.linspace(20, 2000, 400) * np.ones((2, 100, 1))
+    light = np.linspace(200, 2000, 400) * np.ones((2, 100, 1))
     counts = np.random.default_rng(0).poisson(light)
     brightness, found = noise(counts, light, 4)
     np.testing.assert_allclose(found, np.sqrt(brightness), rtol=0.1)
