@@ -29,7 +29,7 @@ override TESTED := .venv/.tested
 override PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help book report check data table test lint study bench simulate faults notebooks clean
+.PHONY: help book report lab student check data table test lint study bench simulate faults notebooks clean
 
 help:
 	@echo 'make book       build the book; prints the path of its first page'
@@ -39,6 +39,8 @@ help:
 	@echo 'make report     what SCREEN=PATH.csv (or bbbc021, kimorph) shows: a summary, then figures and tables step by step;'
 	@echo '                make book gives the same on a screen that is not simulated'
 	@echo '                FEATURES=PATH,PATH tables of features that are there already, alone or next to the network of SCREEN'
+	@echo 'make lab        open the notebooks of the book in JupyterLab, numbers filled in: OUT=DIR'
+	@echo 'make student    the same notebooks without solutions, for a class: OUT=DIR, written to DIR/student'
 	@echo 'make check      examine a screen before a report is made of it: SCREEN=PATH.csv, or bbbc021|kimorph DATA=DIR;'
 	@echo '                with the DATA, PLATEMAP, CHANNELS and PARAMS that the report will be given'
 	@echo 'make data       fetch a public screen: SCREEN=bbbc021 DATA=DIR  ONLY=Week1,Week2_24381 for a part of it'
@@ -80,6 +82,12 @@ book report: $(INSTALLED)
 	    { echo 'error: name the screen or the features: make report SCREEN=PATH.csv, make report FEATURES=PATH' >&2; exit 2; }
 	@$(RUN) doit run
 	@$(BIN)/python -c 'import os; print(os.path.realpath(os.path.expanduser(os.environ["OUT"]) + "/html/index.html"))'
+
+lab: $(INSTALLED)
+	@$(BIN)/python -m mcnn_book lab --out "$$OUT"
+
+student: $(INSTALLED)
+	@$(RUN) tools.student
 
 check: $(INSTALLED)
 	@$(RUN) mcnn_book check --screen "$$SCREEN" --data "$$DATA" --out "$$OUT" --platemap "$$PLATEMAP" --channels "$$CHANNELS" \

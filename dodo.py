@@ -127,6 +127,9 @@ def task_render():
     return {
         "actions": [step(book.render, BUILD)],
         "file_dep": task_stage()["file_dep"] + staged,
-        "targets": [HTML / "index.html"],
+        "targets": [
+            HTML / "index.html",
+            *(BUILD.out / "notebooks" / f"{name}.ipynb" for name in NAMES),
+        ],
         "uptodate": [lambda task, values: book.is_as_written(HTML, values.get("pages"))],
     }

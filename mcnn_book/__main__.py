@@ -431,6 +431,27 @@ def _clean(parser: Parser) -> Callable[[argparse.Namespace], None]:
     return run
 
 
+def _lab(parser: Parser) -> Callable[[argparse.Namespace], None]:
+    """Open the notebooks of a built book in JupyterLab."""
+    parser.add_argument("--out", default="_build", help="folder of the book")
+
+    def run(args: argparse.Namespace) -> None:
+        from importlib.util import find_spec
+
+        out = Path(args.out or "_build").expanduser().resolve()
+        if not (out / "notebooks").is_dir():
+            raise MissingStageError(f"{out} holds no notebooks: make book writes them")
+        if not find_spec("jupyterlab"):
+            raise InputError(
+                "JupyterLab is not installed: .venv/bin/python -m pip install jupyterlab"
+            )
+        os.chdir(out)  # above the notebooks, so that their links to pages lead somewhere
+        command = [sys.executable, "-m", "jupyterlab", "--LabApp.default_url=/lab/tree/notebooks"]
+        os.execv(command[0], command)
+
+    return run
+
+
 COMMANDS = {
     "check": _check,
     "data": _data,
@@ -442,6 +463,7 @@ COMMANDS = {
     "place": _place,
     "study": _study,
     "real": _real,
+    "lab": _lab,
     "clean": _clean,
 }
 

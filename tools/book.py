@@ -78,8 +78,10 @@ NOT_OUTPUTS = (
     "html",
     "doctrees",
     "jupyter_execute",
+    "notebooks",
     "results",
     "results.json",
+    "student",
     "check.html",
     "check.json",
 )
@@ -397,7 +399,7 @@ CHOICES = {
 }
 #: a number not below and not above these, where it is not simply 0 or more,
 RANGES = {"height": SIDES, "width": SIDES} | dict.fromkeys(
-    ("workers", "node_size", "n", "fields", "cores", "months", "memory", "training_epochs"),
+    ("workers", "node_size", "n", "fields", "cores", "months", "memory", "training_epochs", "steps"),
     (1, math.inf),
 )
 #: a text of this form,
@@ -1697,6 +1699,8 @@ def sphinx_configuration(
         name = Path(screen).stem if screen not in SCREENS else screen
         settings["html_title"] += ": " + re.sub(r"[^\w .,()+-]", "_", name)
         settings["nitpick_ignore_regex"] = [("py:.*", ".*")]
+    if not settings["html_theme_options"]["repository_url"]:  # the theme would fail without one
+        settings["html_theme_options"]["launch_buttons"] = {}
     # Trees of millions of nodes that all stay: looking among them for garbage as often as usual
     # takes a fifth of the time.
     lines = [
@@ -1783,6 +1787,7 @@ def render(build: Build) -> dict[str, dict]:
             raise RuntimeError(
                 "\n".join(["the book was not rendered: see the warnings above", *remote])
             )
+        write_notebooks(build, pages)
         if (build.out / "explore.html").exists():
             shutil.copy(build.out / "explore.html", pages)
         root_page = contents(build)[0]
@@ -1795,6 +1800,45 @@ def render(build: Build) -> dict[str, dict]:
             if path.is_file()
         }
     return {"pages": files}
+
+
+def write_notebooks(build: Build, pages: Path) -> None:
+    """Write the chapters as Jupyter can show them to ``OUT/notebooks`` (``book/_ext/notebooks.py``)."""
+    sources = {name: pages / "_sources/notebooks" / f"{name}.ipynb" for name in chapters(build)}
+    notebooks = {name: nbformat.read(path, as_version=4) for name, path in sources.items()}
+    leave_notebooks(build.out / "notebooks", notebooks)
+
+
+def leave_notebooks(folder: Path, notebooks: dict[str, NotebookNode]) -> None:
+    """Make a folder hold these notebooks, by name.
+
+    Of those that it holds already, the ones that a reader has edited stay, and are named.
+    """
+    edited = [path.stem for path in sorted(folder.glob("*.ipynb")) if is_edited(path)]
+    for path in folder.glob("*.ipynb"):
+        if path.stem not in [*notebooks, *edited]:
+            path.unlink()
+    for name, notebook in notebooks.items():
+        if name not in edited:
+            notebook.metadata["written"] = _texts_hash(notebook)
+            content = nbformat.writes(notebook) + "\n"
+            _write_if_changed(folder / f"{name}.ipynb", content.encode())
+    if kept := ", ".join(name for name in edited if name in notebooks):
+        print(f"{folder} keeps what was edited there since it was written: {kept}")
+
+
+def is_edited(path: Path) -> bool:
+    """Whether a notebook is not as `leave_notebooks` left it, but for outputs and settings."""
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except Exception:  # of whichever parser
+        return True
+    return not is_ours(path) or notebook.metadata.get("written") != _texts_hash(notebook)
+
+
+def _texts_hash(notebook: NotebookNode) -> str:
+    texts = [(cell.cell_type, cell.source) for cell in notebook.cells]
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
 
 LOADING = {
