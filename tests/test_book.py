@@ -1103,9 +1103,10 @@ def test_a_small_book_from_end_to_end(small, tmp_path):
 
     given = (out / "notebooks/01_first.ipynb").read_text()
     assert "It kept 1 and 1.0." in given and "{result}" not in given
-    assert "[First](../html/notebooks/01_first.html)" in (
-        out / "notebooks/02_second.ipynb"
-    ).read_text()
+    assert (
+        "[First](../html/notebooks/01_first.html)"
+        in (out / "notebooks/02_second.ipynb").read_text()
+    )
     assert "It kept 1 and 1.0." in (out / "html/_sources/notebooks/01_first.ipynb").read_text()
     assert "mybinder" not in page  # no public address is set
 

@@ -6,10 +6,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from mcnn_core.machine.files import claim
 from tools import book, student
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = [name for name in book.chapters(book.Build())]
+NAMES = book.chapters(book.Build())
 CODE = [
     (name, place)
     for name in NAMES
@@ -59,7 +60,7 @@ def test_every_exercise_has_a_solution_and_every_chapter_a_quiz(name):
 def test_the_student_edition_keeps_questions_and_loses_answers():
     prose = "**Exercise 1.** Ask.\n\n<details><summary>Solution to exercise 1</summary>\n\nTell.\n"
     prose += "\n</details>\n\nMore.\n\n<details><summary>Why?</summary>\n\nSo.\n\n</details>\n"
-    solution = "import re\n\n\ndef f(x):\n    \"\"\"Say what.\"\"\"\n    return re.escape(x)\n"
+    solution = 'import re\n\n\ndef f(x):\n    """Say what."""\n    return re.escape(x)\n'
     cells = [
         nbformat.v4.new_markdown_cell(prose),
         nbformat.v4.new_code_cell(solution, metadata={"tags": ["solution"]}),
@@ -67,16 +68,12 @@ def test_the_student_edition_keeps_questions_and_loses_answers():
     text, code = student.student(nbformat.v4.new_notebook(cells=cells)).cells
     assert "Ask." in text.source and "More." in text.source and "- Why?" in text.source
     assert "Tell." not in text.source and "So." not in text.source
-    assert code.source == (
-        'import re\n\n\ndef f(x):\n    """Say what."""\n    ...  # your lines'
-    )
+    assert code.source == ('import re\n\n\ndef f(x):\n    """Say what."""\n    ...  # your lines')
 
 
 def test_an_edited_notebook_stays(tmp_path, capsys):
     def one(text):
         return {"01_first": nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)])}
-
-    from mcnn_core.machine.files import claim
 
     claim(tmp_path / "out", "output folder")
     folder = tmp_path / "out" / "notebooks"

@@ -399,7 +399,10 @@ CHOICES = {
 }
 #: a number not below and not above these, where it is not simply 0 or more,
 RANGES = {"height": SIDES, "width": SIDES} | dict.fromkeys(
-    ("workers", "node_size", "n", "fields", "cores", "months", "memory", "training_epochs", "steps"),
+    (
+        *("workers", "node_size", "n", "fields", "cores", "months", "memory"),
+        *("training_epochs", "steps"),
+    ),
     (1, math.inf),
 )
 #: a text of this form,
@@ -1803,7 +1806,7 @@ def render(build: Build) -> dict[str, dict]:
 
 
 def write_notebooks(build: Build, pages: Path) -> None:
-    """Write the chapters as Jupyter can show them to ``OUT/notebooks`` (``book/_ext/notebooks.py``)."""
+    """Write the chapters as Jupyter can show them (``book/_ext/notebooks.py``)."""
     sources = {name: pages / "_sources/notebooks" / f"{name}.ipynb" for name in chapters(build)}
     notebooks = {name: nbformat.read(path, as_version=4) for name, path in sources.items()}
     leave_notebooks(build.out / "notebooks", notebooks)

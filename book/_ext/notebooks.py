@@ -6,6 +6,7 @@ links. Fences become quotations and details, which any Markdown has. Links lead 
 the folder of the notebooks, or to ``html_baseurl`` where the book has a public address.
 """
 
+import posixpath
 import re
 from pathlib import Path
 from urllib.parse import urljoin
@@ -19,7 +20,7 @@ FENCE = re.compile(
     r"^(?P<mark>:::+|```+)\{(?P<name>[\w-]+)\} *(?P<title>.*)\n(?P<body>(?:.*\n)*?)(?P=mark) *$",
     re.MULTILINE,
 )
-OPTION = re.compile(r"\A(?::([\w-]+): *(.*)\n)+\n*")
+OPTION = re.compile(r"\A:([\w-]+): *(.*)\n+")
 HIDDEN = {"hide-input", "hide-cell", "remove-cell", "remove-input"}
 
 
@@ -34,7 +35,7 @@ def mark(app, doctree):
 
 def collect(app, doctree, docname):
     """Keep what each role of a page came to, in Markdown, by its source."""
-    address = urljoin(app.config.html_baseurl or "../html/", f"{docname}.html")
+    address = (app.config.html_baseurl.rstrip("/") or "../html") + f"/{docname}.html"
     roles = app.roles.setdefault(docname, {})
     for node in list(doctree.findall(nodes.inline)):
         role = node.get("role") or node.rawsource
@@ -51,8 +52,17 @@ def markdown(node, address: str) -> str:
     text = "".join(markdown(child, address) for child in node.children)
     if isinstance(node, nodes.reference):
         target = node.get("refuri") or "#" + node["refid"]
-        return f"[{text}]({urljoin(address, target)})"
+        return f"[{text}]({joined(address, target)})"
     return text
+
+
+def joined(address: str, target: str) -> str:
+    """Return where a link of the page at `address`, which may be relative, leads."""
+    if "://" in address + target:
+        return urljoin(address, target)
+    if target.startswith("#"):
+        return address + target
+    return posixpath.normpath(posixpath.join(posixpath.dirname(address), target))
 
 
 def filled(text: str, roles: dict[str, str], number) -> str:
@@ -75,10 +85,10 @@ def role(found: re.Match, roles: dict[str, str]) -> str:
 def fence(found: re.Match, number) -> str:
     """Return a directive as a quotation, or as details that open where it unfolds."""
     name, title, body = found["name"], found["title"].strip(), found["body"]
-    options = dict(re.findall(r"^:([\w-]+): *(.*)$", OPTION.match(body)[0], re.MULTILINE)) if (
-        OPTION.match(body)
-    ) else {}
-    body = OPTION.sub("", body).strip()
+    options = {}
+    while option := OPTION.match(body):
+        options[option[1]], body = option[2], body[option.end() :]
+    body = body.strip()
     if name == "exercise":
         return f"**Exercise {number(options['label'])}.** {body}\n"
     if name == "solution":
