@@ -1,6 +1,7 @@
 """The build of the book: options, keys, weaving, staging, and one small book end to end."""
 
 import copy
+import difflib
 import json
 import os
 import shutil
@@ -161,12 +162,28 @@ def test_the_edited_file_of_a_pair_is_kept_whatever_the_times(small, newer):
     assert nbformat.read(paired, as_version=4).cells[0].source == "# Changed"
     rewrite(paired)  # run, not edited
     assert sync() == ["01_first.ipynb"] and "kept out" not in paired.read_text()
-    rewrite(paired, source="# Again")
+    rewrite(paired, source="# Once again")
     assert sync() == ["01_first.md", "01_first.ipynb"]
-    assert "# Again" in text.read_text() and "kept out" not in paired.read_text()
+    assert "# Once again" in text.read_text() and "kept out" not in paired.read_text()
     assert sync() == []
     paired.unlink()
     assert sync() == ["01_first.ipynb"]
+
+
+def test_a_line_added_to_an_ipynb_is_a_line_added_to_its_md(tmp_path):
+    name = "08_mechanisms"
+    text, paired = (tmp_path / "notebooks" / f"{name}{end}" for end in (".md", ".ipynb"))
+    text.parent.mkdir()
+    shutil.copy(ROOT / "notebooks" / text.name, text)
+    notebook = json.loads(book.paired_text(name, tmp_path))
+    cell = next(cell for cell in notebook["cells"] if "idea" in cell["metadata"].get("tags", []))
+    cell["source"].append("\nprint('one line more')")
+    paired.write_text(json.dumps(notebook))
+    before = text.read_text().splitlines()
+    assert sorted(book.sync_pairs(tmp_path)) == [paired.name, text.name]
+    after = text.read_text().splitlines()
+    added = [line for line in difflib.ndiff(before, after) if line[0] in "+-"]
+    assert added == ["+ print('one line more')"]
 
 
 def test_a_pair_edited_on_both_sides_is_refused_and_either_can_be_kept(small):

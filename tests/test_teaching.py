@@ -1,15 +1,20 @@
 """The book as a course: exercises with solutions that run, quizzes, and the student edition."""
 
 import re
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 
+from mcnn_book.__main__ import main
 from mcnn_core.machine.files import claim
 from tools import book, student
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "book" / "_ext"))
+import notebooks  # noqa: E402
+
 NAMES = book.chapters(book.Build())
 CODE = [
     (name, place)
@@ -69,6 +74,66 @@ def test_the_student_edition_keeps_questions_and_loses_answers():
     assert "Ask." in text.source and "More." in text.source and "- Why?" in text.source
     assert "Tell." not in text.source and "So." not in text.source
     assert code.source == ('import re\n\n\ndef f(x):\n    """Say what."""\n    ...  # your lines')
+
+
+def test_what_sphinx_alone_understands_becomes_plain_markdown():
+    text = """(label)=
+## Title
+
+:::{admonition} In this chapter
+Ask {term}`wells
+<well>`.
+:::
+
+```{exercise}
+:label: ex-1
+
+Do {result}`a.b:.1%`.
+```
+
+```{solution} ex-1
+:class: dropdown
+
+Done.
+```
+
+:::{dropdown} Why?
+So.
+:::
+"""
+    roles = {":term:`wells <well>`": "[wells](g.html#w)", ":result:`a.b:.1%`": "3.0%"}
+    plain = notebooks.filled(text, roles, {"ex-1": "8.2"}.get)
+    assert plain.startswith("## Title\n\n> **In this chapter**\n>\n> Ask [wells](g.html#w).\n")
+    assert "**Exercise 8.2.** Do 3.0%.\n" in plain
+    assert "<details><summary>Solution to exercise 8.2</summary>\n\nDone.\n\n</details>" in plain
+    assert "<details><summary>Why?</summary>\n\nSo.\n\n</details>" in plain
+    assert ":::" not in plain and "```" not in plain and "{" not in plain
+
+
+@pytest.mark.parametrize(
+    "target, leads",
+    [
+        ("#fig", "../html/notebooks/08.html#fig"),
+        ("../book/glossary.html#w", "../html/book/glossary.html#w"),
+        ("01.html", "../html/notebooks/01.html"),
+        ("https://example.org/x", "https://example.org/x"),
+    ],
+)
+def test_links_lead_to_the_pages_beside_the_notebooks(target, leads):
+    assert notebooks.joined("../html/notebooks/08.html", target) == leads
+    public = notebooks.joined("https://example.org/book/notebooks/08.html", target)
+    assert public == leads.replace("../html", "https://example.org/book")
+
+
+@pytest.mark.parametrize(
+    "made, said", [(False, "make book writes them"), (True, "pip install jupyterlab")]
+)
+def test_the_lab_says_what_it_lacks(tmp_path, monkeypatch, made, said):
+    if made:
+        (tmp_path / "notebooks").mkdir()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=said):
+        main(["lab", "--out", str(tmp_path)])
 
 
 def test_an_edited_notebook_stays(tmp_path, capsys):

@@ -198,8 +198,6 @@ def sync_pairs(root: Path = ROOT) -> list[str]:
         If both files of a pair were edited, or an ``.ipynb`` cannot be read; all of them are named
         and nothing is written.
     """
-    import jupytext
-
     texts, problems = {}, []
     for name in notebook_names(root):
         text, paired = (root / "notebooks" / f"{name}{suffix}" for suffix in (".md", ".ipynb"))
@@ -215,8 +213,7 @@ def sync_pairs(root: Path = ROOT) -> list[str]:
                 ):
                     texts[paired] = expected
                 elif left.get("md") == _md_hash(name, root):
-                    edited.metadata.setdefault("jupytext", {})["formats"] = FORMATS
-                    texts |= {text: jupytext.writes(edited, "md:myst"), paired: ""}
+                    texts |= {text: edited_text(name, edited, root), paired: ""}
                 else:
                     problems.append(
                         f"{name}: its .md and its .ipynb have both been edited since they were in "
@@ -231,6 +228,33 @@ def sync_pairs(root: Path = ROOT) -> list[str]:
         with atomic(path) as temporary:
             temporary.write_text(content or paired_text(path.stem, root), encoding="utf-8")
     return [path.name for path in texts]
+
+
+def edited_text(name: str, edited: NotebookNode, root: Path) -> str:
+    """Return the ``.md`` of an edited notebook: of the present one only the lines that were edited.
+
+    Jupytext has its own way to write a cell's settings; so what it makes of both notebooks is
+    compared, and the difference merged into the present text. Where that cannot be done, for want
+    of git or because settings were edited, all is as jupytext writes it.
+    """
+    import jupytext
+
+    edited.metadata.setdefault("jupytext", {})["formats"] = FORMATS
+    left = nbformat.reads(paired_text(name, root), as_version=4)
+    del left.metadata["pair"]
+    before, after = (jupytext.writes(one, "md:myst") for one in (left, edited))
+    with tempfile.TemporaryDirectory() as place:
+        present = root / "notebooks" / f"{name}.md"
+        parts = {"present": present.read_text(encoding="utf-8"), "before": before, "after": after}
+        for part, text in parts.items():
+            Path(place, part).write_text(text, encoding="utf-8")
+        command = ["git", "merge-file", "-p", *parts]
+        try:
+            merged = subprocess.run(command, cwd=place, capture_output=True, check=True).stdout
+        except (OSError, subprocess.CalledProcessError):
+            return after
+    text = merged.decode()
+    return text if same_cells(jupytext.reads(text, "md:myst"), edited) else after
 
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:

@@ -71,9 +71,10 @@ def filled(text: str, roles: dict[str, str], number) -> str:
     `number` gives the number of an exercise or a figure by its label.
     """
     text = re.sub(r"^\([\w-]+\)=\n", "", text, flags=re.MULTILINE)
+    text = ROLE.sub(lambda found: role(found, roles), text)
     while (plain := FENCE.sub(lambda found: fence(found, number), text)) != text:
         text = plain
-    return ROLE.sub(lambda found: role(found, roles), text)
+    return text
 
 
 def role(found: re.Match, roles: dict[str, str]) -> str:
@@ -113,8 +114,8 @@ def show(notebook, roles: dict[str, str], numbers: dict[str, dict]) -> None:
     """Make a notebook of the pages one for Jupyter."""
 
     def number(label: str) -> str:
-        of_label = next(kind[label] for kind in numbers.values() if label in kind)
-        return ".".join(map(str, of_label))
+        found = [kind[label] for kind in numbers.values() if label in kind]
+        return ".".join(map(str, found[0])) if found else ""  # a figure of an empty output
 
     cells = []
     for cell in notebook.cells:
@@ -124,7 +125,7 @@ def show(notebook, roles: dict[str, str], numbers: dict[str, dict]) -> None:
         elif HIDDEN & set(cell.metadata.get("tags", [])):
             cell.metadata["jupyter"] = {"source_hidden": True}
         figure = cell.metadata.get("mystnb", {}).get("figure", {})
-        if "caption" in figure:
+        if "caption" in figure and number(figure["name"]):
             caption = f"*Fig. {number(figure['name'])}.* {figure['caption'].strip()}"
             below = nbformat.v4.new_markdown_cell(filled(caption, roles, number))
             cells.append(nbformat.from_dict({**below, "id": f"{cell.id}-caption"}))
