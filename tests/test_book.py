@@ -1,9 +1,11 @@
 """The build of the book: options, keys, weaving, staging, and one small book end to end."""
 
+import ast
 import copy
 import difflib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -985,6 +987,17 @@ def test_the_title_names_an_own_screen(small):
 
 
 # Staging -------------------------------------------------------------------
+
+
+def test_one_setting_brings_the_buttons_that_launch_a_chapter(small):
+    def buttons() -> dict:
+        text = book.sphinx_configuration(small)
+        line = re.search(r"^html_theme_options = (.*)$", text, re.MULTILINE)[1]
+        return ast.literal_eval(line)["launch_buttons"]
+
+    assert buttons() == {}  # with which the theme would fail
+    edit(small / "_config.yml", 'url: ""', "url: https://github.com/owner/name")
+    assert "mybinder.org" in buttons()["binderhub_url"] and buttons()["colab_url"]
 
 
 def test_stage_mirrors_and_forgets(small):

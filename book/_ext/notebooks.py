@@ -48,7 +48,7 @@ def collect(app, doctree, docname):
 def markdown(node, address: str) -> str:
     """Return resolved nodes as Markdown: text, and links from the page at `address`."""
     if isinstance(node, nodes.Text):
-        return re.sub(r"([\\`*_\[\]<>$|])", r"\\\1", " ".join(node.astext().split(" ")))
+        return re.sub(r"([\\`*_\[\]<>$|])", r"\\\1", node.astext())
     text = "".join(markdown(child, address) for child in node.children)
     if isinstance(node, nodes.reference):
         target = node.get("refuri") or "#" + node["refid"]
