@@ -74,7 +74,7 @@ def filled(text: str, roles: dict[str, str], number) -> str:
     text = ROLE.sub(lambda found: role(found, roles), text)
     while (plain := FENCE.sub(lambda found: fence(found, number), text)) != text:
         text = plain
-    return text
+    return re.sub(r"\n{3,}", "\n\n", text)
 
 
 def role(found: re.Match, roles: dict[str, str]) -> str:
