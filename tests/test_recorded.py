@@ -70,6 +70,8 @@ def test_the_network_is_set_beside_whitened_features():
     assert said["seeds"] == str(len(trained))
     assert said["trained"] == f"{trained.min() * 100:.0f} to {trained.max() * 100:.0f} %"
     assert said["whitened"].startswith(f"{whitened.min() * 100:.0f}")
+    claimed = nsc(FRESH, "trained_whitened")
+    assert said["claimed"] == f"{claimed.min() * 100:.0f} to {claimed.max() * 100:.0f} %"
     assert set(beside_whitened(recorded_comparison({})).values()) == {"not available"}
 
 
