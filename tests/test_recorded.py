@@ -114,6 +114,7 @@ def test_the_page_of_results_repeats_the_record_of_the_real_cells():
     )[1]
     for method, label in (
         ("trained", "trained network"),
+        ("trained_whitened", "trained, whitened"),
         ("handcrafted_whitened", "handcrafted, whitened"),
         ("handcrafted", "handcrafted"),
         ("untrained", "untrained network"),
