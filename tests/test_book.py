@@ -398,8 +398,8 @@ def test_few_modules_run_most_of_the_book_again():
     assert widely == {
         *("mcnn_core", "mcnn_core.machine.files", *(f"mcnn_core.{name}" for name in steps)),
         *(f"mcnn_core.readers.{name}" for name in readers),
-        *("mcnn_core.analysis.distances", "mcnn_core.analysis.mechanisms"),
-        *("mcnn_book", "mcnn_book.figures", "mcnn_book.workspace"),
+        *(f"mcnn_core.analysis.{name}" for name in ("distances", "mechanisms", "position")),
+        *(f"mcnn_book{name}" for name in ("", ".figures", ".pictures", ".workspace")),
     }
 
 
