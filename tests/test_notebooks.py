@@ -16,7 +16,7 @@ from tools import book
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = book.notebook_names()
 PARAMETERS = {
-    "00_one_page": ["out", "seed", "layout", "height", "width", "steps"],
+    "19_one_page": ["out", "seed", "steps"],
     "01_screen": [
         *("out", "seed", "screen", "data", "platemap", "channels"),
         *("time", "planes", "incomplete", "sizes"),
