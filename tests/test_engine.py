@@ -145,7 +145,7 @@ def test_bfloat16_only_where_the_processor_is_fast_at_it(monkeypatch):
 
 #: What two precisions, or two devices, may differ by on the same seed: loss of an epoch, and cosine
 #: similarity of features.
-LOSS_TOLERANCE, COSINE = 0.02, 0.99
+LOSS_TOLERANCE, COSINE = 0.05, 0.99
 
 
 def test_precisions_agree(tmp_path):
