@@ -386,6 +386,11 @@ def place_numbers(places: pd.DataFrame) -> dict[str, float | str]:
     return dict(zip(keys, map(float, found), strict=True))
 
 
+def _nsc_by_seed(comparison: pd.DataFrame) -> pd.DataFrame:
+    """Return the accuracies under NSC, one row per seed and one column per method."""
+    return comparison[comparison["protocol"] == "NSC"].pivot_table("overall", "seed", "method")
+
+
 def beside_whitened(comparison: pd.DataFrame) -> dict[str, str]:
     """Say what the network and whitened handcrafted features reach under NSC, over all seeds.
 
@@ -393,7 +398,7 @@ def beside_whitened(comparison: pd.DataFrame) -> dict[str, str]:
     to 83 %", and the number of ``seeds``; "not available" where nothing is recorded.
     """
     rows = {"trained": "trained", "claimed": CLAIMED, "whitened": "handcrafted_whitened"}
-    wide = comparison[comparison["protocol"] == "NSC"].pivot_table("overall", "seed", "method")
+    wide = _nsc_by_seed(comparison)
     if not set(rows.values()) <= set(wide):
         return dict.fromkeys([*rows, "seeds"], NOT_AVAILABLE)
     found = {key: (100 * wide[name]).agg(["min", "max"]) for key, name in rows.items()}
@@ -413,7 +418,7 @@ def margins(comparison: pd.DataFrame) -> dict[str, float | str]:
         ``lead`` (the mean) and its 95 % interval over seeds by Student's t, ``lead_low`` and
         ``lead_high``. Fractions, or "not available" where fewer than two seeds are recorded.
     """
-    wide = comparison[comparison["protocol"] == "NSC"].pivot_table("overall", "seed", "method")
+    wide = _nsc_by_seed(comparison)
     rows = ["trained", CLAIMED]
     keys = ["lead_smallest", "lead_largest", "lead", "lead_low", "lead_high"]
     if not {*rows} <= {*wide} or len(wide) < 2:
