@@ -49,7 +49,8 @@ MERGED = re.compile(
 
 #: A cell that has a formula and no value; that of an empty text is a text.
 UNCOMPUTED = re.compile(
-    rb'<c\s(?![^<>]*\bt="str")[^<>]*>\s*<f(?:\s[^<>]*)?(?:/>|>[^<]*</f>)\s*(?:<v\s*/>|<v></v>)?\s*</c>'
+    rb'<c\s(?![^<>]*\bt="str")[^<>]*>\s*<f(?:\s[^<>]*)?(?:/>|>[^<]*</f>)'
+    rb"\s*(?:<v\s*/>|<v></v>)?\s*</c>"
 )
 
 
